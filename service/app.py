@@ -1,0 +1,265 @@
+"""
+The composition root: the one place where concrete parts meet.
+
+    create_app(settings)       the public application: callbacks and health
+    create_admin_app(service)  the operators' application: metrics
+
+``create_app`` is a plain ASGI application with a lifespan, for any ASGI server that gives ``raw_path``; the command
+``media-callbacks serve`` runs both under uvicorn.
+"""
+
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from random import Random
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from service.admin import AdminGuard
+from service.certs import CertificateStore
+from service.dispatcher import Dispatcher
+from service.endpoints import BodyReader, CallbackEndpoint, CallbackRouter, ErrorAnswers, Readiness, problem
+from service.errors import InboxUnavailable
+from service.events import Event
+from service.inbox.base import Inbox
+from service.inbox.sqlite import SqliteInbox
+from service.metrics import CONTENT_TYPE, Metrics
+from service.settings import (
+    HttpSourceSettings,
+    MnsPushSourceSettings,
+    Settings,
+    SinkSettings,
+    SourceSettings,
+    SqsSinkSettings,
+    StdoutSinkSettings,
+    TokenUrlSourceSettings,
+    WebhookSinkSettings,
+    load_settings,
+    route,
+)
+from service.sinks.base import Sink
+from service.sinks.sqs import SqsSink
+from service.sinks.stdout import StdoutSink
+from service.sinks.webhook import WebhookSink
+from service.sources import gif, ims, mts, vod
+from service.sources.base import Parser, Source
+from service.sources.http import HttpSource
+from service.sources.mns_push import (
+    KNOWN_CERTIFICATE_URL,
+    MnsPushSource,
+    certificate_hosts,
+    parse_certificate_url,
+    parse_signed_target,
+)
+from service.sources.token_url import TokenUrlSource
+
+PARSERS: Mapping[str, Parser] = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": gif.parse}
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def build_source(name: str, settings: SourceSettings) -> Source:
+    """The source that a ``[sources.<name>]`` table describes."""
+    account, parser = settings.account_name, PARSERS[settings.product]
+    match settings:
+        case HttpSourceSettings():
+            return HttpSource(
+                name=name,
+                product=settings.product,
+                account=account,
+                path=settings.path,
+                urls=settings.url,
+                keys=settings.keys,
+                max_age_s=settings.max_age_s,
+                parser=parser,
+            )
+        case MnsPushSourceSettings():
+            return MnsPushSource(
+                name=name,
+                product=settings.product,
+                account=account,
+                path=settings.path,
+                topics=frozenset(settings.topics),
+                certificate_hosts=certificate_hosts(settings.regions),
+                pinned_urls=frozenset(_canonical(settings.certificates)) or None,
+                signed_target=None if settings.url is None else parse_signed_target(settings.url),
+                max_age_s=settings.max_age_s,
+                parser=parser,
+            )
+        case TokenUrlSourceSettings():
+            return TokenUrlSource(
+                name=name,
+                product=settings.product,
+                account=account,
+                path=settings.path,
+                url=settings.url,
+                keys=settings.key_bytes,
+                minting_key_id=settings.minting_key_id,
+                parser=parser,
+            )
+
+
+def _canonical(certificates: Mapping[str, str]) -> dict[str, str]:
+    """With each URL as a push's header is read, which may say http or port 443."""
+    found = {}
+    for url, pem in certificates.items():
+        parsed = parse_certificate_url(url)
+        found[parsed[1] if parsed else url] = pem
+    return found
+
+
+def build_sink(name: str, settings: SinkSettings) -> Sink:
+    """The sink that a ``[sinks.<name>]`` table describes."""
+    match settings:
+        case WebhookSinkSettings():
+            return WebhookSink(
+                name,
+                settings.url,
+                settings.secret_bytes,
+                timeout_s=settings.timeout_s,
+                concurrency=settings.concurrency,
+            )
+        case SqsSinkSettings():
+            return SqsSink(
+                name,
+                settings.queue_url,
+                settings.region,
+                settings.endpoint_url,
+                timeout_s=settings.timeout_s,
+                concurrency=settings.concurrency,
+            )
+        case StdoutSinkSettings():
+            return StdoutSink(name)
+
+
+class Service:
+    """
+    The parts of one running service, wired together.
+
+    Args:
+        clock: The time in UTC.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.metrics = Metrics()
+        self.sources = [build_source(name, source) for name, source in settings.sources.items()]
+        self.inbox: Inbox = SqliteInbox(settings.store.sqlite_path, auto_migrate=settings.store.auto_migrate)
+        self.readiness = Readiness(self.inbox, monotonic=time.monotonic)
+        # Sources that pin their certificates have them to themselves; all others share what was fetched.
+        self.fetched_certificates = CertificateStore(
+            prefetch=[KNOWN_CERTIFICATE_URL]
+            if any(isinstance(s, MnsPushSourceSettings) and not s.certificates for s in settings.sources.values())
+            else []
+        )
+        self.dispatcher = Dispatcher(
+            self.inbox,
+            [build_sink(name, sink) for name, sink in settings.sinks.items()],
+            clock=clock,
+            rng=Random(),  # noqa: S311 - jitter is no secret
+            observer=self.metrics,
+            stop_timeout_s=settings.server.stop_timeout_s,
+        )
+
+    def certificates_of(self, source: Source) -> CertificateStore:
+        settings = self.settings.sources[source.name]
+        if isinstance(settings, MnsPushSourceSettings) and settings.certificates:
+            return CertificateStore(pinned=_canonical(settings.certificates))
+        return self.fetched_certificates
+
+    def route(self, event: Event) -> tuple[str, ...]:
+        """The names of the sinks that an event goes to."""
+        return route(self.settings.sinks, event)
+
+    async def start(self) -> None:
+        """
+        Raises:
+            ConfigError: The store can't be used as configured.
+        """
+        await self.inbox.open()
+        await self.fetched_certificates.open()
+        self.dispatcher.start()
+
+    async def stop(self) -> None:
+        self.readiness.is_draining = True
+        await self.dispatcher.stop()
+        await self.fetched_certificates.close()
+        await self.inbox.close()
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """
+    The public application. Its service is at ``app.state.service``.
+
+    Args:
+        settings: Read as the command line would when left out, so that
+            ``uvicorn --factory service.app:create_app`` works.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+    """
+    service = Service(settings if settings is not None else load_settings(environ=os.environ))
+    server = service.settings.server
+    bodies = BodyReader(max_bytes=server.max_body_bytes, timeout_s=server.body_timeout_s)
+    answers = ErrorAnswers(service.metrics)
+    exact: dict[str, CallbackEndpoint] = {}
+    below: dict[str, CallbackEndpoint] = {}
+    for source in service.sources:
+        (below if source.transport == "token-url" else exact)[source.path] = CallbackEndpoint(
+            source,
+            inbox=service.inbox,
+            route=service.route,
+            certificates=service.certificates_of(source),
+            bodies=bodies,
+            answers=answers,
+            metrics=service.metrics,
+            clock=service.clock,
+        )
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        try:
+            await service.start()
+            yield
+        finally:
+            await service.stop()
+
+    app = CallbackRouter(
+        exact,
+        below,
+        routes=[Route("/health/live", service.readiness.live), Route("/health/ready", service.readiness.ready)],
+        lifespan=lifespan,
+        exception_handlers={HTTPException: answers.to_http_error},
+    )
+    # A path with a slash too many is not ours; a redirect would only make the vendor give up.
+    app.router.redirect_slashes = False
+    app.state.service = service
+    return app
+
+
+def create_admin_app(service: Service) -> AdminGuard:
+    """The operators' application, for an address that the public can't reach. It does not start the service."""
+
+    async def metrics(_: Request) -> Response:
+        try:
+            deliveries = await service.inbox.count_deliveries()
+        except InboxUnavailable:
+            deliveries = {}
+        return Response(service.metrics.render(deliveries), media_type=CONTENT_TYPE)
+
+    async def answer_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return problem(error.status_code, dict(error.headers or {}))
+
+    app = Starlette(routes=[Route("/metrics", metrics)], exception_handlers={HTTPException: answer_error})
+    token = service.settings.admin.token
+    return AdminGuard(app, token=token)

@@ -1,0 +1,413 @@
+"""
+The tables of the configuration: what may stand in each, and what is said when something else does.
+
+A rule about one value stands with its field, a rule across the keys of a table in its ``mistakes``. Fields with
+``repr=False`` may hold a secret (a path or URL may have an unguessable segment): neither their repr nor a sentence
+about them shows the value. The description of a field is what the operator is told was expected.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+from service.config_checks import Section
+from service.config_values import (
+    NOT_YET,
+    Account,
+    BareUrl,
+    Credential,
+    Days,
+    Host,
+    Integer,
+    Port,
+    Region,
+    RegisteredUrl,
+    Seconds,
+    Token,
+    UrlPath,
+    check_certificate,
+    check_store_url,
+    check_url,
+    check_url_key,
+    check_webhook_secret,
+    one_or_many,
+    read_url_key,
+    read_webhook_secret,
+    refuse_other_products,
+    split_url,
+    unguessable_segments,
+)
+from service.events import Event, Kind, Outcome, Product
+
+LEASE_S = 30.0
+# Between the end of an attempt and the end of its lease, to write down what it came to.
+LEASE_MARGIN_S = 5.0
+
+
+class ServerSettings(Section):
+    refused_keys: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("journal_path", "journal_max_bytes"),
+        "needs a PostgreSQL store, which this version does not have yet; remove this key",
+    )
+
+    host: Annotated[Host, Field(description="an address or host name to listen on", examples=['"0.0.0.0"'])] = "0.0.0.0"  # noqa: S104 - callbacks come from outside
+    port: Port = 8080
+    max_body_bytes: Annotated[
+        Integer,
+        Field(ge=1, le=64 << 20, description="a number of bytes from 1 to 67108864", examples=["1048576"]),
+    ] = 1 << 20
+    body_timeout_s: Annotated[
+        Seconds, Field(gt=0, le=300, description="seconds, more than 0 and at most 300", examples=["10.0"])
+    ] = 10.0
+    stop_timeout_s: Annotated[Seconds, Field(ge=0, le=600, description="seconds from 0 to 600", examples=["20.0"])] = (
+        20.0
+    )
+
+
+class AdminSettings(Section):
+    """``token``: without one, admin answers only on loopback."""
+
+    refused_keys: ClassVar[Mapping[str, str]] = {
+        "jobs_token": "/v1/jobs is not served by this version; remove this key"
+    }
+
+    host: Annotated[Host, Field(description="an address or host name to listen on", examples=['"127.0.0.1"'])] = (
+        "127.0.0.1"
+    )
+    port: Port = 8081
+    token: Annotated[
+        Token | None,
+        Field(
+            repr=False,
+            description="a token of at least 16 visible ASCII characters",
+            examples=['"${ADMIN_TOKEN}", made with: openssl rand -hex 32'],
+        ),
+    ] = None
+
+
+class StoreSettings(Section):
+    url: Annotated[
+        str,
+        AfterValidator(check_store_url),
+        Field(
+            repr=False, description="where receipts and events are kept", examples=['"sqlite:///media-callbacks.db"']
+        ),
+    ] = "sqlite:///media-callbacks.db"
+    auto_migrate: Annotated[bool, Field(description="true or false", examples=["true"])] = True
+    retention_days: Annotated[Days, Field(description="days from 1 to 36500", examples=["30"])] = 30
+    dedup_days: Annotated[Days, Field(description="days from 1 to 36500", examples=["400"])] = 400
+
+    @property
+    def sqlite_path(self) -> Path:
+        return Path(self.url.removeprefix("sqlite:///"))
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        if {"retention_days", "dedup_days"} <= given.keys() and given["dedup_days"] < given["retention_days"]:
+            sentence = (
+                "expected at least as many days as retention_days, came fewer; raise it, because a job whose"
+                " key is forgotten before its payload could give a second event"
+            )
+            yield "dedup_days", sentence
+
+
+# Sources
+
+
+class _SourceSettings(Section):
+    path: Annotated[
+        UrlPath, Field(repr=False, description="the path to listen on", examples=['"/callbacks/<random segment>"'])
+    ]
+    account: Annotated[
+        Account | None, Field(description="a name of letters, digits, _, . and -", examples=['"main"'])
+    ] = None
+
+    @property
+    def account_name(self) -> str:
+        """The account as it stands in keys and events."""
+        return self.account or "default"
+
+
+_MAX_AGE = Field(ge=1, le=86400, description="seconds from 1 to 86400", examples=["300"])
+
+
+class HttpSourceSettings(_SourceSettings):
+    product: Annotated[Literal["vod", "ims"], refuse_other_products("http", "vod", "ims")]
+    transport: Literal["http"]
+    url: Annotated[
+        tuple[RegisteredUrl, ...],
+        BeforeValidator(one_or_many),
+        Field(
+            min_length=1,
+            repr=False,
+            description="the URL as registered with the vendor, or a list of them",
+            examples=['"https://cb.example.com/callbacks/vod"'],
+        ),
+    ]
+    keys: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^\S{6,}$")], ...],
+        Field(
+            repr=False,
+            description="a list of the vendor's keys, each of at least 6 characters without blanks",
+            examples=['["${VOD_KEY}"]'],
+        ),
+    ]
+    max_age_s: Annotated[Integer, _MAX_AGE] = 300
+    unsigned: Literal["accept"] | None = None
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        if not {"keys", "unsigned"} <= given.keys():
+            return
+        if given["keys"]:
+            if given["unsigned"]:
+                yield "unsigned", "expected keys = [] together with it, came keys; remove one of the two"
+        elif not given["unsigned"]:
+            sentence = (
+                'expected at least one key, came none; give the vendor\'s key, or say unsigned = "accept" to take'
+                " callbacks that anyone could have sent"
+            )
+            yield "keys", sentence
+        elif "path" in given and not unguessable_segments(given["path"]):
+            sentence = (
+                "expected an unguessable segment (at least 6 characters, a digit among them) because of unsigned ="
+                ' "accept", came none; make one with: openssl rand -hex 16'
+            )
+            yield "path", sentence
+
+
+class MnsPushSourceSettings(_SourceSettings):
+    product: Annotated[Literal["mts"], refuse_other_products("mns-push", "mts")]
+    transport: Literal["mns-push"]
+    topics: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^[0-9]+/[A-Za-z0-9_.-]+$")], ...],
+        Field(
+            min_length=1,
+            description='a list of topics, each as "<owner\'s account id>/<topic name>"',
+            examples=['["1234567890123456/mts-done"]'],
+        ),
+    ]
+    regions: Annotated[
+        tuple[Region, ...], Field(description="a list of region names", examples=['["cn-hangzhou"]'])
+    ] = ()
+    url: Annotated[
+        RegisteredUrl | None,
+        Field(
+            repr=False,
+            description="the URL as subscribed",
+            examples=['"https://cb.example.com/prefix/callbacks/mts"'],
+        ),
+    ] = None
+    certificates: Annotated[
+        Mapping[Annotated[str, AfterValidator(check_url)], Annotated[str, AfterValidator(check_certificate)]],
+        Field(
+            repr=False,
+            description="a table from certificate URL to PEM text",
+            examples=['{ "https://host/name.pem" = "file:/etc/mc/mns.pem" }'],
+        ),
+    ] = {}
+    max_age_s: Annotated[Integer, _MAX_AGE] = 900
+
+
+class TokenUrlSourceSettings(_SourceSettings):
+    refused_keys: ClassVar[Mapping[str, str]] = {
+        "vendor": f"confirming jobs with the vendor's API is {NOT_YET}; remove this key"
+    }
+
+    product: Annotated[Literal["multimediaai"], refuse_other_products("token-url", "multimediaai")]
+    transport: Literal["token-url"]
+    url: Annotated[
+        RegisteredUrl,
+        Field(
+            repr=False,
+            description="the URL that minted ones begin with",
+            examples=['"https://cb.example.com/callbacks/gif"'],
+        ),
+    ]
+    keys: Annotated[
+        tuple[Annotated[str, AfterValidator(check_url_key)], ...],
+        Field(
+            min_length=1,
+            repr=False,
+            description='a list of keys, each as "<key id>:<base64 of at least 32 bytes>"',
+            examples=['["1:${GIF_URL_KEY}"]'],
+        ),
+    ]
+    confirm: Literal["never", "when-unsigned", "always"] = "never"
+    enrich: Annotated[bool, Field(description="false")] = False
+
+    @property
+    def key_bytes(self) -> dict[int, bytes]:
+        """By key id, in the order of configuration."""
+        return dict(read_url_key(text) for text in self.keys)
+
+    @property
+    def minting_key_id(self) -> int:
+        return read_url_key(self.keys[0])[0]
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        ids = [read_url_key(text)[0] for text in given.get("keys", ())]
+        for key_id in sorted({key_id for key_id in ids if ids.count(key_id) > 1}):
+            yield "keys", f"expected each key id once, came id {key_id} {ids.count(key_id)} times; number them anew"
+        parts = split_url(given["url"]) if "url" in given else None
+        if parts and (parts.query or parts.fragment or given["url"].endswith(("?", "#"))):
+            yield "url", "expected a URL without query and fragment, because the token is put after it; leave them out"
+        if given.get("confirm", "never") != "never":
+            yield (
+                "confirm",
+                'needs the vendor\'s job API, which this version does not ask; use "never" or remove this key',
+            )
+        if given.get("enrich"):
+            yield "enrich", "needs the vendor's job API, which this version does not ask; use false or remove this key"
+
+
+SourceSettings = Annotated[
+    HttpSourceSettings | MnsPushSourceSettings | TokenUrlSourceSettings, Field(discriminator="transport")
+]
+SOURCE_MODELS: Mapping[str, type[HttpSourceSettings | MnsPushSourceSettings | TokenUrlSourceSettings]] = {
+    "http": HttpSourceSettings,
+    "mns-push": MnsPushSourceSettings,
+    "token-url": TokenUrlSourceSettings,
+}
+REFUSED_TRANSPORTS: Mapping[str, str] = {
+    "mns-queue": f'"mns-queue" is {NOT_YET}; let the topic push to an "mns-push" source, or remove this one',
+    "query": '"query" is not something to configure: it is how the service itself asks; use one of'
+    f" {', '.join(SOURCE_MODELS)}",
+}
+
+
+class VendorSettings(Section):
+    """Credentials for the vendor's APIs, checked and kept; this version asks none of them."""
+
+    access_key_id: Annotated[
+        Credential, Field(repr=False, description="an access key id without blanks", examples=['"${ALIYUN_ID}"'])
+    ]
+    access_key_secret: Annotated[
+        Credential,
+        Field(repr=False, description="an access key secret without blanks", examples=['"${ALIYUN_SECRET}"']),
+    ]
+    region: Annotated[Region, Field(description="a region name", examples=['"cn-hangzhou"'])]
+    security_token: Annotated[
+        Credential | None,
+        Field(repr=False, description="a security token without blanks", examples=['"${ALIYUN_STS_TOKEN}"']),
+    ] = None
+    endpoints: Annotated[
+        Mapping[
+            Literal["vod", "ice", "mts", "multimediaai"],
+            Annotated[str, StringConstraints(pattern=r"^(https?://)?[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$")],
+        ],
+        Field(
+            description="a table from vod, ice, mts or multimediaai to a host name or URL",
+            examples=['{ vod = "vod.cn-shanghai.aliyuncs.com" }'],
+        ),
+    ] = {}
+
+
+# Sinks
+
+_Text = Annotated[str, StringConstraints(min_length=1)]
+_Word = TypeVar("_Word")
+_Words = Annotated[
+    Annotated[frozenset[_Word], Field(min_length=1)] | None,
+    BeforeValidator(one_or_many),
+    Field(description="a word or a list of words that is not empty"),
+]
+
+
+class Match(Section):
+    """Which events a sink wants. A key that is left out asks for nothing; a plain string is a list of one."""
+
+    product: _Words[Product] = None
+    account: _Words[_Text] = None
+    kind: _Words[Kind] = None
+    outcome: _Words[Outcome] = None
+    source: _Words[_Text] = None
+    vendor_event: _Words[_Text] = None
+
+    def accepts(self, event: Event) -> bool:
+        data = event.data
+        return (
+            (self.kind is None or data.kind in self.kind)
+            and (self.outcome is None or data.outcome in self.outcome)
+            and (self.product is None or data.product in self.product)
+            and (self.source is None or data.source in self.source)
+            and (self.account is None or event.account in self.account)
+            and (self.vendor_event is None or data.vendor_event in self.vendor_event)
+        )
+
+
+class _SinkSettings(Section):
+    match: Match | None = None
+
+
+_TIMEOUT_S = LEASE_S - LEASE_MARGIN_S
+_TIMEOUT = Field(
+    gt=0,
+    le=_TIMEOUT_S,
+    description=f"seconds, more than 0 and at most {_TIMEOUT_S:.0f} (a lease lasts {LEASE_S:.0f})",
+    examples=["15.0"],
+)
+_CONCURRENCY = Field(ge=1, le=1000, description="a number from 1 to 1000", examples=["32"])
+
+
+class WebhookSinkSettings(_SinkSettings):
+    kind: Literal["webhook"]
+    url: Annotated[
+        BareUrl, Field(repr=False, description="an absolute URL", examples=['"https://orders.example.com/media"'])
+    ]
+    secrets: Annotated[
+        tuple[Annotated[str, AfterValidator(check_webhook_secret)], ...],
+        Field(
+            min_length=1,
+            repr=False,
+            description="a list of at least one secret, each whsec_ and base64 of 24 to 64 bytes",
+            examples=['["${ORDERS_SECRET}"]'],
+        ),
+    ]
+    timeout_s: Annotated[Seconds, _TIMEOUT] = 15.0
+    concurrency: Annotated[Integer, _CONCURRENCY] = 32
+
+    @property
+    def secret_bytes(self) -> tuple[bytes, ...]:
+        return tuple(read_webhook_secret(text) for text in self.secrets)
+
+
+class SqsSinkSettings(_SinkSettings):
+    kind: Literal["sqs"]
+    queue_url: Annotated[
+        BareUrl,
+        Field(
+            repr=False,
+            description="the URL of a queue",
+            examples=['"https://sqs.eu-west-1.amazonaws.com/123456789012/media.fifo"'],
+        ),
+    ]
+    region: Annotated[Region | None, Field(description="a region name", examples=['"eu-west-1"'])] = None
+    endpoint_url: Annotated[
+        BareUrl | None, Field(repr=False, description="an absolute URL", examples=['"http://localhost:4566"'])
+    ] = None
+    concurrency: Annotated[Integer, _CONCURRENCY] = 4
+    timeout_s: Annotated[Seconds, _TIMEOUT] = 15.0
+
+
+class StdoutSinkSettings(_SinkSettings):
+    kind: Literal["stdout"]
+
+
+SinkSettings = Annotated[WebhookSinkSettings | SqsSinkSettings | StdoutSinkSettings, Field(discriminator="kind")]
+SINK_MODELS: Mapping[str, type[WebhookSinkSettings | SqsSinkSettings | StdoutSinkSettings]] = {
+    "webhook": WebhookSinkSettings,
+    "sqs": SqsSinkSettings,
+    "stdout": StdoutSinkSettings,
+}
+REFUSED_SINKS: Mapping[str, str] = {
+    kind: f'"{kind}" is {NOT_YET}; use one of {", ".join(SINK_MODELS)}' for kind in ("sns", "eventbridge", "kinesis")
+}
+
+
+def route(sinks: Mapping[str, SinkSettings], event: Event) -> tuple[str, ...]:
+    """The sinks that an event goes to, in the order of configuration."""
+    return tuple([name for name, sink in sinks.items() if sink.match is None or sink.match.accepts(event)])

@@ -1,0 +1,162 @@
+"""
+The whole exception tree.
+
+    ServiceError
+    ├── Rejected                the caller's request is refused; says which 4xx and why
+    │   ├── MalformedCallback   400: not a request the vendor would send
+    │   ├── BadSignature        403: headers, signature, certificate or topic are not ours
+    │   ├── StaleTimestamp      403: rightly signed, but not now
+    │   ├── UnknownToken        404: a minted URL that is not ours
+    │   ├── ExpiredToken        404: a minted URL that was ours
+    │   ├── MethodNotAllowed    405
+    │   ├── RequestTimeout      408: the body did not arrive in time
+    │   ├── BodyTooLarge        413
+    │   └── HeadersTooLarge     431
+    ├── Unavailable             503: right request, wrong moment; the sender should come again
+    │   ├── CannotVerify        the signing certificate can't be fetched just now
+    │   └── InboxUnavailable    nothing durable can be written just now
+    ├── Unparseable             authentic, but no event can be read from it; kept, answered with success
+    ├── SinkError               one delivery attempt failed
+    │   ├── SinkRetry           may work later
+    │   └── SinkRejected        will never work
+    └── ConfigError             refused at start, with every mistake found
+
+Catch ``Rejected`` and ``Unavailable`` at the edge only: one handler turns them into answers.
+Messages are for the operator's log: what was expected, what came. They never hold a secret, a
+signature, a token or a body.
+"""
+
+from collections.abc import Sequence
+
+
+class ServiceError(Exception):
+    """Everything this service raises on purpose."""
+
+
+class Rejected(ServiceError):
+    """
+    The request is refused.
+
+    Attributes:
+        status: The HTTP status to answer with.
+        reason: One of a fixed set of words, for metrics and logs.
+    """
+
+    status = 400
+    reason = "rejected"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
+
+
+class MalformedCallback(Rejected):
+    reason = "malformed"
+
+
+class BadSignature(Rejected):
+    status = 403
+    reason = "bad_signature"
+
+
+class StaleTimestamp(Rejected):
+    """
+    The signature is right and the time is not: a replay, or one of the two clocks is off.
+
+    Attributes:
+        age_s: Our clock minus the sender's; negative when the sender is ahead.
+    """
+
+    status = 403
+    reason = "stale"
+
+    def __init__(self, message: str, *, age_s: float) -> None:
+        super().__init__(message)
+        self.age_s = age_s
+
+
+class UnknownToken(Rejected):
+    status = 404
+    reason = "unknown_token"
+
+
+class ExpiredToken(StaleTimestamp):
+    status = 404
+    reason = "expired_token"
+
+
+class MethodNotAllowed(Rejected):
+    status = 405
+    reason = "method"
+
+    def __init__(self, message: str, *, allowed: Sequence[str]) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
+
+class RequestTimeout(Rejected):
+    status = 408
+    reason = "slow_body"
+
+
+class BodyTooLarge(Rejected):
+    status = 413
+    reason = "body_too_large"
+
+
+class HeadersTooLarge(Rejected):
+    status = 431
+    reason = "headers_too_large"
+
+
+class Unavailable(ServiceError):
+    """Answered with 503 and Retry-After."""
+
+    reason = "unavailable"
+
+
+class CannotVerify(Unavailable):
+    reason = "cannot_verify"
+
+
+class InboxUnavailable(Unavailable):
+    reason = "inbox_unavailable"
+
+
+class Unparseable(ServiceError):
+    """An authentic message from which no event can be read. The message says what was missing."""
+
+
+class SinkError(ServiceError):
+    """A delivery attempt failed."""
+
+
+class SinkRetry(SinkError):
+    """
+    The attempt failed in a way that may pass.
+
+    Attributes:
+        retry_after_s: What the receiver asked for, or None.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class SinkRejected(SinkError):
+    """The attempt can never succeed: the event is too large, or the destination refuses it for good."""
+
+
+class ConfigError(ServiceError):
+    """
+    The configuration is wrong.
+
+    Attributes:
+        problems: One sentence per mistake, each starting with the key path.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)

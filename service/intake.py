@@ -1,0 +1,98 @@
+"""
+From a genuine message to what the inbox keeps: parse it, build its events, decide where they go.
+
+Pure: the same message at the same time gives the same receipt, whichever transport brought it and whether it is read
+for the first time or again.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from service.errors import Unparseable
+from service.events import DATA_MODELS, SCHEMA_VERSION, Event, event_id
+from service.inbox.base import Entry, Receipt, StoredReceipt
+from service.sources.base import PARSER_VERSION, Completion, Message, Source
+
+Route = Callable[[Event], tuple[str, ...]]
+"""Names of the sinks that an event goes to."""
+
+
+def build_receipt(source: Source, message: Message, *, received_at: datetime, route: Route) -> Receipt:
+    """What to keep of a message. One that can't be parsed is kept without events, with the reason."""
+    entries: tuple[Entry, ...] = ()
+    warnings: tuple[str, ...] = ()
+    reason = None
+    try:
+        parsed = source.parse(message)
+    except Unparseable as error:
+        reason = str(error)
+    else:
+        warnings = parsed.warnings
+        entries = tuple(
+            _build_entry(completion, source, message, received_at, route) for completion in parsed.completions
+        )
+    return Receipt(
+        source=source.name,
+        product=source.product,
+        transport=source.transport,
+        verified_by=message.verified_by,
+        received_at=received_at,
+        body=message.body,
+        meta=message.meta,
+        entries=entries,
+        reason=reason,
+        warnings=warnings,
+        parser_version=PARSER_VERSION,
+    )
+
+
+def restore_message(stored: StoredReceipt) -> Message:
+    """The message that a kept receipt was, to be parsed again."""
+    published_at = stored.meta.get("published_at")
+    return Message(
+        stored.body,
+        stored.body,
+        stored.verified_by,
+        None if published_at is None else datetime.fromisoformat(published_at),
+        stored.meta,
+    )
+
+
+def _build_entry(
+    completion: Completion, source: Source, message: Message, received_at: datetime, route: Route
+) -> Entry:
+    event = build_event(completion, source=source, message=message, received_at=received_at)
+    return Entry(
+        event=event,
+        sinks=route(event),
+        binding=completion.binding,
+    )
+
+
+def build_event(completion: Completion, *, source: Source, message: Message, received_at: datetime) -> Event:
+    """The CloudEvent of a completion, as its job's first outcome."""
+    kind, outcome = completion.kind, completion.outcome
+    key = completion.key(source.product, source.account)
+    return Event(
+        id=event_id(key.digest(), outcome),
+        source=f"/aliyun/{source.product}/{source.account}",
+        type=f"media.{kind}.{outcome}",
+        subject=completion.job_id or completion.media_id or completion.subject,
+        time=completion.occurred_at or message.published_at or received_at,
+        dataschema=f"urn:media-callbacks:{kind}:{SCHEMA_VERSION}",
+        data=DATA_MODELS[kind](
+            product=source.product,
+            outcome=outcome,
+            job_id=completion.job_id,
+            media_id=completion.media_id,
+            vendor_event=completion.vendor_event,
+            outputs=completion.outputs,
+            error=completion.error,
+            user_data=completion.user_data,
+            revision=1,
+            source=source.name,
+            transport=source.transport,
+            verified_by=message.verified_by,
+            received_at=received_at,
+        ),
+    )

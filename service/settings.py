@@ -1,0 +1,206 @@
+"""
+The configuration, checked once at start.
+
+``load_settings`` reads it, ``build_settings`` checks tables that are there already. Both report every mistake at once
+in one ConfigError.
+
+    config_file     file and environment to plain tables; the lines in which mistakes are told
+    config_values   kinds of values and their rules
+    config_models   the tables and their keys
+    config_checks   a table by its model, and tables against each other
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from service.config_checks import (
+    Entrance,
+    check_addresses,
+    check_match,
+    check_name,
+    check_paths,
+    choose_model,
+    table_of,
+    validate_section,
+)
+from service.config_file import Problems, interpolate, read_tables, suggest
+from service.config_models import (
+    REFUSED_SINKS,
+    REFUSED_TRANSPORTS,
+    SINK_MODELS,
+    SOURCE_MODELS,
+    AdminSettings,
+    HttpSourceSettings,
+    Match,
+    MnsPushSourceSettings,
+    ServerSettings,
+    SinkSettings,
+    SourceSettings,
+    SqsSinkSettings,
+    StdoutSinkSettings,
+    StoreSettings,
+    TokenUrlSourceSettings,
+    VendorSettings,
+    WebhookSinkSettings,
+    route,
+)
+from service.config_values import split_url, unguessable_segments
+
+__all__ = [
+    "AdminSettings",
+    "HttpSourceSettings",
+    "Match",
+    "MnsPushSourceSettings",
+    "ServerSettings",
+    "Settings",
+    "SinkSettings",
+    "SourceSettings",
+    "SqsSinkSettings",
+    "StdoutSinkSettings",
+    "StoreSettings",
+    "TokenUrlSourceSettings",
+    "VendorSettings",
+    "WebhookSinkSettings",
+    "build_settings",
+    "load_settings",
+    "route",
+]
+
+# An unguessable segment shorter than this is worth a warning where nothing better proves the sender.
+STRONG_SEGMENT_CHARACTERS = 16
+
+
+class Settings(BaseModel):
+    """All of it, right by itself and in itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    server: ServerSettings
+    admin: AdminSettings
+    store: StoreSettings
+    sources: dict[str, SourceSettings]
+    vendor: dict[str, VendorSettings]
+    sinks: dict[str, SinkSettings]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What may be right and deserves a look, one line each, beginning with the key path."""
+        return tuple(_warn(self))
+
+
+def _warn(settings: Settings) -> Iterator[str]:
+    admin = settings.admin
+    if admin.token is None and admin.host not in ("127.0.0.1", "::1", "localhost"):
+        yield f'admin.token: not set, so admin answers only on loopback, although admin.host is "{admin.host}"'
+    if not settings.sinks:
+        yield "sinks: none is configured, so every event is kept as unrouted; add a table [sinks.<name>]"
+    for name, source in settings.sources.items():
+        is_unsigned = isinstance(source, HttpSourceSettings) and source.unsigned is not None
+        segments = unguessable_segments(source.path)
+        is_strong = any(len(segment) >= STRONG_SEGMENT_CHARACTERS for segment in segments)
+        if (is_unsigned or isinstance(source, MnsPushSourceSettings)) and not is_strong:
+            yield (
+                f"sources.{name}.path: much hangs on it being unguessable, and no segment with a digit has"
+                f" {STRONG_SEGMENT_CHARACTERS} characters or more; make one with: openssl rand -hex 16"
+            )
+        urls = () if isinstance(source, MnsPushSourceSettings) else source.url
+        for url in (urls,) if isinstance(urls, str) else urls:
+            parts = split_url(url)
+            if parts is not None and parts.scheme == "http":
+                yield (
+                    f"sources.{name}.url: registered with http://, so that anyone on the way can read callbacks and"
+                    " send them again; register an https:// URL"
+                )
+                break
+
+
+# Reading and checking
+
+
+def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str]) -> Settings:
+    """
+    Read and check the configuration.
+
+    Args:
+        path: The file; without one ``$MEDIA_CALLBACKS_CONFIG``, else ``media-callbacks.toml`` in the working directory.
+            The latter two may be missing where the environment has overrides.
+        environ: The environment, for overrides and ``${NAME}``.
+
+    Raises:
+        ConfigError: With every mistake found.
+    """
+    problems = Problems()
+    return _build(read_tables(path, environ, problems), environ, problems)
+
+
+def build_settings(tables: Mapping[str, Any], *, environ: Mapping[str, str]) -> Settings:
+    """
+    Check a configuration given as tables. ``environ`` serves ``${NAME}`` alone.
+
+    Raises:
+        ConfigError: With every mistake found.
+    """
+    return _build(dict(tables), environ, Problems())
+
+
+def _build(tables: dict[str, Any], environ: Mapping[str, str], problems: Problems) -> Settings:
+    tables = interpolate(tables, environ, problems)
+    for key in tables:
+        if key not in Settings.model_fields:
+            problems.add((key,), f"unknown section; {suggest(key, Settings.model_fields)}")
+    server, server_given = validate_section(ServerSettings, ("server",), tables.get("server", {}), problems)
+    admin, admin_given = validate_section(AdminSettings, ("admin",), tables.get("admin", {}), problems)
+    check_addresses(server_given, admin_given, problems)
+    store, _ = validate_section(StoreSettings, ("store",), tables.get("store", {}), problems)
+    sources, entrances = _build_sources(tables, problems)
+    vendor = {
+        name: validate_section(VendorSettings, ("vendor", name), table, problems)[0]
+        for name, table in _named_tables("vendor", tables, problems)
+    }
+    sinks = _build_sinks(tables, entrances, problems)
+    problems.raise_if_any()
+    return Settings.model_validate(
+        {"server": server, "admin": admin, "store": store, "sources": sources, "vendor": vendor, "sinks": sinks}
+    )
+
+
+def _named_tables(section: str, tables: Mapping[str, Any], problems: Problems) -> Iterator[tuple[str, Any]]:
+    named = table_of((section,), tables.get(section, {}), problems) or {}
+    for name, table in named.items():
+        check_name((section, name), problems)
+        yield name, table
+
+
+def _build_sources(tables: Mapping[str, Any], problems: Problems) -> tuple[dict[str, Any], list[Entrance]]:
+    sources: dict[str, Any] = {}
+    entrances = []
+    if tables.get("sources", {}) == {}:
+        problems.add(("sources",), "expected at least one source, came none; add a table [sources.<name>]")
+    for name, table in _named_tables("sources", tables, problems):
+        path = ("sources", name)
+        model = choose_model(path, "transport", table, problems, models=SOURCE_MODELS, refused=REFUSED_TRANSPORTS)
+        given: Mapping[str, Any] = table if isinstance(table, dict) else {}
+        if model is not None:
+            sources[name], given = validate_section(model, path, table, problems)
+        entrances.append(Entrance.read(name, given, is_checked=model is not None))
+    check_paths(entrances, problems)
+    return sources, entrances
+
+
+def _build_sinks(tables: Mapping[str, Any], entrances: list[Entrance], problems: Problems) -> dict[str, Any]:
+    sinks: dict[str, Any] = {}
+    for name, table in _named_tables("sinks", tables, problems):
+        path = ("sinks", name)
+        model = choose_model(path, "kind", table, problems, models=SINK_MODELS, refused=REFUSED_SINKS)
+        if isinstance(table, dict) and "match" in table:
+            match, given = validate_section(Match, (*path, "match"), table["match"], problems)
+            check_match((*path, "match"), given, entrances, problems)
+            fields = {**table, "match": match}
+        else:
+            fields = table
+        if model is not None:
+            sinks[name], _ = validate_section(model, path, fields, problems)
+    return sinks

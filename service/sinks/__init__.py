@@ -1,0 +1,1 @@
+"""Sinks carry events to where consumers read them."""

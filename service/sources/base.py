@@ -1,0 +1,165 @@
+"""What every source has in common: the request it reads, the message it trusts, what it makes of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from service.errors import MalformedCallback
+from service.events import EventError, Frozen, Key, Kind, Outcome, Product, Transport, VerifiedBy
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+
+# Raised with every change of what a message means, so that what was read before can be read again.
+PARSER_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """
+    One request as it came in.
+
+    Attributes:
+        raw_path: Percent-encoded, as on the request line, without the query.
+        query: Percent-encoded, without the question mark; empty when there is none.
+        headers: Names in lower case, values as received, doubled headers kept apart.
+    """
+
+    method: str
+    raw_path: bytes
+    query: bytes
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+    def header(self, name: bytes) -> bytes | None:
+        """
+        The value of a header that may come once, or None.
+
+        Raises:
+            MalformedCallback: It came twice. Which of the two was signed cannot be known.
+        """
+        value = None
+        for key, candidate in self.headers:
+            if key == name:
+                if value is not None:
+                    raise MalformedCallback(
+                        f"header {name.decode()} came twice, expected once", reason="doubled_header"
+                    )
+                value = candidate
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """
+    A request that was found genuine.
+
+    Attributes:
+        body: As received; this is what is stored.
+        payload: What the product's parser reads: the body, or the message inside an MNS envelope.
+        published_at: When MNS accepted the message, where the transport says it.
+        meta: Everything outside the body that parsing needs, stored with the receipt: never a secret.
+    """
+
+    body: bytes
+    payload: bytes
+    verified_by: VerifiedBy
+    published_at: datetime | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """
+    Something that ended, in our words.
+
+    Attributes:
+        family: Together with ``id`` the identity of the completion, see ``service.events.Key``.
+        id: The parts of the identity; usually the job id alone.
+        occurred_at: The vendor's time of the event, where it gives one.
+        subject: What the event is about when there is neither job id nor media id.
+        binding: A value that must never change for this key, for example the task id of a minted URL.
+    """
+
+    family: str
+    id: tuple[str, ...]
+    kind: Kind
+    outcome: Outcome
+    vendor_event: str | None
+    job_id: str | None = None
+    media_id: str | None = None
+    outputs: tuple[Frozen, ...] = ()
+    error: EventError | None = None
+    user_data: str | None = None
+    occurred_at: datetime | None = None
+    subject: str | None = None
+    binding: str | None = None
+
+    def key(self, product: Product, account: str) -> Key:
+        return Key(product, account, self.family, self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """
+    What a message means.
+
+    Attributes:
+        warnings: Paths of the fields that were there and could not be understood.
+    """
+
+    completions: tuple[Completion, ...]
+    warnings: tuple[str, ...] = ()
+
+
+Parser = Callable[[Message], Parsed]
+"""A product's rules. Raises Unparseable when no identity can be read."""
+
+
+class Source(Protocol):
+    """One configured entrance."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def product(self) -> Product: ...
+    @property
+    def account(self) -> str: ...
+    @property
+    def transport(self) -> Transport: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def methods(self) -> frozenset[str]: ...
+    @property
+    def success_status(self) -> int: ...
+
+    def certificate_url(self, callback: Callback) -> str | None:
+        """
+        The certificate that ``verify`` needs, or None when it needs none. Everything that can be checked
+        without it has been checked when this returns.
+
+        Raises:
+            Rejected: The request can't be genuine, whatever the certificate says.
+        """
+        ...
+
+    def verify(self, callback: Callback, *, now: datetime, public_key: "RSAPublicKey | None") -> Message:
+        """
+        Decide whether the request is genuine.
+
+        Raises:
+            Rejected: It is not, or it is not fresh.
+        """
+        ...
+
+    def parse(self, message: Message) -> Parsed:
+        """
+        Read the completions from a genuine message.
+
+        Raises:
+            Unparseable: There are none to be read; the message must be kept all the same.
+        """
+        ...

@@ -1,0 +1,145 @@
+"""From measurements to what is printed."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.compare import DURABLE, NO_SINK, Figures
+from tests.bench.load import CONNECTIONS, Load
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Of one figure over the rounds."""
+
+    median: float
+    least: float
+    most: float
+
+    def show(self, form: str) -> str:
+        return f"{self.median:{form}} [{self.least:{form}} .. {self.most:{form}}]"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(median(values), min(values), max(values))
+
+
+def cpu_us(figures: Figures, server: str) -> list[float]:
+    """Microseconds of processor time per answer, all threads of the server."""
+    pairs = zip(figures.saturated[server], figures.inside[server], strict=True)
+    return [(inside.main_s + inside.others_s) / load.answers * 1e6 for load, inside in pairs]
+
+
+def cpu_ratios(figures: Figures) -> Spread:
+    """
+    How many answers of the headline cost as much processor time as one of the bare route. Other work on the machine
+    moves rates, those of the bare route most because it never waits for the disk; it hardly moves this.
+    """
+    return spread([b / a for a, b in zip(cpu_us(figures, DURABLE), cpu_us(figures, "bare"), strict=True)])
+
+
+def ratios(figures: Figures, over: Sequence[Load], under: str) -> Spread | None:
+    """Round by round: neighbours in time share what else the machine was doing."""
+    below = figures.saturated.get(under)
+    return None if below is None else spread([a.rate / b.rate for a, b in zip(over, below, strict=True)])
+
+
+# Of the project. They are printed beside the figures and decide nothing: a busy machine is no fault of the code.
+GOALS = {
+    "bare": "at least 0.50, better 0.60",
+    "json2file-go": "at least 1.5",
+    "flask": "at least 6",
+    NO_SINK: "",
+}
+P99_GOAL = "under 25 ms"
+
+# Saturated, the bare route has nothing to wait for: what it did not get of its core, others took.
+QUIET_SHARE = 0.9
+BUSY = (
+    "The machine was busy: the bare route did not get its core, so its rate is too low and ratios to it are too high."
+    " Believe the one by processor time."
+)
+
+
+def cpu_shares(figures: Figures, server: str) -> list[float]:
+    """What the server had of its core."""
+    pairs = zip(figures.saturated[server], figures.inside[server], strict=True)
+    return [(inside.main_s + inside.others_s) / load.window_s for load, inside in pairs]
+
+
+def print_tables(figures: Figures, *, setting: str) -> None:
+    console = Console(width=max(Console().width, 110))
+    console.print(setting, highlight=False)
+    columns = ("server", "answers/s", "p50 ms", "p99 ms", "cpu µs/answer", "server's core", "load's core")
+    rates = Table(*columns, title="At saturation")
+    for name, loads in figures.saturated.items():
+        rates.add_row(
+            name,
+            spread([load.rate for load in loads]).show(",.0f"),
+            *(f"{median(load.quantile_s(q) for load in loads) * 1000:.1f}" for q in (0.5, 0.99)),
+            spread(cpu_us(figures, name)).show(".0f"),
+            f"{median(cpu_shares(figures, name)):.0%}",
+            f"{median(load.generator_cpu for load in loads):.0%}",
+        )
+    console.print(rates)
+    if median(cpu_shares(figures, "bare")) < QUIET_SHARE:
+        console.print(BUSY, highlight=False)
+    comparison = Table("ratio of answers/s, round by round", "median [min .. max]", "goal", title="Compared")
+    for name, goal in GOALS.items():
+        found = ratios(figures, figures.saturated[DURABLE], name)
+        comparison.add_row(f"{DURABLE} / {name}", "not measured" if found is None else found.show(".3f"), goal)
+    comparison.add_row(f"{DURABLE} / bare, by processor time", cpu_ratios(figures).show(".3f"), "")
+    console.print(comparison)
+    paced = Table("server", "p50 ms", "p99 ms", "goal for p99", title=f"At half of the saturation rate of {DURABLE}")
+    for name, loads in figures.paced.items():
+        times = (spread([load.quantile_s(q) * 1000 for load in loads]).show(".2f") for q in (0.5, 0.99))
+        paced.add_row(name, *times, P99_GOAL if name == DURABLE else "")
+    console.print(paced)
+    for line in inside_lines(figures):
+        console.print(line, highlight=False)
+    for sentence in figures.skipped:
+        console.print(sentence, highlight=False)
+
+
+def inside_lines(figures: Figures) -> list[str]:
+    pairs = list(zip(figures.saturated[DURABLE], figures.inside[DURABLE], strict=True))
+    batches = [load.answers / inside.flushes for load, inside in pairs if inside.flushes]
+    loop = spread([inside.main_s / load.answers * 1e6 for load, inside in pairs])
+    others = spread([inside.others_s / load.answers * 1e6 for load, inside in pairs])
+    batch = spread(batches).show(".1f") if batches else "unknown"
+    return [
+        f"{DURABLE}: {batch} answers per flush, with {CONNECTIONS} connections",
+        f"{DURABLE}: processor time per answer: {loop.show('.0f')} µs in the event loop's thread,",
+        f"    {others.show('.0f')} µs in all others, which is the store's writer",
+    ]
+
+
+def to_json(figures: Figures, *, setting: str) -> dict[str, Any]:
+    """All figures, one entry per round, and what the tables say of them."""
+
+    def show(load: Load) -> dict[str, float]:
+        return {
+            "answers": load.answers,
+            "window_s": load.window_s,
+            "rate": load.rate,
+            "p50_ms": load.quantile_s(0.5) * 1000,
+            "p99_ms": load.quantile_s(0.99) * 1000,
+            "max_ms": load.latencies_s[-1] * 1000,
+            "generator_cpu": load.generator_cpu,
+        }
+
+    found = {name: ratios(figures, figures.saturated[DURABLE], name) for name in GOALS}
+    return {
+        "setting": setting,
+        "saturated": {name: [show(load) for load in loads] for name, loads in figures.saturated.items()},
+        "paced": {name: [show(load) for load in loads] for name, loads in figures.paced.items()},
+        "inside": {name: [asdict(inside) for inside in insides] for name, insides in figures.inside.items()},
+        "ratios": {name: None if ratio is None else asdict(ratio) for name, ratio in found.items()},
+        "ratio_by_processor_time": asdict(cpu_ratios(figures)),
+        "goals": {**GOALS, "p99": P99_GOAL},
+        "skipped": figures.skipped,
+    }

@@ -1,0 +1,42 @@
+"""What all tests share: an environment without surprises, and the service of ``tests.running``."""
+
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.events import Event
+from tests.contracts import check_event
+from tests.running import Running, run_service
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    for name in list(os.environ):
+        if name.upper().startswith(("AWS_", "BOTO", "MEDIA_CALLBACKS")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    # Without it, botocore looks for credentials at an address that nothing answers on.
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(autouse=True)
+def _every_event_keeps_the_contract(monkeypatch):
+    """Whatever event a test makes fits its published schema and is read back by the cloudevents package."""
+    bodies, to_json = set(), Event.to_json
+
+    def remembered(event):
+        body = to_json(event)
+        bodies.add(body)
+        return body
+
+    monkeypatch.setattr(Event, "to_json", remembered)
+    yield
+    for body in bodies:
+        check_event(body)
+
+
+@pytest.fixture
+async def running(tmp_path) -> AsyncIterator[Running]:
+    """A service with all four sources and one webhook sink, ``orders``."""
+    async with run_service(tmp_path) as service:
+        yield service

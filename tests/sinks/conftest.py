@@ -1,0 +1,423 @@
+"""
+Destinations that the sinks are tried against: real servers behind real sockets, each of which can go away, come back,
+and stop answering.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiobotocore.session import get_session
+from aiohttp import web
+from moto.server import ThreadedMotoServer
+
+from service.events import DATA_MODELS, Delivery, Event, EventError, Kind, Outcome, event_id
+from service.sinks.base import Sink
+from service.sinks.sqs import SqsSink
+from service.sinks.stdout import StdoutSink
+from service.sinks.webhook import WebhookSink
+
+REGION = "eu-west-1"
+SECRETS = (b"first secret of 24 bytes", b"second secret, 24 bytes.")
+
+
+@pytest.fixture(autouse=True)
+def _isolated_environment(monkeypatch, tmp_path):
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "BOTO")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+
+
+# Events
+
+
+def _event(
+    number: int = 0,
+    *,
+    kind: Kind = "animated_image",
+    job_id: str | None = "",
+    subject: str | None = "",
+    user_data: str | None = '{"订单": "42", "note": "a\\u0000b"}',
+) -> Event:
+    outcome: Outcome = "received" if kind == "notice" else "failed"
+    if job_id == "":
+        job_id = f"3af7e9705cb24c0f9d23231d4c37{number:04}"
+    data = DATA_MODELS[kind](
+        product="vod",
+        outcome=outcome,
+        job_id=job_id,
+        media_id="6a45f222e08f4d1d8d2d144503213a01",
+        vendor_event="DynamicImageComplete",
+        error=EventError(code="JobFailed", message="ошибка", retryable=None),
+        user_data=user_data,
+        revision=1,
+        source="vod",
+        transport="http",
+        verified_by="signature",
+        received_at=datetime(2019, 11, 5, 9, 12, 59, 120000, tzinfo=UTC),
+    )
+    return Event(
+        id=event_id(number.to_bytes(16, "big"), outcome),
+        source="/aliyun/vod/default",
+        type=f"media.{kind}.{outcome}",
+        subject=job_id if subject == "" else subject,
+        time=datetime(2019, 11, 5, 9, 12, 58, tzinfo=UTC),
+        dataschema=f"urn:media-callbacks:{kind}:1",
+        data=data,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_delivery() -> Callable[..., Delivery]:
+    """One delivery: of a given event, of given bytes, or of the ``number``-th example with members changed."""
+
+    def make(number: int = 0, *, body: bytes | None = None, replay: int = 0, **members: Any) -> Delivery:
+        event = _event(number, **members)
+        return Delivery(
+            row_id=number + 1,
+            sink="test",
+            event_id=event.id,
+            body=event.to_json() if body is None else body,
+            attempt=1,
+            lease="lease",
+            replay=replay,
+        )
+
+    return make
+
+
+# Servers
+
+
+RawHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def _serve_raw(handler: RawHandler, port: int = 0) -> AsyncIterator[int]:
+    """A TCP server on loopback; gives the port. Ends with every connection reset."""
+    writers: set[asyncio.StreamWriter] = set()
+    tasks: set[asyncio.Task[Any]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        writers.add(writer)
+        with suppress(ConnectionError, asyncio.CancelledError):
+            await handler(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+
+
+@pytest.fixture
+async def raw_server() -> AsyncIterator[Callable[[RawHandler], Awaitable[int]]]:
+    """Starts servers that speak whatever the handler writes."""
+    async with AsyncStack() as stack:
+        yield lambda handler: stack.enter(_serve_raw(handler))
+
+
+class AsyncStack:
+    def __init__(self) -> None:
+        self._entered: list[Any] = []
+
+    async def __aenter__(self) -> "AsyncStack":
+        return self
+
+    async def enter(self, context: Any) -> Any:
+        value = await context.__aenter__()
+        self._entered.append(context)
+        return value
+
+    async def __aexit__(self, *_: object) -> None:
+        for context in reversed(self._entered):
+            await context.__aexit__(None, None, None)
+
+
+class Gate:
+    """A TCP relay on a port of its own, in front of a server that keeps running."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._is_stalled = False
+        self._running: Any = None
+        self.port = 0
+
+    async def open(self) -> None:
+        self._running = _serve_raw(self._relay, self.port)
+        self.port = await self._running.__aenter__()
+
+    async def close(self) -> None:
+        if self._running is not None:
+            await self._running.__aexit__(None, None, None)
+            self._running = None
+
+    def stall(self) -> None:
+        """From now on connections are taken and requests read, and nothing is answered."""
+        self._is_stalled = True
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_stalled:
+            while await reader.read(65536):
+                pass
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
+        try:
+            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+        finally:
+            back.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+@pytest.fixture(scope="session")
+def moto_port() -> Iterator[int]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()[1]
+    server.stop()
+
+
+class Queue:
+    """A queue of its own, seen by its consumer."""
+
+    def __init__(self, client: Any, url: str) -> None:
+        self._client = client
+        self.url = url
+
+    async def receive(self) -> list[dict[str, Any]]:
+        """All messages there are, taken out of the queue."""
+        messages: list[dict[str, Any]] = []
+        while batch := (
+            await self._client.receive_message(
+                QueueUrl=self.url,
+                MaxNumberOfMessages=10,
+                AttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+        ).get("Messages"):
+            messages += batch
+            for message in batch:
+                await self._client.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+        return messages
+
+
+@asynccontextmanager
+async def _queues(moto_port: int) -> AsyncIterator[Callable[..., Awaitable[Queue]]]:
+    endpoint_url = f"http://127.0.0.1:{moto_port}"
+    async with get_session().create_client("sqs", region_name=REGION, endpoint_url=endpoint_url) as client:
+
+        async def make(*, fifo: bool = False) -> Queue:
+            name = f"q-{uuid4().hex}" + (".fifo" if fifo else "")
+            answer = await client.create_queue(QueueName=name, Attributes={"FifoQueue": "true"} if fifo else {})
+            return Queue(client, answer["QueueUrl"])
+
+        yield make
+
+
+@pytest.fixture
+async def make_queue(moto_port) -> AsyncIterator[Callable[..., Awaitable[Queue]]]:
+    async with _queues(moto_port) as make:
+        yield make
+
+
+# Destinations: the same questions asked of every sink
+
+
+class WebhookDestination:
+    keeps_bytes = True
+    keeps_order = True
+
+    def __init__(self) -> None:
+        self._bodies: list[bytes] = []
+        self._runner: web.AppRunner | None = None
+
+    async def open(self) -> None:
+        async def receive(request: web.Request) -> web.Response:
+            assert request.content_type == "application/cloudevents+json"
+            self._bodies.append(await request.read())
+            return web.Response(status=204)
+
+        app = web.Application(client_max_size=10 * 1024 * 1024)
+        app.router.add_post("/media", receive)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self._gate = Gate(self._runner.addresses[0][1])
+        await self._gate.open()
+
+    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+        return WebhookSink("test", f"http://127.0.0.1:{self._gate.port}/media?key=hidden", SECRETS, timeout_s=timeout_s)
+
+    async def received(self) -> list[bytes]:
+        bodies, self._bodies = self._bodies, []
+        return bodies
+
+    async def go_away(self) -> None:
+        await self._gate.close()
+
+    async def come_back(self) -> None:
+        await self._gate.open()
+
+    async def stall(self) -> None:
+        self._gate.stall()
+
+    async def close(self) -> None:
+        await self._gate.close()
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+
+class SqsDestination:
+    keeps_bytes = False
+
+    def __init__(self, moto_port: int, *, fifo: bool) -> None:
+        self.keeps_order = fifo
+        self._queues = _queues(moto_port)
+        self._gate = Gate(moto_port)
+
+    async def open(self) -> None:
+        self._queue = await (await self._queues.__aenter__())(fifo=self.keeps_order)
+        await self._gate.open()
+
+    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+        return SqsSink("test", self._queue.url, REGION, f"http://127.0.0.1:{self._gate.port}", timeout_s=timeout_s)
+
+    async def received(self) -> list[bytes]:
+        return [message["Body"].encode() for message in await self._queue.receive()]
+
+    async def go_away(self) -> None:
+        await self._gate.close()
+
+    async def come_back(self) -> None:
+        await self._gate.open()
+
+    async def stall(self) -> None:
+        self._gate.stall()
+
+    async def close(self) -> None:
+        await self._gate.close()
+        await self._queues.__aexit__(None, None, None)
+
+
+class PipeDestination:
+    """A named pipe: unlike an unnamed one it can get another reader."""
+
+    keeps_bytes = True
+    keeps_order = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._received = bytearray()
+        self._reader: int | None = None
+
+    async def open(self) -> None:
+        os.mkfifo(self._path)
+        await self.come_back()
+        self._stream = self._path.open("wb")
+
+    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+        return StdoutSink("test", self._stream, timeout_s=timeout_s)
+
+    async def received(self) -> list[bytes]:
+        self._read()
+        lines, self._received = self._received.splitlines(keepends=True), bytearray()
+        assert all(line.endswith(b"\n") for line in lines)
+        return [bytes(line[:-1]) for line in lines]
+
+    async def go_away(self) -> None:
+        if self._reader is not None:
+            asyncio.get_running_loop().remove_reader(self._reader)
+            os.close(self._reader)
+            self._reader = None
+
+    async def come_back(self) -> None:
+        self._reader = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
+        asyncio.get_running_loop().add_reader(self._reader, self._read)
+
+    async def stall(self) -> None:
+        assert self._reader is not None
+        asyncio.get_running_loop().remove_reader(self._reader)
+        filler = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(filler, b" ")
+        os.close(filler)
+
+    async def close(self) -> None:
+        await self.go_away()  # a thread that is stuck in writing wakes with EPIPE
+        for thread in threading.enumerate():
+            if thread.name == "sink-test":
+                await asyncio.to_thread(thread.join, 10)
+        self._stream.close()
+
+    def _read(self) -> None:
+        assert self._reader is not None
+        with suppress(BlockingIOError):
+            while data := os.read(self._reader, 65536):
+                self._received += data
+
+
+@pytest.fixture(params=["webhook", "sqs", "sqs-fifo", "stdout"])
+async def destination(request, tmp_path) -> AsyncIterator[Any]:
+    """Every kind of sink has one here, and with it the whole suite of test_conformance.py."""
+    made: Any
+    if request.param == "webhook":
+        made = WebhookDestination()
+    elif request.param == "stdout":
+        made = PipeDestination(tmp_path / "pipe")
+    else:
+        made = SqsDestination(request.getfixturevalue("moto_port"), fifo=request.param == "sqs-fifo")
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Callable[[Sink], Awaitable[Any]]]:
+    """Opens sinks, and closes them at the end."""
+    sinks: list[Sink] = []
+
+    async def open_sink(sink: Sink) -> Sink:
+        await sink.open()
+        sinks.append(sink)
+        return sink
+
+    yield open_sink
+    for sink in sinks:
+        await sink.close()
+
+
+@pytest.fixture(scope="session")
+def as_json() -> Callable[[list[bytes]], list[Any]]:
+    return lambda bodies: [json.loads(body) for body in bodies]

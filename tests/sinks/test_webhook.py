@@ -1,0 +1,563 @@
+"""What is special to webhooks: the signature, the answers, and receivers that misbehave."""
+
+import asyncio
+import base64
+import gzip
+import json
+import logging
+import socket
+import ssl
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from service.errors import SinkRetry
+from service.sinks import webhook
+from service.sinks.webhook import MAX_RETRY_AFTER_S, WebhookSink, build_request, judge_answer, parse_retry_after
+
+OLD, NEW, OTHER = b"old secret of 24 bytes..", b"new secret of 24 bytes..", b"another secret, 24 bytes"
+NOW = 1_760_000_000
+QUERY = "?token=hidden"
+
+
+def _sink(port, path="/media" + QUERY, **options):
+    return WebhookSink("orders", f"http://127.0.0.1:{port}{path}", (NEW, OLD), **options)
+
+
+@pytest.fixture
+async def serve():
+    """Starts an aiohttp server with one handler for everything; gives its port."""
+    servers = []
+
+    async def start(handler, **options):
+        app = web.Application(client_max_size=10 * 1024 * 1024)
+        app.router.add_route("*", "/{path:.*}", handler)
+        server = TestServer(app, host="127.0.0.1", **options)
+        await server.start_server()
+        servers.append(server)
+        return server.port
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+# The request
+
+
+@pytest.mark.parametrize("secret", [OLD, NEW])
+async def test_a_receiver_with_any_of_the_secrets_can_verify(serve, opened, make_delivery, secret):
+    requests = []
+
+    async def receive(request):
+        requests.append((request.method, request.path_qs, dict(request.headers), await request.read()))
+        return web.Response()
+
+    sink = await opened(_sink(await serve(receive), clock=time.time))
+    delivery = make_delivery()
+    assert list(await sink.send([delivery])) == [None]
+    ((method, path, headers, body),) = requests
+    assert (method, path, body) == ("POST", "/media?token=hidden", delivery.body)
+    assert headers["Content-Type"] == "application/cloudevents+json"
+    assert headers["Content-Length"] == str(len(delivery.body))
+    assert headers["User-Agent"].startswith("media-callbacks/")
+    assert headers["webhook-id"] == delivery.event_id
+    assert Webhook(base64.b64encode(secret).decode()).verify(body, headers) == json.loads(delivery.body)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(base64.b64encode(OTHER).decode()).verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(base64.b64encode(secret).decode()).verify(body + b" ", headers)
+
+
+def test_the_signature_is_that_of_the_reference_library(make_delivery):
+    delivery = make_delivery()
+    headers = build_request(delivery, [NEW, OLD], NOW)
+    moment = datetime.fromtimestamp(NOW, UTC)
+    expected = [Webhook(key).sign(delivery.event_id, moment, delivery.body.decode()) for key in (NEW, OLD)]
+    assert headers["webhook-signature"] == " ".join(expected)
+    assert headers["webhook-timestamp"] == str(NOW)
+
+
+async def test_each_attempt_has_its_own_time_and_the_same_id(serve, opened, make_delivery):
+    requests = []
+
+    async def receive(request):
+        requests.append(request.headers.copy())
+        return web.Response()
+
+    times = iter([NOW + 0.9, NOW + 0.9, NOW + 60.1, NOW + 60.1])
+    sink = await opened(_sink(await serve(receive), clock=lambda: next(times)))
+    await sink.send([make_delivery()])
+    await sink.send([make_delivery()])
+    assert [headers["webhook-timestamp"] for headers in requests] == [str(NOW), str(NOW + 60)]
+    assert requests[0]["webhook-id"] == requests[1]["webhook-id"]
+    assert requests[0]["webhook-signature"] != requests[1]["webhook-signature"]
+
+
+async def test_a_body_of_two_megabytes_is_sent_whole(serve, opened, make_delivery):
+    received = []
+
+    async def receive(request):
+        received.append(await request.read())
+        return web.Response()
+
+    delivery = make_delivery(user_data="x" * 2 * 1024 * 1024)
+    sink = await opened(_sink(await serve(receive)))
+    assert list(await sink.send([delivery])) == [None]
+    assert received == [delivery.body]
+
+
+# The answer
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 204, 206, 299])
+def test_any_2xx_is_a_delivery(status):
+    assert judge_answer(status, None, now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "message", "retry_after_s"),
+    [
+        (101, None, "HTTP 101", None),
+        (301, None, "HTTP 301; redirects are not followed", None),
+        (304, None, "HTTP 304; redirects are not followed", None),
+        (307, "120", "HTTP 307; redirects are not followed", None),
+        (400, "120", "HTTP 400", None),
+        (404, None, "HTTP 404", None),
+        (410, None, "HTTP 410", None),
+        (413, None, "HTTP 413", None),
+        (429, None, "HTTP 429", None),
+        (429, "120", "HTTP 429", 120.0),
+        (429, "soon", "HTTP 429", None),
+        (500, "120", "HTTP 500", None),
+        (503, "120", "HTTP 503", 120.0),
+        (599, None, "HTTP 599", None),
+    ],
+)
+def test_everything_else_is_a_retry(status, retry_after, message, retry_after_s):
+    error = judge_answer(status, retry_after, now=NOW)
+    assert isinstance(error, SinkRetry)
+    assert message in str(error)
+    assert error.retry_after_s == retry_after_s
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        (" 30 ", 30.0),
+        ("0000000000000000030", 30.0),
+        ("86400", 86400.0),
+        ("86401", MAX_RETRY_AFTER_S),
+        ("9" * 6000, MAX_RETRY_AFTER_S),
+        (format_datetime(datetime.fromtimestamp(NOW, UTC) + timedelta(seconds=90), usegmt=True), 90.0),
+        ("Thursday, 09-Oct-25 08:54:50 GMT", 90.0),
+        ("Thu Oct  9 08:54:50 2025", 90.0),
+        ("Mon, 01 Jan 2001 00:00:00 GMT", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_RETRY_AFTER_S),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", MAX_RETRY_AFTER_S),
+        ("-5", None),
+        ("1.5", None),
+        ("٣", None),
+        ("", None),
+        ("soon", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_at_most_a_day(value, seconds):
+    assert parse_retry_after(value, now=NOW) == seconds
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.characters()) | st.from_regex(r"\w{3}, \d+ \w{3} \d+ \d+:\d+:\d+ [-+\w]*", fullmatch=True))
+def test_any_retry_after_is_read_or_ignored(value):
+    seconds = parse_retry_after(value, now=NOW)
+    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_S
+
+
+async def test_status_and_retry_after_reach_the_result(serve, opened, make_delivery):
+    async def receive(request):
+        return web.Response(status=429, headers={"Retry-After": "77"})
+
+    sink = await opened(_sink(await serve(receive)))
+    (error,) = await sink.send([make_delivery()])
+    assert isinstance(error, SinkRetry)
+    assert (str(error), error.retry_after_s) == ("answered HTTP 429", 77.0)
+
+
+async def test_redirects_are_named_and_not_followed(serve, opened, make_delivery):
+    paths = []
+
+    async def receive(request):
+        paths.append(request.path)
+        return web.Response(status=307, headers={"Location": "/elsewhere?token=hidden"})
+
+    sink = await opened(_sink(await serve(receive)))
+    (error,) = await sink.send([make_delivery()])
+    assert isinstance(error, SinkRetry)
+    assert "redirect" in str(error)
+    assert "hidden" not in str(error)
+    assert paths == ["/media"]
+
+
+async def test_cookies_are_not_kept(serve, opened, make_delivery):
+    cookies = []
+
+    async def receive(request):
+        cookies.append(request.headers.get("Cookie"))
+        return web.Response(headers={"Set-Cookie": "session=1; Path=/"})
+
+    sink = await opened(_sink(await serve(receive)))
+    await sink.send([make_delivery()])
+    await sink.send([make_delivery()])
+    assert cookies == [None, None]
+
+
+async def test_proxies_of_the_environment_are_not_used(serve, opened, make_delivery, monkeypatch):
+    async def receive(request):
+        return web.Response()
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    sink = await opened(_sink(await serve(receive)))
+    assert list(await sink.send([make_delivery()])) == [None]
+
+
+async def test_compressed_answers_are_neither_asked_for_nor_unpacked(serve, opened, make_delivery):
+    accepted = []
+
+    async def receive(request):
+        accepted.append(request.headers["Accept-Encoding"])
+        return web.Response(body=gzip.compress(b"0" * 50_000_000), headers={"Content-Encoding": "gzip"})
+
+    sink = await opened(_sink(await serve(receive)))
+    assert list(await sink.send([make_delivery()])) == [None]
+    assert accepted == ["identity"]
+
+
+@pytest.mark.parametrize(
+    ("answer_bytes", "headers", "connections"),
+    [(0, {}, 1), (4096, {}, 1), (4096, {"Content-Encoding": "gzip"}, 1), (10 * 1024 * 1024, {}, 3)],
+)
+async def test_a_connection_serves_again_when_its_answer_was_short(
+    serve, opened, make_delivery, *, answer_bytes, headers, connections
+):
+    """Readable or not: an answer that is called compressed and isn't would spoil the connection when unpacked."""
+    peers = set()
+
+    async def receive(request):
+        peers.add(request.transport.get_extra_info("peername"))
+        response = web.StreamResponse(headers=headers)
+        response.content_length = answer_bytes
+        await response.prepare(request)
+        await response.write(b"")
+        for _ in range(20):  # turns of the event loop in which the client sees that the status came alone
+            await asyncio.sleep(0)
+        if answer_bytes:
+            await response.write(b"0" * answer_bytes)
+        return response
+
+    sink = await opened(_sink(await serve(receive)))
+    for _ in range(3):
+        assert list(await sink.send([make_delivery()])) == [None]
+    assert len(peers) == connections
+
+
+async def test_no_more_connections_than_configured(raw_server, opened, make_delivery):
+    open_now = most = 0
+
+    async def serve(reader, writer):
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                await reader.readexactly(length)
+                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            open_now -= 1
+
+    sink = await opened(_sink(await raw_server(serve), concurrency=3))
+    results = await asyncio.gather(*(sink.send([make_delivery(number)]) for number in range(20)))
+    assert [list(result) for result in results] == [[None]] * 20
+    assert 1 <= most <= 3
+
+
+# Receivers that misbehave
+
+
+def _after_request(*chunks):
+    """A server that reads the request's head, writes these bytes, and closes."""
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        for chunk in chunks:
+            writer.write(chunk)
+            await writer.drain()
+
+    return serve
+
+
+def _echo(prefix):
+    """A server that sends back what it got."""
+
+    async def serve(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readuntil(b"}}")
+        writer.write(prefix + body + head)
+        await writer.drain()
+
+    return serve
+
+
+MISBEHAVING = {
+    "closes at once": _after_request(),
+    "garbage": _after_request(b"\x00\xff\x80 what?\r\n\r\n" * 100),
+    "garbage of one line": _after_request(b"0" * 10_000_000),
+    "no status": _after_request(b"HTTP/1.1 abc OK\r\n\r\n"),
+    "header of 10 MB": _after_request(b"HTTP/1.1 200 OK\r\nX-A: ", *[b"a" * 100_000] * 100, b"\r\n\r\n"),
+    "10 MB of headers": _after_request(
+        b"HTTP/1.1 200 OK\r\n", *[b"X-A: aaaaaaaaaaaaaaaaaaa\r\n" * 4000] * 100, b"\r\n"
+    ),
+    "closes within headers": _after_request(b"HTTP/1.1 200 OK\r\nContent-Le"),
+    "bad length": _after_request(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"),
+    "bad header": _after_request(b"HTTP/1.1 200 OK\r\nX-A\x00: 1\r\n\r\n"),
+    "sends the body back": _echo(b""),
+    "sends the body back as status": _echo(b"HTTP/1.1 200"),
+    "sends the body back as header": _echo(b"HTTP/1.1 200 OK\r\n"),
+    "not HTTP 1": _after_request(b"HTTP/9.9 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    "status 999": _after_request(b"HTTP/1.1 999 ?\r\nContent-Length: 0\r\n\r\n"),
+    "upgrades": _after_request(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("behaviour", MISBEHAVING)
+async def test_what_is_no_answer_is_a_retry(raw_server, opened, make_delivery, caplog, behaviour):
+    caplog.set_level(logging.DEBUG)
+    sink = await opened(_sink(await raw_server(MISBEHAVING[behaviour]), timeout_s=5))
+    delivery = make_delivery()
+    (error,) = await sink.send([delivery])
+    assert isinstance(error, SinkRetry)
+    text = str(error) + caplog.text
+    assert 5 < len(str(error)) < 200
+    assert "hidden" not in text
+    assert delivery.event_id not in text
+    assert "JobFailed" not in text
+    assert base64.b64encode(NEW).decode() not in text
+
+
+def _ok(headers, body=b""):
+    return _after_request(b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + headers + b"\r\n" + body)
+
+
+ODD = {
+    "closes within the body": _ok(b"Content-Length: 100\r\n", b"abc"),
+    "body without length": _ok(b"", b"abc"),
+    "broken compression": _ok(b"Content-Encoding: gzip\r\nContent-Length: 3\r\n", b"abc"),
+    "continues first": _after_request(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 -\r\nConnection: close\r\n\r\n"),
+    "odd cookies": _ok(b"Content-Length: 0\r\nSet-Cookie: a b=\x7f; ;;=\r\n"),
+    "other bytes in headers": _ok(b"Content-Length: 0\r\nX-A: \xff\xfe\r\nRetry-After: \xff\r\n"),
+}
+
+
+@pytest.mark.parametrize("behaviour", ODD)
+async def test_the_status_alone_decides(raw_server, opened, make_delivery, behaviour):
+    """And the sink works on: the second send meets the same and fares the same."""
+    sink = await opened(_sink(await raw_server(ODD[behaviour]), timeout_s=5))
+    assert list(await sink.send([make_delivery()])) == [None]
+    assert list(await sink.send([make_delivery()])) == [None]
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        _ok(b"Transfer-Encoding: chunked\r\n", b"zz\r\nabc"),
+        _ok(b"Content-Length: 1\r\n", b"a" * 100_000),
+        _after_request(b"HTTP/1.1 204 No Content\r\n\r\n"),
+    ],
+    ids=["bad chunks", "more than its length", "closes without a word"],
+)
+async def test_a_failure_after_the_status_is_counted_either_way(raw_server, opened, make_delivery, server):
+    """It depends on which bytes come together: a delivery or a retry, and nothing else."""
+    sink = await opened(_sink(await raw_server(server), timeout_s=5))
+    for _ in range(3):
+        (result,) = await sink.send([make_delivery()])
+        assert result is None or isinstance(result, SinkRetry)
+
+
+async def test_an_answer_without_end_is_cut_off(raw_server, opened, make_delivery):
+    sent_bytes = 0
+    over = asyncio.Event()
+
+    async def serve(reader, writer):
+        nonlocal sent_bytes
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"1000\r\n" + b"0" * 4096 + b"\r\n")
+                sent_bytes += 4096
+                await writer.drain()
+        finally:
+            over.set()
+
+    sink = await opened(_sink(await raw_server(serve), timeout_s=5))
+    assert list(await sink.send([make_delivery()])) == [None]
+    async with asyncio.timeout(5):
+        await over.wait()
+    assert sent_bytes < 50 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("begin", "outcome"),
+    [
+        (b"", SinkRetry),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n", SinkRetry),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", type(None)),
+        (b"HTTP/1.1 500 No\r\nContent-Length: 100\r\n\r\nabc", SinkRetry),
+    ],
+)
+async def test_an_answer_that_stalls_holds_no_longer_than_the_time_out(
+    raw_server, opened, make_delivery, begin, outcome
+):
+    async def serve(reader, writer):
+        writer.write(begin)
+        while await reader.read(65536):
+            pass
+
+    sink = await opened(_sink(await raw_server(serve), timeout_s=0.2))
+    loop = asyncio.get_running_loop()
+    begun_at = loop.time()
+    (result,) = await sink.send([make_delivery()])
+    assert loop.time() - begun_at < 0.2 + 0.5
+    assert type(result) is outcome
+
+
+async def test_a_receiver_that_does_not_read_holds_no_longer_than_the_time_out(raw_server, opened, make_delivery):
+    async def serve(reader, writer):
+        writer.transport.pause_reading()
+        await asyncio.Event().wait()
+
+    sink = await opened(_sink(await raw_server(serve), timeout_s=0.2))
+    (result,) = await sink.send([make_delivery(user_data="x" * 20_000_000)])
+    assert isinstance(result, SinkRetry)
+    assert str(result) == "no answer within 0.2 s"
+
+
+async def test_an_early_refusal_of_a_large_body_is_a_retry(raw_server, opened, make_delivery):
+    answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    sink = await opened(_sink(await raw_server(_after_request(answer))))
+    (result,) = await sink.send([make_delivery(user_data="x" * 20_000_000)])
+    assert isinstance(result, SinkRetry)
+
+
+# Connections that don't come about
+
+
+async def test_an_unknown_host_is_a_retry(opened, make_delivery, monkeypatch):
+    async def getaddrinfo(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    sink = await opened(WebhookSink("orders", "http://nowhere.invalid/?token=hidden", (NEW,)))
+    (error,) = await sink.send([make_delivery()])
+    assert isinstance(error, SinkRetry)
+    assert str(error) == "ClientConnectorDNSError: Name or service not known"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://127.0.0.1/?token=hidden",
+        "http:///?token=hidden",
+        "http://[?token=hidden",
+        "http://127.0.0.1:99999/?token=hidden",
+        f"http://{'a' * 64}.invalid/?token=hidden",
+    ],
+)
+async def test_a_url_that_is_none_is_a_retry_that_says_so(opened, make_delivery, url):
+    sink = await opened(WebhookSink("orders", url, (NEW,)))
+    (error,) = await sink.send([make_delivery()])
+    assert isinstance(error, SinkRetry)
+    assert "url" in str(error)
+    assert "hidden" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def untrusted(tmp_path_factory):
+    """A server's TLS context with a certificate that nobody signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    return context
+
+
+async def test_a_certificate_that_is_not_trusted_is_a_retry(opened, make_delivery, untrusted):
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=untrusted)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        sink = await opened(WebhookSink("orders", f"https://127.0.0.1:{port}/?token=hidden", (NEW,)))
+        (error,) = await sink.send([make_delivery()])
+    finally:
+        server.close()
+        await server.wait_closed()
+    assert isinstance(error, SinkRetry)
+    assert str(error) == "ClientConnectorCertificateError: self-signed certificate"
+
+
+async def test_tls_spoken_to_a_plain_server_is_a_retry(raw_server, opened, make_delivery):
+    async def serve(reader, writer):
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    port = await raw_server(serve)
+    sink = await opened(WebhookSink("orders", f"https://127.0.0.1:{port}/?token=hidden", (NEW,)))
+    (error,) = await sink.send([make_delivery()])
+    assert isinstance(error, SinkRetry)
+    assert "ClientConnectorSSLError: " in str(error)
+    assert "hidden" not in str(error)
+
+
+@pytest.mark.parametrize(("connect_s", "total_s"), [(0.2, 10), (10, 0.2)])
+async def test_a_handshake_that_never_ends_is_given_up(
+    raw_server, opened, make_delivery, monkeypatch, *, connect_s, total_s
+):
+    async def serve(reader, writer):
+        while await reader.read(65536):
+            pass
+
+    monkeypatch.setattr(webhook, "_CONNECT_TIMEOUT_S", connect_s)
+    port = await raw_server(serve)
+    sink = await opened(WebhookSink("orders", f"https://127.0.0.1:{port}/", (NEW,), timeout_s=total_s))
+    (error,) = await sink.send([make_delivery()])
+    assert isinstance(error, SinkRetry)
+    assert "within 0.2 s" in str(error)

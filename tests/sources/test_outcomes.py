@@ -1,0 +1,103 @@
+import pytest
+
+from service.events import OUTCOMES, EventError
+from service.sources.fields import Fields
+from service.sources.outcomes import has_outputs, is_retryable, judge, read_error, read_outcome
+
+
+@pytest.mark.parametrize(
+    "outcome, words",
+    [
+        ("succeeded", "success Success SUCCESS succeed Succeed succeeded Finished Complete Completed TranscodeSuccess"),
+        ("failed", "fail Fail failed Failed failure Error TranscodeFail"),
+        ("partial", "partial-succeeded"),
+        ("cancelled", "Cancelled Canceled TranscodeCancelled Deleted"),
+        ("progress", "Init Inited Submitted Queuing Processing Running Analysing Transcoding Snapshoting pending"),
+        ("unknown", "Surprise Skipped ok succes unsuccessful"),
+    ],
+)
+def test_words(outcome, words):
+    for word in words.split():
+        assert read_outcome(word) == outcome, word
+
+
+def test_no_word():
+    assert read_outcome(None) == "unknown"
+    assert read_outcome(None, missing="succeeded") == "succeeded"
+    assert read_outcome("Surprise", missing="succeeded") == "unknown"
+
+
+def test_judge():
+    assert judge("snapshot", ("j",), "Fail") == ("snapshot", ("j",), "failed")
+    assert judge("upload", ("j",), None, missing="succeeded") == ("upload", ("j",), "succeeded")
+    assert judge("snapshot", ("j",), "Processing") == ("notice", ("j", "processing"), "received")
+    assert judge("notice", ("j",), "Success") == ("notice", ("j",), "received")
+
+
+def test_which_outcomes_leave_something_behind():
+    assert [outcome for outcome in OUTCOMES if has_outputs(outcome)] == ["succeeded", "partial", "unknown"]
+
+
+def error(values, outcome):
+    return read_error(
+        Fields(values), outcome, code=("ErrorCode", "Code"), message=("ErrorMessage",), retryable={"T": True}
+    )
+
+
+FOUND = EventError(code="T.User", message="slow down", retryable=True)
+NOTHING = EventError(code=None, message=None, retryable=None)
+
+
+@pytest.mark.parametrize(
+    "outcome, with_code, without",
+    [
+        ("succeeded", None, None),
+        ("received", None, None),
+        ("failed", FOUND, NOTHING),
+        ("partial", FOUND, None),
+        ("cancelled", FOUND, None),
+        ("unknown", FOUND, None),
+    ],
+)
+def test_error_by_outcome(outcome, with_code, without):
+    """A failure always has one; a success never, whatever stands beside it; the others where the vendor says."""
+    assert error({"Code": "T.User", "ErrorMessage": "slow down"}, outcome) == with_code
+    assert error({}, outcome) == without
+
+
+@pytest.mark.parametrize("code", ["0", "200", "OK", "Success"])
+def test_codes_that_say_that_nothing_is_wrong(code):
+    assert error({"Code": code, "ErrorMessage": "ok"}, "unknown") is None
+    assert error({"Code": code}, "failed") == EventError(code=code, message=None, retryable=None)
+
+
+def test_a_text_alone_tells_of_an_error_too():
+    assert error({"ErrorMessage": "slow down"}, "unknown") == EventError(code=None, message="slow down", retryable=None)
+    assert error({"ErrorMessage": "OK"}, "unknown") is None
+
+
+def test_the_first_name_with_text_is_the_code():
+    assert error({"ErrorCode": " ", "Code": "b"}, "failed").code == "b"
+    assert error({"ErrorCode": "a", "Code": "b"}, "failed").code == "a"
+
+
+@pytest.mark.parametrize(
+    "code, retryable",
+    [
+        (None, None),
+        ("A", True),
+        ("A.B", False),
+        ("A.C", True),
+        ("A.C.D", True),
+        ("a", None),
+        ("B", None),
+        ("", None),
+        (".A", None),
+    ],
+)
+def test_retryable_by_full_code_else_by_its_first_part(code, retryable):
+    assert is_retryable(code, {"A": True, "A.B": False}) is retryable
+
+
+def test_a_code_of_many_parts_is_known_by_its_first():
+    assert is_retryable("A.B.C", {"A": True, "A.B": False}) is True
