@@ -1,16 +1,15 @@
 """
 The vendor, played: requests as Alibaba Cloud sends them, with real signatures.
 
-One simulator for the tests, the demo, the benchmark and the command ``media-callbacks simulate``. Payloads follow the
-documented shapes (the samples of the event pages, oddities included: numbers as text in animated images, both
-spellings of every key in MTS); signatures are made by the same scheme that the sources verify, which the vendor's
-published vectors check. The body of the CreateGifTask callback is made up, because the vendor documents none.
+One simulator for the tests, the demo, the benchmark and the command ``media-callbacks simulate``. What it says is in
+``service.payloads``; signatures are made by the same scheme that the sources verify, which the vendor's published
+vectors check.
 """
 
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -22,14 +21,16 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from service import payloads
 from service.sources import http, mns_push
 from service.sources.http import HttpSource
 from service.sources.mns_push import KNOWN_CERTIFICATE_URL, MnsPushSource
 from service.sources.token_url import TokenUrlSource
 
-PushFormat = Literal["XML", "JSON", "SIMPLIFIED"]
+Json = payloads.Json
+PAYLOADS = payloads.PAYLOADS
 
-Json = dict[str, Any]
+PushFormat = Literal["XML", "JSON", "SIMPLIFIED"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,224 +48,46 @@ class SimulatedRequest:
     body: bytes
 
 
-# Payloads: by product and event, given a job id and the time. A failure is asked for with ``failed``.
-
-
-def _time(now: datetime) -> str:
-    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _media_id(job_id: str) -> str:
-    return hashlib.sha256(b"media:" + job_id.encode()).hexdigest()[:32]
-
-
-def _vod(event: str, job_id: str, now: datetime, **fields: Any) -> Json:
-    return {"EventType": event, "EventTime": _time(now), "VideoId": _media_id(job_id), **fields}
-
-
-def _vod_error(failed: bool) -> Json:
-    if not failed:
-        return {"Status": "success"}
-    return {
-        "Status": "fail",
-        "ErrorCode": "InvalidParameter.ResourceContentBad",
-        "ErrorMessage": "The resource operated InputFile is bad",
-    }
-
-
-def _vod_dynamic_image(job_id: str, now: datetime, failed: bool) -> Json:
-    info = {
-        "JobId": job_id,
-        "Status": "success",
-        "FileURL": f"http://media.example.com/image/dynamic/{job_id}.gif",
-        "FileSize": "1834831",
-        "Fps": "25",
-        "Height": "200",
-        "Width": "200",
-    }
-    payload = _vod("DynamicImageComplete", job_id, now, JobId=job_id, **_vod_error(failed))
-    return payload if failed else payload | {"DynamicImageJobInfo": info}
-
-
-def _vod_snapshot(job_id: str, now: datetime, failed: bool) -> Json:
-    payload = _vod("SnapshotComplete", job_id, now, SubType="SpecifiedTime", **_vod_error(failed))
-    if failed:
-        return payload
-    url = f"covers/{job_id}-{{SnapshotCount}}.jpg"
-    return payload | {
-        "CoverUrl": f"http://media.example.com/covers/{job_id}-00001.jpg",
-        "SnapshotInfos": [
-            {
-                "Status": "success",
-                "SnapshotType": "NormalSnapshot",
-                "SnapshotCount": 3,
-                "SnapshotFormat": url,
-                "SnapshotRegular": f"http://media.example.com/{url}",
-                "JobId": job_id,
-            }
-        ],
-    }
-
-
-def _vod_stream(job_id: str, failed: bool) -> Json:
-    stream: Json = {"JobId": job_id, "Definition": "HD", "Format": "mp4", **_vod_error(failed)}
-    if failed:
-        return stream
-    return stream | {
-        "Bitrate": "925",
-        "Duration": 15.0,
-        "Encrypt": False,
-        "FileUrl": f"http://media.example.com/{job_id}.mp4",
-        "Fps": "30",
-        "Height": 720,
-        "Width": 1280,
-        "Size": 1815321,
-    }
-
-
-def _vod_stream_transcode(job_id: str, now: datetime, failed: bool) -> Json:
-    return _vod("StreamTranscodeComplete", job_id, now, **_vod_stream(job_id, failed))
-
-
-def _vod_transcode(job_id: str, now: datetime, failed: bool) -> Json:
-    status = "fail" if failed else "success"
-    return _vod("TranscodeComplete", job_id, now, Status=status, StreamInfos=[_vod_stream(job_id, failed)])
-
-
-def _vod_file_upload(job_id: str, now: datetime, failed: bool) -> Json:
-    url = f"http://bucket.oss-cn-shanghai.aliyuncs.com/{job_id}.mp4"
-    return _vod("FileUploadComplete", job_id, now, Size=1439213, FileUrl=url, **_vod_error(failed))
-
-
-def _ims(event: str) -> Callable[[str, datetime, bool], Json]:
-    def build(job_id: str, now: datetime, failed: bool) -> Json:
-        body: Json = {"JobId": job_id, "MediaId": _media_id(job_id), "Status": "Fail" if failed else "Success"}
-        if failed:
-            body |= {"ErrorCode": "InvalidParameter", "ErrorMessage": "The input is bad"}
-        elif event == "ProduceMediaComplete":
-            body |= {"MediaURL": f"https://media.example.com/{job_id}.mp4", "ErrorCode": "", "ErrorMessage": ""}
-        elif event == "FileUploadComplete":
-            body |= {"FileUrl": f"http://media.example.com/{job_id}.mp4", "Size": "5510872", "MediaType": "video"}
-            del body["JobId"]
-        return {
-            "EventType": event,
-            "UserId": 1234567890123456,
-            "EventTime": _time(now),
-            "MessageBody": body,
-        }
-
-    return build
-
-
-def _mts(job_type: str) -> Callable[[str, datetime, bool], Json]:
-    def build(job_id: str, now: datetime, failed: bool) -> Json:  # noqa: ARG001 - MTS messages carry no time
-        state = "Fail" if failed else "Success"
-        payload: Json = {}
-        for key, value in (("jobId", job_id), ("type", job_type), ("state", state), ("userData", "{}")):
-            payload[key] = payload[key[0].upper() + key[1:]] = value
-        if failed:
-            payload |= {"code": "InvalidParameter.ResourceContentBad", "msg": "The input file is bad"}
-        elif job_type == "Snapshot":
-            pattern = f"http://media.example.com/{job_id}-{{Count}}.jpg"
-            payload |= {"UrlPattern": pattern, "LastUrl": pattern.replace("{Count}", "00002")}
-            payload |= {"Count": 2, "TimeArray": [1000, 2500]}
-        return payload
-
-    return build
-
-
-def _mts_workflow(activity: str) -> Callable[[str, datetime, bool], Json]:
-    def build(job_id: str, now: datetime, failed: bool) -> Json:
-        transcode_id = hashlib.sha256(b"transcode:" + job_id.encode()).hexdigest()[:32]
-
-        def node(name: str, **fields: str) -> Json:
-            times = {"StartTime": _time(now), "EndTime": _time(now)}
-            return {"RunId": job_id, "Name": f"Act-{name}", "Type": name, "State": "Success", **times, **fields}
-
-        nodes = [node("Start", JobId=_media_id(job_id))]
-        if activity == "Report":
-            nodes = [node("Report"), *nodes, node("Transcode", JobId=transcode_id, Name="HD")]
-            if failed:
-                nodes[-1] |= {"State": "Fail", "Code": "InvalidParameter.ResourceContentBad", "Message": "bad input"}
-        return {
-            "RunId": job_id,
-            "Name": f"Act-{activity}",
-            "Type": activity,
-            "State": "Success",
-            "MediaWorkflowExecution": {
-                "Name": "base",
-                "RunId": job_id,
-                "MediaId": _media_id(job_id),
-                "Input": {"InputFile": {"Bucket": "bucket", "Location": "oss-cn-beijing", "Object": "in.mp4"}},
-                "State": "Completed" if activity == "Report" else "Running",
-                "ActivityList": nodes,
-                "CreationTime": _time(now),
-            },
-        }
-
-    return build
-
-
-def _gif(job_id: str, now: datetime, failed: bool) -> Json:  # noqa: ARG001 - no time is known of
-    task_id = int(hashlib.sha256(job_id.encode()).hexdigest()[:8], 16) + 1
-    if failed:
-        return {"TaskId": task_id, "Status": 3, "ErrorCode": "1000", "ErrorMessage": "Download fail"}
-    return {"TaskId": task_id, "Status": 2, "GifUrl": f"https://media.example.com/{job_id}.gif"}
-
-
-PAYLOADS: Mapping[str, Mapping[str, Callable[[str, datetime, bool], Json]]] = {
-    "vod": {
-        "DynamicImageComplete": _vod_dynamic_image,
-        "SnapshotComplete": _vod_snapshot,
-        "StreamTranscodeComplete": _vod_stream_transcode,
-        "TranscodeComplete": _vod_transcode,
-        "FileUploadComplete": _vod_file_upload,
-    },
-    "ims": {
-        event: _ims(event)
-        for event in (
-            "DynamicImageComplete",
-            "SnapshotComplete",
-            "TranscodeComplete",
-            "MediaConvertComplete",
-            "ProduceMediaComplete",
-            "FileUploadComplete",
-        )
-    },
-    "mts": {
-        "Snapshot": _mts("Snapshot"),
-        "Transcode": _mts("Transcode"),
-        "Analysis": _mts("Analysis"),
-        "MediaInfo": _mts("MediaInfo"),
-        "Report": _mts_workflow("Report"),
-        "Start": _mts_workflow("Start"),
-    },
-    "multimediaai": {"CreateGifTask": _gif},
-}
+# Payloads
 
 
 def set_field(payload: Json, path: str, value: Any) -> None:
     """
     Overwrite one field, ``SnapshotInfos.0.Status`` for example; objects on the way are made when missing.
 
+    A string of JSON on the way is opened and closed again. A field that is there with a blank at the end of its name,
+    or in MTS's two spellings (``state``, ``State``), is overwritten as it is there.
+
     Raises:
         ValueError: The path leads through something that is neither object nor list.
     """
-    node: Any = payload
-    *parents, last = path.split(".")
-    for part in parents:
-        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        elif isinstance(node, dict):
-            node = node.setdefault(part, {})
-        else:
-            raise ValueError(f"{path}: there is no object at {part}")
-    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
-        node[int(last)] = value
-    elif isinstance(node, dict):
-        node[last] = value
-    else:
-        raise ValueError(f"{path}: there is no object that could hold {last}")
+    payload.update(_with_field(payload, path.split("."), value, path))
+
+
+def _with_field(node: Any, parts: list[str], value: Any, path: str) -> Any:
+    part, *rest = parts
+    if isinstance(node, str):
+        try:
+            opened = json.loads(node)
+        except ValueError:
+            opened = None
+        if isinstance(opened, dict | list):
+            return json.dumps(_with_field(opened, parts, value, path), ensure_ascii=False)
+    if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+        index = int(part)
+        return [*node[:index], _with_field(node[index], rest, value, path) if rest else value, *node[index + 1 :]]
+    if isinstance(node, dict):
+        return node | {
+            name: _with_field(node.get(name, {}), rest, value, path) if rest else value for name in _names(node, part)
+        }
+    raise ValueError(f"{path}: there is no object that could hold {part}")
+
+
+def _names(node: Json, name: str) -> list[str]:
+    """The names under which the object has this member."""
+    twin = name[:1].swapcase() + name[1:]
+    names = [key for key in node if key.strip() == name]
+    return [*names, twin] if names and twin in node else names or [name]
 
 
 # Requests

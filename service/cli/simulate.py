@@ -29,10 +29,9 @@ from yarl import URL
 from service.app import build_source
 from service.cli.options import UsageError, add_config_option, add_json_option, read_settings
 from service.errors import ConfigError
+from service.payloads import PAYLOADS, WITHOUT_FAILURE, Json
 from service.settings import MnsPushSourceSettings, Settings
 from service.simulate import (
-    PAYLOADS,
-    Json,
     MnsSigner,
     SimulatedRequest,
     forge,
@@ -56,6 +55,7 @@ def add_command(commands: Any) -> None:
     add_config_option(parser)
     parser.add_argument("product", choices=sorted(PAYLOADS))
     parser.add_argument("event", nargs="?", help="the vendor's name of the message (default: the first one known)")
+    parser.add_argument("--list", action="store_true", help="print the messages that are known, and send nothing")
     parser.add_argument("--source", metavar="NAME", help="which source of that product, where there are several")
     parser.add_argument("--to", metavar="URL", help="scheme, host and port to send to (default: [server] on loopback)")
     parser.add_argument("--job-id", help="instead of a random one")
@@ -94,6 +94,9 @@ class Answer:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.list:
+        list_events(arguments.product, as_json=arguments.json)
+        return 0
     settings = read_settings(arguments)
     if arguments.make_signing_key:
         return make_signing_key(Path(arguments.signing_key))
@@ -108,6 +111,17 @@ def run(arguments: argparse.Namespace) -> int:
     report(answers, as_json=arguments.json)
     expected = range(400, 500) if arguments.forge or arguments.stale else range(200, 300)
     return 0 if all(answer.status in expected for answer in answers) else 1
+
+
+def list_events(product: str, *, as_json: bool) -> None:
+    if as_json:
+        for event in PAYLOADS[product]:
+            print(json.dumps({"product": product, "event": event, "can_fail": event not in WITHOUT_FAILURE}))
+        return
+    table = Table("event", "--fail")
+    for event in PAYLOADS[product]:
+        table.add_row(event, "no change: nothing has ended" if event in WITHOUT_FAILURE else "a failed job")
+    Console().print(table)
 
 
 def choose_source(settings: Settings, product: str, name: str | None) -> Source:
@@ -167,7 +181,7 @@ def build_requests(
     known = PAYLOADS[arguments.product]
     event = arguments.event or next(iter(known))
     if event not in known:
-        raise UsageError(f"EVENT: expected one of {', '.join(known)}, came {event}")
+        raise UsageError(f"EVENT: expected one of {', '.join(known)}; came {event}")
     for number in range(arguments.count):
         job_id = arguments.job_id if arguments.job_id and not number else secrets.token_hex(16)
         now = datetime.now(UTC) - timedelta(seconds=STALE_S if arguments.stale else 0)
