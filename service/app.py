@@ -2,7 +2,7 @@
 The composition root: the one place where concrete parts meet.
 
     create_app(settings)       the public application: callbacks and health
-    create_admin_app(service)  the operators' application: metrics
+    create_admin_app(service)  the operators' application: metrics, events, receipts
 
 ``create_app`` is a plain ASGI application with a lifespan, for any ASGI server that gives ``raw_path``; the command
 ``media-callbacks serve`` runs both under uvicorn.
@@ -21,10 +21,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from service.admin import AdminGuard
+from service.admin import AdminApi, AdminGuard
 from service.certs import CertificateStore
 from service.dispatcher import Dispatcher
-from service.endpoints import BodyReader, CallbackEndpoint, CallbackRouter, ErrorAnswers, Readiness, problem
+from service.endpoints import (
+    RETRY_AFTER_S,
+    BodyReader,
+    CallbackEndpoint,
+    CallbackRouter,
+    ErrorAnswers,
+    Readiness,
+    problem,
+)
 from service.errors import InboxUnavailable
 from service.events import Event
 from service.inbox.base import Inbox
@@ -260,6 +268,12 @@ def create_admin_app(service: Service) -> AdminGuard:
         assert isinstance(error, HTTPException)
         return problem(error.status_code, dict(error.headers or {}))
 
-    app = Starlette(routes=[Route("/metrics", metrics)], exception_handlers={HTTPException: answer_error})
+    async def answer_unavailable(_: Request, error: Exception) -> Response:
+        return problem(503, {"retry-after": str(RETRY_AFTER_S)}, detail=str(error))
+
+    app = Starlette(
+        routes=[Route("/metrics", metrics), *AdminApi(service.inbox).routes()],
+        exception_handlers={HTTPException: answer_error, InboxUnavailable: answer_unavailable},
+    )
     token = service.settings.admin.token
     return AdminGuard(app, token=token)

@@ -332,10 +332,12 @@ class ErrorAnswers:
         return problem(error.status_code, dict(error.headers or {}))
 
 
-def problem(status: int, headers: dict[str, str] | None = None) -> Response:
-    """RFC 9457, without detail: what exactly was wrong is for the operator's log, not for the caller."""
+def problem(status: int, headers: dict[str, str] | None = None, *, detail: str | None = None) -> Response:
+    """
+    RFC 9457. To the public without detail: what exactly was wrong is for the operator's log, not for the caller.
+    """
     return JSONResponse(
-        {"title": _TITLES.get(status, "Error"), "status": status},
+        {"title": _TITLES.get(status, "Error"), "status": status} | ({"detail": detail} if detail else {}),
         status,
         headers=headers,
         media_type="application/problem+json",

@@ -216,3 +216,63 @@ async def test_metrics_are_there_while_the_store_is_not(running, monkeypatch):
     metrics = await running.metrics()
     assert metrics['media_callbacks_receipts_total{source="vod",state="accepted"}'] == 1
     assert not [name for name in metrics if name.startswith("media_callbacks_deliveries{")]
+
+
+# Events and receipts
+
+
+async def test_an_event_is_shown_with_its_receipts_and_deliveries(running):
+    await running.send(running.build("vod", "a"))
+    await running.send(running.build("vod", "a"))
+    await running.receiver.wait_for(1)
+    event = running.receiver.events[0]
+    await running.until(lambda: any(line["event"] == "attempt" for line in running.logs))
+    answer = await running.get(f"/v1/events/{event['id']}", admin=True)
+    assert answer.status == 200
+    shown = answer.json()
+    assert shown["event"] == event
+    assert [receipt["state"] for receipt in shown["receipts"]] == ["accepted", "duplicate"]
+    assert {receipt["transport"] for receipt in shown["receipts"]} == {"http"}
+    (delivery,) = shown["deliveries"]
+    assert (delivery["sink"], delivery["state"], delivery["attempts"]) == ("orders", "delivered", 1)
+
+
+async def test_receipts_that_gave_no_event_are_listed_with_the_reason_and_the_warnings(running):
+    await running.send(running.build("mts", "x", payload=b"no json"))
+    await running.send(
+        running.build("vod", "a", payload=b'{"EventType":"FileUploadComplete","VideoId":"v","Size":"?"}')
+    )
+    answer = await running.get("/v1/receipts", admin=True)
+    newest, oldest = answer.json()["receipts"]
+    assert (newest["source"], newest["state"], newest["warnings"]) == ("vod", "accepted", ["Size"])
+    assert len(newest["event_ids"]) == 1
+    assert (oldest["source"], oldest["state"], oldest["event_ids"]) == ("mts", "unparsed", [])
+    assert "expected a JSON object" in oldest["reason"]
+    only = await running.get("/v1/receipts?state=unparsed&source=mts&limit=1", admin=True)
+    assert [receipt["id"] for receipt in only.json()["receipts"]] == [oldest["id"]]
+    rest = await running.get(f"/v1/receipts?cursor={only.json()['cursor']}", admin=True)
+    assert rest.json() == {"receipts": [], "cursor": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "detail"),
+    [
+        ("/v1/events/evt_1", 404, "no event has this id"),
+        ("/v1/events/%FF", 404, "no event has this id"),
+        ("/v1/receipts?state=lost", 400, "state: Input should be 'accepted', 'duplicate', 'unparsed' or 'conflict'"),
+        ("/v1/receipts?limit=501", 400, "limit: "),
+        ("/v1/receipts?cursor=-1", 400, "cursor: "),
+        ("/v1/receipts?since=yesterday", 400, "since: "),
+        ("/v1/receipts?colour=red", 400, "colour: "),
+    ],
+)
+async def test_questions_that_make_no_sense_are_answered_with_what_was_expected(running, path, status, detail):
+    answer = await running.get(path, admin=True)
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert detail in answer.json()["detail"]
+
+
+async def test_the_public_is_shown_neither_events_nor_receipts(running):
+    for path in ("/v1/receipts", "/v1/events/evt_1"):
+        assert (await running.get(path)).status == 404

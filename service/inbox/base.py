@@ -91,6 +91,46 @@ class Reparsed:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceiptRecord:
+    """What an operator sees of a receipt. ``event_ids`` are the events that it brought, first or again."""
+
+    id: int
+    received_at: datetime
+    source: str
+    product: str
+    transport: str
+    verified_by: str
+    state: ReceiptState
+    reason: str | None
+    warnings: tuple[str, ...]
+    event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """What an operator sees of a delivery. ``due_at`` is None when it is not to be claimed just now."""
+
+    sink: str
+    replay: int
+    state: DeliveryState
+    attempts: int
+    due_at: datetime | None
+    changed_at: datetime
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """The life of an event. ``body`` is its JSON, or None once the retention period is over."""
+
+    id: str
+    accepted_at: datetime
+    body: bytes | None
+    receipts: tuple[ReceiptRecord, ...]
+    deliveries: tuple[DeliveryRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """
     What became of a receipt.
@@ -164,6 +204,22 @@ class Inbox(Protocol):
         that this receipt brought and whose content changed is updated, under its id, without a delivery. With
         ``dry_run`` nothing is changed.
         """
+        ...
+
+    async def find_event(self, event_id: str) -> EventRecord | None:
+        """An event with its receipts, oldest first, and its deliveries."""
+        ...
+
+    async def list_receipts(
+        self,
+        *,
+        state: ReceiptState | None = None,
+        source: str | None = None,
+        since: datetime | None = None,
+        before_id: int | None = None,
+        limit: int,
+    ) -> Sequence[ReceiptRecord]:
+        """Receipts, newest first, with ids below ``before_id``."""
         ...
 
     def listen(self, listener: Callable[[Collection[str]], None]) -> None:

@@ -252,6 +252,45 @@ class InboxConformance:
         result = await inbox.reparse(stored.id, make_receipt(changed, parser_version=2), now=NOW, dry_run=False)
         assert result == Reparsed("duplicate")
 
+    # What operators see
+
+    async def test_an_event_is_found_with_its_receipts_and_deliveries(self, inbox: Inbox) -> None:
+        event = make_event()
+        await inbox.put(make_receipt(event, sinks=("a", "b")))
+        await inbox.put(make_receipt(event, at=NOW + timedelta(seconds=1), warnings=("Size",)))
+        (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
+        due_at = NOW + timedelta(seconds=5)
+        await inbox.record([AttemptResult(delivery, "retrying", due_at=due_at, error="503")], now=NOW)
+        record = await inbox.find_event(event.id)
+        assert record is not None
+        assert (record.id, record.accepted_at, record.body) == (event.id, NOW, event.to_json())
+        assert [(r.state, r.warnings, r.event_ids) for r in record.receipts] == [
+            ("accepted", (), (event.id,)),
+            ("duplicate", ("Size",), (event.id,)),
+        ]
+        assert [(d.sink, d.state, d.attempts, d.due_at, d.error) for d in record.deliveries] == [
+            ("a", "retrying", 1, due_at, "503"),
+            ("b", "pending", 0, NOW, None),
+        ]
+
+    @pytest.mark.parametrize("event_id", ["", "evt_", "evt_" + "0" * 34, "evt_" + "0" * 32 + "ff", "x" * 38])
+    async def test_what_is_no_event_is_not_found(self, inbox: Inbox, event_id: str) -> None:
+        assert await inbox.find_event(event_id) is None
+
+    async def test_receipts_are_listed_newest_first_in_pages_and_by_what_is_asked(self, inbox: Inbox) -> None:
+        for n in range(5):
+            await inbox.put(make_receipt(make_event(f"job-{n}"), at=NOW + timedelta(seconds=n)))
+        await inbox.put(make_receipt(reason="not JSON", at=NOW + timedelta(seconds=9)))
+        page = await inbox.list_receipts(limit=4)
+        assert [receipt.state for receipt in page] == ["unparsed", "accepted", "accepted", "accepted"]
+        assert (page[0].reason, page[0].event_ids) == ("not JSON", ())
+        assert page[1].event_ids == (make_event("job-4").id,)
+        rest = await inbox.list_receipts(limit=4, before_id=page[-1].id)
+        assert [receipt.received_at for receipt in rest] == [NOW + timedelta(seconds=1), NOW]
+        assert len(await inbox.list_receipts(limit=10, state="unparsed")) == 1
+        assert len(await inbox.list_receipts(limit=10, source="vod", since=NOW + timedelta(seconds=3))) == 3
+        assert await inbox.list_receipts(limit=10, source="other") == ()
+
     # Order
 
     @pytest.mark.parametrize("together", [True, False])

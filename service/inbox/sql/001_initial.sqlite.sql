@@ -13,6 +13,7 @@ CREATE TABLE receipts (
     warnings    TEXT,               -- JSON array of paths
     meta        TEXT,               -- JSON object
     parser      INTEGER NOT NULL,   -- version of the parsers that read it
+    event_ids   TEXT,               -- of the events that it brought, first or again, by blanks
     body        BLOB
 );
 
