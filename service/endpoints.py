@@ -284,6 +284,9 @@ class CallbackRouter(Starlette):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path: str = scope["path"]
+            root_path: str = scope.get("root_path", "")
+            if root_path:
+                path = path.removeprefix(root_path)
             endpoint = self._exact.get(path)
             if endpoint is None and not path.endswith("/"):
                 endpoint = self._below.get(path.rpartition("/")[0])

@@ -65,6 +65,14 @@ def test_the_application_runs_on_another_server_with_its_lifespan(settings):
         assert post(client, genuine(settings, "vod", "job-vod")).status_code == 200
 
 
+def test_a_server_may_put_it_below_a_path_of_its_own(settings):
+    with TestClient(create_app(settings), root_path="/media") as client:
+        request = genuine(settings, "vod", "j")
+        for target, status in ((f"/media{request.target}", 200), ("/media/callbacks/nowhere", 404)):
+            answer = client.post(target, content=request.body, headers=dict(request.headers))
+            assert answer.status_code == status
+
+
 async def test_events_are_delivered_there_too(tmp_path):
     async with receiving() as receiver:
         settings = build_settings(make_tables(tmp_path, {"orders": receiver.url}), environ={})
