@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, InboxUnavailable
-from service.inbox import sqlite
+from service.inbox import sqlite, sqlite_queries
 from service.inbox.base import AttemptResult
 from service.inbox.migrations import load_migrations
 from service.inbox.sqlite import SqliteInbox, migrate
@@ -84,15 +84,15 @@ async def test_puts_share_a_flush(inbox: SqliteInbox, monkeypatch: pytest.Monkey
 async def test_a_disk_that_cannot_write_fails_everything_waiting_and_recovers(
     inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = sqlite._put
+    original = sqlite_queries.put
 
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(sqlite, "_put", full)
+    monkeypatch.setattr(sqlite_queries, "put", full)
     results = await asyncio.gather(*(inbox.put(make_receipt(make_event())) for _ in range(5)), return_exceptions=True)
     assert all(isinstance(result, InboxUnavailable) for result in results)
-    monkeypatch.setattr(sqlite, "_put", original)
+    monkeypatch.setattr(sqlite_queries, "put", original)
     assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
 
 
