@@ -223,7 +223,7 @@ def _insert_receipts(
                 _dump(receipt.warnings),
                 _dump(dict(receipt.meta)),
                 receipt.parser_version,
-                _event_ids(receipt),
+                _event_ids(receipt, verdict.state),
                 receipt.body,
             )
         )
@@ -236,7 +236,10 @@ def _insert_receipts(
     )
 
 
-def _event_ids(receipt: Receipt) -> str | None:
+def _event_ids(receipt: Receipt, state: ReceiptState) -> str | None:
+    # A conflict has brought nothing, though there may be an event under the id that it would have had.
+    if state == "conflict":
+        return None
     return " ".join([entry.event.id for entry in receipt.entries]) or None
 
 
@@ -289,7 +292,7 @@ def reparse(connection: sqlite3.Connection, receipt_id: int, arrival: Arrival, *
             conflicts.get(receipt_id, receipt.reason),
             _dump(receipt.warnings),
             receipt.parser_version,
-            _event_ids(receipt),
+            _event_ids(receipt, state),
             receipt_id,
         ),
     )

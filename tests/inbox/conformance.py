@@ -132,6 +132,8 @@ class InboxConformance:
     async def test_second_binding_of_a_key_is_a_conflict_and_no_event(self, inbox: Inbox) -> None:
         await inbox.put(make_receipt(make_event(outcome="unknown"), binding="1"))
         assert await inbox.put(make_receipt(make_event(), binding="2")) == Verdict("conflict")
+        (refused,) = await inbox.list_receipts(limit=1)
+        assert (refused.state, refused.event_ids) == ("conflict", ())
         assert (await inbox.put(make_receipt(make_event(), binding="1"))).state == "accepted"
         assert (await inbox.put(make_receipt(make_event(outcome="failed")))).state == "accepted", (
             "no binding, no conflict"
