@@ -48,7 +48,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 
 lock: $(READY) ## renew the locked dependencies
 	$(BIN)/python -m pip install --quiet uv
-	$(LOCK) -o requirements.lock
+	$(LOCK) --all-extras -o requirements.lock
 	$(LOCK) --group dev -o requirements-dev.lock
 
 clean: ## remove what the other targets made

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 
 import service
-from service.cli import check, demo, events, explain, mint, schema, serve, simulate
+from service.cli import check, demo, events, explain, migrate, mint, schema, serve, simulate, sinks
+from service.cli.admin_client import AdminError
 from service.cli.options import UsageError
 from service.errors import ConfigError
 
@@ -14,7 +15,7 @@ from service.errors import ConfigError
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="media-callbacks", description=service.__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (serve, demo, simulate, mint, check, explain, events, schema):
+    for module in (serve, demo, simulate, mint, check, explain, events, sinks, migrate, schema):
         module.add_command(commands)
     return parser
 
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)  # noqa: T201
+        return 1
+    except AdminError as error:
+        print(error, file=sys.stderr)  # noqa: T201
         return 1
     except UsageError as error:
         print(f"media-callbacks {arguments.command}: {error}", file=sys.stderr)  # noqa: T201

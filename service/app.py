@@ -17,44 +17,35 @@ from random import Random
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from service.admin import AdminApi, AdminGuard
 from service.certs import CertificateStore
-from service.dispatcher import Dispatcher
+from service.dispatcher import Destination, Dispatcher
 from service.endpoints import (
-    RETRY_AFTER_S,
     BodyReader,
     CallbackEndpoint,
     CallbackRouter,
     ErrorAnswers,
     Readiness,
-    problem,
 )
-from service.errors import InboxUnavailable
 from service.events import Event
 from service.inbox.base import Inbox
-from service.inbox.sqlite import SqliteInbox
-from service.metrics import CONTENT_TYPE, Metrics
+from service.inbox.factory import build_inbox
+from service.metrics import Metrics
+from service.replayer import Replayer
 from service.settings import (
     HttpSourceSettings,
     MnsPushSourceSettings,
     Settings,
     SinkSettings,
     SourceSettings,
-    SqsSinkSettings,
-    StdoutSinkSettings,
     TokenUrlSourceSettings,
-    WebhookSinkSettings,
     load_settings,
     route,
 )
 from service.sinks.base import Sink
-from service.sinks.sqs import SqsSink
-from service.sinks.stdout import StdoutSink
-from service.sinks.webhook import WebhookSink
+from service.sinks.registry import build_sinks
 from service.sources import gif, ims, mts, vod
 from service.sources.base import Parser, Source
 from service.sources.http import HttpSource
@@ -124,28 +115,8 @@ def _canonical(certificates: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def build_sink(name: str, settings: SinkSettings) -> Sink:
-    """The sink that a ``[sinks.<name>]`` table describes."""
-    match settings:
-        case WebhookSinkSettings():
-            return WebhookSink(
-                name,
-                settings.url,
-                settings.secret_bytes,
-                timeout_s=settings.timeout_s,
-                concurrency=settings.concurrency,
-            )
-        case SqsSinkSettings():
-            return SqsSink(
-                name,
-                settings.queue_url,
-                settings.region,
-                settings.endpoint_url,
-                timeout_s=settings.timeout_s,
-                concurrency=settings.concurrency,
-            )
-        case StdoutSinkSettings():
-            return StdoutSink(name)
+def _destination(sink: Sink, settings: SinkSettings) -> Destination:
+    return Destination(sink, delays_s=settings.retry_delays_s, rate_per_s=settings.rate_per_s)
 
 
 class Service:
@@ -161,7 +132,8 @@ class Service:
         self.clock = clock
         self.metrics = Metrics()
         self.sources = [build_source(name, source) for name, source in settings.sources.items()]
-        self.inbox: Inbox = SqliteInbox(settings.store.sqlite_path, auto_migrate=settings.store.auto_migrate)
+        store = settings.store
+        self.inbox: Inbox = build_inbox(store.url, auto_migrate=store.auto_migrate, pool_size=store.pool_size)
         self.readiness = Readiness(self.inbox, monotonic=time.monotonic)
         # Sources that pin their certificates have them to themselves; all others share what was fetched.
         self.fetched_certificates = CertificateStore(
@@ -169,14 +141,16 @@ class Service:
             if any(isinstance(s, MnsPushSourceSettings) and not s.certificates for s in settings.sources.values())
             else []
         )
+        sinks = build_sinks(settings.sinks)
         self.dispatcher = Dispatcher(
             self.inbox,
-            [build_sink(name, sink) for name, sink in settings.sinks.items()],
+            [_destination(sink, settings.sinks[sink.name]) for sink in sinks],
             clock=clock,
             rng=Random(),  # noqa: S311 - jitter is no secret
             observer=self.metrics,
             stop_timeout_s=settings.server.stop_timeout_s,
         )
+        self.replayer = Replayer(self.inbox, clock=clock)
 
     def certificates_of(self, source: Source) -> CertificateStore:
         settings = self.settings.sources[source.name]
@@ -196,9 +170,11 @@ class Service:
         await self.inbox.open()
         await self.fetched_certificates.open()
         self.dispatcher.start()
+        self.replayer.start()
 
     async def stop(self) -> None:
         self.readiness.is_draining = True
+        await self.replayer.stop()
         await self.dispatcher.stop()
         await self.fetched_certificates.close()
         await self.inbox.close()
@@ -257,23 +233,12 @@ def create_app(settings: Settings | None = None) -> Starlette:
 def create_admin_app(service: Service) -> AdminGuard:
     """The operators' application, for an address that the public can't reach. It does not start the service."""
 
-    async def metrics(_: Request) -> Response:
-        try:
-            deliveries = await service.inbox.count_deliveries()
-        except InboxUnavailable:
-            deliveries = {}
-        return Response(service.metrics.render(deliveries), media_type=CONTENT_TYPE)
-
-    async def answer_error(_: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        return problem(error.status_code, dict(error.headers or {}))
-
-    async def answer_unavailable(_: Request, error: Exception) -> Response:
-        return problem(503, {"retry-after": str(RETRY_AFTER_S)}, detail=str(error))
-
-    app = Starlette(
-        routes=[Route("/metrics", metrics), *AdminApi(service.inbox).routes()],
-        exception_handlers={HTTPException: answer_error, InboxUnavailable: answer_unavailable},
+    api = AdminApi(
+        service.inbox,
+        sinks={name: sink.kind for name, sink in service.settings.sinks.items()},
+        breaker_states=service.dispatcher.breaker_states,
+        clock=service.clock,
+        replay_created=service.replayer.wake,
+        metrics=service.metrics,
     )
-    token = service.settings.admin.token
-    return AdminGuard(app, token=token)
+    return AdminGuard(api.app(), token=service.settings.admin.token)

@@ -195,11 +195,9 @@ class CertificateStore:
                 asked for lately.
             CannotVerify: The host gives no answer just now.
         """
-        certificate = self._certificates.get(url)
-        if certificate is not None:
-            if not self._is_pinned and self._is_older(self._fetched_at[url], REFRESH_AFTER_S):
-                self._recheck(url)
-            return certificate.public_key
+        public_key = self.known(url)
+        if public_key is not None:
+            return public_key
         if self._is_pinned:
             raise BadSignature(f"the certificate {url} is not pinned, and nothing is fetched", reason="certificate_url")
         if url not in self._in_flight:
@@ -207,6 +205,15 @@ class CertificateStore:
             if url not in self._announced:
                 self._spend_budget()
         return (await self._result(self._start(url))).public_key
+
+    def known(self, url: str) -> RSAPublicKey | None:
+        """What ``get`` gives at once, or None."""
+        certificate = self._certificates.get(url)
+        if certificate is None:
+            return None
+        if not self._is_pinned and self._is_older(self._fetched_at[url], REFRESH_AFTER_S):
+            self._recheck(url)
+        return certificate.public_key
 
     async def refetch(self, url: str) -> RSAPublicKey:
         """

@@ -19,10 +19,15 @@ from pydantic import (
 )
 
 from service.config_file import UNRESOLVED, KeyPath, Problems, closest, suggest
-from service.events import KINDS, OUTCOMES, PRODUCTS
+from service.events import KINDS, OUTCOMES, PRODUCTS, Kind, Product
 
-# CreateGifTask makes images and nothing else.
-_MULTIMEDIAAI_KINDS = frozenset({"animated_image", "notice"})
+# What can come of each product's messages.
+PRODUCT_KINDS: Mapping[Product, frozenset[Kind]] = {
+    "vod": frozenset(KINDS) - {"analysis"},
+    "ims": frozenset(KINDS) - {"analysis"},
+    "mts": frozenset(KINDS) - {"animated_image", "transcode_task", "upload", "asset"},
+    "multimediaai": frozenset({"animated_image", "notice"}),  # CreateGifTask makes images and nothing else
+}
 
 
 class Section(BaseModel):
@@ -148,7 +153,7 @@ class Entrance:
     """
 
     name: str
-    product: str | None
+    product: Product | None
     account: str | None
     path: str | None
     covers_below: bool
@@ -192,6 +197,25 @@ def check_addresses(server: Mapping[str, Any], admin: Mapping[str, Any], problem
         problems.add(("admin", "port"), "the same as server.port on the same address; give admin a port of its own")
 
 
+def check_journal(server: Any, store: Mapping[str, Any], problems: Problems) -> None:
+    """
+    Args:
+        server: The table as written.
+        store: What is right of the other one, defaults included.
+    """
+    if not isinstance(server, dict) or "url" not in store:
+        return
+    for key in ("journal_path", "journal_max_bytes"):
+        if key in server and store["url"].startswith("sqlite:"):
+            problems.add(
+                ("server", key),
+                "needs a PostgreSQL store, because SQLite is on this machine's disk itself and can't be away; remove"
+                " this key",
+            )
+        elif key in server and "journal_path" not in server:
+            problems.add(("server", key), "has no meaning without journal_path; set that, too, or remove this key")
+
+
 def check_match(path: KeyPath, given: Mapping[str, Any], entrances: Sequence[Entrance], problems: Problems) -> None:
     """Refuse a match that no event can fulfil."""
     wanted = {key: words for key, words in given.items() if words is not None}
@@ -206,12 +230,16 @@ def check_match(path: KeyPath, given: Mapping[str, Any], entrances: Sequence[Ent
             " change one of the two",
         )
         return
-    is_multimediaai = bool(entrances) and all(entrance.product == "multimediaai" for entrance in entrances)
-    if is_multimediaai and not _can_meet(kinds & _MULTIMEDIAAI_KINDS, outcomes):
+    products = sorted({entrance.product for entrance in entrances if entrance.product is not None})
+    if not entrances or any(entrance.product is None for entrance in entrances):
+        return
+    made = frozenset[str]().union(*(PRODUCT_KINDS[product] for product in products))
+    if not _can_meet(kinds & made, outcomes):
         problems.add(
-            (*path, "kind"),
-            "can never be true: the sources that this match leaves are of product multimediaai, which gives only"
-            " animated_image and notice (received); add one of these or widen the match",
+            (*path, "kind" if "kind" in wanted else "outcome"),
+            f"can never be true: the sources that this match leaves are of product {', '.join(products)}, which gives"
+            f" only {', '.join(kind for kind in KINDS if kind in made)} (received); add one of these or widen the"
+            " match",
         )
 
 

@@ -7,6 +7,7 @@ about them shows the value. The description of a field is what the operator is t
 """
 
 from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -19,13 +20,18 @@ from service.config_values import (
     BareUrl,
     Credential,
     Days,
+    EventBus,
+    HeaderName,
+    HeaderValue,
     Host,
     Integer,
     Port,
     Region,
     RegisteredUrl,
     Seconds,
+    Stream,
     Token,
+    TopicArn,
     UrlPath,
     check_certificate,
     check_store_url,
@@ -40,17 +46,22 @@ from service.config_values import (
     unguessable_segments,
 )
 from service.events import Event, Kind, Outcome, Product
+from service.retry import DELAYS_S
 
 LEASE_S = 30.0
 # Between the end of an attempt and the end of its lease, to write down what it came to.
 LEASE_MARGIN_S = 5.0
+MAX_SINK_TIMEOUT_S = LEASE_S - LEASE_MARGIN_S
+# The group of entry points by which other distributions offer kinds of sinks.
+SINK_GROUP = "media_callbacks.sinks"
 
 
 class ServerSettings(Section):
-    refused_keys: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("journal_path", "journal_max_bytes"),
-        "needs a PostgreSQL store, which this version does not have yet; remove this key",
-    )
+    """
+    Attributes:
+        journal_path: A directory for callbacks that come while a PostgreSQL store is away; None for no journal.
+        drain_s: How long callbacks are still taken after SIGTERM, while the load balancer notices.
+    """
 
     host: Annotated[Host, Field(description="an address or host name to listen on", examples=['"0.0.0.0"'])] = "0.0.0.0"  # noqa: S104 - callbacks come from outside
     port: Port = 8080
@@ -64,6 +75,25 @@ class ServerSettings(Section):
     stop_timeout_s: Annotated[Seconds, Field(ge=0, le=600, description="seconds from 0 to 600", examples=["20.0"])] = (
         20.0
     )
+    drain_s: Annotated[Seconds, Field(ge=0, le=600, description="seconds from 0 to 600", examples=["5.0"])] = 5.0
+    journal_path: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            pattern=r"^[^\x00]*$",
+            description="a directory on a disk that outlives the service",
+            examples=['"/var/lib/media-callbacks/journal"'],
+        ),
+    ] = None
+    journal_max_bytes: Annotated[
+        Integer,
+        Field(
+            ge=1 << 20,
+            le=1 << 40,
+            description="a number of bytes from 1048576 to 1099511627776",
+            examples=["268435456"],
+        ),
+    ] = 256 << 20
 
 
 class AdminSettings(Section):
@@ -88,6 +118,8 @@ class AdminSettings(Section):
 
 
 class StoreSettings(Section):
+    """``pool_size``: how many connections to PostgreSQL one service opens at most."""
+
     url: Annotated[
         str,
         AfterValidator(check_store_url),
@@ -95,6 +127,7 @@ class StoreSettings(Section):
             repr=False, description="where receipts and events are kept", examples=['"sqlite:///media-callbacks.db"']
         ),
     ] = "sqlite:///media-callbacks.db"
+    pool_size: Annotated[Integer, Field(ge=5, le=200, description="a number from 5 to 200", examples=["8"])] = 8
     auto_migrate: Annotated[bool, Field(description="true or false", examples=["true"])] = True
     retention_days: Annotated[Days, Field(description="days from 1 to 36500", examples=["30"])] = 30
     dedup_days: Annotated[Days, Field(description="days from 1 to 36500", examples=["400"])] = 400
@@ -340,14 +373,34 @@ class Match(Section):
 
 
 class _SinkSettings(Section):
+    """
+    What every sink has.
+
+    Attributes:
+        retry_delays_s: Seconds after the first failed attempt, the second, and so on; then the delivery is dead.
+        rate_per_s: The most deliveries that are begun in a second; None is as many as it takes.
+    """
+
     match: Match | None = None
+    retry_delays_s: Annotated[
+        tuple[Annotated[Seconds, Field(ge=1, le=7 * 86400)], ...],
+        Field(
+            min_length=1,
+            max_length=50,
+            description="a list of 1 to 50 delays, each of 1 to 604800 seconds",
+            examples=["[5, 30, 120]"],
+        ),
+    ] = tuple(DELAYS_S)
+    rate_per_s: Annotated[
+        Seconds | None,
+        Field(gt=0, le=10_000, description="deliveries per second, more than 0 and at most 10000", examples=["50"]),
+    ] = None
 
 
-_TIMEOUT_S = LEASE_S - LEASE_MARGIN_S
 _TIMEOUT = Field(
     gt=0,
-    le=_TIMEOUT_S,
-    description=f"seconds, more than 0 and at most {_TIMEOUT_S:.0f} (a lease lasts {LEASE_S:.0f})",
+    le=MAX_SINK_TIMEOUT_S,
+    description=f"seconds, more than 0 and at most {MAX_SINK_TIMEOUT_S:.0f} (a lease lasts {LEASE_S:.0f})",
     examples=["15.0"],
 )
 _CONCURRENCY = Field(ge=1, le=1000, description="a number from 1 to 1000", examples=["32"])
@@ -367,6 +420,18 @@ class WebhookSinkSettings(_SinkSettings):
             examples=['["${ORDERS_SECRET}"]'],
         ),
     ]
+    headers: Annotated[
+        Mapping[HeaderName, HeaderValue],
+        Field(
+            repr=False,
+            description="a table from header name to text",
+            examples=['{ X-Tenant = "media" }'],
+        ),
+    ] = {}
+    bearer_token: Annotated[
+        Credential | None,
+        Field(repr=False, description="a token of visible ASCII characters", examples=['"${ORDERS_TOKEN}"']),
+    ] = None
     timeout_s: Annotated[Seconds, _TIMEOUT] = 15.0
     concurrency: Annotated[Integer, _CONCURRENCY] = 32
 
@@ -374,8 +439,45 @@ class WebhookSinkSettings(_SinkSettings):
     def secret_bytes(self) -> tuple[bytes, ...]:
         return tuple(read_webhook_secret(text) for text in self.secrets)
 
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        names = [name.lower() for name in given.get("headers", {})]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            yield "headers", f"expected each header once, came {doubled[0]} in several spellings; keep one"
+        if "authorization" in names and given.get("bearer_token") is not None:
+            yield "headers", "expected no Authorization together with bearer_token, came both; keep one of them"
 
-class SqsSinkSettings(_SinkSettings):
+
+class _AwsSinkSettings(_SinkSettings):
+    """
+    Attributes:
+        destination_key: The key whose ARN has a region in it, if it is one.
+    """
+
+    destination_key: ClassVar[str]
+
+    region: Annotated[Region | None, Field(description="a region name", examples=['"eu-west-1"'])] = None
+    endpoint_url: Annotated[
+        BareUrl | None, Field(repr=False, description="an absolute URL", examples=['"http://localhost:4566"'])
+    ] = None
+    concurrency: Annotated[Integer, _CONCURRENCY] = 4
+    timeout_s: Annotated[Seconds, _TIMEOUT] = 15.0
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """What every sink of AWS is built with."""
+        return self.model_dump(include={"region", "endpoint_url", "concurrency", "timeout_s"})
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        parts = given.get(cls.destination_key, "").split(":")
+        if parts[0] == "arn" and given.get("region") not in (None, parts[3]):
+            yield "region", f"expected that of {cls.destination_key}, came another one; leave it out"
+
+
+class SqsSinkSettings(_AwsSinkSettings):
+    destination_key = "queue_url"
+
     kind: Literal["sqs"]
     queue_url: Annotated[
         BareUrl,
@@ -385,27 +487,76 @@ class SqsSinkSettings(_SinkSettings):
             examples=['"https://sqs.eu-west-1.amazonaws.com/123456789012/media.fifo"'],
         ),
     ]
-    region: Annotated[Region | None, Field(description="a region name", examples=['"eu-west-1"'])] = None
-    endpoint_url: Annotated[
-        BareUrl | None, Field(repr=False, description="an absolute URL", examples=['"http://localhost:4566"'])
-    ] = None
-    concurrency: Annotated[Integer, _CONCURRENCY] = 4
-    timeout_s: Annotated[Seconds, _TIMEOUT] = 15.0
+
+
+class SnsSinkSettings(_AwsSinkSettings):
+    destination_key = "topic_arn"
+
+    kind: Literal["sns"]
+    topic_arn: Annotated[
+        TopicArn,
+        Field(description="the ARN of a topic", examples=['"arn:aws:sns:eu-west-1:123456789012:media.fifo"']),
+    ]
+
+
+class EventBridgeSinkSettings(_AwsSinkSettings):
+    destination_key = "event_bus_name"
+
+    kind: Literal["eventbridge"]
+    event_bus_name: Annotated[
+        EventBus, Field(description="the name or the ARN of an event bus", examples=['"default"'])
+    ] = "default"
+
+
+class KinesisSinkSettings(_AwsSinkSettings):
+    destination_key = "stream_name"
+
+    kind: Literal["kinesis"]
+    stream_name: Annotated[Stream, Field(description="the name or the ARN of a stream", examples=['"media"'])]
 
 
 class StdoutSinkSettings(_SinkSettings):
     kind: Literal["stdout"]
 
 
-SinkSettings = Annotated[WebhookSinkSettings | SqsSinkSettings | StdoutSinkSettings, Field(discriminator="kind")]
-SINK_MODELS: Mapping[str, type[WebhookSinkSettings | SqsSinkSettings | StdoutSinkSettings]] = {
+class ThirdPartySinkSettings(_SinkSettings):
+    """A sink that another distribution brings. ``options``: all keys that are not common to all sinks, unchecked."""
+
+    kind: str
+    options: Annotated[Mapping[str, Any], Field(repr=False)]
+
+    @classmethod
+    def split(cls, table: Mapping[str, Any]) -> dict[str, Any]:
+        """The table as this model has it."""
+        common = cls.model_fields.keys() - {"options"}
+        return {key: table[key] for key in common & table.keys()} | {
+            "options": {key: value for key, value in table.items() if key not in common}
+        }
+
+
+SinkSettings = (
+    WebhookSinkSettings
+    | SqsSinkSettings
+    | SnsSinkSettings
+    | EventBridgeSinkSettings
+    | KinesisSinkSettings
+    | StdoutSinkSettings
+    | ThirdPartySinkSettings
+)
+SINK_MODELS: Mapping[str, type[SinkSettings]] = {
     "webhook": WebhookSinkSettings,
     "sqs": SqsSinkSettings,
+    "sns": SnsSinkSettings,
+    "eventbridge": EventBridgeSinkSettings,
+    "kinesis": KinesisSinkSettings,
     "stdout": StdoutSinkSettings,
 }
-REFUSED_SINKS: Mapping[str, str] = {
-    kind: f'"{kind}" is {NOT_YET}; use one of {", ".join(SINK_MODELS)}' for kind in ("sns", "eventbridge", "kinesis")
-}
+
+
+def installed_sinks() -> dict[str, EntryPoint]:
+    """The kinds of sinks that other distributions bring. None of them takes the place of a built-in one."""
+    found = {point.name: point for point in entry_points(group=SINK_GROUP)}
+    return {kind: found[kind] for kind in sorted(found) if kind not in SINK_MODELS}
 
 
 def route(sinks: Mapping[str, SinkSettings], event: Event) -> tuple[str, ...]:

@@ -154,12 +154,32 @@ def check_certificate(pem: str) -> str:
     return pem
 
 
+def _check_postgresql_url(url: str) -> str:
+    if not re.match(r"postgres(ql)?://", url):
+        raise sentence("expected postgresql:// at its beginning, came another spelling of it")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        parts = None
+    # A # in a password would end the URL, and a / would end the host.
+    if parts is None or parts.fragment or re.search(r"[\s\x00-\x1f]", url) or not re.fullmatch(r"/[^/]+", parts.path):
+        raise sentence(
+            "expected postgresql://user:password@host:port/database, came something else; percent-encode what is"
+            " special in the password, such as %23 for # and %2F for /"
+        )
+    return url
+
+
 def check_store_url(url: str) -> str:
     if re.match(r"postgres(ql)?(\+\w+)?:", url, re.IGNORECASE):
-        raise sentence(f"PostgreSQL is {NOT_YET}; use sqlite:///media-callbacks.db or sqlite:////absolute/path.db")
+        return _check_postgresql_url(url)
     file = url.removeprefix("sqlite:///")
     if file == url:
-        raise sentence("expected sqlite:///relative/path.db or sqlite:////absolute/path.db, came something else")
+        raise sentence(
+            "expected sqlite:///relative/path.db, sqlite:////absolute/path.db or postgresql://user@host/database, came"
+            " something else"
+        )
     if ":memory:" in file or file.rpartition("/")[2] in ("", ".", ".."):
         raise sentence("expected a file after sqlite:///, came none; without one nothing would be durable")
     if re.search(r"[?#\x00-\x1f]", file):
@@ -190,6 +210,42 @@ def refuse_other_products(transport: str, *carried: Product) -> BeforeValidator:
     return BeforeValidator(lambda value: check(value) if isinstance(value, str) else value)
 
 
+# What the service says itself, and what a proxy or the HTTP client takes for its own.
+_OWN_HEADERS = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "media-callbacks-replay",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def check_header_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", name):
+        raise sentence("expected a header name of letters, digits and hyphens, came something else")
+    if name.lower() in _OWN_HEADERS or name.lower().startswith("webhook-"):
+        raise sentence("a header that the service sets itself; leave it out")
+    return name
+
+
+def check_header_value(value: str) -> str:
+    if not re.fullmatch(r"[\x20-\x7e]{0,4096}", value):
+        raise sentence(
+            "expected at most 4096 printable ASCII characters, came something else; encode what has others, and leave"
+            " line breaks out"
+        )
+    return value
+
+
 Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:%_-]{1,253}$")]
 Port = Annotated[
     int,
@@ -206,6 +262,16 @@ Credential = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,}$")]
 UrlPath = Annotated[str, AfterValidator(check_path)]
 RegisteredUrl = Annotated[str, AfterValidator(check_registered_url)]
 BareUrl = Annotated[str, AfterValidator(check_bare_url)]
+HeaderName = Annotated[str, AfterValidator(check_header_name)]
+HeaderValue = Annotated[str, AfterValidator(check_header_value)]
+
+_ARN = r"arn:aws[a-z-]*:{}:[a-z0-9-]{{1,64}}:[0-9]{{12}}:{}"
+_TOPIC = r"[A-Za-z0-9_-]{1,256}(\.fifo)?"
+_BUS = r"[A-Za-z0-9._/-]{1,256}"
+_STREAM = r"[A-Za-z0-9_.-]{1,128}"
+TopicArn = Annotated[str, StringConstraints(pattern=f"^{_ARN.format('sns', _TOPIC)}$")]
+EventBus = Annotated[str, StringConstraints(pattern=f"^({_ARN.format('events', 'event-bus/' + _BUS)}|{_BUS})$")]
+Stream = Annotated[str, StringConstraints(pattern=f"^({_ARN.format('kinesis', 'stream/' + _STREAM)}|{_STREAM})$")]
 
 
 def unguessable_segments(path: str) -> tuple[str, ...]:

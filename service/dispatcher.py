@@ -1,44 +1,69 @@
 """
 The dispatcher carries events to the sinks: claim, send, record.
 
-Each sink has its own task, its own claims and its own attempts, so that none can delay another. At most
-``concurrency * batch_size`` deliveries of a sink are in memory; the rest wait in the inbox. What keeps us honest when
-the process dies at any line: a delivery that was claimed and not recorded is claimed again when its lease ends (or at
-the next start), so the sink may see it twice, with the same id, and never not at all.
+Each sink has its own worker, so that none can delay another: one task claims, up to ``concurrency`` tasks attempt, and
+one records. While attempts run, the next deliveries are claimed; while results are being written, the next results
+gather; so claims and records are few when a sink is fast. Each sink has its own circuit breaker, rate limit and
+adaptive concurrency. Only a fixed number of deliveries is in memory; the rest wait in the inbox.
+
+What keeps us honest when the process dies at any line: a delivery that was claimed and not recorded is claimed again
+when its lease ends (or at the next start), so the sink may see it twice, with the same id, and never not at all.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol, cast
 
 import structlog
 
-from service.errors import InboxUnavailable, SinkError, SinkRejected, SinkRetry
+from service.breaker import Breaker, BreakerState
+from service.errors import SinkError, SinkGone, SinkRejected, SinkRetry
 from service.events import Delivery
 from service.inbox.base import AttemptResult, Inbox
 from service.retry import DELAYS_S, next_delay_s
 from service.sinks.base import Sink
+from service.throttle import MAX_PAUSE_S, AdaptiveConcurrency, Pause, RateLimit
+from service.waiting import Wait, wait_for
 
-# A lease ends this long after the longest attempt could have, so that recording in time is the rule.
+# A lease ends this long after the longest attempt could have: room for the three times below, so that recording in time
+# is the rule.
 LEASE_MARGIN_S = 5.0
+# How long a claimed delivery may wait for its attempt to begin. Older ones are given back.
+MAX_WAIT_CLAIMED_S = 1.0
+# How much longer than it says a sink may take, before it is cut off.
+SEND_GRACE_S = 1.0
+# Claimed ahead is what the sink takes in this time, and never more than this many deliveries.
+AHEAD_S = 0.5
+MAX_AHEAD = 512
 # How often an idle sink looks at the inbox although nobody has said that something came.
 POLL_S = 5.0
 # After the inbox failed, before it is asked again.
 INBOX_RETRY_S = 1.0
+# How long a sink may take to close.
+CLOSE_TIMEOUT_S = 5.0
 
 log = structlog.get_logger()
 
 
-async def wait_for(event: asyncio.Event, timeout_s: float) -> None:
-    """Return when the event is set, or when the time is over."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    except TimeoutError:
-        pass
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """
+    A sink, and how it is to be fed.
+
+    Attributes:
+        delays_s: Seconds before the second attempt, the third and so on; after the last one the delivery is dead.
+        rate_per_s: Events per second at most; None for no limit.
+    """
+
+    sink: Sink
+    delays_s: Sequence[float] = DELAYS_S
+    rate_per_s: float | None = None
 
 
 class AttemptObserver(Protocol):
@@ -61,20 +86,19 @@ class Dispatcher:
     def __init__(
         self,
         inbox: Inbox,
-        sinks: Iterable[Sink],
+        destinations: Iterable[Destination],
         *,
         clock: Callable[[], datetime],
         rng: Random,
         observer: AttemptObserver,
         stop_timeout_s: float,
-        delays_s: Sequence[float] = DELAYS_S,
-        wait: Callable[[asyncio.Event, float], Awaitable[None]] = wait_for,
+        wait: Wait = wait_for,
     ) -> None:
         self._inbox = inbox
         self._stop_timeout_s = stop_timeout_s
         self._workers = {
-            sink.name: _SinkWorker(inbox, sink, clock=clock, rng=rng, observer=observer, delays_s=delays_s, wait=wait)
-            for sink in sinks
+            destination.sink.name: _Worker(inbox, destination, clock=clock, rng=rng, observer=observer, wait=wait)
+            for destination in destinations
         }
 
     def start(self) -> None:
@@ -82,6 +106,10 @@ class Dispatcher:
         self._inbox.listen(self._wake)
         for worker in self._workers.values():
             worker.start()
+
+    def breaker_states(self) -> Mapping[str, BreakerState]:
+        """The state of each sink's circuit breaker, by the sink's name."""
+        return {name: worker.breaker.state for name, worker in self._workers.items()}
 
     def _wake(self, sinks: Collection[str]) -> None:
         for sink in sinks:
@@ -92,150 +120,352 @@ class Dispatcher:
     async def stop(self) -> None:
         """Claim nothing more, let attempts in flight finish for a bounded time, give the rest back. May come twice."""
         await asyncio.gather(*(worker.stop(self._stop_timeout_s) for worker in self._workers.values()))
-        for worker in self._workers.values():
-            await worker.sink.close()
 
 
-class _SinkWorker:
+class _Claimed(NamedTuple):
+    """A delivery in our hands, and when its lease began."""
+
+    delivery: Delivery
+    at: datetime
+
+
+class _Finished(NamedTuple):
+    """A result that is not yet recorded, and when the lease began that it needs."""
+
+    result: AttemptResult
+    claimed_at: datetime
+
+
+class _Worker:
     """Everything about one sink."""
 
     def __init__(
         self,
         inbox: Inbox,
-        sink: Sink,
+        destination: Destination,
         *,
         clock: Callable[[], datetime],
         rng: Random,
         observer: AttemptObserver,
-        delays_s: Sequence[float],
-        wait: Callable[[asyncio.Event, float], Awaitable[None]],
+        wait: Wait,
     ) -> None:
-        self.sink = sink
+        sink = self._sink = destination.sink
+        self._delays_s = destination.delays_s
         self._inbox = inbox
         self._clock = clock
         self._rng = rng
         self._observer = observer
-        self._delays_s = delays_s
         self._wait = wait
-        self._in_flight: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
-        self._stopping = False
-        self._task: asyncio.Task[None] | None = None
+        self._lease_s = sink.timeout_s + LEASE_MARGIN_S
+
+        self.breaker = Breaker()
+        self._concurrency = AdaptiveConcurrency(sink.concurrency)
+        self._rate = None if destination.rate_per_s is None else RateLimit(destination.rate_per_s)
+        self._pause = Pause()
+        # Why the sink is to be disabled, until the inbox knows.
+        self._gone: str | None = None
+        # Seconds that a `send` has taken lately; infinite until one has ended, so that nothing is claimed ahead.
+        self._usual_s = math.inf
+
+        # A delivery that was claimed is waiting, being attempted, or finished; `_held` counts all three.
+        self._held = 0
+        self._waiting: deque[_Claimed] = deque()
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._finished: list[_Finished] = []
+
+        # Whether more may be due than the latest claim has brought.
+        self._has_more = False
+        self._may_claim = asyncio.Event()
+        self._may_record = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._is_drained = False
+        self._claimer: asyncio.Task[None] | None = None
+        self._recorder: asyncio.Task[None] | None = None
+
+    # Life
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name=f"sink-{self.sink.name}")
+        self._claimer = asyncio.create_task(self._claim_on(), name=f"sink-{self._sink.name}")
+        self._recorder = asyncio.create_task(self._record_on(), name=f"sink-{self._sink.name}-recorder")
 
     def wake(self) -> None:
-        self._changed.set()
+        self._may_claim.set()
 
-    async def _run(self) -> None:
+    async def stop(self, timeout_s: float) -> None:
+        self._stopping.set()
+        self._may_claim.set()
+        if self._claimer is not None:
+            await self._claimer
+        self._give_back()
+        if self._attempts:
+            _, late = await asyncio.wait(set(self._attempts), timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        self._is_drained = True
+        self._may_record.set()
+        if self._recorder is not None:
+            await self._recorder
         try:
-            await self.sink.open()
-        except Exception as error:  # noqa: BLE001 - attempts will say what is wrong, and are tried again
-            log.error("sink_not_opened", sink=self.sink.name, error=f"{type(error).__name__}: {error}")
-        capacity = self.sink.concurrency
-        while not self._stopping:
-            self._changed.clear()
-            free = capacity - len(self._in_flight)
-            # Claiming for half of the places at least keeps claims few when the sink is fast.
-            wait_s = POLL_S
-            if free * 2 >= capacity:
-                try:
-                    wait_s = await self._claim(free * self.sink.batch_size)
-                except Exception as error:  # noqa: BLE001 - deliveries must go on after whatever it was
-                    log.error("claim_failed", sink=self.sink.name, error=f"{type(error).__name__}: {error}")
-                    wait_s = INBOX_RETRY_S
-            if wait_s > 0 and not self._stopping:
-                await self._wait(self._changed, wait_s)
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._sink.close()
+        except Exception as error:  # noqa: BLE001 - everything is recorded, and the others are to be closed too
+            log.error("sink_not_closed", sink=self._sink.name, error=f"{type(error).__name__}: {error}")
 
-    async def _claim(self, limit: int) -> float:
-        """Start attempts for what is due. Returns how long to wait before looking again, unless woken."""
-        lease_s = self.sink.timeout_s + LEASE_MARGIN_S
-        deliveries = await self._inbox.claim(self.sink.name, limit=limit, now=self._clock(), lease_s=lease_s)
-        if self._stopping:
-            await self._inbox.record([AttemptResult(d, "pending") for d in deliveries], now=self._clock())
+    # Claiming
+
+    async def _claim_on(self) -> None:
+        try:
+            async with asyncio.timeout(self._sink.timeout_s):
+                await self._sink.open()
+        except Exception as error:  # noqa: BLE001 - attempts will say what is wrong, and are tried again
+            log.error("sink_not_opened", sink=self._sink.name, error=f"{type(error).__name__}: {error}")
+        while not self._stopping.is_set():
+            self._may_claim.clear()
+            try:
+                wait_s = await self._claim()
+            except Exception as error:  # noqa: BLE001 - deliveries must go on after whatever it was
+                log.error("claim_failed", sink=self._sink.name, error=f"{type(error).__name__}: {error}")
+                wait_s = INBOX_RETRY_S
+            if wait_s > 0 and not self._stopping.is_set():
+                await self._wait(self._may_claim, wait_s)
+
+    async def _claim(self) -> float:
+        """Claim what is due and may be sent. Returns how long to wait before doing so again, unless woken."""
+        now = self._clock()
+        limit, wait_s = self._allowance(now.timestamp())
+        if limit == 0:
+            return wait_s
+        is_probe = self.breaker.state == "open"
+        deliveries = await self._inbox.claim(self._sink.name, limit=limit, now=now, lease_s=self._lease_s)
+        self._held += len(deliveries)
+        self._has_more = len(deliveries) == limit
+        if self._rate is not None:
+            self._rate.take(len(deliveries))
+        self._waiting.extend([_Claimed(delivery, now) for delivery in deliveries])
+        # Attempts have ended meanwhile, and may have changed what is allowed.
+        if (
+            self._stopping.is_set()
+            or self._blocked_s(now.timestamp())
+            or (self.breaker.state == "open" and not is_probe)
+        ):
+            self._give_back()
             return 0.0
-        for start in range(0, len(deliveries), self.sink.batch_size):
-            task = asyncio.create_task(self._attempt(deliveries[start : start + self.sink.batch_size]))
-            self._in_flight.add(task)
-            task.add_done_callback(self._finished)
-        if len(deliveries) == limit:
-            return 0.0 if self._has_room() else POLL_S
-        next_due_at = await self._inbox.next_due_at(self.sink.name)
+        if is_probe and deliveries:
+            self.breaker.probe_sent()
+        self._begin_attempts()
+        if self._has_more or self._may_claim.is_set():
+            return 0.0
+        next_due_at = await self._inbox.next_due_at(self._sink.name)
         if next_due_at is None:
             return POLL_S
         return min(max((next_due_at - self._clock()).total_seconds(), 0.01), POLL_S)
 
-    def _has_room(self) -> bool:
-        return (self.sink.concurrency - len(self._in_flight)) * 2 >= self.sink.concurrency
+    def _allowance(self, now: float) -> tuple[int, float]:
+        """How many deliveries may be claimed; if none, the seconds to wait before asking again, unless woken."""
+        if blocked_s := self._blocked_s(now):
+            return 0, blocked_s
+        limit = 1 if self.breaker.state == "open" else self._room()
+        if limit and self._rate is not None:
+            limit = min(limit, self._rate.available(now=now))
+            if limit == 0:
+                return 0, self._rate.wait_s()
+        return limit, POLL_S
 
-    def _finished(self, task: "asyncio.Task[None]") -> None:
-        self._in_flight.discard(task)
-        if self._has_room():
-            self._changed.set()
+    def _blocked_s(self, now: float) -> float:
+        """How long nothing at all may be claimed, unless woken."""
+        if self._gone is not None or self.breaker.state == "half_open":
+            return POLL_S
+        return max(self._pause.left_s(now=now), self.breaker.wait_s(now=now))
 
-    async def _attempt(self, deliveries: Sequence[Delivery]) -> None:
-        started = time.perf_counter()
-        results: list[AttemptResult]
+    def _room(self) -> int:
+        """How many deliveries fit: none while half of what was claimed ahead still waits, so that claims are few."""
+        at_once = self._concurrency.limit * self._sink.batch_size
+        # A rate is one of attempts, and what is claimed ahead might begin all at once.
+        ahead = 0 if self._rate is not None else int(min(at_once * AHEAD_S / self._usual_s, MAX_AHEAD))
+        return 0 if len(self._waiting) > ahead // 2 else max(at_once + ahead - self._held, 0)
+
+    def _give_back(self) -> None:
+        """Nothing of what was claimed is to be attempted now."""
+        self._finish([_Finished(AttemptResult(delivery, "pending"), at) for delivery, at in self._waiting])
+        self._waiting.clear()
+
+    # Attempts
+
+    def _begin_attempts(self) -> None:
+        while len(self._attempts) < self._concurrency.limit and (claimed := self._take()):
+            self._attempts.add(asyncio.create_task(self._attempt_on(claimed)))
+
+    def _take(self) -> list[_Claimed]:
+        """The next deliveries to send together, oldest first; none when none waits."""
+        taken: list[_Claimed] = []
+        now = self._clock()
+        while self._waiting and len(taken) < self._sink.batch_size:
+            claimed = self._waiting.popleft()
+            if (now - claimed.at).total_seconds() <= MAX_WAIT_CLAIMED_S:
+                taken.append(claimed)
+            else:  # its lease might end before the attempt does
+                self._finish([_Finished(AttemptResult(claimed.delivery, "pending"), claimed.at)])
+                self.breaker.undecided()
+        return taken
+
+    async def _attempt_on(self, claimed: Sequence[_Claimed]) -> None:
+        """Attempt, then go on with what waits: one task serves many deliveries as long as there are any."""
         try:
-            errors = await self.sink.send(deliveries)
+            while claimed:
+                await self._attempt(claimed)
+                # More than the limit, this task among them, when it was lowered just now.
+                claimed = self._take() if len(self._attempts) <= self._concurrency.limit else []
+        finally:
+            # Not in a callback, which would come when somebody has already counted this task as one that goes on.
+            self._attempts.discard(cast(asyncio.Task[None], asyncio.current_task()))
+
+    async def _attempt(self, claimed: Sequence[_Claimed]) -> None:
+        begun_in = self._concurrency.round
+        started_at, started = self._clock(), time.perf_counter()
+        try:
+            errors = await self._send([delivery for delivery, _ in claimed])
         except asyncio.CancelledError:
             # Stopped in mid-attempt: whether it arrived is unknown, so it stays due.
-            await self._record([AttemptResult(delivery, "pending") for delivery in deliveries], started)
+            duration_s = time.perf_counter() - started
+            self._finish(
+                _Finished(AttemptResult(delivery, "pending", started_at=started_at, duration_s=duration_s), at)
+                for delivery, at in claimed
+            )
             raise
-        except Exception as error:  # noqa: BLE001 - a sink written by others must not end its worker
-            log.error("sink_failed", sink=self.sink.name, error=type(error).__name__)
-            errors = [SinkRetry(f"the sink failed: {type(error).__name__}")] * len(deliveries)
-        results = [self._decide(delivery, error) for delivery, error in zip(deliveries, errors, strict=True)]
-        await self._record(results, started)
-
-    def _decide(self, delivery: Delivery, error: SinkError | None) -> AttemptResult:
-        if error is None:
-            return AttemptResult(delivery, "delivered")
-        message = str(error)[:500]
-        if isinstance(error, SinkRejected):
-            return AttemptResult(delivery, "dead", error=message)
-        delay_s = next_delay_s(
-            delivery.attempt,
-            rng=self._rng,
-            retry_after_s=error.retry_after_s if isinstance(error, SinkRetry) else None,
-            delays_s=self._delays_s,
-        )
-        if delay_s is None:
-            return AttemptResult(delivery, "dead", error=message)
-        return AttemptResult(delivery, "retrying", due_at=self._clock() + timedelta(seconds=delay_s), error=message)
-
-    async def _record(self, results: Sequence[AttemptResult], started: float) -> None:
         duration_s = time.perf_counter() - started
-        try:
-            kept = await self._inbox.record(results, now=self._clock())
-        except InboxUnavailable as error:
-            # The lease ends by itself and the delivery is made again, with the same id.
-            log.warning("record_failed", sink=self.sink.name, error=str(error))
-            return
-        for result, was_ours in zip(results, kept, strict=True):
-            if result.state == "pending":
-                continue
-            self._observer.attempt_finished(
-                sink=self.sink.name, result=result.state if was_ours else "lost", duration_s=duration_s
-            )
-            log.info(
-                "attempt",
-                sink=self.sink.name,
-                event_id=result.delivery.event_id,
-                attempt=result.delivery.attempt,
-                result=result.state if was_ours else "lost",
-                duration_ms=round(duration_s * 1000, 1),
-                **({"error": result.error, "due_at": result.due_at} if result.error else {}),
-            )
+        self._usual_s = duration_s if self._usual_s == math.inf else 0.9 * self._usual_s + 0.1 * duration_s
+        now = self._clock()
+        self._learn(errors, now.timestamp(), begun_in=begun_in)
+        self._finish(
+            _Finished(self._decide(delivery, error, now, started_at, duration_s), at)
+            for (delivery, at), error in zip(claimed, errors, strict=True)
+        )
 
-    async def stop(self, timeout_s: float) -> None:
-        self._stopping = True
-        self._changed.set()
-        if self._task is not None:
-            await self._task
-        if self._in_flight:
-            _, late = await asyncio.wait(set(self._in_flight), timeout=timeout_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+    async def _send(self, deliveries: Sequence[Delivery]) -> Sequence[SinkError | None]:
+        """What the sink answers, and a failure whenever it does not do what it should."""
+        try:
+            async with asyncio.timeout(self._sink.timeout_s + SEND_GRACE_S):
+                errors = await self._sink.send(deliveries)
+            if len(errors) == len(deliveries) and all(e is None or isinstance(e, SinkError) for e in errors):
+                return errors
+            problem = f"expected None or a SinkError for each of {len(deliveries)} deliveries"
+        except TimeoutError:
+            problem = f"no answer within its timeout_s, {self._sink.timeout_s:g} s"
+        except Exception as error:  # noqa: BLE001 - a sink written by others must not end its worker
+            problem = type(error).__name__
+        log.error("sink_failed", sink=self._sink.name, error=problem)
+        return [SinkRetry(f"the sink failed: {problem}")] * len(deliveries)
+
+    def _decide(
+        self, delivery: Delivery, error: SinkError | None, now: datetime, started_at: datetime, duration_s: float
+    ) -> AttemptResult:
+        if error is None:
+            return AttemptResult(delivery, "delivered", started_at=started_at, duration_s=duration_s)
+        delay_s = None
+        if not isinstance(error, SinkRejected):
+            retry_after_s = error.retry_after_s if isinstance(error, SinkRetry) else None
+            delay_s = next_delay_s(
+                delivery.attempt, rng=self._rng, retry_after_s=retry_after_s, delays_s=self._delays_s
+            )
+        return AttemptResult(
+            delivery,
+            "dead" if delay_s is None else "retrying",
+            due_at=None if delay_s is None else now + timedelta(seconds=delay_s),
+            error=str(error)[:500],
+            started_at=started_at,
+            duration_s=duration_s,
+        )
+
+    def _learn(self, errors: Sequence[SinkError | None], now: float, *, begun_in: int) -> None:
+        """What an attempt says of the sink as a whole. One that succeeded in part is a success."""
+        state_before = self.breaker.state
+        if None in errors:
+            self.breaker.succeeded()
+            self._concurrency.succeeded()
+        elif all(isinstance(error, SinkRejected) for error in errors):
+            self.breaker.undecided()
+        else:
+            self.breaker.failed(now=now)
+        for error in errors:
+            if isinstance(error, SinkRetry) and error.is_overload:
+                self._concurrency.overloaded(begun_in=begun_in)
+                self._pause.begin(min(error.retry_after_s or 0.0, MAX_PAUSE_S), now=now)
+            if isinstance(error, SinkGone):
+                self._gone = str(error)[:500]
+        if self.breaker.state == "open" or self._blocked_s(now):
+            self._give_back()
+        if state_before != self.breaker.state:
+            log.warning("breaker", sink=self._sink.name, state=self.breaker.state)
+            self._may_claim.set()
+        self._begin_attempts()
+
+    # Recording
+
+    def _finish(self, finished: Iterable[_Finished]) -> None:
+        self._finished.extend(finished)
+        self._may_record.set()
+
+    async def _record_on(self) -> None:
+        while not self._is_drained or self._finished:
+            await self._may_record.wait()
+            self._may_record.clear()
+            finished, self._finished = self._finished, []
+            if finished:
+                await self._record(finished)
+                self._held -= len(finished)
+                self._wake_claimer(finished)
+
+    def _wake_claimer(self, finished: Sequence[_Finished]) -> None:
+        """There is room again, or something is due before the claimer would look by itself."""
+        soon = self._clock() + timedelta(seconds=POLL_S)
+        if (self._has_more and self._room()) or any(
+            result.state == "pending" or (result.due_at is not None and result.due_at < soon) for result, _ in finished
+        ):
+            self._may_claim.set()
+
+    async def _record(self, finished: Sequence[_Finished]) -> None:
+        """
+        Write down what attempts came to. As long as that fails it is tried again while the leases last; then the
+        deliveries are made again, with the same ids.
+        """
+        while finished:
+            try:
+                if self._gone is not None:
+                    await self._disable(self._gone)
+                results = [result for result, _ in finished]
+                kept = await self._inbox.record(results, now=self._clock())
+            except Exception as error:  # noqa: BLE001 - what comes later is to be recorded after whatever it was
+                log.warning("record_failed", sink=self._sink.name, error=f"{type(error).__name__}: {error}")
+                if self._stopping.is_set():
+                    return
+                await self._wait(self._stopping, INBOX_RETRY_S)
+                leased_since = self._clock() - timedelta(seconds=self._lease_s)
+                finished = [one for one in finished if one.claimed_at > leased_since]
+            else:
+                for result, was_ours in zip(results, kept, strict=True):
+                    self._report(result, was_ours=was_ours)
+                return
+
+    async def _disable(self, reason: str) -> None:
+        """Before its deliveries are recorded, so that none of them is claimed again meanwhile."""
+        await self._inbox.set_sink_state(
+            self._sink.name, "disabled", reason=reason, changed_by="media-callbacks", now=self._clock()
+        )
+        self._gone = None
+        log.error("sink_disabled", sink=self._sink.name, reason=reason)
+
+    def _report(self, result: AttemptResult, *, was_ours: bool) -> None:
+        if result.state == "pending":
+            return
+        state = result.state if was_ours else "lost"
+        self._observer.attempt_finished(sink=self._sink.name, result=state, duration_s=result.duration_s)
+        log.info(
+            "attempt",
+            sink=self._sink.name,
+            event_id=result.delivery.event_id,
+            attempt=result.delivery.attempt,
+            result=state,
+            duration_ms=round(result.duration_s * 1000, 1),
+            **({"error": result.error, "due_at": result.due_at} if result.error else {}),
+        )

@@ -53,6 +53,10 @@ class Certificates(Protocol):
 
     async def get(self, url: str) -> RSAPublicKey: ...
 
+    def known(self, url: str) -> RSAPublicKey | None:
+        """The key, if it need not be fetched."""
+        ...
+
     async def refetch(self, url: str) -> RSAPublicKey:
         """The key anew; the very object that ``get`` gave when there is no other."""
         ...
@@ -70,7 +74,7 @@ class BodyReader:
     """
 
     def __init__(self, *, max_bytes: int, timeout_s: float) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._reading_bytes = 0
         self._deadlines: dict[asyncio.Task[object], float] = {}
@@ -87,9 +91,9 @@ class BodyReader:
         is_chunked = is_upgrade = False
         for name, value in headers:
             if name == b"content-length" and value.isdigit():
-                if len(value) > 12 or int(value) > self._max_bytes:
+                if len(value) > 12 or int(value) > self.max_bytes:
                     raise BodyTooLarge(
-                        f"expected at most {self._max_bytes} bytes, Content-Length says {value[:20].decode()}"
+                        f"expected at most {self.max_bytes} bytes, Content-Length says {value[:20].decode()}"
                     )
                 declared = int(value)
             elif name == b"transfer-encoding":
@@ -112,8 +116,8 @@ class BodyReader:
         finally:
             del self._deadlines[task]
             self._overdue.discard(task)
-        if len(body) > self._max_bytes:
-            raise BodyTooLarge(f"expected at most {self._max_bytes} bytes, found more")
+        if len(body) > self.max_bytes:
+            raise BodyTooLarge(f"expected at most {self.max_bytes} bytes, found more")
         # uvicorn gives the body of a request that asks for an upgrade to nobody. Taken for empty, it would be lost.
         if (declared is not None and len(body) != declared) or (is_chunked and is_upgrade and not body):
             raise MalformedCallback(
@@ -138,8 +142,8 @@ class BodyReader:
         self._reading_bytes += size
         try:
             while more:
-                if size > self._max_bytes:
-                    raise BodyTooLarge(f"expected at most {self._max_bytes} bytes, found more")
+                if size > self.max_bytes:
+                    raise BodyTooLarge(f"expected at most {self.max_bytes} bytes, found more")
                 if self._reading_bytes > MAX_READING_BYTES:
                     raise Unavailable("too many large bodies are being received at once")
                 piece, more = _body_of(await receive())
@@ -184,11 +188,36 @@ class CallbackEndpoint:
         self._log = structlog.get_logger().bind()
         # VOD, IMS and MNS look at the status alone; without a body it all goes out in one write.
         status, body = source.success_status, _SUCCESS_BODY if source.transport == "token-url" else b""
-        headers = [] if status == 204 else [(b"content-length", str(len(body)).encode())]
-        if body:
-            headers.append((b"content-type", b"application/json"))
-        self._start: Message = {"type": "http.response.start", "status": status, "headers": headers}
-        self._body: Message = {"type": "http.response.body", "body": body}
+        self.success = Response(body, status, media_type="application/json" if body else None)
+
+    def accept(self, callback: Callback) -> "tuple[Receipt, asyncio.Future[Verdict]] | None":
+        """
+        What can be done at once with a request that has arrived: verify it, read it, hand it to the inbox.
+
+        Returns:
+            The receipt, and the promise that it is durable; None when it takes more than that.
+
+        Raises:
+            ServiceError: It is refused, and nothing was done with it.
+        """
+        if callback.method not in self.source.methods or len(callback.body) > self._bodies.max_bytes:
+            return None
+        now = self._clock()
+        url = self.source.certificate_url(callback)
+        public_key = None
+        if url is not None:
+            public_key = self._certificates.known(url)
+            if public_key is None:
+                return None
+        message = self.source.verify(callback, now=now, public_key=public_key)
+        receipt = build_receipt(self.source, message, received_at=now, route=self._route)
+        return receipt, asyncio.ensure_future(self._inbox.put(receipt))
+
+    def refuse(self, error: BaseException) -> Response:
+        """The answer to a request that could not be kept."""
+        if not isinstance(error, ServiceError):
+            raise error
+        return self._answers.to_service_error(self.source.name, error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -206,9 +235,8 @@ class CallbackEndpoint:
         except ServiceError as error:
             await self._answers.to_service_error(self.source.name, error)(scope, receive, send)
             return
-        self._report(receipt, verdict, time.perf_counter() - started)
-        await send(self._start)
-        await send(self._body)
+        self.report(receipt, verdict, time.perf_counter() - started)
+        await self.success(scope, receive, send)
 
     async def _read(self, scope: Scope, receive: Receive) -> Callback:
         method: str = scope["method"]
@@ -242,24 +270,36 @@ class CallbackEndpoint:
                 raise
         return self.source.verify(callback, now=now, public_key=new_key)
 
-    def _report(self, receipt: Receipt, verdict: Verdict, duration_s: float) -> None:
+    def report(self, receipt: Receipt, verdict: Verdict, duration_s: float) -> None:
+        """Count and log what became of a callback: one line each."""
         self._metrics.receipt_kept(receipt, verdict, duration_s=duration_s)
-        unrouted = sum(not entry.sinks for entry in receipt.entries) if verdict.accepted else 0
-        if unrouted:
-            self._metrics.events_unrouted(unrouted)
-        fields: dict[str, object] = {"source": receipt.source, "state": verdict.state}
-        if verdict.accepted:
-            event = verdict.accepted[-1]
-            fields["event_id"], fields["type"] = event.id, event.type
-            if len(verdict.accepted) > 1:
-                fields["events"] = len(verdict.accepted)
+        state, accepted = verdict.state, verdict.accepted
+        further: dict[str, object] = {}
+        if accepted:
+            unrouted = 0
+            for entry in receipt.entries:
+                if not entry.sinks:
+                    unrouted += 1
+            if unrouted:
+                self._metrics.events_unrouted(unrouted)
+            event = accepted[-1]
+            further["event_id"], further["type"] = event.id, event.type
+            if len(accepted) > 1:
+                further["events"] = len(accepted)
         if receipt.reason is not None:
-            fields["reason"] = receipt.reason
+            further["reason"] = receipt.reason
         if receipt.warnings:
             # Not which ones: a path may hold names that the caller chose.
-            fields["warnings"] = len(receipt.warnings)
-        write = self._log.info if verdict.state in ("accepted", "duplicate") else self._log.warning
-        write("callback", status=self.source.success_status, duration_ms=round(duration_s * 1000, 2), **fields)
+            further["warnings"] = len(receipt.warnings)
+        write = self._log.info if state in ("accepted", "duplicate") else self._log.warning
+        write(
+            "callback",
+            source=receipt.source,
+            state=state,
+            status=self.source.success_status,
+            duration_ms=round(duration_s * 1000, 2),
+            **further,
+        )
 
 
 class CallbackRouter(Starlette):
@@ -281,15 +321,18 @@ class CallbackRouter(Starlette):
         self._exact = exact
         self._below = below
 
+    def find(self, path: str) -> CallbackEndpoint | None:
+        """The endpoint of a path."""
+        endpoint = self._exact.get(path)
+        if endpoint is None and not path.endswith("/"):
+            endpoint = self._below.get(path.rpartition("/")[0])
+        return endpoint
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path: str = scope["path"]
             root_path: str = scope.get("root_path", "")
-            if root_path:
-                path = path.removeprefix(root_path)
-            endpoint = self._exact.get(path)
-            if endpoint is None and not path.endswith("/"):
-                endpoint = self._below.get(path.rpartition("/")[0])
+            endpoint = self.find(path.removeprefix(root_path) if root_path else path)
             if endpoint is not None:
                 await endpoint(scope, receive, send)
                 return
@@ -356,8 +399,12 @@ _TITLES = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    409: "Conflict",
     413: "Content Too Large",
+    415: "Unsupported Media Type",
+    422: "Unprocessable Content",
     431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
     503: "Service Unavailable",
 }
 

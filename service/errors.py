@@ -18,6 +18,7 @@ The whole exception tree.
     ├── Unparseable             authentic, but no event can be read from it; kept, answered with success
     ├── SinkError               one delivery attempt failed
     │   ├── SinkRetry           may work later
+    │   │   └── SinkGone        the destination says that it is gone: nothing more is sent until an operator resumes it
     │   └── SinkRejected        will never work
     └── ConfigError             refused at start, with every mistake found
 
@@ -138,11 +139,17 @@ class SinkRetry(SinkError):
 
     Attributes:
         retry_after_s: What the receiver asked for, or None.
+        is_overload: The receiver has too much to do: fewer attempts at once, please.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, is_overload: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.is_overload = is_overload
+
+
+class SinkGone(SinkRetry):
+    """The destination says that it is gone for good (410): the sink is disabled, and the event parked."""
 
 
 class SinkRejected(SinkError):

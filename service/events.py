@@ -11,9 +11,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic_core import to_json
 
 CONTENT_TYPE = "application/cloudevents+json"
 SCHEMA_VERSION = 1
@@ -49,16 +50,21 @@ def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC, to the second, or to the millisecond where there are any."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.isoformat("T", "milliseconds" if moment.microsecond >= 1000 else "seconds")[:-6] + "Z"
+    # "2019-11-05T09:12:58.120000Z" with its quotes, in a third of the time that isoformat takes.
+    text = to_json(moment).decode()
+    return f"{text[1 : 24 if moment.microsecond >= 1000 else 20]}Z"
 
 
 Time = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str)]
 
 
+_set = object.__setattr__
+
+
 # Identity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Key:
     """
     What a completion is deduplicated by.
@@ -68,7 +74,7 @@ class Key:
 
     Attributes:
         family: What ``id`` is unique in, for example ``animated_image`` or ``run``.
-        id: The parts that identify the completion within its family; usually just the job id.
+        id: The parts, at least one, that identify the completion within its family; usually just the job id.
     """
 
     product: Product
@@ -77,10 +83,18 @@ class Key:
     id: tuple[str, ...]
 
     def digest(self) -> bytes:
-        """Sixteen bytes, the same on every instance."""
+        """
+        Sixteen bytes, the same on every instance: eight of the first part of ``id``, usually the job id, so that all
+        that came of a job is found by ``job_prefix``, and eight of everything.
+        """
         # Each part with its length, so that no two lists of parts read the same.
         text = "".join([f"{len(part)}:{part}" for part in (self.product, self.account, self.family, *self.id)])
-        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+        return job_prefix(self.id[0]) + hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]
+
+
+def job_prefix(job_id: str) -> bytes:
+    """The eight bytes that the digest of every key begins with whose ``id`` begins with this job id."""
+    return hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).digest()[:8]
 
 
 def event_id(key_digest: bytes, outcome: Outcome) -> str:
@@ -115,6 +129,20 @@ def parse_event_id(text: str) -> tuple[bytes, Outcome]:
 
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
+
+    @classmethod
+    def trusted(cls, **values: Any) -> Self:
+        """
+        A model of values that need no validation, because our own parsers made them: all fields, in their order.
+
+        Half the price of the constructor, which every callback would pay twice.
+        """
+        model = cls.__new__(cls)
+        _set(model, "__dict__", values)
+        _set(model, "__pydantic_fields_set__", set(values))
+        _set(model, "__pydantic_extra__", None)
+        _set(model, "__pydantic_private__", None)
+        return model
 
 
 class AnimatedImageOutput(Frozen):
@@ -424,9 +452,14 @@ class Event(Frozen):
 
     def to_json(self) -> bytes:
         """Structured CloudEvents JSON. The context attribute ``subject`` is left out when there is none."""
-        # Not by model_dump_json, whose many options cost as much again.
-        exclude = {"subject"} if self.subject is None else None
-        return self.__pydantic_serializer__.to_json(self, exclude=exclude)
+        # Not by model_dump_json, which takes half as long again for its options and for calling back for each time.
+        attributes, data = dict(self.__dict__), dict(self.data.__dict__)
+        attributes["time"] = format_time(self.time)
+        data["received_at"] = format_time(data["received_at"])
+        attributes["data"] = data
+        if self.subject is None:
+            del attributes["subject"]
+        return to_json(attributes)
 
     def with_revision(self, revision: int) -> "Event":
         """The same event as the n-th outcome of its job."""

@@ -73,15 +73,18 @@ def build_event(completion: Completion, *, source: Source, message: Message, rec
     """The CloudEvent of a completion, as its job's first outcome."""
     kind, outcome = completion.kind, completion.outcome
     key = completion.key(source.product, source.account)
-    return Event(
+    return Event.trusted(
+        specversion="1.0",
         id=event_id(key.digest(), outcome),
         source=f"/aliyun/{source.product}/{source.account}",
         type=f"media.{kind}.{outcome}",
         subject=completion.job_id or completion.media_id or completion.subject,
         time=completion.occurred_at or message.published_at or received_at,
+        datacontenttype="application/json",
         dataschema=f"urn:media-callbacks:{kind}:{SCHEMA_VERSION}",
-        data=DATA_MODELS[kind](
+        data=DATA_MODELS[kind].trusted(
             product=source.product,
+            kind=kind,
             outcome=outcome,
             job_id=completion.job_id,
             media_id=completion.media_id,

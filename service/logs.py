@@ -6,19 +6,47 @@ segment: what is logged is chosen by name, and nothing is logged that a caller s
 event and ids, cut to a bounded length.
 """
 
+import asyncio
+import atexit
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import structlog
 from pydantic_core import to_json
 
 
+class _Lines:
+    """
+    Where log lines go: those that an event loop writes in one turn go out in one system call, which for callbacks
+    that were committed together is a good part of what their lines cost. Elsewhere each goes at once.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lines: list[bytes] = []
+
+    def write(self, line: bytes) -> None:
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        if len(self._lines) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self.close)
+            except RuntimeError:
+                self.close()
+
+    def close(self) -> None:
+        lines, self._lines = self._lines, []
+        self._file.write(b"".join(lines))
+        self._file.flush()
+
+
 def _render(_: object, method: str, event: Any) -> bytes:
     # One step and this serializer: a line for every callback takes half the time that the usual chain takes.
     event["level"] = method
-    event["at"] = datetime.now(UTC).isoformat()
+    event["at"] = datetime.now(UTC)
     return to_json(event, fallback=str)
 
 
@@ -28,10 +56,12 @@ def _render_text(logger: object, method: str, event: Any) -> str:
 
 def configure_logs(level: str = "info") -> None:
     """Send structlog and the standard library's loggers through one JSON renderer to standard error."""
+    lines = _Lines(sys.stderr.buffer)
+    atexit.register(lines.close)
     structlog.configure(
         processors=[_render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, lines)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()

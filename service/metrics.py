@@ -3,18 +3,32 @@ Prometheus metrics. Label values come from fixed sets: configured names, our own
 request, so that no caller can make series.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from service.inbox.base import DeliveryState, Receipt, Verdict
+from service.breaker import BreakerState
+from service.inbox.base import Receipt, SinkRecord, SinkState, Verdict
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _M = TypeVar("_M", Counter, Histogram)
+_SINK_STATES: tuple[SinkState, ...] = get_args(SinkState)
+_BREAKER_STATES: tuple[BreakerState, ...] = get_args(BreakerState)
 _AGE_BUCKETS_S = (-3600, -600, -300, -60, 0, 60, 300, 600, 3600, 86400)
 _DURATION_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 15, 30)
+_BACKLOG_STATES = ("pending", "retrying", "parked", "dead")
+
+
+def read_version() -> str:
+    """Of this installation; 0 for a copy of the code that is not installed."""
+    try:
+        return version("media-callbacks")
+    except PackageNotFoundError:
+        return "0"
 
 
 class _ByLabels(dict[tuple[str, ...], _M]):
@@ -34,6 +48,9 @@ class Metrics:
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"media_callbacks_{name}", text, labels, registry=registry)
 
         def counter(name: str, text: str, *labels: str) -> _ByLabels[Counter]:
             return _ByLabels(Counter(f"media_callbacks_{name}", text, labels, registry=registry))
@@ -55,14 +72,26 @@ class Metrics:
         self._answer_duration = histogram(
             "answer_duration_seconds", "From the request's headers to the answer.", _DURATION_BUCKETS_S, "source"
         )
-        self._attempts = histogram(
-            "attempt_duration_seconds", "Delivery attempts by result.", _DURATION_BUCKETS_S, "sink", "result"
+        self._attempts = counter("attempts", "Delivery attempts by result.", "sink", "result")
+        self._attempt_duration = histogram(
+            "attempt_duration_seconds", "How long delivery attempts took.", _DURATION_BUCKETS_S, "sink", "result"
         )
-        self._deliveries = Gauge(
-            "media_callbacks_deliveries",
-            "Deliveries that are not done, by state.",
-            ["sink", "state"],
-            registry=registry,
+        gauge("build_info", "Which version this is; always 1.", "version").labels(read_version()).set(1)
+        self._store_up = gauge("store_up", "Whether the store answered when this was asked.")
+        self._deliveries = gauge("deliveries", "Deliveries that are not done, by state.", "sink", "state")
+        self._oldest_age = gauge(
+            "oldest_pending_age_seconds",
+            "Since the oldest event that is pending, retrying or parked was accepted; 0 when there is none.",
+            "sink",
+        )
+        self._sink_state = gauge(
+            "sink_state", "1 for the state that the sink is in, 0 for the others.", "sink", "state"
+        )
+        self._breaker_state = gauge(
+            "breaker_state",
+            "1 for the state that this instance's circuit breaker of the sink is in, 0 for the others.",
+            "sink",
+            "state",
         )
 
     def receipt_kept(self, receipt: Receipt, verdict: Verdict, *, duration_s: float) -> None:
@@ -84,11 +113,29 @@ class Metrics:
     def attempt_finished(
         self, *, sink: str, result: Literal["delivered", "retrying", "dead", "lost"], duration_s: float
     ) -> None:
-        self._attempts[sink, result].observe(duration_s)
+        self._attempts[sink, result].inc()
+        self._attempt_duration[sink, result].observe(duration_s)
 
-    def render(self, deliveries: Mapping[tuple[str, DeliveryState], int]) -> bytes:
-        """The exposition, with the backlog as just counted."""
-        self._deliveries.clear()
-        for (sink, state), count in deliveries.items():
-            self._deliveries.labels(sink, state).set(count)
+    def render(
+        self, sinks: Iterable[SinkRecord] | None, breakers: Mapping[str, BreakerState], *, now: datetime
+    ) -> bytes:
+        """
+        The exposition, with the sinks as they are just now.
+
+        Args:
+            sinks: None while the store is away: what only the store knows is left out then, for it is not 0.
+        """
+        self._store_up.set(sinks is not None)
+        for metric in (self._deliveries, self._oldest_age, self._sink_state, self._breaker_state):
+            metric.clear()
+        for sink in sinks or ():
+            for state, count in (dict.fromkeys(_BACKLOG_STATES, 0) | dict(sink.deliveries)).items():
+                self._deliveries.labels(sink.name, state).set(count)
+            oldest = sink.oldest_pending_at
+            self._oldest_age.labels(sink.name).set(0 if oldest is None else max(0.0, (now - oldest).total_seconds()))
+            for state in _SINK_STATES:
+                self._sink_state.labels(sink.name, state).set(state == sink.state)
+        for name, current in breakers.items():
+            for state in _BREAKER_STATES:
+                self._breaker_state.labels(name, state).set(state == current)
         return generate_latest(self._registry)

@@ -137,7 +137,19 @@ def _restrict_outcomes(properties: Json, kind: Kind) -> None:
 
 # AsyncAPI
 
-_SINK_TITLES = {"webhook": "webhook", "sqs": "SQS message", "stdout": "line"}
+_SINK_TITLES = {
+    "webhook": "webhook",
+    "sqs": "SQS message",
+    "sns": "SNS message",
+    "eventbridge": "EventBridge event",
+    "kinesis": "Kinesis record",
+    "stdout": "line",
+}
+_GROUP = (
+    "MessageGroupId is the `subject`, or its SHA-256 in lower-case hex where it is not 1 to 128 printable ASCII"
+    " characters without blanks, or the `id` where there is no subject: the events of one job stay in order."
+    " MessageDeduplicationId is the `id`; a replay appends `:replay-<n>`."
+)
 
 _CHANNELS: Mapping[str, Json] = {
     "webhook": {
@@ -162,16 +174,57 @@ _CHANNELS: Mapping[str, Json] = {
         "title": "SQS, FIFO queue",
         "description": "The `queue_url` of a sink of kind `sqs`, where it ends in `.fifo`. The name of the queue is an"
         " example.",
-        "operation": "One message for each event. MessageGroupId is the `subject`, or its SHA-256 in lower-case hex"
-        " where it is not 1 to 128 printable ASCII characters without blanks, or the `id` where there is no subject:"
-        " the events of one job stay in order. MessageDeduplicationId is the `id`; a replay appends `:replay-<n>`.",
+        "operation": f"One message for each event. {_GROUP}",
         "bindings": {"sqs": {"queue": {"name": "media.fifo", "fifoQueue": True}, "bindingVersion": "0.2.0"}},
+    },
+    "sns": {
+        "sink": "sns",
+        "title": "SNS, standard topic",
+        "description": "The `topic_arn` of a sink of kind `sns`.",
+        "operation": "One message for each event, for whoever subscribes; subscriptions may filter by its attributes."
+        " Subscribers may get it again and out of order: compare `id` and `data.revision`.",
+    },
+    "sns_fifo": {
+        "sink": "sns",
+        "title": "SNS, FIFO topic",
+        "description": "The `topic_arn` of a sink of kind `sns`, where it ends in `.fifo`.",
+        "operation": f"One message for each event. {_GROUP}",
+    },
+    "eventbridge": {
+        "sink": "eventbridge",
+        "title": "EventBridge",
+        "description": "The `event_bus_name` of a sink of kind `eventbridge`.",
+        "operation": "One event for each: `source` is `media-callbacks`, `detail-type` the `type`, and `detail` the"
+        " CloudEvent itself. The bus may deliver it again and out of order: compare `id` and `data.revision`.",
+    },
+    "kinesis": {
+        "sink": "kinesis",
+        "title": "Kinesis",
+        "description": "The `stream_name` of a sink of kind `kinesis`.",
+        "operation": "One record for each event; its partition key is the `subject`, or its SHA-256 in lower-case hex"
+        " where it is longer than 256 characters, or the `id` where there is no subject. A record may come again:"
+        " compare `id`.",
     },
     "stdout": {
         "sink": "stdout",
         "title": "Standard output",
         "description": "The standard output of the service, for a sink of kind `stdout`.",
         "operation": "One line of JSON for each event.",
+    },
+}
+
+_ATTRIBUTES: Json = {
+    "headers": {
+        "type": "object",
+        "description": "Message attributes, of data type String, for filters.",
+        "required": ["type", "product", "kind", "outcome"],
+        "properties": {
+            "type": {"type": "string", "description": "The `type` of the event."},
+            "product": {"type": "string", "description": "`data.product`"},
+            "kind": {"type": "string", "description": "`data.kind`"},
+            "outcome": {"type": "string", "description": "`data.outcome`"},
+            "job_id": {"type": "string", "description": "`data.job_id`; absent when null."},
+        },
     },
 }
 
@@ -198,6 +251,11 @@ _MESSAGE_TRAITS: Json = {
                     "description": "For each configured secret `v1,` and the base64 of HMAC-SHA256 over"
                     " `<webhook-id>.<webhook-timestamp>.<body>`; verify with any of them.",
                 },
+                "media-callbacks-replay": {
+                    "type": "string",
+                    "pattern": "^[1-9][0-9]*$",
+                    "description": "Only when somebody asked for the event again: how many times by now.",
+                },
             },
         },
         "bindings": {
@@ -211,20 +269,7 @@ _MESSAGE_TRAITS: Json = {
             }
         },
     },
-    "sqs": {
-        "headers": {
-            "type": "object",
-            "description": "Message attributes, of data type String, for filters.",
-            "required": ["type", "product", "kind", "outcome"],
-            "properties": {
-                "type": {"type": "string", "description": "The `type` of the event."},
-                "product": {"type": "string", "description": "`data.product`"},
-                "kind": {"type": "string", "description": "`data.kind`"},
-                "outcome": {"type": "string", "description": "`data.outcome`"},
-                "job_id": {"type": "string", "description": "`data.job_id`; absent when null."},
-            },
-        },
-    },
+    **dict.fromkeys(("sqs", "sns"), _ATTRIBUTES),
 }
 
 

@@ -1,25 +1,31 @@
 """
 Running the service under uvicorn: a public and an admin listener in one process, with bounds that uvicorn's
 protocol does not have, and a clean stop on SIGTERM and SIGINT.
+
+Stopping: from SIGTERM on the service says that it is not ready, and goes on taking callbacks for ``drain_s`` while the
+load balancer notices. Answers close their connections meanwhile, so that no balancer sends a request on one that is
+closed at the end. A second signal ends this at once, and SIGINT, which comes from a terminal, begins without it. Then
+nothing new is let in, and requests and attempts have ``stop_timeout_s`` to finish.
 """
 
 import asyncio
 import gc
+import os
 import signal
 import socket
-from asyncio import TimerHandle
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.app import Service, create_admin_app, create_app
-from service.endpoints import MAX_HEADER_BYTES
 from service.errors import ConfigError
+from service.protocol import CLOSE_HEADER, GuardedProtocol
 from service.settings import Settings
+from service.waiting import wait_for
 
 # Connections at once; beyond, uvicorn answers 503. Each holds at most one read of the server (64 KiB) plus its share
 # of BodyReader's budget.
@@ -27,96 +33,10 @@ MAX_CONNECTIONS = 1000
 KEEP_ALIVE_S = 60
 # For the headers, on top of what the body may take.
 HEAD_TIMEOUT_S = 10.0
-
-_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+# For writing down what attempts came to and closing everything, on top of drain_s and stop_timeout_s.
+CLOSE_TIMEOUT_S = 5.0
 
 log = structlog.get_logger()
-
-
-class GuardedProtocol(HttpToolsProtocol):
-    """
-    uvicorn's protocol with two bounds more: whatever is no body (the request line and headers, what stands around
-    chunks, trailers) must be complete within ``MAX_HEADER_BYTES`` (a header that never ends would fill memory), and the
-    whole request within ``request_timeout_s`` (a client that sends a byte a minute would hold its place for ever). A
-    request that arrives in one piece pays for neither.
-
-    And two differences: trailers are dropped, because uvicorn would add them to the headers, where nobody signs them;
-    a client that closes its half of the connection after a whole request still gets the answer.
-    """
-
-    request_timeout_s = 30.0
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._deadline: TimerHandle | None = None
-        self._in_request = True
-        # Since the parser last found a head, a piece of a body, or the end of a request.
-        self._pending_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        self._pending_bytes += len(data)
-        super().data_received(data)
-        if self.transport.is_closing():
-            return
-        if self._pending_bytes > MAX_HEADER_BYTES:
-            log.warning("connection_refused", reason="headers_too_large")
-            self.transport.write(_TOO_LARGE)
-            self.transport.close()
-        elif self._deadline is None and (self._in_request or self._is_idle()):
-            # An idle connection may get here by blank lines, for which uvicorn stops its own timer.
-            self._watch()
-
-    def eof_received(self) -> bool:  # type: ignore[override]
-        if self._in_request or self._is_idle():
-            return False
-        # uvicorn would drop the answer, and with it the request if its endpoint has not begun to read.
-        self.cycle.keep_alive = False
-        return True
-
-    def on_message_begin(self) -> None:
-        self._in_request = True
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._pending_bytes = 0
-        super().on_headers_complete()
-        # Trailers come as headers, too. The request has its list; theirs is looked at by nobody.
-        self.headers = []
-
-    def on_body(self, body: bytes) -> None:
-        self._pending_bytes = 0
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._in_request = False
-        self._pending_bytes = 0
-        super().on_message_complete()
-        self._unwatch()
-
-    def _is_idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _watch(self) -> None:
-        self._deadline = self.loop.call_later(self.request_timeout_s, self._too_slow)
-
-    def _unwatch(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _too_slow(self) -> None:
-        if not self.transport.is_closing():
-            if self._in_request:
-                log.warning("connection_refused", reason="slow_request")
-            self.transport.abort()
 
 
 class _Server(uvicorn.Server):
@@ -141,18 +61,24 @@ def _bind(host: str, port: int, setting: str) -> socket.socket:
 
 
 async def serve(
-    settings: Settings, *, stop: asyncio.Event | None = None, listening: Callable[[str, str], None] | None = None
+    settings: Settings,
+    *,
+    stop: asyncio.Event | None = None,
+    listening: Callable[[str, str], None] | None = None,
+    stopping: Callable[[float], None] = lambda _: None,
 ) -> None:
     """
     Run until SIGTERM, SIGINT or ``stop``, then stop cleanly.
 
     Args:
+        stop: Does what SIGTERM does.
         listening: Told the addresses (``host:port``) of the public and the admin listener once they answer.
+        stopping: Told when stopping begins, and in how many seconds at most it ought to have ended.
 
     Raises:
         ConfigError: A listener or the store can't be used as configured.
     """
-    stop = stop or asyncio.Event()
+    stop, hurry = stop or asyncio.Event(), asyncio.Event()
     app = create_app(settings)
     service: Service = app.state.service
     public = _bind(settings.server.host, settings.server.port, "server.port")
@@ -161,16 +87,15 @@ async def serve(
     except ConfigError:
         public.close()
         raise
-    protocol = type(
-        "Protocol", (GuardedProtocol,), {"request_timeout_s": settings.server.body_timeout_s + HEAD_TIMEOUT_S}
+    guarded = type(
+        "Guarded", (GuardedProtocol,), {"request_timeout_s": settings.server.body_timeout_s + HEAD_TIMEOUT_S}
     )
+    short = type("Short", (guarded,), {"callbacks": app})
     servers = [
-        _Server(_config(app, protocol, settings, limit_concurrency=MAX_CONNECTIONS)),
-        _Server(_config(create_admin_app(service), protocol, settings, limit_concurrency=100)),
+        _Server(_config(app, short, settings, limit_concurrency=MAX_CONNECTIONS)),
+        _Server(_config(create_admin_app(service), guarded, settings, limit_concurrency=100)),
     ]
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    _handle_signals(stop, hurry)
     try:
         await service.start()
         # What is loaded by now stays. Looking through it again and again, and through young objects after every few
@@ -190,8 +115,12 @@ async def serve(
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
-        log.info("stopping")
+        drain_s = 0.0 if hurry.is_set() or not stop.is_set() else settings.server.drain_s
+        stopping(drain_s + settings.server.stop_timeout_s + CLOSE_TIMEOUT_S)
         service.readiness.is_draining = True
+        if drain_s:
+            await _drain(servers[0], hurry, drain_s)
+        log.info("stopping")
         for server in servers:
             server.should_exit = True
         # At once, so that requests and attempts have the same time to finish.
@@ -201,8 +130,43 @@ async def serve(
         for listener in (public, admin):
             listener.close()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+            asyncio.get_running_loop().remove_signal_handler(number)
     log.info("stopped")
+
+
+def _handle_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
+    def terminate() -> None:
+        if stop.is_set():
+            hurry.set()
+        stop.set()
+
+    def interrupt() -> None:
+        hurry.set()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+
+
+async def _drain(server: uvicorn.Server, hurry: asyncio.Event, drain_s: float) -> None:
+    log.info("draining", for_s=drain_s)
+    # For all answers from now on; and so that uvicorn keeps it when it makes this list anew, every second.
+    server.server_state.default_headers = [*server.server_state.default_headers, CLOSE_HEADER]
+    server.config.encoded_headers.append(CLOSE_HEADER)
+    await wait_for(hurry, drain_s)
+
+
+def exit_after(delay_s: float) -> None:
+    """End this process when it has not ended by itself by then, whatever holds it up: a disk, a thread, the loop."""
+
+    def give_up() -> None:
+        log.error("stop_timed_out", after_s=delay_s)
+        os._exit(1)
+
+    timer = threading.Timer(delay_s, give_up)
+    timer.daemon = True
+    timer.start()
 
 
 def _config(app: Any, protocol: type, settings: Settings, *, limit_concurrency: int) -> uvicorn.Config:

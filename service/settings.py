@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from service.config_checks import (
     Entrance,
     check_addresses,
+    check_journal,
     check_match,
     check_name,
     check_paths,
@@ -28,39 +29,47 @@ from service.config_checks import (
 )
 from service.config_file import Problems, interpolate, read_tables, suggest
 from service.config_models import (
-    REFUSED_SINKS,
     REFUSED_TRANSPORTS,
     SINK_MODELS,
     SOURCE_MODELS,
     AdminSettings,
+    EventBridgeSinkSettings,
     HttpSourceSettings,
+    KinesisSinkSettings,
     Match,
     MnsPushSourceSettings,
     ServerSettings,
     SinkSettings,
+    SnsSinkSettings,
     SourceSettings,
     SqsSinkSettings,
     StdoutSinkSettings,
     StoreSettings,
+    ThirdPartySinkSettings,
     TokenUrlSourceSettings,
     VendorSettings,
     WebhookSinkSettings,
+    installed_sinks,
     route,
 )
 from service.config_values import split_url, unguessable_segments
 
 __all__ = [
     "AdminSettings",
+    "EventBridgeSinkSettings",
     "HttpSourceSettings",
+    "KinesisSinkSettings",
     "Match",
     "MnsPushSourceSettings",
     "ServerSettings",
     "Settings",
     "SinkSettings",
+    "SnsSinkSettings",
     "SourceSettings",
     "SqsSinkSettings",
     "StdoutSinkSettings",
     "StoreSettings",
+    "ThirdPartySinkSettings",
     "TokenUrlSourceSettings",
     "VendorSettings",
     "WebhookSinkSettings",
@@ -154,7 +163,8 @@ def _build(tables: dict[str, Any], environ: Mapping[str, str], problems: Problem
     server, server_given = validate_section(ServerSettings, ("server",), tables.get("server", {}), problems)
     admin, admin_given = validate_section(AdminSettings, ("admin",), tables.get("admin", {}), problems)
     check_addresses(server_given, admin_given, problems)
-    store, _ = validate_section(StoreSettings, ("store",), tables.get("store", {}), problems)
+    store, store_given = validate_section(StoreSettings, ("store",), tables.get("store", {}), problems)
+    check_journal(tables.get("server"), store_given, problems)
     sources, entrances = _build_sources(tables, problems)
     vendor = {
         name: validate_section(VendorSettings, ("vendor", name), table, problems)[0]
@@ -192,15 +202,17 @@ def _build_sources(tables: Mapping[str, Any], problems: Problems) -> tuple[dict[
 
 def _build_sinks(tables: Mapping[str, Any], entrances: list[Entrance], problems: Problems) -> dict[str, Any]:
     sinks: dict[str, Any] = {}
+    models = {**SINK_MODELS, **dict.fromkeys(installed_sinks(), ThirdPartySinkSettings)}
     for name, table in _named_tables("sinks", tables, problems):
         path = ("sinks", name)
-        model = choose_model(path, "kind", table, problems, models=SINK_MODELS, refused=REFUSED_SINKS)
+        model = choose_model(path, "kind", table, problems, models=models, refused={})
+        fields = table
         if isinstance(table, dict) and "match" in table:
             match, given = validate_section(Match, (*path, "match"), table["match"], problems)
             check_match((*path, "match"), given, entrances, problems)
             fields = {**table, "match": match}
-        else:
-            fields = table
+        if model is ThirdPartySinkSettings:
+            fields = ThirdPartySinkSettings.split(fields)
         if model is not None:
             sinks[name], _ = validate_section(model, path, fields, problems)
     return sinks

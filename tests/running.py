@@ -30,7 +30,8 @@ from structlog.testing import capture_logs
 from service import server
 from service.app import Service, build_source, create_app
 from service.certs import CertificateStore, Fetch
-from service.server import GuardedProtocol, serve
+from service.protocol import GuardedProtocol
+from service.server import serve
 from service.settings import Settings, build_settings
 from service.simulate import (
     PAYLOADS,
@@ -83,7 +84,7 @@ def make_tables(folder: Path, sinks: Mapping[str, str], changes: Mapping[str, An
     """
     mns, certificate = signer()
     tables: dict[str, Any] = {
-        "server": {"host": "127.0.0.1", "port": 0},
+        "server": {"host": "127.0.0.1", "port": 0, "drain_s": 0},
         "admin": {"host": "127.0.0.1", "port": 0},
         "store": {"url": f"sqlite:///{folder}/inbox.db"},
         "sources": {

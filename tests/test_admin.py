@@ -1,13 +1,18 @@
 """Who may look, and what there is to be seen."""
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from typing import Any
 
+import httpx2
 import pytest
 
 from service.admin import AdminGuard
 from service.errors import InboxUnavailable
+from tests.inbox.conformance import make_event
+from tests.operators import NOW, Operators, operating
 from tests.running import ADMIN_TOKEN, SOURCES, encode_request, run_service
 
 WITH_TOKEN = {"admin.token": ADMIN_TOKEN}
@@ -119,7 +124,7 @@ async def test_tokens_are_compared_in_constant_time(monkeypatch, token):
         compared.append((one, other))
         return one == other
 
-    monkeypatch.setattr("service.admin.hmac.compare_digest", compare)
+    monkeypatch.setattr("service.admin.guard.hmac.compare_digest", compare)
     await ask(ADMIN_TOKEN, ("127.0.0.1", 1), [(b"authorization", b"Bearer " + token)])
     assert compared == [(b"Bearer " + token, b"Bearer " + ADMIN_TOKEN.encode())]
 
@@ -209,12 +214,13 @@ async def test_metrics_are_there_while_the_store_is_not(running, monkeypatch):
     """They are most wanted then."""
     await running.send(running.build("vod", "a"))
 
-    def fail(*_: object) -> None:
+    async def fail(*_: object) -> None:
         raise InboxUnavailable("cannot read the store: disk I/O error")
 
-    monkeypatch.setattr(running.service.inbox, "_read_now", fail)
+    monkeypatch.setattr(running.service.inbox, "list_sinks", fail)
     metrics = await running.metrics()
     assert metrics['media_callbacks_receipts_total{source="vod",state="accepted"}'] == 1
+    assert metrics["media_callbacks_store_up"] == 0
     assert not [name for name in metrics if name.startswith("media_callbacks_deliveries{")]
 
 
@@ -276,3 +282,530 @@ async def test_questions_that_make_no_sense_are_answered_with_what_was_expected(
 async def test_the_public_is_shown_neither_events_nor_receipts(running):
     for path in ("/v1/receipts", "/v1/events/evt_1"):
         assert (await running.get(path)).status == 404
+
+
+# What there is to ask
+
+
+@pytest.fixture
+async def operators(tmp_path) -> AsyncIterator[Operators]:
+    async with operating(tmp_path) as found:
+        yield found
+
+
+async def test_events_are_listed_newest_first_with_the_state_at_each_sink(operators):
+    (first,) = await operators.put("a", sinks=("orders", "bus"))
+    (second,) = await operators.put("b", sinks=(), at=NOW + timedelta(seconds=1.5))
+    await operators.attempt("orders", "delivered")
+    assert await operators.get("/v1/events") == {
+        "events": [
+            {
+                "id": second,
+                "accepted_at": "2026-11-21T04:00:01.500Z",
+                "product": "vod",
+                "kind": "animated_image",
+                "outcome": "succeeded",
+                "revision": 1,
+                "job_id": "b",
+                "media_id": "media-1",
+                "deliveries": {},
+            },
+            {
+                "id": first,
+                "accepted_at": "2026-11-21T04:00:00Z",
+                "product": "vod",
+                "kind": "animated_image",
+                "outcome": "succeeded",
+                "revision": 1,
+                "job_id": "a",
+                "media_id": "media-1",
+                "deliveries": {"orders": "delivered", "bus": "pending"},
+            },
+        ],
+        "cursor": None,
+    }
+
+
+async def test_pages_follow_each_other_without_gap_or_repetition(operators):
+    ids = await operators.put(*(f"job-{number}" for number in range(7)))
+    first = await operators.get("/v1/events", limit="3")
+    second = await operators.get("/v1/events", limit="3", cursor=first["cursor"])
+    third = await operators.get("/v1/events", limit="3", cursor=second["cursor"])
+    pages = [[event["id"] for event in page["events"]] for page in (first, second, third)]
+    assert pages == [ids[:3:-1], ids[3:0:-1], ids[:1]]
+    assert third["cursor"] is None
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ({"job_id": "dead"}, ["dead"]),
+        ({"job_id": "nothing"}, []),
+        ({"media_id": "media-1", "product": "vod", "kind": "animated_image", "outcome": "succeeded"}, ["*"]),
+        ({"product": "mts"}, []),
+        ({"outcome": "failed"}, []),
+        ({"state": "dead"}, ["dead"]),
+        ({"state": "pending"}, ["new"]),
+        ({"state": "unrouted"}, ["unrouted"]),
+        ({"state": "delivered"}, []),
+        ({"state": "pending", "sink": "orders"}, []),
+        ({"sink": "bus"}, ["new"]),
+        ({"sink": "no such sink"}, []),
+        ({"since": "2026-11-21T05:00:00Z"}, ["new", "unrouted"]),
+        ({"since": "2026-11-21T06:00:00+01:00"}, ["new", "unrouted"]),
+        ({"until": "2026-11-21t05:00:00z"}, ["dead"]),
+    ],
+    ids=str,
+)
+async def test_events_are_found_by_what_is_asked_for(operators, conditions, expected):
+    await operators.put("dead")
+    await operators.attempt("orders", "dead", error="410 Gone")
+    await operators.put("unrouted", sinks=(), at=NOW + timedelta(hours=1))
+    await operators.put("new", sinks=("bus",), at=NOW + timedelta(hours=1))
+    found = [event["job_id"] for event in (await operators.get("/v1/events", **conditions))["events"]]
+    assert found == (["new", "unrouted", "dead"] if expected == ["*"] else expected)
+
+
+async def test_the_life_of_an_event_has_every_attempt(operators):
+    (event_id,) = await operators.put("a")
+    await operators.put("a", at=NOW + timedelta(seconds=3))
+    await operators.attempt("orders", "retrying", error="answered 503")
+    operators.now += timedelta(days=2)
+    await operators.attempt("orders", "delivered")
+    shown = await operators.get(f"/v1/events/{event_id}")
+    assert list(shown) == ["id", "accepted_at", "is_routed", "event", "receipts", "deliveries"]
+    assert (shown["id"], shown["accepted_at"], shown["is_routed"]) == (event_id, "2026-11-21T04:00:00Z", True)
+    assert shown["event"] == json.loads(make_event("a").to_json())
+    assert [(r["state"], r["received_at"], r["event_ids"]) for r in shown["receipts"]] == [
+        ("accepted", "2026-11-21T04:00:00Z", [event_id]),
+        ("duplicate", "2026-11-21T04:00:03Z", [event_id]),
+    ]
+    assert shown["deliveries"] == [
+        {
+            "sink": "orders",
+            "replay": 0,
+            "state": "delivered",
+            "attempts": 2,
+            "due_at": None,
+            "changed_at": "2026-11-23T04:00:00Z",
+            "error": None,
+            "history": [
+                {
+                    "number": 1,
+                    "started_at": "2026-11-21T04:00:00Z",
+                    "duration_s": 0.25,
+                    "result": "retrying",
+                    "error": "answered 503",
+                },
+                {
+                    "number": 2,
+                    "started_at": "2026-11-23T04:00:00Z",
+                    "duration_s": 0.25,
+                    "result": "delivered",
+                    "error": None,
+                },
+            ],
+        }
+    ]
+
+
+# Replays
+
+
+async def test_one_event_is_delivered_again_where_it_went_before(operators):
+    (event_id,) = await operators.put("a", sinks=("orders", "former"))
+    await operators.attempt("orders", "delivered")
+    answer = await operators.ask(
+        "POST", f"/v1/events/{event_id}/replay", json={"requested_by": "kim", "reason": "lost it"}
+    )
+    assert answer.status_code == 202
+    replay = answer.json()
+    assert answer.headers["location"] == f"/v1/replays/{replay['id']}"
+    nothing = dict.fromkeys(("job_id", "media_id", "product", "kind", "outcome", "state", "sink", "since", "until"))
+    assert replay == {
+        "id": replay["id"],
+        "state": "running",
+        "total": 1,
+        "done": 0,
+        "created_at": "2026-11-21T04:00:00Z",
+        "changed_at": "2026-11-21T04:00:00Z",
+        "filter": {"event_id": event_id} | nothing,
+        "sinks": ["orders"],
+        "rate": 50.0,
+        "requested_by": "kim",
+        "reason": "lost it",
+    }
+    assert operators.created == 1
+    await operators.inbox.advance_replays(now=NOW)
+    (delivery,) = await operators.inbox.claim("orders", limit=10, now=NOW, lease_s=20.0)
+    assert (delivery.event_id, delivery.replay) == (event_id, 1)
+    assert await operators.get(f"/v1/replays/{replay['id']}") == replay | {"state": "finished", "done": 1}
+
+
+async def test_an_event_is_delivered_again_to_the_sinks_that_are_named(operators):
+    (event_id,) = await operators.put("a", sinks=())
+    status, replay = await operators.post(f"/v1/events/{event_id}/replay", {"sinks": ["bus", "bus"]})
+    assert (status, replay["sinks"]) == (202, ["bus"])
+    await operators.inbox.advance_replays(now=NOW)
+    assert (await operators.get("/v1/events"))["events"][0]["deliveries"] == {"bus": "pending"}
+
+
+async def test_an_event_that_went_nowhere_needs_to_be_told_where(operators):
+    (event_id,) = await operators.put("a", sinks=())
+    status, answer = await operators.post(f"/v1/events/{event_id}/replay")
+    assert status == 422
+    assert answer["detail"] == (
+        "sinks: name some, because the event has gone to none that is configured; configured are orders, bus"
+    )
+    assert operators.created == 0
+
+
+async def test_an_event_whose_payload_is_gone_cannot_be_sent(operators):
+    (event_id,) = await operators.put("a")
+    await operators.attempt("orders", "delivered")
+    later = NOW + timedelta(days=40)
+    await operators.inbox.purge(payloads_before=later, keys_before=NOW - timedelta(days=1), limit=1000)
+    assert (await operators.get(f"/v1/events/{event_id}"))["event"] is None
+    status, answer = await operators.post(f"/v1/events/{event_id}/replay", {"sinks": ["orders"]})
+    assert (status, answer["title"]) == (409, "Conflict")
+    assert "retention period" in answer["detail"]
+
+
+async def test_many_events_are_counted_first_and_then_delivered_again(operators):
+    await operators.put("a", "b", "c", sinks=("orders", "bus"))
+    await operators.attempt("orders", "dead", error="410 Gone")
+    await operators.attempt("bus", "delivered")
+    body = {"filter": {"state": "dead", "sink": "orders", "since": "2026-11-21T00:00:00Z"}, "rate": 2}
+    assert await operators.post("/v1/replays", body | {"dry_run": True}) == (200, {"dry_run": True, "total": 3})
+    assert (await operators.get("/v1/replays")) == {"replays": [], "cursor": None}
+    assert operators.created == 0
+    status, replay = await operators.post("/v1/replays", body)
+    assert status == 202
+    assert (replay["state"], replay["total"], replay["done"], replay["rate"]) == ("running", 3, 0, 2.0)
+    assert replay["sinks"] == ["orders"], "where the filter says, not where they were taken"
+    assert replay["filter"]["since"] == "2026-11-21T00:00:00Z"
+    assert operators.created == 1
+
+
+async def test_a_replay_that_is_cancelled_stays_so(operators):
+    await operators.put("a", "b", "c")
+    _, replay = await operators.post("/v1/replays", {"filter": {"job_id": "a"}, "sinks": ["bus"]})
+    path = f"/v1/replays/{replay['id']}"
+    operators.now += timedelta(seconds=5)
+    cancelled = (200, replay | {"state": "cancelled", "changed_at": "2026-11-21T04:00:05Z"})
+    assert await operators.post(f"{path}/cancel") == cancelled
+    assert await operators.get(path) == cancelled[1]
+    assert (await operators.post(f"{path}/cancel"))[1]["state"] == "cancelled"
+
+
+async def test_replays_are_listed_newest_first_in_pages(operators):
+    await operators.put("a")
+    made = [(await operators.post("/v1/replays", {"filter": {"kind": "snapshot"}}))[1] for _ in range(3)]
+    page = await operators.get("/v1/replays", limit="2")
+    assert page["replays"] == [made[2], made[1]]
+    assert await operators.get("/v1/replays", limit="2", cursor=page["cursor"]) == {
+        "replays": [made[0]],
+        "cursor": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        ({}, 422, "filter: Field required"),
+        ({"filter": {}}, 422, "filter: expected at least one of job_id, "),
+        ({"filter": {"job_id": None}}, 422, "filter.job_id: Input should be a valid string"),
+        ({"filter": {"colour": "red"}}, 422, "filter.colour: not known here"),
+        ({"filter": {"kind": "gif"}}, 422, "filter.kind: Input should be 'animated_image', "),
+        ({"filter": {"since": 1700000000}}, 422, "filter.since: expected an RFC 3339 time"),
+        ({"filter": {"since": "2026-02-30T00:00:00Z"}}, 422, "filter.since: expected an RFC 3339 time"),
+        ({"filter": {"since": "0001-01-01T00:00:00+14:00"}}, 422, "filter.since: expected an RFC 3339 time"),
+        ({"filter": {"since": "2026-11-21T00:00:00"}}, 422, "filter.since: expected an RFC 3339 time"),
+        ({"filter": {"job_id": "a\0"}}, 422, "filter.job_id: "),
+        ({"filter": {"event_id": "evt_1"}}, 422, "filter.event_id: String should match pattern"),
+        ({"filter": {"state": "unrouted"}}, 422, "sinks: name some, because unrouted events have gone to none"),
+        ({"filter": {"sink": "former"}}, 422, "sinks: not configured: former; configured are orders, bus"),
+        ({"filter": {"job_id": "a"}, "sinks": []}, 422, "sinks: Tuple should have at least 1 item"),
+        ({"filter": {"job_id": "a"}, "sinks": ["odrers"]}, 422, "sinks: not configured: odrers; configured are orders"),
+        ({"filter": {"job_id": "a"}, "sinks": "orders"}, 422, "sinks: "),
+        ({"filter": {"job_id": "a"}, "rate": 0}, 422, "rate: Input should be greater than 0"),
+        ({"filter": {"job_id": "a"}, "rate": 10001}, 422, "rate: Input should be less than or equal to 10000"),
+        ({"filter": {"job_id": "a"}, "rate": "50"}, 422, "rate: Input should be a valid number"),
+        ({"filter": {"job_id": "a"}, "dry_run": "true"}, 422, "dry_run: Input should be a valid boolean"),
+        ({"filter": {"job_id": "a"}, "reason": "x" * 1001}, 422, "reason: String should have at most 1000 characters"),
+        ({"filter": {"job_id": "a"}, "speed": 1}, 422, "speed: not known here; expected one of requested_by, "),
+        ([], 422, "Input should be an object"),
+        (None, 422, "filter: Field required"),
+    ],
+    ids=str,
+)
+async def test_an_order_that_makes_no_sense_changes_nothing(operators, body, status, detail):
+    await operators.put("a")
+    answer = await operators.ask("POST", "/v1/replays", json=body)
+    assert_problem(answer, status, detail)
+    assert (await operators.get("/v1/replays"))["replays"] == []
+
+
+def assert_problem(answer: httpx2.Response, status: int, detail: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found = answer.json()
+    assert found["status"] == status
+    assert found["title"] not in ("", "Error")
+    assert detail in found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status", "detail"),
+    [
+        (b"{", "application/json", 400, "Invalid JSON"),
+        (b"\xff\xfe", "application/json", 400, "Invalid JSON"),
+        (b'{"reason": "\\ud800"}', "application/json", 400, "Invalid JSON"),
+        (b'{"reason": "\xed\xa0\x80"}', "application/json", 400, "Invalid JSON"),
+        (b'{"reason": "\\u0000"}', "application/json", 422, "reason: "),
+        (b"[" * 10_000, "application/json", 400, "Invalid JSON"),
+        (b'{"filter": {"job_id": "a"}, "rate": NaN}', "application/json", 422, "rate: Input should be a finite number"),
+        (b"{}", "text/plain", 415, "expected Content-Type: application/json"),
+        (b"{}", "application/json2", 415, "expected Content-Type: application/json"),
+        (b"{}", None, 415, "expected Content-Type: application/json"),
+        (b" " * 65_537, "application/json", 413, "expected at most 65536 bytes"),
+    ],
+    ids=range(11),
+)
+async def test_a_body_that_is_none_is_refused(operators, content, kind, status, detail):
+    headers = {} if kind is None else {"content-type": kind}
+    assert_problem(await operators.ask("POST", "/v1/replays", content=content, headers=headers), status, detail)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON ; charset=utf-8"])
+async def test_a_body_is_json_whatever_else_its_type_says(operators, kind):
+    await operators.put("a")
+    body = {
+        "content": b'{"reason": "as large as can be"%s}' % (b" " * (65_536 - 32)),
+        "headers": {"content-type": kind},
+    }
+    assert (await operators.ask("POST", "/v1/sinks/orders/pause", **body)).status_code == 200
+
+
+# Sinks
+
+
+async def test_sinks_are_shown_with_what_waits_for_them(operators):
+    await operators.put("a", "b", sinks=("orders", "former"))
+    await operators.put("c", at=NOW + timedelta(hours=1))
+    await operators.attempt("orders", "dead", error="410 Gone", limit=1)
+    await operators.attempt("orders", "retrying", error="503", limit=1)
+    operators.now += timedelta(hours=2)
+    shown = (await operators.get("/v1/sinks"))["sinks"]
+    active = {"state": "active", "reason": None, "changed_by": None, "changed_at": None}
+    empty = dict.fromkeys(("pending", "retrying", "parked", "dead"), 0)
+    assert shown == [
+        active
+        | {
+            "name": "orders",
+            "kind": "webhook",
+            "is_configured": True,
+            "breaker": "open",
+            "deliveries": empty | {"pending": 1, "retrying": 1, "dead": 1},
+            "backlog": 2,
+            "oldest_pending_at": "2026-11-21T04:00:00Z",
+            "oldest_pending_age_s": 7200.0,
+        },
+        active
+        | {
+            "name": "bus",
+            "kind": "sqs",
+            "is_configured": True,
+            "breaker": "closed",
+            "deliveries": empty,
+            "backlog": 0,
+            "oldest_pending_at": None,
+            "oldest_pending_age_s": None,
+        },
+        active
+        | {
+            "name": "former",
+            "kind": None,
+            "is_configured": False,
+            "breaker": None,
+            "deliveries": empty | {"pending": 2},
+            "backlog": 2,
+            "oldest_pending_at": "2026-11-21T04:00:00Z",
+            "oldest_pending_age_s": 7200.0,
+        },
+    ]
+
+
+async def test_a_sink_is_paused_and_resumed(operators):
+    await operators.put("a", "b")
+    order = {"reason": "maintenance", "requested_by": "kim"}
+    status, paused = await operators.post("/v1/sinks/orders/pause", order)
+    assert status == 200
+    assert (paused["state"], paused["reason"], paused["changed_by"]) == ("paused", "maintenance", "kim")
+    assert paused["changed_at"] == "2026-11-21T04:00:00Z"
+    assert (paused["deliveries"]["parked"], paused["backlog"]) == (2, 2)
+    assert paused == (await operators.get("/v1/sinks"))["sinks"][0]
+    assert await operators.inbox.claim("orders", limit=10, now=NOW, lease_s=20.0) == []
+    status, resumed = await operators.post("/v1/sinks/orders/resume")
+    assert (status, resumed["state"], resumed["reason"], resumed["backlog"]) == (200, "active", None, 2)
+    assert len(await operators.inbox.claim("orders", limit=10, now=NOW, lease_s=20.0)) == 2
+
+
+async def test_a_sink_that_disabled_itself_is_resumed(operators):
+    await operators.inbox.set_sink_state("orders", "disabled", reason="410 Gone", changed_by=None, now=NOW)
+    shown = (await operators.get("/v1/sinks"))["sinks"][0]
+    assert (shown["state"], shown["reason"]) == ("disabled", "410 Gone")
+    assert (await operators.post("/v1/sinks/orders/resume"))[1]["state"] == "active"
+
+
+async def test_a_sink_without_anything_is_paused_and_resumed_too(operators):
+    assert (await operators.post("/v1/sinks/bus/pause"))[1]["state"] == "paused"
+    assert (await operators.post("/v1/sinks/bus/resume"))[1]["state"] == "active"
+
+
+async def test_a_sink_that_is_not_configured_any_more_is_known_while_something_waits_for_it(operators):
+    await operators.put("a", sinks=("former",))
+    status, paused = await operators.post("/v1/sinks/former/pause")
+    assert (status, paused["state"], paused["is_configured"]) == (200, "paused", False)
+
+
+@pytest.mark.parametrize("name", ["nobody", "ORDERS", "%00", "%ED%A0%80", "orders%2F", "%F0%9F%98%80"])
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+async def test_only_known_sinks_are_paused(operators, name, verb):
+    answer = await operators.ask("POST", f"/v1/sinks/{name}/{verb}")
+    if name == "orders%2F":
+        assert answer.status_code == 404
+    else:
+        assert_problem(answer, 404, "no sink has this name; configured are orders, bus")
+    assert [sink["state"] for sink in (await operators.get("/v1/sinks"))["sinks"]] == ["active", "active"]
+
+
+# Questions that make no sense
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "detail"),
+    [
+        ("/v1/events?state=lost", 400, "state: Input should be 'pending', 'retrying', "),
+        ("/v1/events?kind=gif", 400, "kind: Input should be 'animated_image', "),
+        ("/v1/events?job_id=", 400, "job_id: String should have at least 1 character"),
+        ("/v1/events?job_id=%00", 400, "job_id: "),
+        ("/v1/events?job_id=a&job_id=b", 400, "expected each parameter once, found more of: job_id"),
+        ("/v1/events?limit=0", 400, "limit: "),
+        ("/v1/events?limit=501", 400, "limit: "),
+        ("/v1/events?limit=5.0", 400, "limit: expected a whole number in digits"),
+        ("/v1/events?limit=1_0", 400, "limit: expected a whole number in digits"),
+        ("/v1/events?limit=%D9%A3", 400, "limit: expected a whole number in digits"),
+        ("/v1/events?cursor=9999999999999999999", 400, "cursor: "),
+        ("/v1/events?cursor=x", 400, "cursor: "),
+        ("/v1/events?since=1700000000", 400, "since: expected an RFC 3339 time"),
+        ("/v1/events?since=2026-11-21T00:00:00+01:00", 400, "in a URL, + is written %2B"),
+        ("/v1/events?colour=red", 400, "colour: not known here; expected one of job_id, "),
+        ("/v1/events?%00=%00", 400, "not known here"),
+        (f"/v1/events?{'x' * 5000}=1", 400, "not known here"),
+        ("/v1/events?id=evt_1", 400, "id: not known here"),
+        ("/v1/receipts?source=%00", 400, "source: "),
+        ("/v1/replays?state=running", 400, "state: not known here; expected one of cursor, limit"),
+        ("/v1/sinks?state=paused", 400, "expected no parameters, found state"),
+        ("/metrics?x=1", 400, "expected no parameters, found x"),
+        ("/openapi.json?x=1", 400, "expected no parameters, found x"),
+        ("/v1/events/evt_1", 404, "no event has this id; expected evt_ and 34 hexadecimal digits"),
+        ("/v1/events/%00", 404, "no event has this id"),
+        ("/v1/events/%FF", 404, "no event has this id"),
+        ("/v1/events/%zz", 404, "no event has this id"),
+        ("/v1/events/evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600", 404, "no event has this id"),
+        ("/v1/replays/1", 404, "no replay has this id"),
+        ("/v1/replays/-1", 404, "no replay has this id"),
+        ("/v1/replays/%D9%A3", 404, "no replay has this id"),
+        ("/v1/replays/9999999999999999999999", 404, "no replay has this id"),
+        ("/v1/events/", 404, "nothing is here"),
+        ("/v1", 404, "nothing is here"),
+        ("/", 404, "nothing is here"),
+        ("/v1/events/%2e%2e/sinks", 404, ""),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+async def test_questions_that_make_no_sense_say_what_was_expected(operators, target, status, detail):
+    answer = await operators.ask("GET", target)
+    assert_problem(answer, status, detail)
+    assert len(answer.content) < 3000
+
+
+@pytest.mark.parametrize(
+    ("target", "detail"),
+    [
+        ("/v1/events/evt_1/replay", "no event has this id"),
+        ("/v1/events/evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600/replay", "no event has this id"),
+        ("/v1/replays/7/cancel", "no replay has this id"),
+        ("/v1/replays/x/cancel", "no replay has this id"),
+    ],
+)
+async def test_orders_about_nothing_are_refused(operators, target, detail):
+    assert_problem(await operators.ask("POST", target, json={}), 404, detail)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "allowed"),
+    [
+        ("POST", "/v1/events", "GET, HEAD"),
+        ("DELETE", "/v1/replays", "GET, HEAD, POST"),
+        ("OPTIONS", "/v1/sinks", "GET, HEAD"),
+        ("GET", "/v1/sinks/orders/pause", "POST"),
+        ("TRACE", "/metrics", "GET, HEAD"),
+        ("NONSENSE", "/v1/replays/1/cancel", "POST"),
+    ],
+)
+async def test_other_methods_are_refused_with_those_that_there_are(operators, method, target, allowed):
+    answer = await operators.ask(method, target)
+    assert_problem(answer, 405, f"expected one of the methods {allowed}")
+    assert answer.headers["allow"] == allowed
+
+
+async def test_whether_something_is_there_can_be_asked_without_reading_it(operators):
+    for target, status in [("/v1/events", 200), ("/v1/events/evt_1", 404), ("/v1/sinks/orders/pause", 405)]:
+        answer = await operators.ask("HEAD", target)
+        assert (answer.status_code, answer.content) == (status, b"")
+
+
+async def test_a_store_that_is_away_is_said_so(operators, monkeypatch):
+    async def fail(*_: object, **__: object) -> None:
+        raise InboxUnavailable("cannot read the store: disk I/O error")
+
+    for name in ("list_events", "find_event", "list_receipts", "list_replays", "list_sinks", "count_events"):
+        monkeypatch.setattr(operators.inbox, name, fail)
+    for target in ("/v1/events", f"/v1/events/{make_event('a').id}", "/v1/receipts", "/v1/replays", "/v1/sinks"):
+        answer = await operators.ask("GET", target)
+        assert_problem(answer, 503, "disk I/O error")
+        assert answer.headers["retry-after"] == "1"
+    answer = await operators.ask("POST", "/v1/replays", json={"filter": {"job_id": "a"}, "dry_run": True})
+    assert_problem(answer, 503, "disk I/O error")
+
+
+async def test_a_defect_is_answered_as_a_problem_without_its_details(operators, monkeypatch):
+    async def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("something inside")
+
+    monkeypatch.setattr(operators.inbox, "list_events", fail)
+    answer = await operators.ask("GET", "/v1/events")
+    assert_problem(answer, 500, "the service's log has its traceback")
+    assert "inside" not in answer.text
+
+
+async def test_the_document_of_the_api_is_served(operators):
+    assert (await operators.get("/openapi.json"))["openapi"].startswith("3.1.")
+
+
+async def test_nothing_that_is_large_is_read_into_memory(operators, monkeypatch):
+    """Whatever is asked, the store is asked for a page."""
+    asked = []
+
+    async def remember(*_: object, limit: int, **__: object) -> list[Any]:
+        asked.append(limit)
+        return []
+
+    for name in ("list_events", "list_receipts", "list_replays"):
+        monkeypatch.setattr(operators.inbox, name, remember)
+    for target in ("/v1/events", "/v1/receipts", "/v1/replays"):
+        await operators.get(target)
+        await operators.get(target, limit="500")
+    assert asked == [50, 500] * 3

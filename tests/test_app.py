@@ -194,4 +194,6 @@ def test_two_applications_in_one_process_do_not_share_anything(tmp_path):
         assert post(client, request).status_code == 200
         assert post(other, request).status_code == 200
     for service in (one, two):
-        assert b'receipts_total{source="vod",state="accepted"} 1.0' in service.metrics.render({})
+        assert b'receipts_total{source="vod",state="accepted"} 1.0' in service.metrics.render(
+            (), {}, now=service.clock()
+        )

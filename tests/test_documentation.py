@@ -24,7 +24,7 @@ def test_the_example_configuration_is_right_and_gives_no_warning():
 
 
 def test_the_readmes_configuration_is_right():
-    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    example = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)[0]
     assert build_settings(tomllib.loads(example), environ=ENVIRON).warnings == ()
 
 
@@ -38,3 +38,8 @@ def test_the_readme_names_every_command():
 def test_the_files_that_the_readme_points_at_are_there():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_sink_of_a_third_party_is_the_one_that_is_tested():
+    (shown,) = re.findall(r"<!-- third-party -->\n```python\n(.*?)\n```\n<!-- /third-party -->", README, re.DOTALL)
+    assert shown == (ROOT / "tests/sinks/third_party/media_callbacks_folder.py").read_text("utf-8").strip()

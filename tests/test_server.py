@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from service.server import serve
 from service.settings import build_settings
 from service.simulate import PAYLOADS
 from tests.running import (
@@ -174,6 +175,88 @@ async def test_a_webhook_that_never_answers_does_not_keep_the_service_alive(tmp_
         await receiver.wait_for(1)
 
 
+async def test_while_it_drains_the_service_takes_callbacks_and_then_no_more(tmp_path):
+    """A second signal ends it: without, this test would take ten minutes."""
+    async with serving(write_config(tmp_path, {"server.drain_s": 600})) as process:
+        address = (await process.read_until("listening"))["server"]
+        async with connected(address) as (reader, writer):
+            process.process.terminate()
+            await process.read_until("draining")
+            # On a connection that was there, and on new ones; each is closed by the service, so that nobody uses it
+            # when it stops.
+            writer.write(genuine(tmp_path, "vod", "kept-alive"))
+            answer = await read_answer(reader)
+            assert answer is not None
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            assert await reader.read() == b""
+        for name, status in (("mts", 204), ("gif", 200)):
+            async with connected(address) as (reader, writer):
+                writer.write(genuine(tmp_path, name, "j"))
+                answer = await read_answer(reader)
+                assert answer is not None
+                assert answer.status == status
+        async with connected(address) as (reader, writer):
+            writer.write(encode_request("GET", "/health/ready"))
+            answer = await read_answer(reader)
+            assert answer is not None
+            assert (answer.status, answer.headers["connection"]) == (503, "close")
+            assert answer.json() == {"status": "draining"}
+        process.process.terminate()
+        assert await process.end() == 0
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address.split(":"))
+    assert [log["status"] for log in process.logs if log["event"] == "callback"] == [200, 204, 200]
+
+
+async def test_draining_ends_by_itself(tmp_path):
+    async with run_service(tmp_path, changes={"server.drain_s": 0.3}) as running:
+        running.stop.set()
+        await running.until(lambda: running.service.readiness.is_draining)
+        assert (await running.send(running.build("vod", "j"))).status == 200
+        assert running.ended is not None
+        await running.ended
+    assert [line["event"] for line in running.logs if line["event"] in ("draining", "stopping", "stopped")] == [
+        "draining",
+        "stopping",
+        "stopped",
+    ]
+
+
+async def test_a_terminal_need_not_wait_for_the_balancer(tmp_path):
+    async with serving(write_config(tmp_path, {"server.drain_s": 600})) as process:
+        await process.read_until("listening")
+        process.process.send_signal(signal.SIGINT)
+        assert await process.end() == 0
+    assert "draining" not in [log["event"] for log in process.logs]
+
+
+async def test_a_process_that_cannot_end_is_ended(tmp_path):
+    code = """
+import threading
+from service.server import exit_after
+from service.logs import configure_logs
+configure_logs("info")
+exit_after(0.2)
+threading.Thread(target=threading.Event().wait).start()
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=ROOT, stderr=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(PATIENCE_S):
+        _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert b'"event":"stop_timed_out"' in errors
+
+
+async def test_the_time_to_stop_is_bounded_by_the_settings(tmp_path):
+    settings = build_settings(
+        make_tables(tmp_path, {}, {"server.drain_s": 0.1, "server.stop_timeout_s": 3}), environ={}
+    )
+    stop = asyncio.Event()
+    told: list[float] = []
+    stop.set()
+    await serve(settings, stop=stop, stopping=told.append)
+    assert told == [0.1 + 3 + 5]
+
+
 # Starting
 
 
@@ -275,7 +358,7 @@ async def test_a_missing_configuration_is_told_in_a_sentence(tmp_path):
     "changes, beginning",
     [
         ({"store.url": "sqlite:////nowhere/at/all/inbox.db"}, "store.url: cannot write beside"),
-        ({"store.auto_migrate": False}, "store: migrations are missing"),
+        ({"store.auto_migrate": False}, "store.auto_migrate: migrations are missing"),
     ],
     ids=["no folder", "no migrations"],
 )
@@ -291,6 +374,21 @@ async def test_a_file_that_is_no_database_is_told_in_a_sentence(tmp_path):
 
 
 # Listeners
+
+
+async def test_beyond_the_connections_that_it_takes_the_service_says_when_to_come_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("service.server.MAX_CONNECTIONS", 3)
+    async with run_service(tmp_path) as running:
+        async with connected(running.address), connected(running.address):
+            answer = await running.send(running.build("vod", "j"))
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert answer.headers["connection"] == "close"
+            assert (await running.get("/metrics", admin=True)).status == 200
+        await running.until(lambda: not any(protocol.connections for protocol in running.protocols))
+        assert (await running.send(running.build("vod", "j"))).status == 200
+    assert [line["reason"] for line in running.lines if line["event"] == "connection_refused"] == [
+        "too_many_connections"
+    ]
 
 
 async def test_answers_are_not_held_back_for_more_to_come(running):

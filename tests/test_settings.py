@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.config_checks import PRODUCT_KINDS
 from service.errors import ConfigError
 from service.settings import (
     HttpSourceSettings,
@@ -29,6 +30,7 @@ from service.settings import (
     load_settings,
     route,
 )
+from service.sources import ims, mts, vod
 
 URL_KEY = bytes(range(32))
 WEBHOOK_SECRET = bytes(range(100, 124))
@@ -117,6 +119,12 @@ GIF: dict[str, Any] = {
 }
 HOOK: dict[str, Any] = {"kind": "webhook", "url": "https://o.example.com/", "secrets": [ENVIRON["ORDERS_SECRET"]]}
 SQS: dict[str, Any] = {"kind": "sqs", "queue_url": "https://sqs.eu-west-1.amazonaws.com/123456789012/media"}
+SNS: dict[str, Any] = {"kind": "sns", "topic_arn": "arn:aws:sns:eu-west-1:123456789012:media"}
+BUS_ARN: dict[str, Any] = {
+    "kind": "eventbridge",
+    "event_bus_name": "arn:aws:events:eu-west-1:123456789012:event-bus/a/b",
+}
+STREAM_ARN: dict[str, Any] = {"kind": "kinesis", "stream_name": "arn:aws:kinesis:eu-west-1:123456789012:stream/media"}
 VENDOR: dict[str, Any] = {"access_key_id": "an-id", "access_key_secret": "a-secret", "region": "cn-hangzhou"}
 BASE: dict[str, Any] = {
     "store": {"url": "sqlite:///events.db"},
@@ -190,7 +198,8 @@ def test_the_contracts_example_is_accepted_as_written(tmp_path):
 
     assert found.store.url == "sqlite:///media-callbacks.db"
     assert (found.server.host, found.server.port, found.server.max_body_bytes) == ("0.0.0.0", 8080, 1048576)
-    assert (found.server.body_timeout_s, found.server.stop_timeout_s) == (10.0, 20.0)
+    assert (found.server.body_timeout_s, found.server.stop_timeout_s, found.server.drain_s) == (10.0, 20.0, 5.0)
+    assert (found.server.journal_path, found.server.journal_max_bytes) == (None, 256 << 20)
     assert (found.admin.host, found.admin.port, found.admin.token) == ("127.0.0.1", 8081, ENVIRON["ADMIN_TOKEN"])
     assert (found.store.auto_migrate, found.store.retention_days, found.store.dedup_days) == (True, 30, 400)
     vod, mts, gif = found.sources["vod"], found.sources["mts"], found.sources["gif"]
@@ -217,7 +226,18 @@ def test_the_contracts_example_is_accepted_as_written(tmp_path):
         15.0,
         None,
     )
+    assert (orders.headers, orders.bearer_token) == ({}, None)
     assert list(found.sinks) == ["orders", "bus"]
+    for sink in found.sinks.values():
+        assert sink.rate_per_s is None
+        assert sink.retry_delays_s == (5, 30, 120, 600, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+
+
+def test_a_match_is_measured_by_what_the_parsers_make():
+    vod_kinds = {event_type.kind for event_type in vod.EVENT_TYPES.values()}
+    assert PRODUCT_KINDS["vod"] == vod_kinds | {"animated_image", "snapshot", "transcode", "transcode_task", "notice"}
+    assert PRODUCT_KINDS["ims"] == {*ims.KINDS.values(), "ai", "notice"}
+    assert PRODUCT_KINDS["mts"] == {*mts.KINDS.values(), "workflow", "production", "notice"}
 
 
 @pytest.mark.parametrize(
@@ -252,11 +272,34 @@ def test_settings_cannot_be_changed():
         {"sinks.orders.secrets": [base64.b64encode(b"x" * 64).decode()], "sinks.orders.timeout_s": 25},
         {"sinks.orders.url": "http://10.0.0.1:8080/hook?x=1"},
         {"sinks.bus.endpoint_url": "http://localhost:4566"},
+        {"sinks.topic": SNS},
+        {
+            "sinks.topic": {
+                **SNS,
+                "topic_arn": "arn:aws-cn:sns:cn-north-1:123456789012:a_b-C.fifo",
+                "region": "cn-north-1",
+            }
+        },
+        {"sinks.events": {"kind": "eventbridge"}},
+        {"sinks.events": {"kind": "eventbridge", "event_bus_name": "aws.partner/a.b/C_d-1", "region": "eu-west-1"}},
+        {"sinks.events": {**BUS_ARN, "endpoint_url": "http://localhost:4566", "timeout_s": 1, "concurrency": 1}},
+        {"sinks.stream": {"kind": "kinesis", "stream_name": "a.B_c-1"}},
+        {"sinks.stream": {**STREAM_ARN, "region": "eu-west-1"}},
+        {"sinks.orders.headers": {"X-Tenant": "media", "Authorization": "Basic eA==", "X-Empty": ""}},
+        {"sinks.orders.headers": {"X-Tenant": "a b"}, "sinks.orders.bearer_token": "t~-._+/="},
+        {
+            "sinks.orders.retry_delays_s": [1, 604800],
+            "sinks.bus.retry_delays_s": [1.5] * 50,
+            "sinks.out.rate_per_s": 10_000,
+        },
+        {"sinks.out.rate_per_s": 0.1},
         {"sinks.out.match": {}},
         {"sinks.out.match": {"kind": None}},
         {"sinks.out.match": {"product": ["vod", "ims"]}},
         {"sinks.out.match": {"kind": ["notice", "snapshot"], "outcome": "failed"}},
         {"sinks.out.match": {"product": "multimediaai", "kind": "notice", "outcome": "received"}},
+        {"sinks.out.match": {"product": ["mts", "vod"], "kind": "analysis"}},
+        {"sinks.out.match": {"product": "mts", "outcome": "received"}},
         {"sinks.out.match": {"account": "default", "source": ["vod", "gif"], "vendor_event": "DynamicImageComplete"}},
     ],
     ids=",".join,
@@ -300,14 +343,25 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"server.max_body_bytes": 0}, "server.max_body_bytes: expected a number of bytes from 1 to 67108864, came 0;"),
     ({"server.body_timeout_s": 0}, "server.body_timeout_s: expected seconds, more than 0 and at most 300, came 0"),
     ({"server.stop_timeout_s": float("nan")}, "server.stop_timeout_s: expected seconds from 0 to 600, came a number"),
-    ({"server.journal_path": "x"}, "server.journal_path: needs a PostgreSQL store, which this version does not have yet"),
-    ({"server.journal_max_bytes": 1}, "server.journal_max_bytes: needs a PostgreSQL store, which this version does not"),
+    ({"server.journal_path": "x"}, "server.journal_path: needs a PostgreSQL store, because SQLite is on this machine's"),
+    ({"server.journal_max_bytes": 1 << 20}, "server.journal_max_bytes: needs a PostgreSQL store, because SQLite is on"),
+    ({"store.url": "postgresql://db/x", "server.journal_max_bytes": 1 << 20},
+     "server.journal_max_bytes: has no meaning without journal_path; set that, too, or remove this key"),
+    ({"store.url": "postgresql://db/x", "server.journal_path": "x", "server.journal_max_bytes": 1}, "server.journal_max_bytes: expected a number of bytes from 1048576 to 1099511627776,"),
+    ({"store.url": "postgresql://db/x", "server.journal_path": ""}, "server.journal_path: expected a directory on a disk"),
+    ({"server.drain_s": 601}, "server.drain_s: expected seconds from 0 to 600, came 601;"),
+    ({"server.drain_s": -1}, "server.drain_s: expected seconds from 0 to 600, came -1;"),
     ({"admin.port": 8080, "admin.host": "0.0.0.0"}, "admin.port: the same as server.port on the same address; give"),
     ({"admin.token": "x" * 15}, "admin.token: expected a token of at least 16 visible ASCII characters, came a string of 15"),
     ({"admin.jobs_token": "x" * 16}, "admin.jobs_token: /v1/jobs is not served by this version; remove this key"),
-    ({"store.url": "postgresql://u:p@h/db"}, "store.url: PostgreSQL is not supported by this version; use sqlite:///"),
-    ({"store.url": "mysql://h/db"}, "store.url: expected sqlite:///relative/path.db or sqlite:////absolute/path.db"),
-    ({"store.url": "sqlite://"}, "store.url: expected sqlite:///relative/path.db or sqlite:////absolute/path.db"),
+    ({"store.url": "postgresql+asyncpg://u:p@h/db"}, "store.url: expected postgresql:// at its beginning"),
+    ({"store.url": "postgresql://u:p#@h/db"}, "store.url: expected postgresql://user:password@host:port/database"),
+    ({"store.url": "postgresql://u:p/@h/db"}, "store.url: expected postgresql://user:password@host:port/database"),
+    ({"store.url": "postgresql://u:p@h:port/db"}, "store.url: expected postgresql://user:password@host:port/database"),
+    ({"store.url": "postgresql://u:p@h"}, "store.url: expected postgresql://user:password@host:port/database"),
+    ({"store.pool_size": 4}, "store.pool_size: expected a number from 5 to 200"),
+    ({"store.url": "mysql://h/db"}, "store.url: expected sqlite:///relative/path.db, sqlite:////absolute/path.db or postgresql://"),
+    ({"store.url": "sqlite://"}, "store.url: expected sqlite:///relative/path.db, sqlite:////absolute/path.db or postgresql://"),
     ({"store.url": "sqlite:///"}, "store.url: expected a file after sqlite:///, came none; without one nothing would be"),
     ({"store.url": "sqlite:///:memory:"}, "store.url: expected a file after sqlite:///, came none; without one nothing"),
     ({"store.url": "sqlite:///a?mode=memory"}, "store.url: expected a plain file name after sqlite:///, came one with ?"),
@@ -381,12 +435,48 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"vendor.main.endpoints": {"vodd": "h"}}, 'vendor.main.endpoints.vodd: expected one of vod, ice, mts, multimediaai, came "vodd"; did you mean "vod"?'),
     ({"vendor.main.endpoints": {"vod": "a b"}}, "vendor.main.endpoints.vod: expected a table from vod, ice, mts or"),
     # sinks
-    ({"sinks.out.kind": REMOVED}, "sinks.out.kind: missing; expected one of webhook, sqs, stdout"),
-    ({"sinks.out.kind": "webhok"}, 'sinks.out.kind: expected one of webhook, sqs, stdout, came "webhok"; did you mean "webhook"?'),
-    ({"sinks.out.kind": "sns"}, 'sinks.out.kind: "sns" is not supported by this version; use one of webhook, sqs, stdout'),
-    ({"sinks.out.kind": "eventbridge"}, 'sinks.out.kind: "eventbridge" is not supported by this version'),
-    ({"sinks.out.kind": "kinesis"}, 'sinks.out.kind: "kinesis" is not supported by this version'),
-    ({"sinks.out.timeout_s": 3}, "sinks.out.timeout_s: unknown key; known are: match, kind"),
+    ({"sinks.out.kind": REMOVED}, "sinks.out.kind: missing; expected one of webhook, sqs, sns, eventbridge, kinesis, stdout"),
+    ({"sinks.out.kind": "webhok"}, 'sinks.out.kind: expected one of webhook, sqs, sns, eventbridge, kinesis, stdout, came "webhok"; did you mean "webhook"?'),
+    ({"sinks.out.kind": ["stdout"]}, "sinks.out.kind: expected one of webhook, sqs, sns, eventbridge, kinesis, stdout, came a list"),
+    ({"sinks.out.timeout_s": 3}, "sinks.out.timeout_s: unknown key; known are: match, retry_delays_s, rate_per_s, kind"),
+    ({"sinks.out.retry_delays_s": []}, "sinks.out.retry_delays_s: expected a list of 1 to 50 delays, each of 1 to 604800 seconds, came an empty list; for example retry_delays_s = [5, 30, 120]"),
+    ({"sinks.out.retry_delays_s": [5] * 51}, "sinks.out.retry_delays_s: expected a list of 1 to 50 delays, each of 1 to 604800 seconds, came a list"),
+    ({"sinks.out.retry_delays_s": [5, 0.9]}, "sinks.out.retry_delays_s[1]: expected an element of a list of 1 to 50 delays, each of 1 to 604800 seconds, came 0.9"),
+    ({"sinks.out.retry_delays_s": [604801]}, "sinks.out.retry_delays_s[0]: expected an element of a list of 1 to 50 delays"),
+    ({"sinks.out.retry_delays_s": [True]}, "sinks.out.retry_delays_s[0]: expected an element of a list of 1 to 50 delays"),
+    ({"sinks.out.retry_delays_s": 5}, "sinks.out.retry_delays_s: expected a list of 1 to 50 delays, each of 1 to 604800 seconds, came 5"),
+    ({"sinks.out.rate_per_s": 0}, "sinks.out.rate_per_s: expected deliveries per second, more than 0 and at most 10000, came 0"),
+    ({"sinks.out.rate_per_s": 10001}, "sinks.out.rate_per_s: expected deliveries per second, more than 0 and at most 10000, came 10001"),
+    ({"sinks.out.rate_per_s": float("inf")}, "sinks.out.rate_per_s: expected deliveries per second, more than 0"),
+    ({"sinks.orders.headers": "X: y"}, "sinks.orders.headers: expected a table from header name to text, came a string of 4 characters"),
+    ({"sinks.orders.headers": {"X Y": "a"}}, 'sinks.orders.headers."X Y": expected a header name of letters, digits and hyphens, came something else'),
+    ({"sinks.orders.headers": {"": "a"}}, 'sinks.orders.headers."": expected a header name of letters, digits and hyphens'),
+    ({"sinks.orders.headers": {"X-A": 5}}, "sinks.orders.headers.X-A: expected a table from header name to text, came a number"),
+    ({"sinks.orders.headers": {"X-A": "a\r\nX-B: b"}}, "sinks.orders.headers.X-A: expected at most 4096 printable ASCII characters, came something else"),
+    ({"sinks.orders.headers": {"X-A": "\x00"}}, "sinks.orders.headers.X-A: expected at most 4096 printable ASCII characters"),
+    ({"sinks.orders.headers": {"X-A": "ü"}}, "sinks.orders.headers.X-A: expected at most 4096 printable ASCII characters"),
+    ({"sinks.orders.headers": {"X-A": "1", "x-a": "2"}}, "sinks.orders.headers: expected each header once, came x-a in several spellings; keep one"),
+    ({"sinks.orders.headers": {"authorization": "x"}, "sinks.orders.bearer_token": "t"}, "sinks.orders.headers: expected no Authorization together with bearer_token, came both; keep one"),
+    *(({"sinks.orders.headers": {name: "x"}}, f"sinks.orders.headers.{name}: a header that the service sets itself; leave it out")
+      for name in ("webhook-id", "Webhook-Signature", "webhook-new", "Content-Type", "content-length", "Host", "Transfer-Encoding", "Connection", "Content-Encoding", "Expect", "Media-Callbacks-Replay")),
+    ({"sinks.orders.bearer_token": ""}, "sinks.orders.bearer_token: expected a token of visible ASCII characters, came an empty string"),
+    ({"sinks.orders.bearer_token": "a b"}, "sinks.orders.bearer_token: expected a token of visible ASCII characters, came a string of 3"),
+    ({"sinks.topic": {"kind": "sns"}}, "sinks.topic.topic_arn: missing; expected the ARN of a topic; for example topic_arn = "),
+    ({"sinks.topic": {**SNS, "topic_arn": "media"}}, 'sinks.topic.topic_arn: expected the ARN of a topic, came "media"; for example topic_arn = '),
+    ({"sinks.topic": {**SNS, "topic_arn": SNS["topic_arn"].replace("sns", "sqs")}}, "sinks.topic.topic_arn: expected the ARN of a topic, came "),
+    ({"sinks.topic": {**SNS, "region": "eu-west-2"}}, "sinks.topic.region: expected that of topic_arn, came another one; leave it out"),
+    ({"sinks.topic": {**SNS, "region": "EU West"}}, "sinks.topic.region: expected a region name, came a string of 7 characters"),
+    ({"sinks.topic": {**SNS, "endpoint_url": "localhost"}}, "sinks.topic.endpoint_url: expected an absolute URL"),
+    ({"sinks.topic": {**SNS, "queue_url": "https://h/"}}, "sinks.topic.queue_url: unknown key; known are: match, retry_delays_s, rate_per_s, region, "),
+    ({"sinks.topic": {**SNS, "timeout_s": 26}}, "sinks.topic.timeout_s: expected seconds, more than 0 and at most 25"),
+    ({"sinks.topic": {**SNS, "concurrency": 1001}}, "sinks.topic.concurrency: expected a number from 1 to 1000, came 1001"),
+    ({"sinks.events": {"kind": "eventbridge", "event_bus_name": ""}}, "sinks.events.event_bus_name: expected the name or the ARN of an event bus, came an empty string"),
+    ({"sinks.events": {"kind": "eventbridge", "event_bus_name": "arn:aws:sns:eu-west-1:123456789012:x"}}, "sinks.events.event_bus_name: expected the name or the ARN of an event bus"),
+    ({"sinks.events": {**BUS_ARN, "region": "eu-west-2"}}, "sinks.events.region: expected that of event_bus_name, came another one"),
+    ({"sinks.events": {**BUS_ARN, "bus": "x"}}, "sinks.events.bus: unknown key; known are: "),
+    ({"sinks.stream": {"kind": "kinesis"}}, 'sinks.stream.stream_name: missing; expected the name or the ARN of a stream; for example stream_name = "media"'),
+    ({"sinks.stream": {"kind": "kinesis", "stream_name": "a b"}}, "sinks.stream.stream_name: expected the name or the ARN of a stream, came a string of 3"),
+    ({"sinks.stream": {**STREAM_ARN, "region": "eu-west-2"}}, "sinks.stream.region: expected that of stream_name, came another one"),
     ({"sinks.orders.url": "orders"}, "sinks.orders.url: expected an absolute URL"),
     ({"sinks.orders.url": "http://u:p@h/"}, "sinks.orders.url: expected a URL without user name and password"),
     ({"sinks.orders.secrets": []}, "sinks.orders.secrets: expected a list of at least one secret"),
@@ -412,6 +502,9 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sinks.out.match": {"kind": "snapshot", "outcome": "received"}}, "sinks.out.match.outcome: can never be true with this kind"),
     ({"sinks.out.match": {"source": "gif", "kind": "snapshot"}}, "sinks.out.match.kind: can never be true: the sources that this match leaves are of product multimediaai"),
     ({"sinks.out.match": {"product": "multimediaai", "kind": ["snapshot", "notice"], "outcome": "failed"}}, "sinks.out.match.kind: can never be true: the sources"),
+    ({"sinks.out.match": {"product": "vod", "kind": "analysis"}}, "sinks.out.match.kind: can never be true: the sources that this match leaves are of product vod, which gives only animated_image, snapshot, "),
+    ({"sinks.out.match": {"source": ["mts", "gif"], "kind": ["upload", "asset"]}}, "sinks.out.match.kind: can never be true: the sources that this match leaves are of product mts, multimediaai, which gives only "),
+    ({"sinks.out.match": {"source": "mts", "kind": ["upload", "notice"], "outcome": "partial"}}, "sinks.out.match.kind: can never be true: the sources"),
 ]  # fmt: skip
 
 
@@ -569,8 +662,8 @@ def test_a_variable_overrides_the_file_under_a_name_with_a_hyphen(tmp_path):
     [
         ({"SERVER__PROT": "1"}, 'server.prot: unknown key; did you mean "port"? (set by MEDIA_CALLBACKS__SERVER__PROT)'),
         ({"SERVR__PORT": "1"}, 'servr: unknown section; did you mean "server"? (set by MEDIA_CALLBACKS__SERVR__PORT)'),
-        ({"SINKS__ORDRES__URL": "x"}, "sinks.ordres.kind: missing; expected one of webhook, sqs, stdout (set by MEDIA_CALLBACKS__SINKS__ORDRES__URL)"),
-        ({"SINKS__X__URL": "x", "SINKS__X__MATCH": "{}"}, "sinks.x.kind: missing; expected one of webhook, sqs, stdout (set by MEDIA_CALLBACKS__SINKS__X__MATCH, set by MEDIA_CALLBACKS__SINKS__X__URL)"),
+        ({"SINKS__ORDRES__URL": "x"}, "sinks.ordres.kind: missing; expected one of webhook, sqs, sns, eventbridge, kinesis, stdout (set by MEDIA_CALLBACKS__SINKS__ORDRES__URL)"),
+        ({"SINKS__X__URL": "x", "SINKS__X__MATCH": "{}"}, "sinks.x.kind: missing; expected one of webhook, sqs, sns, eventbridge, kinesis, stdout (set by MEDIA_CALLBACKS__SINKS__X__MATCH, set by MEDIA_CALLBACKS__SINKS__X__URL)"),
         ({"SERVER__PORT": "x"}, 'server.port: expected a port from 0 (any free one) to 65535, came "x"; for example port = 8080 (set by'),
         ({"SERVER__HOST__X": "1"}, "server.host.x: can't be set: server.host is not a table but a string of 7 characters (set by"),
         ({"SERVER__": "1"}, "MEDIA_CALLBACKS__SERVER__: expected MEDIA_CALLBACKS__SECTION__KEY; a part between underscores is empty"),
@@ -677,6 +770,9 @@ def test_secrets_are_in_no_repr():
             "vendor.main.access_key_secret": SECRET,
             "vendor.main.security_token": SECRET,
             "sinks.orders.url": f"https://h/{SECRET}",
+            "sinks.orders.headers": {"Authorization": SECRET},
+            "sinks.bus.endpoint_url": f"https://h/{SECRET}",
+            "sinks.hook": {**HOOK, "bearer_token": SECRET},
         }
     )
     found = build_settings(tables, environ={})
@@ -695,12 +791,13 @@ def test_secrets_are_in_no_error(wrap, is_substituted):
         "sources.vod.unknown", "sources.mts.path", "sources.mts.url", "sources.mts.certificates", "sources.gif.keys",
         "sources.gif.url", "vendor.main.access_key_id", "vendor.main.access_key_secret", "vendor.main.security_token",
         "sinks.orders.url", "sinks.orders.secrets", "sinks.bus.queue_url", "sinks.bus.endpoint_url", "server",
+        "sinks.orders.headers", "sinks.orders.bearer_token",
     ]  # fmt: skip
     others = [
         "server.host", "server.port", "sources.vod.product", "sources.vod.transport", "sources.vod.max_age_s",
         "sources.vod.unsigned", "sources.vod.account", "sources.mts.topics", "sources.mts.regions",
         "sources.gif.confirm", "vendor.main.region", "vendor.main.endpoints", "sinks.bus.region", "sinks.out.kind",
-        "sinks.orders.match", "sinks.bus.match.kind", "sinks.bus.match.source", "sinks.bus.match.account",
+        "sinks.out.retry_delays_s", "sinks.out.rate_per_s", "sinks.orders.match", "sinks.bus.match.kind", "sinks.bus.match.source", "sinks.bus.match.account",
     ]  # fmt: skip
     value = wrap("${X}" if is_substituted else SECRET)
     environ = {"X": SECRET}
@@ -859,7 +956,8 @@ PATHS = [
     "sources.vod", "sources.vod.transport", "sources.vod.product", "sources.vod.path", "sources.vod.url",
     "sources.vod.keys", "sources.vod.max_age_s", "sources.vod.unsigned", "sources.vod.account", "sources.mts.topics",
     "sources.mts.certificates", "sources.gif.keys", "sources.gif.confirm", "sources.gif.url", "vendor.main.endpoints",
-    "sinks.orders.url", "sinks.orders.secrets", "sinks.orders.timeout_s", "sinks.bus.match", "sinks.out.match.kind",
+    "sinks.orders.url", "sinks.orders.secrets", "sinks.orders.timeout_s", "sinks.orders.headers", "sinks.out.rate_per_s",
+    "sinks.orders.bearer_token", "sinks.bus.retry_delays_s", "sinks.bus.match", "sinks.out.match.kind",
     "sinks.out.match.source", "sinks.out.match.account", "sinks.out.kind",
 ]  # fmt: skip
 

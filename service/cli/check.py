@@ -7,6 +7,7 @@ from typing import Any
 
 from service.cli.options import add_config_option, add_json_option, read_settings
 from service.errors import ConfigError
+from service.sinks.registry import build_sinks
 
 
 def add_command(commands: Any) -> None:
@@ -24,6 +25,10 @@ def run(arguments: argparse.Namespace) -> int:
         findings += [{"severity": "error", "finding": problem} for problem in error.problems]
     else:
         findings += [{"severity": "warning", "finding": warning} for warning in settings.warnings]
+        try:
+            build_sinks(settings.sinks)
+        except ConfigError as error:
+            findings += [{"severity": "error", "finding": problem} for problem in error.problems]
     failed = any(finding["severity"] == "error" for finding in findings)
     for finding in findings:
         print(json.dumps(finding) if arguments.json else f"{finding['severity']}: {finding['finding']}")

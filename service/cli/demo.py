@@ -162,7 +162,7 @@ def demo_settings(folder: Path, webhook_url: str, secret: bytes, signer: MnsSign
     gif_key = base64.b64encode(secrets.token_bytes(32)).decode()
     return build_settings(
         {
-            "server": {"host": "127.0.0.1", "port": 0},
+            "server": {"host": "127.0.0.1", "port": 0, "drain_s": 0},
             "admin": {"port": 0},
             "store": {"url": f"sqlite:///{folder}/demo.db"},
             "sources": {

@@ -1,19 +1,33 @@
-"""``media-callbacks events``: what became of callbacks, and reading them again."""
+"""``media-callbacks events``: what became of callbacks, sending them again, and reading them again."""
 
 import argparse
 import asyncio
 import json
 import sys
 from collections import Counter
+from datetime import UTC
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
 
+from service.admin.models import EventDetail, EventItem
 from service.app import build_source, utc_now
-from service.cli.options import add_config_option, add_json_option, read_settings
+from service.cli import replay
+from service.cli.admin_client import (
+    AdminClient,
+    AdminError,
+    add_admin_options,
+    read_answer,
+    run_with_client,
+)
+from service.cli.event_filter import add_filter_options, read_filter
+from service.cli.event_life import draw_life
+from service.cli.options import UsageError, add_config_option, add_json_option, read_settings
+from service.cli.output import Cell, print_json, print_line, print_table
 from service.errors import InboxUnavailable
-from service.inbox.sqlite import SqliteInbox
+from service.events import format_time
+from service.inbox.factory import build_inbox
 from service.intake import build_receipt, restore_message
 from service.settings import Settings, route
 from service.sources.base import PARSER_VERSION
@@ -23,8 +37,24 @@ _PAGE = 200
 
 
 def add_command(commands: Any) -> None:
-    parser = commands.add_parser("events", help="look at events and receipts")
+    parser = commands.add_parser("events", help="look at events, send them again, read receipts again")
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    listing = what.add_parser(
+        "list",
+        help="events, newest first, and where their deliveries are",
+        description="In a pipe one line per event, cells separated by tabs: accepted, id, product, kind, outcome,"
+        " revision, job id, media id, deliveries.",
+    )
+    add_filter_options(listing)
+    listing.add_argument("--limit", type=int, metavar="N", default=50, help="how many at most (default: 50)")
+    listing.set_defaults(run=lambda arguments: run_with_client(arguments, list_events))
+    show = what.add_parser("show", help="the life of one event, or of all events of a job")
+    show.add_argument("id", metavar="ID", nargs="?")
+    show.add_argument("--job-id", metavar="ID", help="the vendor's job id, instead of the event's")
+    show.set_defaults(run=lambda arguments: run_with_client(arguments, show_events))
+    for command in (listing, show, replay.add_command(what)):
+        add_admin_options(command)
+        add_json_option(command)
     reparse = what.add_parser(
         "reparse",
         help="read kept receipts again that could not be read, or were read by an older version",
@@ -35,6 +65,89 @@ def add_command(commands: Any) -> None:
     add_json_option(reparse)
     reparse.add_argument("--dry-run", action="store_true", help="count what would change, and change nothing")
     reparse.set_defaults(run=run_reparse)
+
+
+async def list_events(client: AdminClient, arguments: argparse.Namespace) -> int:
+    if arguments.limit < 1:
+        raise UsageError(f"--limit: expected a number above zero, came {arguments.limit}")
+    query = read_filter(arguments, now=utc_now())
+    if arguments.json or not sys.stdout.isatty():
+        async for document in client.list_events(query, limit=arguments.limit):
+            if arguments.json:
+                print_json(document)
+            else:
+                print_table((), [plain_row_of(read_answer(EventItem, document))])
+        return 0
+    # One more than asked for tells whether there are more.
+    found = [document async for document in client.list_events(query, limit=arguments.limit + 1)]
+    events = [read_answer(EventItem, document) for document in found[: arguments.limit]]
+    if events:
+        # An event's id, an MTS or VOD job and the longest kind stay in one piece on 80 columns, to be copied.
+        print_table(
+            ("when (UTC)", "event", "what", "sent to"),
+            map(row_of, events),
+            widths={"when (UTC)": 10, "event": 40, "what": 14},
+        )
+    else:
+        print_line("no event fits")
+    if len(found) > arguments.limit:
+        print_line(f"these are the newest {arguments.limit}; there are more: --limit N")
+    return 0
+
+
+def row_of(event: EventItem) -> list[Cell]:
+    accepted_at = event.accepted_at.astimezone(UTC)
+    about = f"job {event.job_id}" if event.job_id is not None else f"media {event.media_id or '-'}"
+    return [
+        [f"{accepted_at:%Y-%m-%d}", f"{accepted_at:%H:%M:%S}"],
+        [event.id, f"{event.product} {about}"],
+        [event.kind, event.outcome, *([f"revision {event.revision}"] if event.revision != 1 else [])],
+        [f"{sink} {state}" for sink, state in event.deliveries.items()] or "none",
+    ]
+
+
+def plain_row_of(event: EventItem) -> list[Cell]:
+    return [
+        format_time(event.accepted_at),
+        event.id,
+        event.product,
+        event.kind,
+        event.outcome,
+        str(event.revision),
+        event.job_id or "-",
+        event.media_id or "-",
+        deliveries_of(event),
+    ]
+
+
+def deliveries_of(event: EventItem) -> str:
+    return ", ".join(f"{sink} {state}" for sink, state in event.deliveries.items()) or "none"
+
+
+async def show_events(client: AdminClient, arguments: argparse.Namespace) -> int:
+    if (arguments.id is None) == (arguments.job_id is None):
+        raise UsageError("expected the ID of an event, or --job-id")
+    if arguments.id is not None:
+        ids = [replay.read_event_id(arguments.id)]
+    else:
+        found = client.list_events({"job_id": arguments.job_id})
+        ids = [read_answer(EventItem, document).id async for document in found]
+    if not ids:
+        raise AdminError(
+            "no event has this job id. A callback that came and could not be read is among the receipts:"
+            " GET /v1/receipts?state=unparsed of the admin API"
+        )
+    # Oldest first: the life of a job reads downwards.
+    for number, event_id in enumerate(reversed(ids)):
+        document = await client.get(f"/v1/events/{event_id}")
+        if arguments.json:
+            print_json(document)
+            continue
+        if number:
+            print_line("")
+        for line in draw_life(read_answer(EventDetail, document), now=utc_now()):
+            print_line(*line)
+    return 0
 
 
 def run_reparse(arguments: argparse.Namespace) -> int:
@@ -65,7 +178,7 @@ async def reparse(settings: Settings, *, dry_run: bool) -> dict[str, int]:
         InboxUnavailable: The store failed on the way; what was done stays done, and the rest can be done again.
     """
     sources = {name: build_source(name, table) for name, table in settings.sources.items()}
-    inbox = SqliteInbox(settings.store.sqlite_path, is_exclusive=False, auto_migrate=settings.store.auto_migrate)
+    inbox = build_inbox(settings.store.url, is_exclusive=False, auto_migrate=settings.store.auto_migrate)
     await inbox.open()
     counts: Counter[str] = Counter(receipts=0, accepted=0, changed=0, unparsed=0, skipped=0)
     # In a dry run two receipts can bring the same new event.

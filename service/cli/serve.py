@@ -25,8 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Here, so that the other commands need not load the server.
     import uvloop  # noqa: PLC0415
 
-    from service.server import serve  # noqa: PLC0415
+    from service.server import exit_after, serve  # noqa: PLC0415
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings))
+        runner.run(serve(settings, stopping=exit_after))
     return 0

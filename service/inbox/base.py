@@ -6,7 +6,7 @@ argument everywhere. A delivery is leased to one dispatcher at a time; every sta
 carries the lease, and one that was lost meanwhile changes nothing.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -15,9 +15,13 @@ from service.events import Delivery, Event, Product, Transport, VerifiedBy
 
 ReceiptState = Literal["accepted", "duplicate", "unparsed", "conflict"]
 DeliveryState = Literal["pending", "retrying", "delivered", "dead", "parked"]
+EventState = Literal[DeliveryState, "unrouted"]
+SinkState = Literal["active", "paused", "disabled"]
+ReplayState = Literal["running", "finished", "cancelled"]
+AttemptOutcome = Literal["delivered", "dead", "retrying", "interrupted"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
     """
     One event of a receipt.
@@ -32,7 +36,7 @@ class Entry:
     binding: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Receipt:
     """
     One arrival through a source.
@@ -107,8 +111,33 @@ class ReceiptRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """
+    One attempt of a delivery.
+
+    Attributes:
+        number: 1 for the first. An interrupted attempt (the service stopped in the middle) does not count, so that
+            the next one has the same number.
+    """
+
+    number: int
+    started_at: datetime
+    duration_s: float
+    result: AttemptOutcome
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """What an operator sees of a delivery. ``due_at`` is None when it is not to be claimed just now."""
+    """
+    What an operator sees of a delivery.
+
+    Attributes:
+        state: ``parked`` is a pending or retrying delivery whose sink is paused or disabled.
+        attempts: How many were made, apart from interrupted ones.
+        due_at: None when it is not to be claimed just now.
+        history: The attempts, oldest first.
+    """
 
     sink: str
     replay: int
@@ -117,30 +146,167 @@ class DeliveryRecord:
     due_at: datetime | None
     changed_at: datetime
     error: str | None
+    history: tuple[AttemptRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """The life of an event. ``body`` is its JSON, or None once the retention period is over."""
+    """
+    The life of an event.
+
+    Attributes:
+        body: Its JSON, or None once the retention period is over.
+        is_routed: Whether a sink matched when it was accepted.
+    """
 
     id: str
     accepted_at: datetime
     body: bytes | None
+    is_routed: bool
     receipts: tuple[ReceiptRecord, ...]
     deliveries: tuple[DeliveryRecord, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """
+    Which events are meant. What is left out asks for nothing.
+
+    Attributes:
+        state: Events with a delivery in this state (one that was sent again counts by its latest replay), or those
+            that matched no sink.
+        sink: Events with a delivery to this sink; together with ``state``, in that state there.
+        since: Accepted at this time or later.
+        until: Accepted before this time.
+    """
+
+    event_id: str | None = None
+    job_id: str | None = None
+    media_id: str | None = None
+    product: str | None = None
+    kind: str | None = None
+    outcome: str | None = None
+    state: EventState | None = None
+    sink: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
+class EventSummary:
+    """
+    An event in a list.
+
+    Attributes:
+        cursor: The inbox's own number, ascending in order of acceptance.
+        deliveries: The state of the latest delivery, by sink.
+    """
+
+    cursor: int
+    id: str
+    accepted_at: datetime
+    product: str
+    kind: str
+    outcome: str
+    revision: int
+    job_id: str | None
+    media_id: str | None
+    deliveries: Mapping[str, DeliveryState]
+
+
+@dataclass(frozen=True, slots=True)
+class SinkRecord:
+    """
+    A sink that was paused or disabled, or to which something is on its way.
+
+    Attributes:
+        reason: Why it is paused or disabled, with ``changed_by`` and ``changed_at``; None for an active one.
+        deliveries: How many there are by state; delivered ones, and dead ones that were sent again, are left out.
+        oldest_pending_at: When the oldest event that is pending, retrying or parked was accepted.
+    """
+
+    name: str
+    state: SinkState = "active"
+    reason: str | None = None
+    changed_by: str | None = None
+    changed_at: datetime | None = None
+    deliveries: Mapping[DeliveryState, int] = field(default_factory=dict)
+    oldest_pending_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRequest:
+    """
+    Events to deliver again.
+
+    Attributes:
+        sinks: Where to; empty for the sinks that each event has gone to before, of these only those where its latest
+            delivery is in the filter's state, should it have one.
+        rate_per_s: How many events a second become deliverable.
+        requested_by: Who asked, for the record.
+        reason: Why, for the record.
+    """
+
+    filter: EventFilter
+    sinks: tuple[str, ...] = ()
+    rate_per_s: float = 50.0
+    requested_by: str | None = None
+    reason: str | None = None
+
+
+def replayed_states(event_filter: EventFilter) -> frozenset[str]:
+    """The states as stored, of which a delivery must be in one to be made again unasked; empty for all."""
+    match event_filter.state:
+        case None | "unrouted":
+            return frozenset()
+        case "parked":
+            return frozenset({"pending", "retrying"})
+        case state:
+            return frozenset({state})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRecord:
+    """
+    A replay and how far it is.
+
+    Attributes:
+        total: How many events the filter meant when the replay was created. Later ones are not part of it.
+        done: How many of them were gone through.
+    """
+
+    id: int
+    created_at: datetime
+    changed_at: datetime
+    state: ReplayState
+    total: int
+    done: int
+    request: ReplayRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How much a step of ``purge`` removed. ``is_finished`` is false when there may be more."""
+
+    payloads: int
+    keys: int
+    is_finished: bool
+
+
+@dataclass(slots=True)
 class Verdict:
     """
     What became of a receipt.
 
     Attributes:
         accepted: The events that were new, with the revision they got.
+        is_journaled: It is durable, but outside the store, which was away: what it is will be known later, and
+            ``state`` is ``accepted`` meanwhile.
     """
 
     state: ReceiptState
     accepted: tuple[Event, ...] = ()
+    is_journaled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +318,15 @@ class AttemptResult:
         state: ``delivered`` and ``dead`` are final; ``retrying`` is due again at ``due_at``; ``pending`` gives the
             lease back as if nothing had been attempted.
         error: For the operator, at most a line; None after success.
+        started_at: None when no attempt was made. A ``pending`` one that was made is kept as ``interrupted``.
     """
 
     delivery: Delivery
     state: Literal["delivered", "dead", "retrying", "pending"]
     due_at: datetime | None = None
     error: str | None = None
+    started_at: datetime | None = None
+    duration_s: float = 0.0
 
 
 class Inbox(Protocol):
@@ -171,12 +340,15 @@ class Inbox(Protocol):
         """Finish what was begun and disconnect."""
         ...
 
-    async def put(self, receipt: Receipt) -> Verdict:
+    def put(self, receipt: Receipt) -> Awaitable[Verdict]:
         """Keep a receipt and create the events and deliveries that are new. Durable when it returns."""
         ...
 
     async def claim(self, sink: str, *, limit: int, now: datetime, lease_s: float) -> Sequence[Delivery]:
-        """Lease up to ``limit`` due deliveries, oldest first, none that an earlier outcome of its job holds back."""
+        """
+        Lease up to ``limit`` due deliveries, oldest first, none that an earlier outcome of its job holds back; nothing
+        while the sink is paused or disabled.
+        """
         ...
 
     async def record(self, results: Sequence[AttemptResult], *, now: datetime) -> Sequence[bool]:
@@ -184,11 +356,10 @@ class Inbox(Protocol):
         ...
 
     async def next_due_at(self, sink: str) -> datetime | None:
-        """When the sink's next delivery is due, leased ones included (their lease may expire); None when none waits."""
-        ...
-
-    async def count_deliveries(self) -> Mapping[tuple[str, DeliveryState], int]:
-        """Deliveries by sink and state; states that end a delivery are left out."""
+        """
+        When the sink's next delivery is due, leased ones included (their lease may expire); None when none waits, or
+        the sink is not active.
+        """
         ...
 
     async def outdated_receipts(self, *, parser_version: int, after_id: int, limit: int) -> Sequence[StoredReceipt]:
@@ -220,6 +391,61 @@ class Inbox(Protocol):
         limit: int,
     ) -> Sequence[ReceiptRecord]:
         """Receipts, newest first, with ids below ``before_id``."""
+        ...
+
+    async def list_events(
+        self, event_filter: EventFilter, *, before: int | None = None, limit: int
+    ) -> Sequence[EventSummary]:
+        """Events, newest first, with cursors below ``before``."""
+        ...
+
+    async def count_events(self, event_filter: EventFilter) -> int:
+        """How many events the filter means."""
+        ...
+
+    async def list_sinks(self) -> Sequence[SinkRecord]:
+        """The sinks that the inbox knows of, by name: those with a backlog, and those that are not active."""
+        ...
+
+    async def set_sink_state(
+        self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None, now: datetime
+    ) -> None:
+        """
+        Pause, disable or resume a sink, for all instances. Its pending and retrying deliveries are parked meanwhile:
+        they keep their order and go on where they were.
+        """
+        ...
+
+    async def create_replay(self, request: ReplayRequest, *, now: datetime) -> ReplayRecord:
+        """Record that the events meant by the filter shall be delivered again; ``advance_replays`` does it."""
+        ...
+
+    async def advance_replays(self, *, now: datetime) -> datetime | None:
+        """
+        Make the next deliveries of every running replay, as many as its rate allows, oldest event first. A replay goes
+        on where it was, whichever instance does this, and never faster than its rate.
+
+        Returns:
+            When to come again; None when no replay runs.
+        """
+        ...
+
+    async def cancel_replay(self, replay_id: int, *, now: datetime) -> ReplayRecord | None:
+        """Make no further deliveries; what has been made goes on. Finished ones stay finished."""
+        ...
+
+    async def find_replay(self, replay_id: int) -> ReplayRecord | None: ...
+
+    async def list_replays(self, *, before_id: int | None = None, limit: int) -> Sequence[ReplayRecord]:
+        """Replays, newest first."""
+        ...
+
+    async def purge(self, *, payloads_before: datetime, keys_before: datetime, limit: int) -> Purged:
+        """
+        Remove, in one short transaction of at most ``limit`` rows of each, payloads (receipts, bodies of events,
+        finished deliveries with their attempts) and keys (events and bindings) that are older. Events that are not
+        yet delivered, and their receipts, stay whole.
+        """
         ...
 
     def listen(self, listener: Callable[[Collection[str]], None]) -> None:

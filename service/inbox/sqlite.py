@@ -16,13 +16,11 @@ looked for by doing each piece of work again in a transaction of its own, so tha
 
 import asyncio
 import fcntl
-import json
 import queue
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,25 +30,37 @@ from typing import IO, Any, TypeVar, cast
 import structlog
 
 from service.errors import ConfigError, InboxUnavailable
-from service.events import OUTCOMES, Delivery, parse_event_id
+from service.events import Delivery
+from service.inbox import sqlite_deliveries as deliveries
+from service.inbox import sqlite_purge as purge
 from service.inbox import sqlite_queries as queries
+from service.inbox import sqlite_reads as reads
+from service.inbox import sqlite_replays as replays
 from service.inbox.base import (
     AttemptResult,
-    DeliveryRecord,
-    DeliveryState,
+    EventFilter,
     EventRecord,
+    EventSummary,
+    Purged,
     Receipt,
     ReceiptRecord,
     ReceiptState,
     Reparsed,
+    ReplayRecord,
+    ReplayRequest,
+    SinkRecord,
+    SinkState,
     StoredReceipt,
     Verdict,
 )
-from service.inbox.migrations import load_migrations
+from service.inbox.migrations import load_migrations, missing_migrations
+from service.inbox.sqlite_queries import from_milliseconds, to_milliseconds
+from service.inbox.sqlite_reader import Reader
 
 _BUSY_TIMEOUT_MS = 5000
 # A checkpoint copies pages back and flushes the main file; every 16 MiB it costs little and the WAL stays small.
 _CHECKPOINT_PAGES = 4096
+_VACUUMS_PER_PURGE = 8
 _T = TypeVar("_T")
 
 log = structlog.get_logger()
@@ -99,13 +109,19 @@ class SqliteInbox:
         self._max_pending_bytes = max_pending_bytes
         self._pending = 0
         self._pending_bytes = 0
-        self._queue: queue.SimpleQueue[_Put | _Work | None] = queue.SimpleQueue()
+        # Gathered by the event loop while the writer is busy, and handed over all at once.
+        self._gathered: list[_Put | _Work] = []
+        self._is_writing = self._is_handing_over = False
+        self._queue: queue.SimpleQueue[list[_Put | _Work] | None] = queue.SimpleQueue()
         self._listener: Callable[[Collection[str]], None] = lambda _: None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: threading.Thread | None = None
-        self._reader: ThreadPoolExecutor | None = None
-        self._read_connection: sqlite3.Connection | None = None
+        self._is_closing = False
+        # Two, so that a long list of an operator's delays no dispatcher.
+        self._listing = Reader("inbox-lists", self._connect)
+        self._dispatching = Reader("inbox-dispatching", self._connect)
         self._lock_file: IO[bytes] | None = None
+        self._purge_position = purge.Position()
 
     # Life
 
@@ -118,7 +134,6 @@ class SqliteInbox:
         connection = await asyncio.to_thread(self._prepare)
         self._writer = threading.Thread(target=self._write, args=(connection,), name="inbox-writer", daemon=True)
         self._writer.start()
-        self._reader = ThreadPoolExecutor(1, "inbox-reader")
 
     def _prepare(self) -> sqlite3.Connection:
         if sqlite3.sqlite_version_info < (3, 35):
@@ -158,6 +173,8 @@ class SqliteInbox:
         connection = sqlite3.connect(
             self._path, isolation_level=None, check_same_thread=False, cached_statements=1024, timeout=5
         )
+        # Takes effect on a file without any table: `purge` gives space back to the file system.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
@@ -167,130 +184,64 @@ class SqliteInbox:
 
     async def close(self) -> None:
         if self._writer is not None:
+            last = _Work(self._new_future(), lambda _: None)
+            self._submit(last)
+            self._is_closing = True
+            await last.future
             self._queue.put(None)
             await asyncio.to_thread(self._writer.join)
             self._writer = None
-        if self._reader is not None:
-            reader, self._reader = self._reader, None
-            await asyncio.get_running_loop().run_in_executor(reader, self._close_read_connection)
-            reader.shutdown()
+            self._is_closing = False
+            await self._listing.close()
+            await self._dispatching.close()
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
-
-    def _close_read_connection(self) -> None:
-        if self._read_connection is not None:
-            self._read_connection.close()
-            self._read_connection = None
 
     def listen(self, listener: Callable[[Collection[str]], None]) -> None:
         self._listener = listener
 
     # Operations
 
-    async def put(self, receipt: Receipt) -> Verdict:
+    def put(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
         size = len(receipt.body)
+        if self._writer is None or self._is_closing:
+            return _refused("the store is not open")
         if self._pending >= self._max_pending or self._pending_bytes + size > self._max_pending_bytes:
-            raise InboxUnavailable(f"{self._pending} receipts are waiting for the disk, which is the limit")
-        work = _Put(self._new_future(), queries.Arrival(receipt, queries.to_milliseconds(receipt.received_at)))
+            return _refused(f"{self._pending} receipts are waiting for the disk, which is the limit")
+        work = _Put(self._new_future(), queries.Arrival(receipt, to_milliseconds(receipt.received_at)))
         self._pending += 1
         self._pending_bytes += size
-        self._queue.put(work)
-        return await work.future
+        self._submit(work)
+        return work.future
 
     async def claim(self, sink: str, *, limit: int, now: datetime, lease_s: float) -> Sequence[Delivery]:
-        now_ms, lease = queries.to_milliseconds(now), secrets.token_hex(8)
+        now_ms, lease = to_milliseconds(now), secrets.token_hex(8)
         until_ms = now_ms + int(lease_s * 1000)
-        return await self._do(lambda c: queries.claim(c, sink, limit=limit, now=now_ms, until=until_ms, lease=lease))
+        return await self._do(lambda c: deliveries.claim(c, sink, limit=limit, now=now_ms, until=until_ms, lease=lease))
 
     async def record(self, results: Sequence[AttemptResult], *, now: datetime) -> Sequence[bool]:
-        now_ms = queries.to_milliseconds(now)
-        kept, released = await self._do(lambda c: queries.record(c, results, now_ms))
+        now_ms = to_milliseconds(now)
+        kept, released = await self._do(lambda c: deliveries.record(c, results, now_ms))
         if released:
             self._listener(released)
         return kept
 
+    async def next_due_at(self, sink: str) -> datetime | None:
+        due_at = await self._read(lambda c: reads.next_due_at(c, sink), reader=self._dispatching)
+        return None if due_at is None else from_milliseconds(due_at)
+
     async def outdated_receipts(self, *, parser_version: int, after_id: int, limit: int) -> Sequence[StoredReceipt]:
-        rows = await self._read(
-            "SELECT id, source, verified_by, received_at, body, meta FROM receipts WHERE id > ?"
-            " AND (state = 'unparsed' OR parser < ?) AND body IS NOT NULL ORDER BY id LIMIT ?",
-            after_id,
-            parser_version,
-            limit,
+        return await self._read(
+            lambda c: reads.outdated_receipts(c, parser_version=parser_version, after_id=after_id, limit=limit)
         )
-        return [
-            StoredReceipt(
-                row_id,
-                source,
-                verified_by,
-                queries.from_milliseconds(received_at),
-                body,
-                json.loads(meta) if meta else {},
-            )
-            for row_id, source, verified_by, received_at, body, meta in rows
-        ]
 
     async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:
-        arrival = queries.Arrival(receipt, queries.to_milliseconds(now))
+        arrival = queries.Arrival(receipt, to_milliseconds(now))
         return await self._do(lambda c: queries.reparse(c, receipt_id, arrival, dry_run=dry_run))
 
-    async def next_due_at(self, sink: str) -> datetime | None:
-        row = await self._read("SELECT min(due_at) FROM deliveries WHERE sink = ? AND due_at IS NOT NULL", sink)
-        return None if row[0][0] is None else queries.from_milliseconds(row[0][0])
-
-    async def count_deliveries(self) -> Mapping[tuple[str, DeliveryState], int]:
-        rows = await self._read(
-            "SELECT sink, state, count(*) FROM deliveries WHERE due_at IS NOT NULL GROUP BY sink, state UNION ALL"
-            " SELECT sink, state, count(*) FROM deliveries WHERE due_at IS NULL AND state <> 'delivered'"
-            " GROUP BY sink, state"
-        )
-        counts: dict[tuple[str, DeliveryState], int] = {}
-        for sink, state, count in rows:
-            counts[sink, state] = counts.get((sink, state), 0) + count
-        return counts
-
     async def find_event(self, event_id: str) -> EventRecord | None:
-        try:
-            digest, outcome = parse_event_id(event_id)
-        except ValueError:
-            return None
-        rows = await self._read(
-            "SELECT id, accepted_at, body, receipt_id FROM events WHERE key_digest = ? AND outcome = ?",
-            digest,
-            OUTCOMES.index(outcome),
-        )
-        if not rows:
-            return None
-        row_id, accepted_at, body, receipt_id = rows[0]
-        receipts = await self._read(
-            f"SELECT {_RECEIPT_COLUMNS} FROM receipts WHERE id = ? OR id IN"
-            " (SELECT receipt_id FROM event_receipts WHERE event_id = ?) ORDER BY id LIMIT 1000",
-            receipt_id,
-            row_id,
-        )
-        deliveries = await self._read(
-            "SELECT sink, replay, state, attempts, due_at, changed_at, error FROM deliveries WHERE event_id = ?"
-            " ORDER BY sink, replay",
-            row_id,
-        )
-        return EventRecord(
-            id=event_id,
-            accepted_at=queries.from_milliseconds(accepted_at),
-            body=None if body is None else body.encode(),
-            receipts=tuple(map(_receipt_record, receipts)),
-            deliveries=tuple(
-                DeliveryRecord(
-                    sink=sink,
-                    replay=replay,
-                    state=state,
-                    attempts=attempts,
-                    due_at=None if due_at is None else queries.from_milliseconds(due_at),
-                    changed_at=queries.from_milliseconds(changed_at),
-                    error=error,
-                )
-                for sink, replay, state, attempts, due_at, changed_at, error in deliveries
-            ),
-        )
+        return await self._read(lambda c: reads.find_event(c, event_id))
 
     async def list_receipts(
         self,
@@ -301,23 +252,74 @@ class SqliteInbox:
         before_id: int | None = None,
         limit: int,
     ) -> Sequence[ReceiptRecord]:
-        conditions = ["1"]
-        parameters: list[object] = []
-        for condition, value in (
-            ("state = ?", state),
-            ("source = ?", source),
-            ("received_at >= ?", None if since is None else queries.to_milliseconds(since)),
-            ("id < ?", before_id),
-        ):
-            if value is not None:
-                conditions.append(condition)
-                parameters.append(value)
-        rows = await self._read(
-            f"SELECT {_RECEIPT_COLUMNS} FROM receipts WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",
-            *parameters,
-            limit,
+        since_ms = None if since is None else to_milliseconds(since)
+        return await self._read(
+            lambda c: reads.list_receipts(
+                c, state=state, source=source, since=since_ms, before_id=before_id, limit=limit
+            )
         )
-        return tuple(map(_receipt_record, rows))
+
+    async def list_events(
+        self, event_filter: EventFilter, *, before: int | None = None, limit: int
+    ) -> Sequence[EventSummary]:
+        return await self._read(lambda c: reads.list_events(c, event_filter, before=before, limit=limit))
+
+    async def count_events(self, event_filter: EventFilter) -> int:
+        return await self._read(lambda c: reads.count_events(c, event_filter))
+
+    async def list_sinks(self) -> Sequence[SinkRecord]:
+        return await self._read(reads.list_sinks)
+
+    async def set_sink_state(
+        self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None, now: datetime
+    ) -> None:
+        now_ms = to_milliseconds(now)
+        await self._do(
+            lambda c: deliveries.set_sink_state(c, name, state, reason=reason, changed_by=changed_by, now=now_ms)
+        )
+        if state == "active":
+            self._listener({name})
+
+    async def create_replay(self, request: ReplayRequest, *, now: datetime) -> ReplayRecord:
+        total, last_id = await self._read(lambda c: replays.measure(c, request))
+        now_ms = to_milliseconds(now)
+        return await self._do(lambda c: replays.create(c, request, total=total, last_id=last_id, now=now_ms))
+
+    async def advance_replays(self, *, now: datetime) -> datetime | None:
+        now_ms = to_milliseconds(now)
+        if steps := await self._read(lambda c: replays.next_steps(c, now_ms)):
+            woken = await self._do(lambda c: replays.take_steps(c, steps, now_ms))
+            if woken:
+                self._listener(woken)
+        next_at = await self._read(replays.next_at)
+        return None if next_at is None else from_milliseconds(next_at)
+
+    async def cancel_replay(self, replay_id: int, *, now: datetime) -> ReplayRecord | None:
+        now_ms = to_milliseconds(now)
+        return await self._do(lambda c: replays.cancel(c, replay_id, now_ms))
+
+    async def find_replay(self, replay_id: int) -> ReplayRecord | None:
+        return await self._read(lambda c: replays.find(c, replay_id))
+
+    async def list_replays(self, *, before_id: int | None = None, limit: int) -> Sequence[ReplayRecord]:
+        return await self._read(lambda c: replays.list_replays(c, before_id=before_id, limit=limit))
+
+    async def purge(self, *, payloads_before: datetime, keys_before: datetime, limit: int) -> Purged:
+        position = self._purge_position
+        purged, self._purge_position = await self._do(
+            lambda c: purge.purge(
+                c,
+                position,
+                payloads_before=to_milliseconds(payloads_before),
+                keys_before=to_milliseconds(keys_before),
+                limit=limit,
+            )
+        )
+        # Each in a transaction of its own, so that receipts can go between them.
+        for _ in range(_VACUUMS_PER_PURGE):
+            if not await self._do(purge.vacuum):
+                break
+        return purged
 
     async def check(self) -> None:
         if self._writer is None or not self._writer.is_alive():
@@ -329,27 +331,34 @@ class SqliteInbox:
     # The event loop's side
 
     def _new_future(self) -> "asyncio.Future[Any]":
-        if self._loop is None or self._writer is None:
+        if self._loop is None or self._writer is None or self._is_closing:
             raise InboxUnavailable("the store is not open")
         return self._loop.create_future()
 
     async def _do(self, run: Callable[[sqlite3.Connection], _T]) -> _T:
         work = _Work(self._new_future(), run)
-        self._queue.put(work)
+        self._submit(work)
         return cast(_T, await work.future)
 
-    async def _read(self, sql: str, *parameters: object) -> list[Any]:
-        if self._reader is None:
-            raise InboxUnavailable("the store is not open")
-        return await asyncio.get_running_loop().run_in_executor(self._reader, self._read_now, sql, parameters)
+    def _submit(self, work: _Put | _Work) -> None:
+        self._gathered.append(work)
+        if not self._is_writing and not self._is_handing_over:
+            assert self._loop is not None
+            # After everything that has arrived by now.
+            self._is_handing_over = True
+            self._loop.call_soon(self._hand_over)
 
-    def _read_now(self, sql: str, parameters: tuple[object, ...]) -> list[Any]:
-        try:
-            if self._read_connection is None:
-                self._read_connection = self._connect()
-            return self._read_connection.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
-            raise InboxUnavailable(f"cannot read the store: {error}") from error
+    def _hand_over(self) -> None:
+        self._is_handing_over = False
+        if self._gathered and not self._is_writing:
+            self._is_writing = True
+            batch, self._gathered = self._gathered, []
+            self._queue.put(batch)
+
+    async def _read(self, run: Callable[[sqlite3.Connection], _T], *, reader: Reader | None = None) -> _T:
+        if self._writer is None:
+            raise InboxUnavailable("the store is not open")
+        return await (reader or self._listing).run(run)
 
     def _resolve(self, done: list[tuple[_Put | _Work, Any]]) -> None:
         sinks: set[str] = set()
@@ -370,29 +379,25 @@ class SqliteInbox:
                 work.future.set_result(result)
         if sinks:
             self._listener(sinks)
+        # Not yet: those who are answered now may have more, and a flush costs the same for many.
+        assert self._loop is not None
+        self._loop.call_soon(self._loop.call_soon, self._end_flush)
+
+    def _end_flush(self) -> None:
+        self._is_writing = False
+        self._hand_over()
 
     # The writer's side
 
     def _write(self, connection: sqlite3.Connection) -> None:
         assert self._loop is not None
-        closing = False
-        while not closing:
-            batch: list[_Put | _Work] = []
-            item = self._queue.get()
+        while (batch := self._queue.get()) is not None:
+            done = self._commit(connection, batch)
             try:
-                while item is not None:
-                    batch.append(item)
-                    item = self._queue.get_nowait()
-                closing = True
-            except queue.Empty:
-                pass
-            if batch:
-                done = self._commit(connection, batch)
-                try:
-                    self._loop.call_soon_threadsafe(self._resolve, done)
-                except RuntimeError:
-                    # The loop was closed under us: everything is on disk, and nobody is left to be told.
-                    closing = True
+                self._loop.call_soon_threadsafe(self._resolve, done)
+            except RuntimeError:
+                # The loop was closed under us: everything is on disk, and nobody is left to be told.
+                break
         connection.close()
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[tuple[_Put | _Work, Any]]:
@@ -421,6 +426,12 @@ class SqliteInbox:
         return done
 
 
+def _refused(message: str) -> "asyncio.Future[Verdict]":
+    refused: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+    refused.set_exception(InboxUnavailable(message))
+    return refused
+
+
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     # Immediate, so that a lock held by another process shows at the start and not half way.
@@ -443,20 +454,17 @@ def migrate(connection: sqlite3.Connection, *, apply: bool = True) -> Sequence[s
         The names of the migrations that were applied.
 
     Raises:
-        ConfigError: Some are missing and ``apply`` is false.
+        ConfigError: Some are missing and ``apply`` is false; or the file is of a much later version.
     """
     with _transaction(connection):
         connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)")
-        applied = {number for (number,) in connection.execute("SELECT number FROM migrations")}
-        missing = [migration for migration in load_migrations("sqlite") if migration.number not in applied]
-        if missing and not apply:
-            names = ", ".join(migration.name for migration in missing)
-            raise ConfigError([f"store: migrations are missing ({names}); run `media-callbacks migrate`"])
+        applied = [number for (number,) in connection.execute("SELECT number FROM migrations")]
+        missing = missing_migrations(load_migrations("sqlite"), applied, apply=apply)
         for migration in missing:
             for statement in _statements(migration.sql):
                 connection.execute(statement)
             connection.execute("INSERT INTO migrations VALUES (?, ?)", (migration.number, migration.name))
-    return [f"{migration.number:03d}_{migration.name}" for migration in missing]
+    return [str(migration) for migration in missing]
 
 
 def _statements(script: str) -> Iterable[str]:
@@ -467,22 +475,3 @@ def _statements(script: str) -> Iterable[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
-
-
-_RECEIPT_COLUMNS = "id, received_at, source, product, transport, verified_by, state, reason, warnings, event_ids"
-
-
-def _receipt_record(row: Sequence[Any]) -> ReceiptRecord:
-    row_id, received_at, source, product, transport, verified_by, state, reason, warnings, event_ids = row
-    return ReceiptRecord(
-        id=row_id,
-        received_at=queries.from_milliseconds(received_at),
-        source=source,
-        product=product,
-        transport=transport,
-        verified_by=verified_by,
-        state=state,
-        reason=reason,
-        warnings=tuple(json.loads(warnings)) if warnings else (),
-        event_ids=tuple(event_ids.split()) if event_ids else (),
-    )

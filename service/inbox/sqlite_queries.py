@@ -1,6 +1,6 @@
 """
-The queries of the inbox on SQLite. Each takes the writer's connection inside a transaction; see ``sqlite`` for why
-nobody else can come in between. Times are milliseconds since 1970 in UTC.
+Receipts and their events on SQLite. Each query takes the writer's connection inside a transaction; see ``sqlite`` for
+why nobody else can come in between. Times are milliseconds since 1970 in UTC.
 """
 
 import json
@@ -12,8 +12,8 @@ from functools import cache
 from itertools import chain
 from typing import cast
 
-from service.events import OUTCOMES, Delivery, Event, event_id, key_digest
-from service.inbox.base import AttemptResult, Receipt, ReceiptState, Reparsed, Verdict
+from service.events import OUTCOMES, Event, key_digest
+from service.inbox.base import Receipt, ReceiptState, Reparsed, Verdict
 
 # More rows per statement cost the writer more processor time each (measured: 8 against 16 and 32). Fewer mean more
 # releases of the interpreter lock; below 8 there is no clear measurement.
@@ -22,7 +22,8 @@ _KEYS_PER_SELECT = 32
 
 
 def to_milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
+    # A millisecond in floating point is up to 0.0003 short.
+    return int(moment.timestamp() * 1000 + 0.0005)
 
 
 def from_milliseconds(milliseconds: int) -> datetime:
@@ -47,7 +48,7 @@ class Arrival:
         self.bodies = tuple([entry.event.to_json().decode() for entry in self.receipt.entries])
 
 
-def _insert(connection: sqlite3.Connection, head: str, row: str, rows: Sequence[Sequence[object]]) -> None:
+def insert(connection: sqlite3.Connection, head: str, row: str, rows: Sequence[Sequence[object]]) -> None:
     """
     Insert rows many to a statement: each statement costs releases of the interpreter lock.
 
@@ -148,6 +149,7 @@ def _insert_events(
     accepted: list[tuple[_Candidate, int, Event]] = []
     repeated: list[_Candidate] = []
     rows: list[tuple[object, ...]] = []
+    bodies: list[tuple[object, ...]] = []
     outcomes_by_key = _outcomes(connection, [candidate.digest for candidate in candidates])
     (row_id,) = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
     for candidate in candidates:
@@ -174,17 +176,19 @@ def _insert_events(
                 data.kind,
                 data.job_id,
                 data.media_id,
-                body,
+                1 if candidate.sinks else 0,
             )
         )
+        bodies.append((row_id, body))
         accepted.append((candidate, row_id, event))
-    _insert(
+    insert(
         connection,
         "INSERT INTO events (id, key_digest, outcome, revision, receipt_id, accepted_at, product, kind, job_id,"
-        " media_id, body)",
+        " media_id, is_routed)",
         "(?,?,?,?,?,?,?,?,?,?,?)",
         rows,
     )
+    insert(connection, "INSERT INTO event_bodies (event_id, body)", "(?,?)", bodies)
     return accepted, repeated
 
 
@@ -227,7 +231,7 @@ def _insert_receipts(
                 receipt.body,
             )
         )
-    _insert(
+    insert(
         connection,
         "INSERT INTO receipts (id, received_at, source, product, transport, verified_by, state, reason, warnings,"
         " meta, parser, event_ids, body)",
@@ -267,7 +271,7 @@ def _insert_deliveries(connection: sqlite3.Connection, accepted: Sequence[tuple[
         else:
             further.append((candidate, row_id))
     head = "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at)"
-    _insert(connection, head, "(?,?,0,'pending',?,0,?)", first)
+    insert(connection, head, "(?,?,0,'pending',?,0,?)", first)
     # Only now, one after the other: what holds a further outcome back may be in this very batch.
     for candidate, row_id in further:
         at = candidate.arrival.at
@@ -307,7 +311,8 @@ def reparse(connection: sqlite3.Connection, receipt_id: int, arrival: Arrival, *
 def _update_event(connection: sqlite3.Connection, candidate: _Candidate) -> bool:
     """Put the present content into an event that this receipt brought. False where it is the same, or not its."""
     row = connection.execute(
-        "SELECT id, revision, body FROM events WHERE key_digest = ? AND outcome = ? AND receipt_id = ?",
+        "SELECT e.id, e.revision, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
+        " WHERE e.key_digest = ? AND e.outcome = ? AND e.receipt_id = ?",
         (candidate.digest, candidate.outcome, candidate.receipt_id),
     ).fetchone()
     if row is None:
@@ -317,9 +322,10 @@ def _update_event(connection: sqlite3.Connection, candidate: _Candidate) -> bool
     new_body = candidate.event.with_revision(revision).to_json().decode()
     if new_body == body:
         return False
+    connection.execute("UPDATE event_bodies SET body = ? WHERE event_id = ?", (new_body, row_id))
     connection.execute(
-        "UPDATE events SET body = ?, kind = ?, job_id = ?, media_id = ? WHERE id = ?",
-        (new_body, data.kind, data.job_id, data.media_id, row_id),
+        "UPDATE events SET kind = ?, job_id = ?, media_id = ? WHERE id = ?",
+        (data.kind, data.job_id, data.media_id, row_id),
     )
     return True
 
@@ -329,91 +335,8 @@ def _has_earlier(connection: sqlite3.Connection, digest: bytes, row_id: int, sin
     return (
         connection.execute(
             "SELECT 1 FROM events e JOIN deliveries d ON d.event_id = e.id AND d.sink = ? AND d.replay = 0"
-            " WHERE e.key_digest = ? AND e.id < ? AND d.state IN ('pending', 'retrying', 'parked')",
+            " WHERE e.key_digest = ? AND e.id < ? AND d.state IN ('pending', 'retrying')",
             (sink, digest, row_id),
         ).fetchone()
         is not None
     )
-
-
-def claim(connection: sqlite3.Connection, sink: str, *, limit: int, now: int, until: int, lease: str) -> list[Delivery]:
-    rows = connection.execute(
-        "SELECT d.event_id, d.replay, d.attempts, e.key_digest, e.outcome, e.body FROM deliveries d"
-        " JOIN events e ON e.id = d.event_id WHERE d.sink = ? AND d.due_at <= ?"
-        " ORDER BY d.due_at, d.event_id LIMIT ?",
-        (sink, now, limit),
-    ).fetchall()
-    connection.executemany(
-        "UPDATE deliveries SET due_at = ?, lease = ? WHERE event_id = ? AND sink = ? AND replay = ?",
-        [(until, lease, row[0], sink, row[1]) for row in rows],
-    )
-    return [
-        Delivery(
-            row_id=row_id,
-            sink=sink,
-            event_id=event_id(digest, OUTCOMES[outcome]),
-            body=body.encode(),
-            attempt=attempts + 1,
-            lease=lease,
-            replay=replay,
-        )
-        for row_id, replay, attempts, digest, outcome, body in rows
-    ]
-
-
-def record(connection: sqlite3.Connection, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
-    """Returns which results still held their lease, and the sinks where a later outcome may go now."""
-    kept = []
-    ended: list[AttemptResult] = []
-    for result in results:
-        delivery = result.delivery
-        due_at = None
-        if result.state in ("pending", "retrying"):
-            due_at = now if result.due_at is None else to_milliseconds(result.due_at)
-        counted = 0 if result.state == "pending" else 1
-        cursor = connection.execute(
-            # A delivery given back is what it was before: pending, or retrying after earlier attempts.
-            "UPDATE deliveries SET state = CASE WHEN ? = 'pending' THEN state ELSE ? END, due_at = ?, lease = NULL,"
-            " attempts = attempts + ?, changed_at = ?, error = CASE WHEN ? = 'pending' THEN error ELSE ? END"
-            " WHERE event_id = ? AND sink = ? AND replay = ? AND lease = ?",
-            (
-                result.state,
-                result.state,
-                due_at,
-                counted,
-                now,
-                result.state,
-                result.error,
-                delivery.row_id,
-                delivery.sink,
-                delivery.replay,
-                delivery.lease,
-            ),
-        )
-        kept.append(cursor.rowcount == 1)
-        if cursor.rowcount == 1 and result.state in ("delivered", "dead") and delivery.replay == 0:
-            ended.append(result)
-    return kept, _release_held(connection, ended, now)
-
-
-def _release_held(connection: sqlite3.Connection, ended: Sequence[AttemptResult], now: int) -> set[str]:
-    """Let the next outcome of each ended job go, where one waits."""
-    released = set()
-    for sink in {result.delivery.sink for result in ended}:
-        if connection.execute(
-            "SELECT 1 FROM deliveries WHERE due_at IS NULL AND state <> 'delivered' AND state = 'pending' AND sink = ?"
-            " LIMIT 1",
-            (sink,),
-        ).fetchone():
-            cursor = connection.executemany(
-                "UPDATE deliveries SET due_at = ?"
-                " WHERE sink = ? AND replay = 0 AND state = 'pending' AND due_at IS NULL"
-                " AND event_id = (SELECT min(later.id) FROM events ended JOIN events later"
-                " ON later.key_digest = ended.key_digest AND later.id > ended.id"
-                " JOIN deliveries d ON d.event_id = later.id AND d.sink = ? AND d.replay = 0"
-                " WHERE ended.id = ? AND d.state = 'pending')",
-                [(now, sink, sink, result.delivery.row_id) for result in ended if result.delivery.sink == sink],
-            )
-            if cursor.rowcount:
-                released.add(sink)
-    return released

@@ -30,11 +30,13 @@ class _Job:
     Lines that a thread writes while the event loop looks on.
 
     Attributes:
+        stream: Where to; the sink may have been closed before the thread gets to it.
         written: How many lines are out. Set by the thread.
         error: Why it ended early. Set by the thread.
         abandoned: Nobody waits any more; begin no further line. Set by the event loop.
     """
 
+    stream: Any
     lines: list[bytes]
     written: int = 0
     error: Exception | None = None
@@ -66,7 +68,7 @@ class StdoutSink:
 
     async def send(self, deliveries: Sequence[Delivery]) -> Sequence[SinkError | None]:
         assert self._stream is not None, "open() comes before send()"
-        job = _Job([build_line(delivery) for delivery in deliveries])
+        job = _Job(self._stream, [build_line(delivery) for delivery in deliveries])
         failure = SinkRetry(f"standard output took nothing more within {self.timeout_s:g} s: its reader is stuck")
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -93,21 +95,22 @@ class StdoutSink:
             if not finished.done():
                 finished.set_result(None)
 
-        def run(stream: Any) -> None:
-            self._write_lines(stream, job)
+        def run() -> None:
+            self._write_lines(job)
             try:
                 loop.call_soon_threadsafe(finish)
             except RuntimeError:
                 pass  # the loop was closed long ago; nobody needs the turn
 
         try:
-            threading.Thread(target=run, args=(self._stream,), name=f"sink-{self.name}", daemon=True).start()
+            threading.Thread(target=run, name=f"sink-{self.name}", daemon=True).start()
         except RuntimeError as error:  # no more threads to be had
             job.error = error
             finish()
         return finished
 
-    def _write_lines(self, stream: Any, job: _Job) -> None:
+    def _write_lines(self, job: _Job) -> None:
+        stream = job.stream
         try:
             stream.flush()
             for line in job.lines:

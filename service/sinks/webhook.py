@@ -3,8 +3,9 @@ The ``webhook`` sink: one POST per event, signed as Standard Webhooks says.
 
     webhook-signature = v1,<base64 of hmac-sha256 over <id>.<timestamp>.<body>>     one per secret, by spaces
 
-Any 2xx is a delivery. Everything else may pass: a receiver that answers 400 or 410 today may be mended tomorrow, and
-the event waits for it.
+Any 2xx is a delivery. Everything else may pass: a receiver that answers 400 today may be mended tomorrow, and the event
+waits for it. 410 says that nobody is there any more, until an operator knows better; 429, 502, 503 and 504 ask for
+fewer requests.
 
 Source: "Standard Webhooks", https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md,
 sections "Webhook Headers" and "Signature scheme"; CloudEvents HTTP binding, section 3.2 "Structured Content Mode".
@@ -18,16 +19,17 @@ import io
 import re
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 
 import aiohttp
 
-from service.errors import SinkError, SinkRetry
+from service.errors import SinkError, SinkGone, SinkRetry
 from service.events import CONTENT_TYPE, Delivery
 
+REPLAY_HEADER = "media-callbacks-replay"
 MAX_RETRY_AFTER_S = 24 * 3600.0
 # What of an answer is read, so that the connection can serve the next event. More than any acknowledgement has.
 MAX_ANSWER_BYTES = 8 * 1024
@@ -39,6 +41,8 @@ _CONNECT_TIMEOUT_S = 5.0
 _KEEPALIVE_S = 4.0
 _MAX_DETAIL_CHARACTERS = 120
 
+_GONE_STATUS = 410
+_OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
 _DELAY_SECONDS = re.compile(r"[0-9]+")
 
 try:
@@ -47,23 +51,37 @@ except PackageNotFoundError:  # run from a source tree that was never installed
     _USER_AGENT = "media-callbacks/0"
 
 
-def build_request(delivery: Delivery, secrets: Sequence[bytes], timestamp: int) -> dict[str, str]:
+def build_request(
+    delivery: Delivery,
+    secrets: Sequence[bytes],
+    timestamp: int,
+    *,
+    headers: Mapping[str, str] | None = None,
+    bearer_token: str | None = None,
+) -> dict[str, str]:
     """
-    The headers of the request that carries ``delivery.body``.
+    The headers of the request that carries ``delivery.body``. A replay has one more; id and body stay what they were.
 
     Args:
         secrets: Decoded keys. Each gives one signature, so that a receiver knowing any of them can verify.
         timestamp: UNIX time of this attempt, in seconds.
+        headers: The operator's own; they take the place of ``User-Agent`` and ``Accept-Encoding``.
     """
+    custom = dict(headers or {})
+    if bearer_token is not None:
+        custom["Authorization"] = f"Bearer {bearer_token}"
+    replaced = {name.lower() for name in custom}
+    ours = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
     signed = b".".join((delivery.event_id.encode(), str(timestamp).encode(), delivery.body))
     signatures = (base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode() for secret in secrets)
     return {
         "Content-Type": CONTENT_TYPE,
-        "User-Agent": _USER_AGENT,
-        "Accept-Encoding": "identity",
+        **{name: value for name, value in ours.items() if name.lower() not in replaced},
+        **custom,
         "webhook-id": delivery.event_id,
         "webhook-timestamp": str(timestamp),
         "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+        **({REPLAY_HEADER: str(delivery.replay)} if delivery.replay else {}),
     }
 
 
@@ -96,8 +114,11 @@ def judge_answer(status: int, retry_after: str | None, *, now: float) -> SinkRet
         return None
     if 300 <= status < 400:
         return SinkRetry(f"redirected with HTTP {status}; redirects are not followed, configure the final url")
-    if status in (429, 503) and retry_after is not None:
-        return SinkRetry(f"answered HTTP {status}", retry_after_s=parse_retry_after(retry_after, now=now))
+    if status == _GONE_STATUS:
+        return SinkGone(f"answered HTTP {status}: the receiver says that this destination is gone")
+    if status in _OVERLOAD_STATUSES:
+        retry_after_s = None if retry_after is None else parse_retry_after(retry_after, now=now)
+        return SinkRetry(f"answered HTTP {status}", retry_after_s=retry_after_s, is_overload=True)
     return SinkRetry(f"answered HTTP {status}")
 
 
@@ -108,6 +129,8 @@ class WebhookSink:
     Args:
         url: Where to POST. Never part of a message: paths and queries of webhook URLs are often secrets.
         secrets: Decoded keys, at least one.
+        headers: The operator's own, sent along with every request; see `build_request`.
+        bearer_token: Sent as ``Authorization``.
         timeout_s: For the whole attempt; a connection has at most 5 s of it.
         concurrency: Requests, and so connections, at once.
         clock: UNIX time in seconds.
@@ -121,6 +144,8 @@ class WebhookSink:
         url: str,
         secrets: Sequence[bytes],
         *,
+        headers: Mapping[str, str] | None = None,
+        bearer_token: str | None = None,
         timeout_s: float = 15.0,
         concurrency: int = 32,
         clock: Callable[[], float] = time.time,
@@ -130,6 +155,8 @@ class WebhookSink:
         self.concurrency = concurrency
         self._url = url
         self._secrets = tuple(secrets)
+        self._headers = dict(headers or {})
+        self._bearer_token = bearer_token
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
 
@@ -156,7 +183,9 @@ class WebhookSink:
         assert self._session is not None, "open() comes before send()"
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.timeout_s
-        headers = build_request(delivery, self._secrets, int(self._clock()))
+        headers = build_request(
+            delivery, self._secrets, int(self._clock()), headers=self._headers, bearer_token=self._bearer_token
+        )
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._session.post(

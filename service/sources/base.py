@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PARSER_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Callback:
     """
     One request as it came in.
@@ -51,7 +51,7 @@ class Callback:
         return value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """
     A request that was found genuine.
@@ -70,7 +70,7 @@ class Message:
     meta: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Completion:
     """
     Something that ended, in our words.
@@ -101,7 +101,7 @@ class Completion:
         return Key(product, account, self.family, self.id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Parsed:
     """
     What a message means.

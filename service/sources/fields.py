@@ -16,12 +16,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+from pydantic_core import from_json
+
 from service.errors import Unparseable
 
 # Documented messages nest about ten levels; pydantic refuses to write more than 255.
 _MAX_DEPTH = 64
 # Every integer up to here is exact as a float.
 _MAX_NUMBER = 2**53
+# Whatever is longer is no id.
+_MAX_TEXT_NUMBER = 10**40
 # Brackets outside strings; a string is matched as one piece and counts for nothing. Possessive, and an unfinished
 # string is a piece too: with backtracking, a megabyte of escaped quotes would take the better part of an hour.
 _BRACKETS = re.compile(r'[\[\]{}]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
@@ -68,6 +72,20 @@ def _decode_json(text: str) -> Any:
     if "\\ud" in text or "\\uD" in text or "\\u0000" in text or "\0" in text:
         return _storable(value)
     return value
+
+
+def _decode_plain_json(payload: bytes) -> Any:
+    """
+    What nearly every message is, read in a quarter of the time; None where the tolerant decoder has to look, which
+    gives the same wherever this gives something.
+    """
+    # Half a surrogate pair is refused here; a NUL would be taken.
+    if payload.count(b"[") + payload.count(b"{") > _MAX_DEPTH or b"\\u0000" in payload:
+        return None
+    try:
+        return from_json(payload, allow_inf_nan=False)
+    except ValueError:
+        return None
 
 
 def _check_depth(text: str) -> None:
@@ -196,7 +214,7 @@ class Fields:
                 continue
             if isinstance(value, str):
                 value = value.strip()
-            elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            elif isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _MAX_TEXT_NUMBER:
                 value = str(value)
             elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
                 value = value[0].strip()
@@ -355,6 +373,9 @@ def read_object(payload: bytes) -> Fields:
     Raises:
         Unparseable: It is not UTF-8, not JSON, or not an object.
     """
+    value = _decode_plain_json(payload)
+    if isinstance(value, dict):
+        return Fields(value)
     text = decode_text(payload)
     if not text:
         raise Unparseable("expected a JSON object, the body is empty")

@@ -1,34 +1,63 @@
-"""What every inbox must do. A database's own test module imports this class and provides the ``inbox`` fixture."""
+"""
+What every inbox must do. A database's own test module imports this class and provides two fixtures: ``inbox``, and
+``reopen``, which closes that one and returns another instance on the same database.
+"""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from service.events import Event, Key, event_id
-from service.inbox.base import AttemptResult, Entry, Inbox, Receipt, Reparsed, Verdict
+from service.inbox.base import (
+    AttemptResult,
+    DeliveryRecord,
+    Entry,
+    EventFilter,
+    EventRecord,
+    Inbox,
+    Purged,
+    Receipt,
+    Reparsed,
+    ReplayRequest,
+    Verdict,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LEASE_S = 20.0
+SECOND = timedelta(seconds=1)
+DAY = timedelta(days=1)
+
+Reopen = Callable[[], Awaitable[Inbox]]
 
 
-def make_event(job_id: str = "job-1", outcome: Any = "succeeded", *, family: str = "animated_image") -> Event:
-    key = Key("vod", "default", family, (job_id,))
+def make_event(
+    job_id: str = "job-1",
+    outcome: Any = "succeeded",
+    *,
+    family: str = "animated_image",
+    product: Any = "vod",
+    kind: str = "animated_image",
+    media_id: str = "media-1",
+    key_id: tuple[str, ...] | None = None,
+) -> Event:
+    key = Key(product, "default", family, key_id or (job_id,))
     return Event.model_validate(
         {
             "id": event_id(key.digest(), outcome),
-            "source": "/aliyun/vod/default",
-            "type": f"media.animated_image.{outcome}",
+            "source": f"/aliyun/{product}/default",
+            "type": f"media.{kind}.{outcome}",
             "subject": job_id,
             "time": NOW,
-            "dataschema": "urn:media-callbacks:animated_image:1",
+            "dataschema": f"urn:media-callbacks:{kind}:1",
             "data": {
-                "product": "vod",
-                "kind": "animated_image",
+                "product": product,
+                "kind": kind,
                 "outcome": outcome,
                 "job_id": job_id,
-                "media_id": "media-1",
+                "media_id": media_id,
                 "vendor_event": "DynamicImageComplete",
                 "outputs": [],
                 "error": None,
@@ -70,6 +99,79 @@ async def deliver(inbox: Inbox, sink: str, *, now: datetime = NOW) -> list[str]:
         delivered += [delivery.event_id for delivery in claimed]
         assert all(await inbox.record([AttemptResult(delivery, "delivered") for delivery in claimed], now=now))
     return delivered
+
+
+async def put(inbox: Inbox, *events: Event, sinks: tuple[str, ...] = ("a",), at: datetime = NOW) -> None:
+    """Each event by a receipt of its own, a second after the other."""
+    for n, event in enumerate(events):
+        verdict = await inbox.put(make_receipt(event, sinks=sinks, at=at + n * SECOND))
+        assert verdict.state == "accepted"
+
+
+async def attempt(inbox: Inbox, sink: str, state: Any, *, now: datetime = NOW, **fields: Any) -> list[str]:
+    """Claim what may go now and let every attempt come to this; the event ids in order."""
+    claimed = await inbox.claim(sink, limit=100, now=now, lease_s=LEASE_S)
+    results = [AttemptResult(delivery, state, started_at=now, **fields) for delivery in claimed]
+    assert all(await inbox.record(results, now=now))
+    return [delivery.event_id for delivery in claimed]
+
+
+async def find(inbox: Inbox, event: Event) -> EventRecord:
+    record = await inbox.find_event(event.id)
+    assert record is not None
+    return record
+
+
+async def find_delivery(inbox: Inbox, event: Event, sink: str = "a", replay: int = 0) -> DeliveryRecord:
+    (delivery,) = [d for d in (await find(inbox, event)).deliveries if (d.sink, d.replay) == (sink, replay)]
+    return delivery
+
+
+async def pause(inbox: Inbox, sink: str = "a", state: Any = "paused") -> None:
+    await inbox.set_sink_state(sink, state, reason="why", changed_by="who", now=NOW)
+
+
+async def resume(inbox: Inbox, sink: str = "a") -> None:
+    await inbox.set_sink_state(sink, "active", reason=None, changed_by="who", now=NOW)
+
+
+async def listed(inbox: Inbox, **wanted: Any) -> list[str]:
+    """Ids of the events that a filter means, newest first, read in pages; counted as many."""
+    event_filter = EventFilter(**wanted)
+    ids: list[str] = []
+    before = None
+    while page := await inbox.list_events(event_filter, before=before, limit=2):
+        ids += [event.id for event in page]
+        before = page[-1].cursor
+    assert await inbox.count_events(event_filter) == len(ids)
+    return ids
+
+
+def ids(*events: Event) -> list[str]:
+    return [event.id for event in events]
+
+
+async def finish_replays(inbox: Inbox, *, now: datetime = NOW) -> datetime:
+    """Take every step when it is due; when the last was."""
+    while (at := await inbox.advance_replays(now=now)) is not None:
+        now = max(now, at)
+    return now
+
+
+async def purge(inbox: Inbox, *, payloads_before: datetime, keys_before: datetime, limit: int = 2) -> Purged:
+    """A whole pass; what it removed in all."""
+    payloads = keys = 0
+    while True:
+        step = await inbox.purge(payloads_before=payloads_before, keys_before=keys_before, limit=limit)
+        payloads += step.payloads
+        keys += step.keys
+        if step.is_finished:
+            return Purged(payloads, keys, is_finished=True)
+
+
+async def backlog(inbox: Inbox) -> dict[tuple[str, str], int]:
+    """How many deliveries there are by sink and state, delivered ones left out."""
+    return {(sink.name, state): n for sink in await inbox.list_sinks() for state, n in sink.deliveries.items()}
 
 
 class InboxConformance:
@@ -142,7 +244,7 @@ class InboxConformance:
 
     async def test_event_for_no_sink_is_kept_and_claimed_by_nobody(self, inbox: Inbox) -> None:
         assert (await inbox.put(make_receipt(make_event(), sinks=()))).state == "accepted"
-        assert await inbox.count_deliveries() == {}
+        assert await backlog(inbox) == {}
 
     # Deliveries
 
@@ -172,7 +274,7 @@ class InboxConformance:
         due_at = NOW + timedelta(minutes=5)
         await inbox.record([AttemptResult(delivery, "retrying", due_at=due_at, error="503")], now=NOW)
         assert await inbox.next_due_at("a") == due_at
-        assert await inbox.count_deliveries() == {("a", "retrying"): 1}
+        assert await backlog(inbox) == {("a", "retrying"): 1}
         assert await inbox.claim("a", limit=1, now=due_at - timedelta(milliseconds=1), lease_s=LEASE_S) == []
         (delivery,) = await inbox.claim("a", limit=1, now=due_at, lease_s=LEASE_S)
         assert delivery.attempt == 2
@@ -186,14 +288,14 @@ class InboxConformance:
         await inbox.record([AttemptResult(delivery, "retrying", due_at=NOW, error="503")], now=NOW)
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         await inbox.record([AttemptResult(delivery, "pending")], now=NOW)
-        assert await inbox.count_deliveries() == {("a", "retrying"): 1}, "what it was before"
+        assert await backlog(inbox) == {("a", "retrying"): 1}, "what it was before"
 
     async def test_dead_delivery_is_not_claimed_again(self, inbox: Inbox) -> None:
         await inbox.put(make_receipt(make_event()))
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         await inbox.record([AttemptResult(delivery, "dead", error="gone")], now=NOW)
         assert await inbox.claim("a", limit=1, now=NOW + timedelta(days=365), lease_s=LEASE_S) == []
-        assert await inbox.count_deliveries() == {("a", "dead"): 1}
+        assert await backlog(inbox) == {("a", "dead"): 1}
         assert await inbox.next_due_at("a") is None
 
     # Reading again
@@ -319,6 +421,469 @@ class InboxConformance:
         (claimed_again,) = await inbox.claim("a", limit=10, now=due_at, lease_s=LEASE_S)
         await inbox.record([AttemptResult(claimed_again, "dead", error="gone")], now=due_at)
         assert await deliver(inbox, "a", now=due_at) == [events[1].id, events[2].id], "a dead one releases, in order"
+
+    # Sinks that are paused or disabled
+
+    @pytest.mark.parametrize("state", ["paused", "disabled"])
+    async def test_nothing_is_claimed_while_a_sink_is_not_active_and_all_in_order_afterwards(
+        self, inbox: Inbox, state: str
+    ) -> None:
+        failed, succeeded, other = make_event(outcome="failed"), make_event(), make_event("job-2")
+        await put(inbox, failed, sinks=("a", "b"))
+        due_at = NOW + timedelta(minutes=1)
+        await attempt(inbox, "a", "retrying", due_at=due_at, error="503")
+        await pause(inbox, state=state)
+        await put(inbox, succeeded, other, sinks=("a", "b"))
+        assert await deliver(inbox, "a", now=NOW + DAY) == []
+        assert await inbox.next_due_at("a") is None
+        assert await inbox.next_due_at("b") == NOW
+        assert await backlog(inbox) == {("a", "parked"): 3, ("b", "pending"): 3}
+        assert len(await deliver(inbox, "b", now=NOW + DAY)) == 3, "at the other sink nothing is amiss"
+        parked = await find_delivery(inbox, failed)
+        assert (parked.state, parked.due_at, parked.attempts) == ("parked", None, 1)
+        await resume(inbox)
+        assert await inbox.next_due_at("a") == NOW + SECOND
+        assert await attempt(inbox, "a", "delivered", now=NOW + 2 * SECOND) == ids(other), "the schedule goes on"
+        assert await deliver(inbox, "a", now=due_at) == ids(failed, succeeded)
+
+    async def test_what_was_leased_when_a_sink_was_paused_can_still_be_recorded(self, inbox: Inbox) -> None:
+        await put(inbox, make_event("job-1"), make_event("job-2"))
+        first, second = await inbox.claim("a", limit=2, now=NOW + DAY, lease_s=LEASE_S)
+        await pause(inbox)
+        results = [AttemptResult(first, "delivered"), AttemptResult(second, "pending")]
+        assert await inbox.record(results, now=NOW + DAY) == [True, True]
+        assert await backlog(inbox) == {("a", "parked"): 1}
+
+    async def test_resuming_wakes_the_listener(self, inbox: Inbox) -> None:
+        await pause(inbox)
+        await put(inbox, make_event())
+        heard: list[str] = []
+        inbox.listen(heard.extend)
+        await resume(inbox)
+        assert heard == ["a"]
+
+    async def test_sinks_are_listed_with_why_they_stand_and_what_waits(self, inbox: Inbox, reopen: Reopen) -> None:
+        assert await inbox.list_sinks() == ()
+        await put(inbox, make_event("job-1"), make_event("job-2"), make_event("job-3"), sinks=("c", "a"))
+        await attempt(inbox, "c", "dead", error="gone")
+        await pause(inbox, "b", "disabled")
+        await pause(inbox, "a")
+        await resume(inbox, "a")
+        await pause(inbox, "x")
+        await resume(inbox, "x")
+        inbox = await reopen()
+        a, b, c = await inbox.list_sinks()
+        assert (a.name, a.state, a.deliveries, a.oldest_pending_at) == ("a", "active", {"pending": 3}, NOW)
+        assert (a.reason, a.changed_by, a.changed_at) == (None, None, None)
+        assert (b.name, b.state, b.deliveries, b.oldest_pending_at) == ("b", "disabled", {}, None)
+        assert (b.reason, b.changed_by, b.changed_at) == ("why", "who", NOW)
+        assert (c.name, c.deliveries, c.oldest_pending_at) == ("c", {"dead": 1, "pending": 2}, NOW + SECOND)
+
+    # Attempts
+
+    async def test_every_attempt_is_kept(self, inbox: Inbox) -> None:
+        event = make_event()
+        await put(inbox, event)
+        await attempt(inbox, "a", "retrying", due_at=NOW + SECOND, error="503", duration_s=0.25)
+        await attempt(inbox, "a", "pending", now=NOW + SECOND, error="stopped", duration_s=1.5)
+        (given_back,) = await inbox.claim("a", limit=1, now=NOW + SECOND, lease_s=LEASE_S)
+        await inbox.record([AttemptResult(given_back, "pending")], now=NOW + SECOND)
+        await attempt(inbox, "a", "delivered", now=NOW + 2 * SECOND, duration_s=2.0)
+        delivery = await find_delivery(inbox, event)
+        assert (delivery.state, delivery.attempts, delivery.error) == ("delivered", 2, None)
+        assert delivery.changed_at == NOW + 2 * SECOND
+        assert [(a.number, a.started_at, a.duration_s, a.result, a.error) for a in delivery.history] == [
+            (1, NOW, 0.25, "retrying", "503"),
+            (2, NOW + SECOND, 1.5, "interrupted", "stopped"),
+            (2, NOW + 2 * SECOND, 2.0, "delivered", None),
+        ], "one that was never begun is no attempt"
+
+    async def test_attempt_whose_lease_was_lost_is_kept_and_changes_nothing(self, inbox: Inbox) -> None:
+        event = make_event()
+        await put(inbox, event)
+        (lost,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
+        later = NOW + timedelta(seconds=LEASE_S)
+        await attempt(inbox, "a", "retrying", now=later, due_at=later + SECOND, error="503")
+        assert await inbox.record([AttemptResult(lost, "dead", error="late", started_at=NOW)], now=later) == [False]
+        delivery = await find_delivery(inbox, event)
+        assert (delivery.state, delivery.attempts, delivery.due_at) == ("retrying", 1, later + SECOND)
+        assert [(a.started_at, a.result) for a in delivery.history] == [(NOW, "dead"), (later, "retrying")]
+
+    async def test_results_of_many_deliveries_are_recorded_together(self, inbox: Inbox) -> None:
+        events = [make_event(f"job-{n}") for n in range(70)]
+        await put(inbox, *events)
+        now = NOW + DAY
+        claimed = await inbox.claim("a", limit=100, now=now, lease_s=LEASE_S)
+        states: list[Any] = ["delivered", "dead", "retrying", "pending"]
+        results = [
+            AttemptResult(d, states[n % 4], started_at=now, due_at=now + SECOND if n % 4 == 2 else None)
+            for n, d in enumerate(claimed)
+        ]
+        assert await inbox.record([*results, results[0]], now=now) == [True] * 70 + [False], "each once"
+        assert await backlog(inbox) == {("a", "dead"): 18, ("a", "retrying"): 17, ("a", "pending"): 17}
+        assert len((await find_delivery(inbox, events[-1])).history) == 1
+
+    # Events as operators look for them
+
+    async def test_events_are_found_by_everything_that_a_filter_can_say(self, inbox: Inbox) -> None:
+        gif = make_event("job-1", media_id="m")
+        failed = make_event("job-1", "failed", family="snapshot", kind="snapshot", key_id=("job-1", "2"))
+        other = make_event("job-2", product="ims", kind="transcode")
+        await put(inbox, gif, failed, other)
+        assert await listed(inbox) == ids(other, failed, gif)
+        assert await listed(inbox, event_id=gif.id) == ids(gif)
+        assert await listed(inbox, event_id="nonsense") == []
+        assert await listed(inbox, event_id=gif.id, kind="snapshot") == []
+        assert await listed(inbox, job_id="job-1") == ids(failed, gif)
+        assert await listed(inbox, job_id="job") == []
+        assert await listed(inbox, job_id="job-1", outcome="failed") == ids(failed)
+        assert await listed(inbox, media_id="m") == ids(gif)
+        assert await listed(inbox, product="ims") == ids(other)
+        assert await listed(inbox, kind="snapshot") == ids(failed)
+        assert await listed(inbox, outcome="succeeded") == ids(other, gif)
+        assert await listed(inbox, outcome="nonsense") == []
+        assert await listed(inbox, since=NOW + SECOND) == ids(other, failed)
+        assert await listed(inbox, until=NOW + SECOND) == ids(gif)
+        assert await listed(inbox, since=NOW + SECOND, until=NOW + 2 * SECOND, state="pending") == ids(failed)
+        assert await listed(inbox, since=NOW + DAY) == await listed(inbox, until=NOW - DAY) == []
+
+    async def test_a_job_is_found_by_what_its_key_is_bound_to(self, inbox: Inbox) -> None:
+        event = make_event("task-1", key_id=("nonce",))
+        await inbox.put(make_receipt(event, binding="task-1"))
+        await inbox.put(make_receipt(make_event("task-2", key_id=("nonce-2",)), binding="task-2"))
+        assert await listed(inbox, job_id="task-1") == ids(event)
+        assert await listed(inbox, job_id="nonce") == [], "which is no job id"
+
+    async def test_time_filters_hold_though_a_clock_was_set_back(self, inbox: Inbox) -> None:
+        events = [make_event(f"job-{n}") for n in range(40)]
+        minutes = [n + (-7 if n % 5 == 0 else 0) for n in range(40)]
+        for event, minute in zip(events, minutes, strict=True):
+            await put(inbox, event, at=NOW + timedelta(minutes=minute))
+        wanted = [event for event, minute in zip(events, minutes, strict=True) if 10 <= minute < 20]
+        since, until = NOW + timedelta(minutes=10), NOW + timedelta(minutes=20)
+        assert await listed(inbox, since=since, until=until) == ids(*reversed(wanted))
+
+    async def test_events_are_found_by_the_state_of_their_deliveries(self, inbox: Inbox) -> None:
+        dead, done, retrying, held, waiting = events = [
+            make_event("job-1"),
+            make_event("job-2"),
+            make_event("job-3", "failed"),
+            make_event("job-3"),
+            make_event("job-4"),
+        ]
+        await put(inbox, *events, sinks=("a", "b"))
+        unrouted = make_event("job-5")
+        await put(inbox, unrouted, sinks=(), at=NOW + timedelta(seconds=5))
+        later = NOW + timedelta(minutes=1)
+        claimed = await inbox.claim("a", limit=3, now=later, lease_s=LEASE_S)
+        await inbox.record(
+            [
+                AttemptResult(claimed[0], "dead", error="gone"),
+                AttemptResult(claimed[1], "delivered"),
+                AttemptResult(claimed[2], "retrying", due_at=later + DAY, error="503"),
+            ],
+            now=later,
+        )
+        assert await listed(inbox, state="dead") == ids(dead)
+        assert await listed(inbox, state="delivered") == ids(done)
+        assert await listed(inbox, state="retrying") == ids(retrying)
+        assert await listed(inbox, state="unrouted") == ids(unrouted)
+        assert await listed(inbox, state="parked") == []
+        assert await listed(inbox, state="pending") == ids(waiting, held, retrying, done, dead), "at the other sink"
+        assert await listed(inbox, state="pending", sink="a") == ids(waiting, held)
+        assert await listed(inbox, state="pending", sink="a", outcome="succeeded", kind="animated_image") == ids(
+            waiting, held
+        )
+        assert await listed(inbox, state="pending", job_id="job-3") == ids(held, retrying)
+        assert await listed(inbox, state="dead", sink="b") == []
+        assert await listed(inbox, sink="a") == ids(waiting, held, retrying, done, dead)
+        assert await listed(inbox, sink="none") == []
+        await pause(inbox)
+        assert await listed(inbox, state="parked") == ids(waiting, held, retrying)
+        assert await listed(inbox, state="pending", sink="a") == await listed(inbox, state="retrying") == []
+        assert await listed(inbox, state="dead") == ids(dead)
+        (summary,) = await inbox.list_events(EventFilter(event_id=retrying.id), limit=5)
+        assert summary.deliveries == {"a": "parked", "b": "pending"}
+        assert (summary.accepted_at, summary.product, summary.kind) == (NOW + 2 * SECOND, "vod", "animated_image")
+        assert (summary.outcome, summary.revision, summary.job_id) == ("failed", 1, "job-3")
+        assert summary.media_id == "media-1"
+        (summary,) = await inbox.list_events(EventFilter(job_id="job-5"), limit=5)
+        assert summary.deliveries == {}
+        assert not (await find(inbox, unrouted)).is_routed
+        assert (await find(inbox, dead)).is_routed
+
+    # Replays
+
+    async def test_an_event_is_sent_again_where_it_went(self, inbox: Inbox) -> None:
+        event = make_event()
+        await put(inbox, event, make_event("job-2"), sinks=("a", "b"))
+        later = NOW + DAY
+        await attempt(inbox, "a", "dead", now=later, error="gone")
+        await deliver(inbox, "b", now=later)
+        heard: list[str] = []
+        inbox.listen(heard.extend)
+        request = ReplayRequest(filter=EventFilter(event_id=event.id), requested_by="me", reason="lost")
+        replay = await inbox.create_replay(request, now=later)
+        assert (replay.state, replay.total, replay.done, replay.request) == ("running", 1, 0, request)
+        assert await inbox.claim("a", limit=5, now=later, lease_s=LEASE_S) == [], "not yet made"
+        await finish_replays(inbox, now=later)
+        assert set(heard) == {"a", "b"}
+        finished = await inbox.find_replay(replay.id)
+        assert finished is not None
+        assert (finished.state, finished.total, finished.done) == ("finished", 1, 1)
+        assert (finished.request, finished.created_at) == (request, later)
+        assert await listed(inbox, state="dead") == ids(make_event("job-2")), "one that was sent again is dead no more"
+        assert await backlog(inbox) == {("a", "dead"): 1, ("a", "pending"): 1, ("b", "pending"): 1}
+        (delivery,) = await inbox.claim("a", limit=5, now=later, lease_s=LEASE_S)
+        assert (delivery.event_id, delivery.replay, delivery.attempt) == (event.id, 1, 1)
+        assert delivery.body == event.to_json()
+        assert await inbox.record([AttemptResult(delivery, "delivered", started_at=later)], now=later) == [True]
+        record = await find(inbox, event)
+        assert [(d.sink, d.replay, d.state, len(d.history)) for d in record.deliveries] == [
+            ("a", 0, "dead", 1),
+            ("a", 1, "delivered", 1),
+            ("b", 0, "delivered", 0),
+            ("b", 1, "pending", 0),
+        ]
+        assert await listed(inbox, state="delivered", sink="a") == ids(event)
+        (summary,) = await inbox.list_events(request.filter, limit=1)
+        assert summary.deliveries == {"a": "delivered", "b": "pending"}
+
+    async def test_replays_of_an_event_are_numbered_and_the_latest_counts(self, inbox: Inbox) -> None:
+        event = make_event()
+        await put(inbox, event)
+        await attempt(inbox, "a", "delivered")
+        request = ReplayRequest(filter=EventFilter(event_id=event.id))
+        for number in (1, 2):
+            await inbox.create_replay(request, now=NOW)
+            await finish_replays(inbox)
+            assert await attempt(inbox, "a", "dead", error="gone") == ids(event)
+            assert (await find(inbox, event)).deliveries[-1].replay == number
+            assert await listed(inbox, state="dead") == ids(event)
+            assert await backlog(inbox) == {("a", "dead"): 1}
+
+    async def test_a_delivery_that_dies_after_it_was_sent_again_is_not_the_latest(self, inbox: Inbox) -> None:
+        event = make_event()
+        await put(inbox, event)
+        (first,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
+        await inbox.create_replay(ReplayRequest(filter=EventFilter()), now=NOW)
+        await finish_replays(inbox)
+        await inbox.record([AttemptResult(first, "dead", error="gone")], now=NOW)
+        assert await backlog(inbox) == {("a", "pending"): 1}
+        assert await listed(inbox, state="dead") == []
+        assert (await find_delivery(inbox, event)).state == "dead"
+        await attempt(inbox, "a", "dead", error="gone")
+        assert await backlog(inbox) == {("a", "dead"): 1}
+
+    async def test_replay_of_what_is_dead_goes_only_where_it_is_dead(self, inbox: Inbox) -> None:
+        event = make_event()
+        await inbox.put(make_receipt(event, sinks=("a", "b")))
+        assert await deliver(inbox, "a") == [event.id]
+        [delivery] = await inbox.claim("b", limit=1, now=NOW, lease_s=LEASE_S)
+        await inbox.record([AttemptResult(delivery, "dead", error="no")], now=NOW)
+        await inbox.create_replay(ReplayRequest(filter=EventFilter(state="dead")), now=NOW)
+        await finish_replays(inbox)
+        assert await deliver(inbox, "a") == []
+        assert await deliver(inbox, "b") == [event.id]
+
+    async def test_replays_are_outside_the_order(self, inbox: Inbox) -> None:
+        failed, succeeded = make_event(outcome="failed"), make_event()
+        await put(inbox, failed, succeeded, at=NOW - DAY)
+        await attempt(inbox, "a", "retrying", due_at=NOW + DAY)
+        await inbox.create_replay(ReplayRequest(filter=EventFilter()), now=NOW)
+        await finish_replays(inbox)
+        assert await deliver(inbox, "a", now=NOW) == ids(failed, succeeded), "the replays; nothing holds them back"
+        assert await backlog(inbox) == {("a", "retrying"): 1, ("a", "pending"): 1}, "nor do they release"
+        assert await listed(inbox, state="delivered") == ids(succeeded, failed), "by the latest"
+        assert await listed(inbox, state="retrying") == await listed(inbox, state="pending") == []
+        assert await deliver(inbox, "a", now=NOW + DAY) == ids(failed, succeeded)
+
+    async def test_many_are_sent_again_at_the_rate_oldest_first_whichever_instance_goes_on(
+        self, inbox: Inbox, reopen: Reopen
+    ) -> None:
+        events = [make_event(f"job-{n}") for n in range(7)]
+        await put(inbox, *events)
+        await put(inbox, make_event("other", kind="snapshot"))
+        start = NOW + DAY
+        await deliver(inbox, "a", now=start)
+        request = ReplayRequest(filter=EventFilter(kind="animated_image"), sinks=("b", "c"), rate_per_s=2.0)
+        replay = await inbox.create_replay(request, now=start)
+        assert replay.total == 7
+        await put(inbox, make_event("later"), at=start)
+        assert await inbox.advance_replays(now=start) == start + SECOND
+        assert await inbox.advance_replays(now=start + SECOND / 2) == start + SECOND, "never faster"
+        assert await deliver(inbox, "b", now=start + DAY) == ids(*events[:2])
+        inbox = await reopen()
+        assert await inbox.advance_replays(now=start + SECOND) == start + 2 * SECOND
+        assert await deliver(inbox, "b", now=start + DAY) == ids(*events[2:4])
+        (progress,) = await inbox.list_replays(limit=5)
+        assert (progress.state, progress.done, progress.changed_at) == ("running", 4, start + SECOND)
+        end = await finish_replays(inbox, now=start + 2 * SECOND)
+        assert end >= start + 3 * SECOND
+        assert await deliver(inbox, "b", now=start + DAY) == ids(*events[4:]), "later ones are not part of it"
+        assert await deliver(inbox, "c", now=start + DAY) == ids(*events)
+        finished = await inbox.find_replay(replay.id)
+        assert finished is not None
+        assert (finished.state, finished.done) == ("finished", 7)
+        assert await inbox.advance_replays(now=end + DAY) is None
+
+    async def test_slow_replay_waits_long_between_its_events(self, inbox: Inbox) -> None:
+        await put(inbox, make_event("job-1"), make_event("job-2"), sinks=())
+        await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("a",), rate_per_s=0.1), now=NOW)
+        assert await inbox.advance_replays(now=NOW) == NOW + 10 * SECOND
+        assert len(await deliver(inbox, "a", now=NOW + DAY)) == 1
+
+    async def test_unrouted_events_can_be_sent_to_a_sink(self, inbox: Inbox) -> None:
+        event = make_event()
+        await put(inbox, event, sinks=())
+        assert await listed(inbox, state="unrouted") == ids(event)
+        nowhere = await inbox.create_replay(ReplayRequest(filter=EventFilter(state="unrouted")), now=NOW)
+        await inbox.create_replay(ReplayRequest(filter=EventFilter(state="unrouted"), sinks=("b",)), now=NOW)
+        await finish_replays(inbox)
+        assert await deliver(inbox, "b", now=NOW + DAY) == ids(event)
+        gone_through = await inbox.find_replay(nowhere.id)
+        assert gone_through is not None
+        assert (gone_through.state, gone_through.total) == ("finished", 1)
+        assert [(d.sink, d.replay) for d in (await find(inbox, event)).deliveries] == [("b", 1)]
+
+    @pytest.mark.parametrize("state", ["dead", "delivered", "parked", "retrying"])
+    async def test_events_in_a_state_at_a_sink_are_sent_to_another(self, inbox: Inbox, state: str) -> None:
+        events = [make_event(f"job-{n}") for n in range(3)]
+        await put(inbox, *events, sinks=("a", "b"))
+        recorded = "retrying" if state == "parked" else state
+        await attempt(inbox, "a", recorded, now=NOW + DAY, due_at=NOW + DAY if recorded == "retrying" else None)
+        if state == "parked":
+            await pause(inbox)
+        wanted: Any = state
+        request = ReplayRequest(filter=EventFilter(state=wanted, sink="a"), sinks=("c",), rate_per_s=1.0)
+        assert (await inbox.create_replay(request, now=NOW)).total == 3
+        await finish_replays(inbox)
+        assert await deliver(inbox, "c", now=NOW + DAY) == ids(*events)
+
+    async def test_cancelled_replay_makes_no_more(self, inbox: Inbox) -> None:
+        await put(inbox, *(make_event(f"job-{n}") for n in range(3)), sinks=())
+        request = ReplayRequest(filter=EventFilter(since=NOW, until=NOW + DAY), sinks=("a",), rate_per_s=1.0)
+        replay = await inbox.create_replay(request, now=NOW)
+        await inbox.advance_replays(now=NOW)
+        cancelled = await inbox.cancel_replay(replay.id, now=NOW + SECOND)
+        assert cancelled is not None
+        assert (cancelled.state, cancelled.done, cancelled.changed_at) == ("cancelled", 1, NOW + SECOND)
+        assert cancelled.request == request
+        assert await inbox.advance_replays(now=NOW + DAY) is None
+        assert len(await deliver(inbox, "a", now=NOW + DAY)) == 1, "what has been made goes on"
+        finished = await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("a",)), now=NOW)
+        await finish_replays(inbox)
+        unchanged = await inbox.cancel_replay(finished.id, now=NOW)
+        assert unchanged is not None
+        assert unchanged.state == "finished"
+        assert await inbox.cancel_replay(10**6, now=NOW) is await inbox.find_replay(10**6) is None
+        newest, oldest = await inbox.list_replays(limit=5)
+        assert (newest.id, oldest.id) == (finished.id, replay.id)
+        assert await inbox.list_replays(before_id=newest.id, limit=5) == (oldest,)
+        assert len(await inbox.list_replays(limit=1)) == 1
+
+    async def test_replay_of_nothing_is_finished_at_once(self, inbox: Inbox) -> None:
+        replay = await inbox.create_replay(ReplayRequest(filter=EventFilter(job_id="none")), now=NOW)
+        assert replay.total == 0
+        assert await inbox.advance_replays(now=NOW) is None
+        (finished,) = await inbox.list_replays(limit=1)
+        assert (finished.state, finished.done) == ("finished", 0)
+
+    # Retention
+
+    async def test_payloads_go_and_keys_stay(self, inbox: Inbox) -> None:
+        old, new, unrouted = make_event("job-1"), make_event("job-2"), make_event("job-3")
+        await put(inbox, old, sinks=("a", "b"), at=NOW - 40 * DAY)
+        await put(inbox, unrouted, sinks=(), at=NOW - 40 * DAY)
+        await inbox.put(make_receipt(reason="not JSON", at=NOW - 40 * DAY))
+        await inbox.put(make_receipt(old, at=NOW - DAY))
+        await put(inbox, new, at=NOW - DAY)
+        await deliver(inbox, "a")
+        await attempt(inbox, "b", "dead", error="gone")
+        purged = await purge(inbox, payloads_before=NOW - 30 * DAY, keys_before=NOW - 400 * DAY)
+        assert purged.payloads > 0
+        assert purged.keys == 0
+        record = await find(inbox, old)
+        assert (record.body, record.deliveries) == (None, ())
+        assert [receipt.state for receipt in record.receipts] == ["duplicate"], "the one that is younger"
+        assert (await find(inbox, unrouted)).body is None
+        assert [receipt.state for receipt in await inbox.list_receipts(limit=9)] == ["accepted", "duplicate"]
+        assert await listed(inbox, job_id="job-1") == ids(old), "it can still be asked for"
+        assert (await find(inbox, new)).body == new.to_json()
+        assert len((await find(inbox, new)).deliveries) == 1
+        assert await inbox.put(make_receipt(old)) == Verdict("duplicate"), "the key is still known"
+        assert (await inbox.put(make_receipt(make_event("job-1", "failed")))).accepted[0].data.revision == 2
+        again = await purge(inbox, payloads_before=NOW - 30 * DAY, keys_before=NOW - 400 * DAY)
+        assert (again.payloads, again.keys) == (0, 0)
+
+    @pytest.mark.parametrize("state", ["pending", "retrying", "parked", "held", "replayed"])
+    async def test_what_is_not_delivered_stays_whole(self, inbox: Inbox, state: str) -> None:
+        event, other = make_event(), make_event("job-2")
+        if state == "held":
+            await put(inbox, make_event(outcome="failed"), at=NOW - 50 * DAY)
+        await put(inbox, event, at=NOW - 40 * DAY)
+        await inbox.put(make_receipt(event, at=NOW - 39 * DAY))
+        await put(inbox, other, sinks=("b",), at=NOW - 38 * DAY)
+        await deliver(inbox, "b")
+        if state == "retrying":
+            await attempt(inbox, "a", "retrying", due_at=NOW, error="503")
+        if state == "parked":
+            await pause(inbox)
+        if state == "replayed":
+            await attempt(inbox, "a", "delivered")
+            await inbox.create_replay(ReplayRequest(filter=EventFilter(event_id=event.id)), now=NOW)
+            await finish_replays(inbox)
+        before = await find(inbox, event)
+        await purge(inbox, payloads_before=NOW, keys_before=NOW, limit=1)
+        assert await find(inbox, event) == before
+        assert len(before.receipts) == 2
+        assert await inbox.find_event(other.id) is None, "what comes after it does go"
+        await resume(inbox)
+        assert event.id in await deliver(inbox, "a")
+        await purge(inbox, payloads_before=NOW, keys_before=NOW)
+        assert await listed(inbox) == []
+
+    async def test_event_whose_key_was_purged_can_come_again(self, inbox: Inbox) -> None:
+        failed, succeeded = make_event(outcome="failed"), make_event()
+        await inbox.put(make_receipt(failed, binding="1", at=NOW - 500 * DAY))
+        await inbox.put(make_receipt(failed, at=NOW - 499 * DAY))
+        await inbox.put(make_receipt(succeeded, at=NOW - 40 * DAY))
+        await deliver(inbox, "a")
+        purged = await purge(inbox, payloads_before=NOW - 30 * DAY, keys_before=NOW - 400 * DAY)
+        assert purged.keys == 0, "a key stays with all its outcomes as long as one is young"
+        assert (await inbox.put(make_receipt(make_event(outcome="partial"), binding="2"))).state == "conflict"
+        purged = await purge(inbox, payloads_before=NOW - 30 * DAY, keys_before=NOW - 30 * DAY)
+        assert purged.keys == 2
+        assert await inbox.find_event(failed.id) is None
+        verdict = await inbox.put(make_receipt(failed, binding="2"))
+        assert verdict == Verdict("accepted", (failed,)), "as if for the first time"
+        assert [receipt.state for receipt in (await find(inbox, failed)).receipts] == ["accepted"]
+        assert await deliver(inbox, "a") == ids(failed)
+
+    async def test_replay_goes_through_events_whose_payload_is_gone(self, inbox: Inbox) -> None:
+        old, new = make_event("job-1"), make_event("job-2")
+        await put(inbox, old, at=NOW - 40 * DAY)
+        await put(inbox, new, at=NOW - DAY)
+        await deliver(inbox, "a")
+        await purge(inbox, payloads_before=NOW - 30 * DAY, keys_before=NOW - 400 * DAY)
+        await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("a",)), now=NOW)
+        await finish_replays(inbox)
+        (replay,) = await inbox.list_replays(limit=1)
+        assert (replay.state, replay.total, replay.done) == ("finished", 2, 2)
+        assert await deliver(inbox, "a") == ids(new)
+        assert await backlog(inbox) == {}
+
+    async def test_an_attempt_that_ends_after_its_delivery_was_purged_is_forgotten(self, inbox: Inbox) -> None:
+        event = make_event()
+        await put(inbox, event)
+        (lost,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
+        later = NOW + DAY
+        await deliver(inbox, "a", now=later)
+        await purge(inbox, payloads_before=later, keys_before=NOW)
+        assert await inbox.record([AttemptResult(lost, "delivered", started_at=NOW)], now=later) == [False]
+        assert (await find(inbox, event)).deliveries == ()
+
+    # Life
 
     async def test_listener_hears_of_new_and_of_released_deliveries(self, inbox: Inbox) -> None:
         heard: list[str] = []

@@ -1,5 +1,7 @@
 import asyncio
+import contextlib
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, InboxUnavailable
-from service.inbox import sqlite, sqlite_queries
-from service.inbox.base import AttemptResult
+from service.inbox import sqlite, sqlite_queries, sqlite_reads, sqlite_replays
+from service.inbox.base import AttemptResult, EventFilter, ReplayRequest
 from service.inbox.migrations import load_migrations
 from service.inbox.sqlite import SqliteInbox, migrate
-from tests.inbox.conformance import LEASE_S, NOW, InboxConformance, deliver, make_event, make_receipt
+from service.inbox.sqlite_filter import compile_filter
+from tests.inbox.conformance import LEASE_S, NOW, SECOND, InboxConformance, Reopen, deliver, make_event, make_receipt
 
 
 @pytest.fixture
@@ -23,6 +26,20 @@ async def inbox(tmp_path: Path) -> AsyncIterator[SqliteInbox]:
     await inbox.open()
     yield inbox
     await inbox.close()
+
+
+@pytest.fixture
+async def reopen(tmp_path: Path, inbox: SqliteInbox) -> AsyncIterator[Reopen]:
+    opened = [inbox]
+
+    async def close_and_open() -> SqliteInbox:
+        await opened[-1].close()
+        opened.append(SqliteInbox(tmp_path / "inbox.db"))
+        await opened[-1].open()
+        return opened[-1]
+
+    yield close_and_open
+    await opened[-1].close()
 
 
 class TestSqliteInbox(InboxConformance):
@@ -147,6 +164,126 @@ async def test_a_second_service_on_the_same_file_is_refused(tmp_path: Path, inbo
     with pytest.raises(ConfigError, match="in use by another service"):
         await second.open()
     await second.close()
+
+
+async def test_a_long_list_holds_up_neither_receipts_nor_deliveries(
+    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def list_slowly(connection: sqlite3.Connection) -> tuple[()]:
+        connection.execute("SELECT count(*) FROM events").fetchone()
+        begun.set()
+        assert ended.wait(10)
+        return ()
+
+    monkeypatch.setattr(sqlite_reads, "list_sinks", list_slowly)
+    slow = asyncio.ensure_future(inbox.list_sinks())
+    await asyncio.to_thread(begun.wait, 10)
+    event = make_event()
+    await inbox.put(make_receipt(event))
+    assert await inbox.next_due_at("a") == NOW
+    assert await deliver(inbox, "a") == [event.id]
+    assert not slow.done()
+    ended.set()
+    assert await slow == ()
+
+
+async def test_a_database_that_cannot_be_read_says_so(inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(sqlite_reads, "list_sinks", fail)
+    with pytest.raises(InboxUnavailable, match="cannot read the store: disk I/O error"):
+        await inbox.list_sinks()
+
+
+async def test_purged_space_is_given_back(tmp_path: Path, inbox: SqliteInbox) -> None:
+    path = tmp_path / "inbox.db"
+    puts = (inbox.put(make_receipt(make_event(f"job-{n}"), body=bytes(20_000))) for n in range(400))
+    await asyncio.gather(*puts)
+    await deliver(inbox, "a")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    full = path.stat().st_size
+    while not (await inbox.purge(payloads_before=NOW + SECOND, keys_before=NOW, limit=50)).is_finished:
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert path.stat().st_size < full / 20
+    assert len(await inbox.list_events(EventFilter(), limit=1000)) == 400
+
+
+async def test_purge_goes_on_behind_what_it_had_to_leave(inbox: SqliteInbox) -> None:
+    for n in range(20):
+        await inbox.put(make_receipt(make_event(f"job-{n}"), sinks=("never",)))
+    await inbox.put(make_receipt(make_event("last")))
+    await deliver(inbox, "a")
+    removed: list[tuple[int, bool]] = []
+    while len(removed) < 5:
+        step = await inbox.purge(payloads_before=NOW + SECOND, keys_before=NOW, limit=7)
+        removed.append((step.payloads, step.is_finished))
+    assert removed == [(0, False), (0, False), (1, False), (0, True), (0, False)], "seven are looked at in a step"
+
+
+async def test_a_replay_goes_through_many_events_in_stretches(
+    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_replays, "_IDS_PER_STEP", 3)
+    events = [make_event(f"job-{n}", "failed" if n in {0, 9} else "succeeded") for n in range(11)]
+    for event in events:
+        await inbox.put(make_receipt(event, sinks=()))
+    request = ReplayRequest(filter=EventFilter(outcome="failed"), sinks=("a",), rate_per_s=2.0)
+    await inbox.create_replay(request, now=NOW)
+    half = NOW + SECOND / 2
+    assert await inbox.advance_replays(now=NOW) == half, "one was found"
+    assert await inbox.advance_replays(now=half) == half, "none was found: at once"
+    assert await inbox.advance_replays(now=half) == half
+    assert await inbox.advance_replays(now=half) is None
+    assert await deliver(inbox, "a", now=half) == [events[0].id, events[9].id]
+
+
+async def test_a_step_that_was_taken_meanwhile_is_not_taken_again(inbox: SqliteInbox) -> None:
+    for n in range(4):
+        await inbox.put(make_receipt(make_event(f"job-{n}"), sinks=()))
+    request = ReplayRequest(filter=EventFilter(), sinks=("a",), rate_per_s=1.0)
+    await inbox.create_replay(request, now=NOW)
+    await asyncio.gather(*(inbox.advance_replays(now=NOW) for _ in range(5)))
+    assert len(await deliver(inbox, "a", now=NOW)) == 1
+
+
+async def test_a_page_is_found_whether_its_events_are_new_or_old(
+    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_reads, "_NEWEST", 4)
+    events = [make_event(f"job-{n}") for n in range(12)]
+    for n, event in enumerate(events):
+        await inbox.put(make_receipt(event, sinks=("a",) if n in {1, 2, 9, 10, 11} else ()))
+    found: list[str] = []
+    before = None
+    while page := await inbox.list_events(EventFilter(state="pending"), before=before, limit=2):
+        found += [event.id for event in page]
+        before = page[-1].cursor
+    assert found == [events[n].id for n in (11, 10, 9, 2, 1)]
+
+
+async def test_lists_of_what_is_not_delivered_use_the_indexes_made_for_it(tmp_path: Path, inbox: SqliteInbox) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "inbox.db")) as connection:
+        for wanted, index in (
+            (EventFilter(state="dead", sink="a"), "deliveries_waiting (sink=? AND state=?)"),
+            (EventFilter(state="pending", sink="a"), "deliveries_due (sink=? AND due_at>?)"),
+            (EventFilter(state="unrouted"), "events_unrouted"),
+            (EventFilter(job_id="job-1"), "events_by_key (key_digest>? AND key_digest<?)"),
+            (EventFilter(job_id="job-1"), "bindings_by_value (value=?)"),
+            (EventFilter(event_id=make_event().id), "events_by_key (key_digest=? AND outcome=?)"),
+        ):
+            query = compile_filter(connection, wanted)
+            plan = connection.execute(
+                f"EXPLAIN QUERY PLAN SELECT e.id FROM {query.source} WHERE {query.condition} ORDER BY e.id DESC LIMIT 50",
+                query.parameters,
+            ).fetchall()
+            assert any(index in step[-1] for step in plan), plan
+            assert not any(step[-1].startswith("SCAN e ") and "events_unrouted" not in step[-1] for step in plan), plan
 
 
 async def test_unusable_files_are_refused_with_the_settings_name(tmp_path: Path) -> None:

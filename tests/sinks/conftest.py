@@ -7,6 +7,8 @@ import asyncio
 import json
 import logging
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -15,18 +17,25 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import boto3
 import pytest
-from aiobotocore.session import get_session
 from aiohttp import web
 from moto.server import ThreadedMotoServer
 
+from service.config_models import ThirdPartySinkSettings
 from service.events import DATA_MODELS, Delivery, Event, EventError, Kind, Outcome, event_id
 from service.sinks.base import Sink
+from service.sinks.eventbridge import EventBridgeSink
+from service.sinks.kinesis import KinesisSink
+from service.sinks.registry import build_sink
+from service.sinks.sns import SnsSink
 from service.sinks.sqs import SqsSink
 from service.sinks.stdout import StdoutSink
 from service.sinks.webhook import WebhookSink
+from tests.sinks.scripted import SCRIPTED, Scripted
 
 REGION = "eu-west-1"
+ACCOUNT = "123456789012"
 SECRETS = (b"first secret of 24 bytes", b"second secret, 24 bytes.")
 
 
@@ -210,44 +219,65 @@ def moto_port() -> Iterator[int]:
 class Queue:
     """A queue of its own, seen by its consumer."""
 
-    def __init__(self, client: Any, url: str) -> None:
+    def __init__(self, client: Any, *, fifo: bool = False) -> None:
+        name = f"q-{uuid4().hex}" + (".fifo" if fifo else "")
         self._client = client
-        self.url = url
+        self.url = client.create_queue(QueueName=name, Attributes={"FifoQueue": "true"} if fifo else {})["QueueUrl"]
+        self.arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
 
     async def receive(self) -> list[dict[str, Any]]:
         """All messages there are, taken out of the queue."""
         messages: list[dict[str, Any]] = []
-        while batch := (
-            await self._client.receive_message(
-                QueueUrl=self.url,
-                MaxNumberOfMessages=10,
-                AttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            )
+        while batch := self._client.receive_message(
+            QueueUrl=self.url, MaxNumberOfMessages=10, AttributeNames=["All"], MessageAttributeNames=["All"]
         ).get("Messages"):
             messages += batch
             for message in batch:
-                await self._client.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
+                self._client.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
         return messages
 
 
-@asynccontextmanager
-async def _queues(moto_port: int) -> AsyncIterator[Callable[..., Awaitable[Queue]]]:
-    endpoint_url = f"http://127.0.0.1:{moto_port}"
-    async with get_session().create_client("sqs", region_name=REGION, endpoint_url=endpoint_url) as client:
+class Aws:
+    """
+    What a consumer does at AWS. Its calls block: the server answers from threads of its own.
 
-        async def make(*, fifo: bool = False) -> Queue:
-            name = f"q-{uuid4().hex}" + (".fifo" if fifo else "")
-            answer = await client.create_queue(QueueName=name, Attributes={"FifoQueue": "true"} if fifo else {})
-            return Queue(client, answer["QueueUrl"])
+    Attributes:
+        port: Of moto's server.
+    """
 
-        yield make
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._clients: dict[str, Any] = {}
+
+    def client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = boto3.client(
+                service,
+                region_name=REGION,
+                endpoint_url=f"http://127.0.0.1:{self.port}",
+                aws_access_key_id="testing",
+                aws_secret_access_key="testing",
+            )
+        return self._clients[service]
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+
+
+@pytest.fixture(scope="session")
+def aws(moto_port) -> Iterator[Aws]:
+    made = Aws(moto_port)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-async def make_queue(moto_port) -> AsyncIterator[Callable[..., Awaitable[Queue]]]:
-    async with _queues(moto_port) as make:
-        yield make
+async def make_queue(aws) -> Callable[..., Awaitable[Queue]]:
+    async def make(*, fifo: bool = False) -> Queue:
+        return Queue(aws.client("sqs"), fifo=fifo)
+
+    return make
 
 
 # Destinations: the same questions asked of every sink
@@ -298,23 +328,26 @@ class WebhookDestination:
         await self._runner.cleanup()
 
 
-class SqsDestination:
-    keeps_bytes = False
+class AwsDestination:
+    """One of moto's services behind a gate."""
 
-    def __init__(self, moto_port: int, *, fifo: bool) -> None:
-        self.keeps_order = fifo
-        self._queues = _queues(moto_port)
-        self._gate = Gate(moto_port)
+    keeps_bytes = False
+    keeps_order = False
+
+    def __init__(self, aws: Aws) -> None:
+        self._aws = aws
+        self._gate = Gate(aws.port)
+
+    @property
+    def _endpoint_url(self) -> str:
+        return f"http://127.0.0.1:{self._gate.port}"
 
     async def open(self) -> None:
-        self._queue = await (await self._queues.__aenter__())(fifo=self.keeps_order)
+        self._create()
         await self._gate.open()
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
-        return SqsSink("test", self._queue.url, REGION, f"http://127.0.0.1:{self._gate.port}", timeout_s=timeout_s)
-
-    async def received(self) -> list[bytes]:
-        return [message["Body"].encode() for message in await self._queue.receive()]
+    def _create(self) -> None:
+        raise NotImplementedError
 
     async def go_away(self) -> None:
         await self._gate.close()
@@ -327,7 +360,91 @@ class SqsDestination:
 
     async def close(self) -> None:
         await self._gate.close()
-        await self._queues.__aexit__(None, None, None)
+
+
+class SqsDestination(AwsDestination):
+    def __init__(self, aws: Aws, *, fifo: bool) -> None:
+        super().__init__(aws)
+        self.keeps_order = fifo
+
+    def _create(self) -> None:
+        self.queue = Queue(self._aws.client("sqs"), fifo=self.keeps_order)
+
+    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+        return SqsSink("test", self.queue.url, REGION, self._endpoint_url, timeout_s=timeout_s)
+
+    async def received(self) -> list[bytes]:
+        return [message["Body"].encode() for message in await self.queue.receive()]
+
+
+class SnsDestination(SqsDestination):
+    """A topic with a queue that subscribed to it."""
+
+    def _create(self) -> None:
+        super()._create()
+        client = self._aws.client("sns")
+        name = f"t-{uuid4().hex}" + (".fifo" if self.keeps_order else "")
+        attributes = {"FifoTopic": "true"} if self.keeps_order else {}
+        self.topic_arn = client.create_topic(Name=name, Attributes=attributes)["TopicArn"]
+        client.subscribe(
+            TopicArn=self.topic_arn,
+            Protocol="sqs",
+            Endpoint=self.queue.arn,
+            Attributes={"RawMessageDelivery": "true"},
+        )
+
+    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+        return SnsSink("test", self.topic_arn, None, self._endpoint_url, timeout_s=timeout_s)
+
+
+class EventBridgeDestination(SqsDestination):
+    """A bus with a rule that sends everything of ours to a queue."""
+
+    def __init__(self, aws: Aws) -> None:
+        super().__init__(aws, fifo=False)
+
+    def _create(self) -> None:
+        super()._create()
+        client = self._aws.client("events")
+        self.name = f"b-{uuid4().hex}"
+        self.arn = client.create_event_bus(Name=self.name)["EventBusArn"]
+        pattern = json.dumps({"source": ["media-callbacks"]})
+        client.put_rule(Name=self.name, EventBusName=self.name, EventPattern=pattern)
+        client.put_targets(Rule=self.name, EventBusName=self.name, Targets=[{"Id": "q", "Arn": self.queue.arn}])
+
+    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+        return EventBridgeSink("test", self.name, REGION, self._endpoint_url, timeout_s=timeout_s)
+
+    async def received(self) -> list[bytes]:
+        envelopes = [json.loads(body) for body in await super().received()]
+        assert all(envelope["detail-type"] == envelope["detail"]["type"] for envelope in envelopes)
+        return [json.dumps(envelope["detail"]).encode() for envelope in envelopes]
+
+
+class KinesisDestination(AwsDestination):
+    keeps_bytes = True
+    keeps_order = True
+
+    def _create(self) -> None:
+        self._kinesis = self._aws.client("kinesis")
+        self.name = f"s-{uuid4().hex}"
+        self._kinesis.create_stream(StreamName=self.name, ShardCount=1)
+        shard = self._kinesis.list_shards(StreamName=self.name)["Shards"][0]["ShardId"]
+        self._iterator = self._kinesis.get_shard_iterator(
+            StreamName=self.name, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
+        )["ShardIterator"]
+
+    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+        return KinesisSink("test", self.name, REGION, self._endpoint_url, timeout_s=timeout_s)
+
+    async def records(self) -> list[dict[str, Any]]:
+        """All that were written since the last time."""
+        answer = self._kinesis.get_records(ShardIterator=self._iterator)
+        self._iterator = answer["NextShardIterator"]
+        return list(answer["Records"])
+
+    async def received(self) -> list[bytes]:
+        return [record["Data"] for record in await self.records()]
 
 
 class PipeDestination:
@@ -388,7 +505,72 @@ class PipeDestination:
                 self._received += data
 
 
-@pytest.fixture(params=["webhook", "sqs", "sqs-fifo", "stdout"])
+class FolderDestination:
+    """What the third party of `third_party` writes to, its sink being built as the service would."""
+
+    keeps_bytes = True
+    keeps_order = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def open(self) -> None:
+        self._path.mkdir()
+
+    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+        table = {"kind": "folder", "folder": str(self._path)}
+        sink = build_sink("test", ThirdPartySinkSettings.model_validate(ThirdPartySinkSettings.split(table)))
+        sink.timeout_s = timeout_s
+        return sink
+
+    async def received(self) -> list[bytes]:
+        files = sorted(self._path.iterdir())
+        bodies = [file.read_bytes() for file in files]
+        for file in files:
+            file.unlink()
+        return bodies
+
+    async def go_away(self) -> None:
+        self._path.rename(self._path.with_suffix(".away"))
+
+    async def come_back(self) -> None:
+        self._path.with_suffix(".away").rename(self._path)
+
+    async def stall(self) -> None:
+        pytest.skip("a folder on a local disk does not stall")
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def third_party_folder(tmp_path_factory) -> Path:
+    """Where the distribution in `third_party` is installed, apart from everything else."""
+    target: Path = tmp_path_factory.mktemp("site-packages")
+    source = Path(__file__).parent / "third_party"
+    options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", target, source], check=True)
+    return target
+
+
+@pytest.fixture
+def third_party(third_party_folder: Path, monkeypatch) -> Path:
+    """Makes the distribution one of those that are installed here."""
+    monkeypatch.syspath_prepend(third_party_folder)
+    return third_party_folder
+
+
+AWS_DESTINATIONS: dict[str, Callable[[Aws], AwsDestination]] = {
+    "sqs": lambda aws: SqsDestination(aws, fifo=False),
+    "sqs-fifo": lambda aws: SqsDestination(aws, fifo=True),
+    "sns": lambda aws: SnsDestination(aws, fifo=False),
+    "sns-fifo": lambda aws: SnsDestination(aws, fifo=True),
+    "eventbridge": EventBridgeDestination,
+    "kinesis": KinesisDestination,
+}
+
+
+@pytest.fixture(params=["webhook", *AWS_DESTINATIONS, "stdout", "third-party"])
 async def destination(request, tmp_path) -> AsyncIterator[Any]:
     """Every kind of sink has one here, and with it the whole suite of test_conformance.py."""
     made: Any
@@ -396,8 +578,20 @@ async def destination(request, tmp_path) -> AsyncIterator[Any]:
         made = WebhookDestination()
     elif request.param == "stdout":
         made = PipeDestination(tmp_path / "pipe")
+    elif request.param == "third-party":
+        request.getfixturevalue("third_party")
+        made = FolderDestination(tmp_path / "folder")
     else:
-        made = SqsDestination(request.getfixturevalue("moto_port"), fifo=request.param == "sqs-fifo")
+        made = AWS_DESTINATIONS[request.param](request.getfixturevalue("aws"))
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=SCRIPTED)
+async def scripted(request) -> AsyncIterator[Scripted]:
+    """The same for failures that have to be told in the words of each service."""
+    made = SCRIPTED[request.param]()
     await made.open()
     yield made
     await made.close()

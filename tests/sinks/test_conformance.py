@@ -8,8 +8,25 @@ import warnings
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 
-from service.errors import SinkRetry
+from service.errors import SinkRejected, SinkRetry
 from service.events import CONTENT_TYPE, KINDS, parse_event
+
+
+async def _send_all(sink, deliveries):
+    """All results, whatever fits into one ``send``."""
+    results = []
+    for start in range(0, len(deliveries), sink.batch_size):
+        results += await sink.send(deliveries[start : start + sink.batch_size])
+    return results
+
+
+def _assert_tells_no_secret(results, deliveries):
+    for result in results:
+        assert 5 < len(str(result)) < 250
+        assert "hidden" not in str(result)
+        assert "\n" not in str(result)
+        for delivery in deliveries:
+            assert delivery.event_id not in str(result)
 
 
 def _sorted(documents):
@@ -68,12 +85,6 @@ async def test_a_large_event_arrives(destination, opened, make_delivery, as_json
     delivery = make_delivery(user_data="длинный " * 10_000)
     assert list(await sink.send([delivery])) == [None]
     assert as_json(await destination.received()) == as_json([delivery.body])
-
-
-async def test_nothing_to_send_is_nothing_sent(destination, opened):
-    sink = await opened(destination.new_sink())
-    assert list(await sink.send([])) == []
-    assert await destination.received() == []
 
 
 async def test_a_destination_that_went_away_is_used_again_when_it_is_back(destination, opened, make_delivery, as_json):
@@ -150,3 +161,117 @@ async def test_close_leaves_nothing_open(destination, make_delivery, stalled):
         gc.collect()
     assert [str(warning.message) for warning in warned if issubclass(warning.category, ResourceWarning)] == []
     assert complaints == []
+
+
+async def test_close_while_a_send_runs_ends_it_with_a_result_for_each(destination, make_delivery):
+    loop = asyncio.get_running_loop()
+    complaints = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    sink = destination.new_sink(timeout_s=1.0)
+    await sink.open()
+    await destination.stall()
+    deliveries = [make_delivery(number) for number in range(min(sink.batch_size, 3))]
+    sending = asyncio.create_task(sink.send(deliveries))
+    done, _ = await asyncio.wait([sending], timeout=0.1)
+    assert not done
+    begun_at = loop.time()
+    async with asyncio.timeout(2.0):
+        await sink.close()
+        results = await sending
+    assert loop.time() - begun_at < 1.5
+    assert [type(result) for result in results] == [SinkRetry] * len(deliveries)
+    gc.collect()
+    assert complaints == []
+
+
+# Failures, told as each service tells them
+
+
+async def test_every_event_has_its_own_result_and_what_failed_can_come_again(scripted, opened, make_delivery):
+    sink = await opened(scripted.new_sink())
+    deliveries = [make_delivery(number) for number in range(5)]
+    ids = [delivery.event_id for delivery in deliveries]
+    scripted.fault_of_event = {ids[1]: "broken", ids[3]: "throttled"}.get
+    results = await _send_all(sink, deliveries)
+    assert [type(result) for result in results] == [type(None), SinkRetry, type(None), SinkRetry, type(None)]
+    assert [result.is_overload for result in results if result is not None] == [False, True]
+    _assert_tells_no_secret([results[1], results[3]], deliveries)
+    scripted.fault_of_event = lambda _: None
+    assert await _send_all(sink, [deliveries[1], deliveries[3]]) == [None, None]
+    sent = [identity for call in scripted.calls for identity in call]
+    assert sorted(sent) == sorted([*ids, ids[1], ids[3]])
+
+
+@pytest.mark.parametrize(("fault", "is_overload"), [("throttled", True), ("denied", False), ("broken", False)])
+async def test_a_refusal_of_everything_is_a_retry_until_it_ends(scripted, opened, make_delivery, *, fault, is_overload):
+    sink = await opened(scripted.new_sink())
+    deliveries = [make_delivery(number) for number in range(3)]
+    scripted.fault_of_call = fault
+    results = await _send_all(sink, deliveries)
+    assert [type(result) for result in results] == [SinkRetry] * 3
+    assert [result.is_overload for result in results] == [is_overload] * 3
+    _assert_tells_no_secret(results, deliveries)
+    assert "HTTP" in str(results[0])
+    assert len(scripted.calls) == -(-3 // sink.batch_size), "trying again is the dispatcher's business"
+    scripted.fault_of_call = None
+    assert await _send_all(sink, deliveries) == [None] * 3
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # aiohttp's, of botocore's request
+async def test_an_event_that_is_refused_for_good_holds_back_no_other(scripted, opened, make_delivery):
+    sink = await opened(scripted.new_sink())
+    large = "x" * (1_200_000 if sink.batch_size == 500 else 0)
+    deliveries = [make_delivery(number, user_data=large if number == 1 else "") for number in range(4)]
+    scripted.fault_of_event = {deliveries[1].event_id: "bad"}.get
+    results = await _send_all(sink, deliveries)
+    assert [type(result) for result in results] == [type(None), scripted.refusal, type(None), type(None)]
+    _assert_tells_no_secret(results[1:2], deliveries)
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # aiohttp's, of botocore's request
+async def test_an_event_above_the_limit_is_rejected_unsent(scripted, opened, make_delivery):
+    if scripted.max_bytes is None:
+        pytest.skip("no limit of its own")
+    sink = await opened(scripted.new_sink())
+    deliveries = [
+        make_delivery(number, user_data="x" * scripted.max_bytes if number == 1 else "") for number in (0, 1, 2)
+    ]
+    results = await _send_all(sink, deliveries)
+    assert [type(result) for result in results] == [type(None), SinkRejected, type(None)]
+    assert f"at most {scripted.max_bytes}" in str(results[1])
+    assert scripted.calls == [[deliveries[0].event_id, deliveries[2].event_id]]
+
+
+async def test_an_answer_after_the_time_out_is_a_retry(scripted, opened, make_delivery):
+    """The event comes again then, under the same id."""
+    sink = await opened(scripted.new_sink(timeout_s=0.2))
+    scripted.held.clear()
+    (result,) = await sink.send([make_delivery()])
+    assert type(result) is SinkRetry
+    assert "0.2 s" in str(result)
+    scripted.held.set()
+    while list(await sink.send([make_delivery()])) != [None]:
+        pass  # a slow machine
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\x00\xff hidden garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 10_000_000 + b"\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/hidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 500 hidden\r\nConnection: close\r\nContent-Length: 6\r\n\r\nhidden",
+    ],
+    ids=["closes", "garbage", "half an answer", "a header of 10 MB", "redirects", "garbage in a 500"],
+)
+async def test_what_is_no_answer_is_a_retry(scripted, opened, make_delivery, raw):
+    sink = await opened(scripted.new_sink(timeout_s=5.0))
+    scripted.raw = raw
+    (result,) = await sink.send([make_delivery()])
+    assert type(result) is SinkRetry
+    _assert_tells_no_secret([result], [make_delivery()])
+    scripted.raw = None
+    assert list(await sink.send([make_delivery()])) == [None]
+    assert scripted.calls == [[make_delivery().event_id]] * 2

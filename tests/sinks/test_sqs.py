@@ -15,12 +15,25 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.errors import SinkRejected, SinkRetry
-from service.sinks import sqs
-from service.sinks.sqs import MAX_BYTES, SqsSink, build_batches, build_entry, judge_failure
+from service.sinks.sqs import SqsSink
 
 REGION = "eu-west-1"
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/media"
+MAX_BYTES = SqsSink.max_bytes
 XML_CHARACTERS = re.compile("[\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
+
+
+def build_entry(delivery, *, fifo):
+    entry = SqsSink("bus", QUEUE + (".fifo" if fifo else "")).build_entry(0, delivery)
+    fields = dict(entry.fields)
+    assert fields.pop("Id") == "0"
+    assert entry.group == fields.get("MessageGroupId")
+    return fields
+
+
+def build_batches(deliveries, *, fifo):
+    calls, rejected = SqsSink("bus", QUEUE + (".fifo" if fifo else "")).build_calls(deliveries)
+    return [[entry.fields for entry in call] for call in calls], rejected
 
 
 def _values(entry):
@@ -134,7 +147,7 @@ def test_an_event_of_the_largest_size_passes_and_a_byte_more_is_rejected(make_de
     assert rejected == {}
     batches, rejected = build_batches([_of_size(make_delivery, MAX_BYTES + 1)], fifo=False)
     assert batches == []
-    assert str(rejected[0]) == ("the event has 1048577 bytes with its message attributes, SQS takes at most 1048576")
+    assert str(rejected[0]) == ("the event has 1048577 bytes with what goes along with it, SQS takes at most 1048576")
 
 
 def test_size_is_counted_in_bytes(make_delivery):
@@ -156,7 +169,7 @@ def test_batches_are_cut_where_the_total_would_exceed_the_limit(make_delivery):
 @example(sizes=[1000] * 30, limit=30_000, fifo=True)
 def test_batches_keep_order_and_limits_and_lose_nothing(make_delivery, sizes, limit, fifo):
     deliveries = [_of_size(make_delivery, size, number) for number, size in enumerate(sizes)]
-    with mock.patch.object(sqs, "MAX_BYTES", limit):
+    with mock.patch.object(SqsSink, "max_bytes", limit):
         batches, rejected = build_batches(deliveries, fifo=fifo)
     positions = [int(entry["Id"]) for entries in batches for entry in entries]
     assert positions == [position for position, size in enumerate(sizes) if size <= limit]
@@ -279,11 +292,12 @@ def _error(code, status=400):
         (None, True, SinkRetry),
     ],
 )
-def test_only_what_is_wrong_with_the_message_is_rejected(code, sender_fault, outcome):
+async def test_only_what_is_wrong_with_the_message_is_rejected(answering, make_delivery, code, sender_fault, outcome):
     failed = {"Id": "0", "Code": code, "SenderFault": sender_fault, "Message": "hidden"}
-    error = judge_failure(failed, size_bytes=300_000)
+    sink, _ = await answering(lambda _: {"Failed": [failed]})
+    (error,) = await sink.send([make_delivery()])
     assert type(error) is outcome
-    assert str(code or "None") in str(error)
+    assert (code or "SQS did not take the event") in str(error)
     assert "hidden" not in str(error)
 
 

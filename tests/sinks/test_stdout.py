@@ -179,6 +179,19 @@ async def test_after_the_time_out_no_further_line_is_begun(opened, make_delivery
     assert data[filled:] == build_line(make_delivery(0)) + build_line(make_delivery(9))
 
 
+async def test_a_send_that_waits_for_its_turn_while_the_sink_is_closed_writes_whole(make_delivery, pipe):
+    reader, writer = pipe
+    sink = StdoutSink("out", writer)
+    await sink.open()
+    filled = _fill(writer)
+    sending = [asyncio.create_task(sink.send([make_delivery(number)])) for number in range(2)]
+    await asyncio.wait(sending, timeout=0.05)
+    await sink.close()
+    data = await asyncio.to_thread(_read_until, reader, 2)
+    assert [list(await task) for task in sending] == [[None], [None]]
+    assert data[filled:] == build_line(make_delivery(0)) + build_line(make_delivery(1))
+
+
 async def test_a_descriptor_that_somebody_made_non_blocking_is_waited_for(opened, make_delivery, pipe):
     reader, writer = pipe
     sink = await opened(StdoutSink("out", writer))

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from service.errors import SinkRetry
+from service.errors import SinkGone, SinkRetry
 from service.sinks import webhook
 from service.sinks.webhook import MAX_RETRY_AFTER_S, WebhookSink, build_request, judge_answer, parse_retry_after
 
@@ -105,6 +105,34 @@ async def test_each_attempt_has_its_own_time_and_the_same_id(serve, opened, make
     assert requests[0]["webhook-signature"] != requests[1]["webhook-signature"]
 
 
+async def test_headers_of_the_operator_and_a_bearer_token_are_sent_along(serve, opened, make_delivery):
+    requests = []
+
+    async def receive(request):
+        requests.append(request.headers.copy())
+        return web.Response()
+
+    custom = {"X-Tenant": "media", "user-agent": "mine/1"}
+    sink = await opened(_sink(await serve(receive), headers=custom, bearer_token="token~1"))
+    await sink.send([make_delivery()])
+    (headers,) = requests
+    assert headers["X-Tenant"] == "media"
+    assert headers.getall("User-Agent") == ["mine/1"]
+    assert headers.getall("Authorization") == ["Bearer token~1"]
+    assert headers["Content-Type"] == "application/cloudevents+json"
+
+
+def test_a_header_of_the_operator_takes_the_place_of_ours_in_any_spelling(make_delivery):
+    headers = build_request(make_delivery(), [NEW], NOW, headers={"user-agent": "mine/1", "ACCEPT-encoding": "br"})
+    spelled = [name for name in headers if name.lower() in ("user-agent", "accept-encoding")]
+    assert spelled == ["user-agent", "ACCEPT-encoding"]
+
+
+def test_a_replay_differs_in_one_header(make_delivery):
+    first, replayed = (build_request(make_delivery(replay=replay), [NEW], NOW, headers={"A": "b"}) for replay in (0, 3))
+    assert replayed == {**first, "media-callbacks-replay": "3"}
+
+
 async def test_a_body_of_two_megabytes_is_sent_whole(serve, opened, make_delivery):
     received = []
 
@@ -127,29 +155,39 @@ def test_any_2xx_is_a_delivery(status):
 
 
 @pytest.mark.parametrize(
-    ("status", "retry_after", "message", "retry_after_s"),
+    ("status", "retry_after", "message", "retry_after_s", "is_overload"),
     [
-        (101, None, "HTTP 101", None),
-        (301, None, "HTTP 301; redirects are not followed", None),
-        (304, None, "HTTP 304; redirects are not followed", None),
-        (307, "120", "HTTP 307; redirects are not followed", None),
-        (400, "120", "HTTP 400", None),
-        (404, None, "HTTP 404", None),
-        (410, None, "HTTP 410", None),
-        (413, None, "HTTP 413", None),
-        (429, None, "HTTP 429", None),
-        (429, "120", "HTTP 429", 120.0),
-        (429, "soon", "HTTP 429", None),
-        (500, "120", "HTTP 500", None),
-        (503, "120", "HTTP 503", 120.0),
-        (599, None, "HTTP 599", None),
+        (101, None, "HTTP 101", None, False),
+        (301, None, "HTTP 301; redirects are not followed", None, False),
+        (304, None, "HTTP 304; redirects are not followed", None, False),
+        (307, "120", "HTTP 307; redirects are not followed", None, False),
+        (400, "120", "HTTP 400", None, False),
+        (401, None, "HTTP 401", None, False),
+        (404, None, "HTTP 404", None, False),
+        (413, None, "HTTP 413", None, False),
+        (429, None, "HTTP 429", None, True),
+        (429, "120", "HTTP 429", 120.0, True),
+        (429, "soon", "HTTP 429", None, True),
+        (500, "120", "HTTP 500", None, False),
+        (502, "120", "HTTP 502", 120.0, True),
+        (503, "120", "HTTP 503", 120.0, True),
+        (503, "1000000", "HTTP 503", MAX_RETRY_AFTER_S, True),
+        (504, None, "HTTP 504", None, True),
+        (599, None, "HTTP 599", None, False),
     ],
 )
-def test_everything_else_is_a_retry(status, retry_after, message, retry_after_s):
+def test_everything_else_is_a_retry(status, retry_after, message, retry_after_s, is_overload):
     error = judge_answer(status, retry_after, now=NOW)
-    assert isinstance(error, SinkRetry)
+    assert type(error) is SinkRetry
     assert message in str(error)
-    assert error.retry_after_s == retry_after_s
+    assert (error.retry_after_s, error.is_overload) == (retry_after_s, is_overload)
+
+
+def test_410_says_that_the_destination_is_gone():
+    error = judge_answer(410, "120", now=NOW)
+    assert type(error) is SinkGone
+    assert "HTTP 410" in str(error)
+    assert (error.retry_after_s, error.is_overload) == (None, False)
 
 
 @pytest.mark.parametrize(
@@ -496,10 +534,10 @@ async def test_a_url_that_is_none_is_a_retry_that_says_so(opened, make_delivery,
 
 
 @pytest.fixture(scope="module")
-def untrusted(tmp_path_factory):
-    """A server's TLS context with a certificate that nobody signed."""
+def certificate_path(tmp_path_factory):
+    """A key, and a certificate of it for other.example.com that nobody else signed."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "other.example.com")])
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -509,6 +547,7 @@ def untrusted(tmp_path_factory):
         .serial_number(1)
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("other.example.com")]), critical=False)
         .sign(key, hashes.SHA256())
     )
     path = tmp_path_factory.mktemp("tls") / "server.pem"
@@ -516,22 +555,38 @@ def untrusted(tmp_path_factory):
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
+    return path
+
+
+@pytest.fixture
+async def tls_port(certificate_path):
+    """Of a server that has this certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
-    return context
+    context.load_cert_chain(certificate_path)
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
 
 
-async def test_a_certificate_that_is_not_trusted_is_a_retry(opened, make_delivery, untrusted):
-    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=untrusted)
-    try:
-        port = server.sockets[0].getsockname()[1]
-        sink = await opened(WebhookSink("orders", f"https://127.0.0.1:{port}/?token=hidden", (NEW,)))
-        (error,) = await sink.send([make_delivery()])
-    finally:
-        server.close()
-        await server.wait_closed()
+async def test_a_certificate_that_is_not_trusted_is_a_retry(opened, make_delivery, tls_port):
+    sink = await opened(WebhookSink("orders", f"https://127.0.0.1:{tls_port}/?token=hidden", (NEW,)))
+    (error,) = await sink.send([make_delivery()])
     assert isinstance(error, SinkRetry)
     assert str(error) == "ClientConnectorCertificateError: self-signed certificate"
+
+
+async def test_a_certificate_for_another_host_is_a_retry(
+    opened, make_delivery, tls_port, certificate_path, monkeypatch
+):
+    """Even one that is trusted."""
+    trusting = ssl.create_default_context(cafile=certificate_path)
+    monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting)
+    sink = await opened(WebhookSink("orders", f"https://127.0.0.1:{tls_port}/?token=hidden", (NEW,)))
+    (error,) = await sink.send([make_delivery()])
+    assert isinstance(error, SinkRetry)
+    assert "certificate is not valid for '127.0.0.1'" in str(error)
+    assert "hidden" not in str(error)
 
 
 async def test_tls_spoken_to_a_plain_server_is_a_retry(raw_server, opened, make_delivery):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import Unparseable
+from service.sources import fields
 from service.sources.fields import Fields, decode_text, parse_time, read_object
 
 JSON = st.recursive(
@@ -447,3 +448,72 @@ def test_every_accessor_takes_any_value(values, extra):
     list(fields.nested(without=extra))
     assert len(fields.digest()) == 32
     "".join(fields.warnings).encode()
+
+
+# Two decoders
+
+# Pieces that the two are likely to differ about.
+_PIECES = [
+    '{"a":',
+    "}",
+    "[",
+    "]",
+    '"',
+    ",",
+    ":",
+    " ",
+    "\n",
+    "\ufeff",
+    "1e999",
+    "-1e999",
+    "NaN",
+    "Infinity",
+    "-0",
+    "01",
+    "1.",
+    "9" * 50,
+    "9" * 5000,
+    "0.1",
+    "true",
+    "null",
+    '"\\ud83d\\ude00"',
+    '"\\ud800"',
+    '"\\u0000"',
+    '"\x00"',
+    '"\x7f"',
+    '"é"',
+    '"a":2',
+    '{"a":1,"a":2}',
+    '"{\\"b\\":1}"',
+]
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(st.sampled_from(_PIECES), max_size=8).map("".join) | JSON.map(lambda value: json.dumps({"a": value})))
+def test_the_quick_decoder_reads_what_the_tolerant_one_reads(text):
+    payload = text.encode()
+    quick = fields._decode_plain_json(payload)
+    if not isinstance(quick, dict):
+        return
+    tolerant = fields._decode_json(text)
+    for name in tolerant:
+        found, expected = Fields(quick), Fields(tolerant)
+        assert found.text(name) == expected.text(name)
+        assert found.number(name) == expected.number(name)
+        assert found.warnings == expected.warnings
+    # Only a number that is too long for anything may differ, and is then nothing for both.
+    assert _without_long_numbers(quick) == _without_long_numbers(tolerant)
+
+
+def _without_long_numbers(value):
+    if isinstance(value, dict):
+        return {key: _without_long_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_long_numbers(item) for item in value]
+    return None if isinstance(value, (int, float)) and not abs(value) <= 10**40 else value
+
+
+def test_a_number_of_a_thousand_digits_is_no_text():
+    found = read_object(b'{"JobId": ' + b"9" * 1000 + b"}")
+    assert found.text("JobId") is None
+    assert found.warnings == ("JobId",)

@@ -17,8 +17,10 @@ CREATE TABLE receipts (
     body        BLOB
 );
 
--- One row per (key, outcome), ever. Rowids ascend, so payloads are appended and only this one index is random.
--- The public event id is `evt_` followed by the hexadecimal digits of key_digest and outcome.
+-- One row per (key, outcome), ever. Rowids ascend, so rows are appended and only this one index is random. Rows are
+-- narrow, because they outlive their payloads and because lists are read by going through them.
+-- The public event id is `evt_` followed by the hexadecimal digits of key_digest and outcome. A digest begins with that
+-- of the job id (see service.events.Key), so that this index also finds the events of a job.
 CREATE TABLE events (
     id          INTEGER PRIMARY KEY,
     key_digest  BLOB    NOT NULL,
@@ -30,9 +32,16 @@ CREATE TABLE events (
     kind        TEXT    NOT NULL,
     job_id      TEXT,
     media_id    TEXT,
-    body        TEXT                -- the CloudEvent; NULL once the retention period is over
+    is_routed   INTEGER NOT NULL    -- 0 when it matched no sink
 );
 CREATE UNIQUE INDEX events_by_key ON events (key_digest, outcome);
+CREATE INDEX events_unrouted ON events (id) WHERE is_routed = 0;
+
+-- The CloudEvents; a row goes when the retention period is over.
+CREATE TABLE event_bodies (
+    event_id INTEGER PRIMARY KEY,
+    body     TEXT NOT NULL
+);
 
 -- Further receipts of an event: duplicates, which may differ in content.
 CREATE TABLE event_receipts (
@@ -46,14 +55,16 @@ CREATE TABLE bindings (
     key_digest BLOB NOT NULL PRIMARY KEY,
     value      TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX bindings_by_value ON bindings (value);
 
 -- `due_at` is when the delivery may be claimed: a lease moves it to the lease's end, and it is NULL for what may not
--- be claimed at all: delivered, dead, parked, or pending behind an earlier outcome of the same job.
+-- be claimed at all: delivered, dead, replaced, or pending behind an earlier outcome of the same job. A delivery is
+-- parked when it is pending or retrying and its sink is not active; no row changes for that.
 CREATE TABLE deliveries (
     event_id   INTEGER NOT NULL,
     sink       TEXT    NOT NULL,
     replay     INTEGER NOT NULL,    -- 0 for the original
-    state      TEXT    NOT NULL,    -- pending, retrying, delivered, dead, parked
+    state      TEXT    NOT NULL,    -- pending, retrying, delivered, dead; replaced: dead, and sent again since
     due_at     INTEGER,
     attempts   INTEGER NOT NULL,
     lease      TEXT,
@@ -62,7 +73,47 @@ CREATE TABLE deliveries (
     PRIMARY KEY (event_id, sink, replay)
 ) WITHOUT ROWID;
 CREATE INDEX deliveries_due ON deliveries (sink, due_at, event_id, state, lease) WHERE due_at IS NOT NULL;
-CREATE INDEX deliveries_waiting ON deliveries (sink, state) WHERE due_at IS NULL AND state <> 'delivered';
+CREATE INDEX deliveries_waiting ON deliveries (sink, state) WHERE due_at IS NULL AND state IN ('pending', 'dead');
+
+CREATE TABLE attempts (
+    event_id    INTEGER NOT NULL,
+    sink        TEXT    NOT NULL,
+    replay      INTEGER NOT NULL,
+    started_at  INTEGER NOT NULL,
+    number      INTEGER NOT NULL,
+    duration_ms INTEGER NOT NULL,
+    result      TEXT    NOT NULL,   -- delivered, retrying, dead, interrupted
+    error       TEXT,
+    PRIMARY KEY (event_id, sink, replay, started_at, number)
+) WITHOUT ROWID;
+
+-- Only sinks that were paused or disabled at some time have a row.
+CREATE TABLE sinks (
+    name       TEXT    NOT NULL PRIMARY KEY,
+    state      TEXT    NOT NULL,    -- active, paused, disabled
+    reason     TEXT,
+    changed_by TEXT,
+    changed_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Events up to `last_event_id` that match the filter are sent again; those up to `cursor` have been.
+CREATE TABLE replays (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    created_at    INTEGER NOT NULL,
+    changed_at    INTEGER NOT NULL,
+    state         TEXT    NOT NULL, -- running, finished, cancelled
+    filter        TEXT    NOT NULL, -- JSON object
+    sinks         TEXT    NOT NULL, -- JSON array
+    rate_per_s    REAL    NOT NULL,
+    requested_by  TEXT,
+    reason        TEXT,
+    total         INTEGER NOT NULL,
+    done          INTEGER NOT NULL,
+    cursor        INTEGER NOT NULL,
+    last_event_id INTEGER NOT NULL,
+    next_at       INTEGER NOT NULL  -- not before, so that the rate holds whoever goes on with it
+);
+CREATE INDEX replays_running ON replays (id) WHERE state = 'running';
 
 -- Written by the readiness check, so that "ready" means that something was made durable just now.
 CREATE TABLE heartbeat (beats INTEGER NOT NULL);

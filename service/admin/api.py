@@ -1,0 +1,557 @@
+"""What operators ask and order, as JSON."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from service.admin.models import (
+    Answer,
+    DryRun,
+    EventDetail,
+    EventPage,
+    EventQuery,
+    EventReplayOrder,
+    Page,
+    PauseOrder,
+    ReceiptPage,
+    ReceiptQuery,
+    ReplayItem,
+    ReplayOrder,
+    ReplayPage,
+    ResumeOrder,
+    SinkItem,
+    SinkList,
+)
+from service.admin.openapi import Operation, build_document
+from service.breaker import BreakerState
+from service.endpoints import RETRY_AFTER_S, BodyReader, problem
+from service.errors import MethodNotAllowed, Rejected, Unavailable
+from service.events import parse_event_id
+from service.inbox.base import EventFilter, Inbox, ReplayRequest, SinkRecord, SinkState
+from service.metrics import CONTENT_TYPE, Metrics, read_version
+
+MAX_BODY_BYTES = 64 * 1024
+BODY_TIMEOUT_S = 10.0
+# Longer than a store that works takes, shorter than Prometheus waits.
+METRICS_TIMEOUT_S = 5.0
+
+log = structlog.get_logger()
+
+
+class Refused(Rejected):
+    """A question or an order that makes no sense, with the status to answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AdminApi:
+    """
+    What operators ask: events with their receipts and deliveries, receipts, those without an event included, sinks and
+    replays; and what they order: replays, pauses.
+
+    Mistakes are answered with problem+json (RFC 9457) that says what was expected: 400 for those in a query, 422 for
+    those in a body.
+
+    Args:
+        sinks: Kinds of the configured sinks by name.
+        breaker_states: States of this instance's circuit breakers by sink.
+        clock: The time in UTC.
+        replay_created: Told that there is something to do for whoever advances replays.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        *,
+        sinks: Mapping[str, str],
+        breaker_states: Callable[[], Mapping[str, BreakerState]],
+        clock: Callable[[], datetime],
+        replay_created: Callable[[], None],
+        metrics: Metrics,
+    ) -> None:
+        self._inbox = inbox
+        self._sinks = sinks
+        self._breaker_states = breaker_states
+        self._clock = clock
+        self._replay_created = replay_created
+        self._metrics = metrics
+        self._bodies = BodyReader(max_bytes=MAX_BODY_BYTES, timeout_s=BODY_TIMEOUT_S)
+        self.operations = self._operations()
+        self.document = build_document(self.operations, version=read_version())
+
+    def app(self) -> Starlette:
+        """The application, without a guard."""
+        app = Starlette(
+            routes=self.routes(), exception_handlers={HTTPException: _answer_http_error, Exception: _answer_failure}
+        )
+        # What has a slash too many is answered as what it is: nothing.
+        app.router.redirect_slashes = False
+        return app
+
+    def routes(self) -> list[Route]:
+        by_path: dict[str, dict[str, Operation]] = {}
+        for operation in self.operations:
+            by_path.setdefault(operation.path, {})[operation.method] = operation
+        return [Route(path, _Endpoint(methods, self._bodies)) for path, methods in by_path.items()]
+
+    # Events and receipts
+
+    async def list_events(self, query: EventQuery) -> tuple[int, Answer]:
+        found = await self._inbox.list_events(query.to_filter(), before=query.before, limit=query.limit)
+        cursor = str(found[-1].cursor) if len(found) == query.limit else None
+        return 200, EventPage.model_validate({"events": found, "cursor": cursor})
+
+    async def show_event(self, event_id: str) -> tuple[int, Answer]:
+        _check_event_id(event_id)
+        record = await self._inbox.find_event(event_id)
+        if record is None:
+            raise _no_event()
+        return 200, EventDetail.model_validate(
+            {
+                "id": record.id,
+                "accepted_at": record.accepted_at,
+                "is_routed": record.is_routed,
+                "event": None if record.body is None else json.loads(record.body),
+                "receipts": record.receipts,
+                "deliveries": record.deliveries,
+            }
+        )
+
+    async def list_receipts(self, query: ReceiptQuery) -> tuple[int, Answer]:
+        found = await self._inbox.list_receipts(
+            state=query.state, source=query.source, since=query.since, before_id=query.before, limit=query.limit
+        )
+        cursor = str(found[-1].id) if len(found) == query.limit else None
+        return 200, ReceiptPage.model_validate({"receipts": found, "cursor": cursor})
+
+    # Replays
+
+    async def replay_event(self, event_id: str, body: EventReplayOrder) -> Response:
+        _check_event_id(event_id)
+        record = await self._inbox.find_event(event_id)
+        if record is None:
+            raise _no_event()
+        if record.body is None:
+            raise Refused(409, "the event's payload is gone: its retention period is over")
+        sinks = self._check_sinks(body.sinks)
+        if not sinks:
+            before = {delivery.sink for delivery in record.deliveries}
+            sinks = tuple(name for name in self._sinks if name in before)
+            if not sinks:
+                raise Refused(
+                    422,
+                    f"sinks: name some, because the event has gone to none that is configured; {self._configured()}",
+                )
+        return await self._create_replay(
+            ReplayRequest(
+                filter=EventFilter(event_id=event_id),
+                sinks=sinks,
+                requested_by=body.requested_by,
+                reason=body.reason,
+            )
+        )
+
+    async def create_replay(self, body: ReplayOrder) -> Response | tuple[int, Answer]:
+        event_filter = body.filter.to_filter()
+        if event_filter == EventFilter():
+            raise Refused(
+                422,
+                "filter: expected at least one of"
+                f" {', '.join(type(body.filter).model_fields)}; for all events, give a since long ago",
+            )
+        sinks = self._check_sinks(body.sinks)
+        if not sinks and event_filter.sink is not None:
+            sinks = self._check_sinks((event_filter.sink,))
+        if not sinks and event_filter.state == "unrouted":
+            raise Refused(422, f"sinks: name some, because unrouted events have gone to none; {self._configured()}")
+        if body.dry_run:
+            return 200, DryRun(total=await self._inbox.count_events(event_filter))
+        return await self._create_replay(
+            ReplayRequest(
+                filter=event_filter,
+                sinks=sinks,
+                rate_per_s=body.rate,
+                requested_by=body.requested_by,
+                reason=body.reason,
+            )
+        )
+
+    async def _create_replay(self, request: ReplayRequest) -> Response:
+        record = await self._inbox.create_replay(request, now=self._clock())
+        log.info("replay_created", replay_id=record.id, total=record.total, requested_by=request.requested_by)
+        self._replay_created()
+        return _json(202, ReplayItem.of(record), {"location": f"/v1/replays/{record.id}"})
+
+    def _check_sinks(self, names: Sequence[str] | None) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(names or ()))
+        unknown = [name for name in names if name not in self._sinks]
+        if unknown:
+            raise Refused(422, f"sinks: not configured: {', '.join(unknown[:10])}; {self._configured()}")
+        return names
+
+    def _configured(self) -> str:
+        return f"configured are {', '.join(self._sinks) or 'none'}"
+
+    async def list_replays(self, query: Page) -> tuple[int, Answer]:
+        found = await self._inbox.list_replays(before_id=query.before, limit=query.limit)
+        cursor = str(found[-1].id) if len(found) == query.limit else None
+        return 200, ReplayPage(replays=tuple(map(ReplayItem.of, found)), cursor=cursor)
+
+    async def show_replay(self, replay_id: str) -> tuple[int, Answer]:
+        record = await self._inbox.find_replay(_read_replay_id(replay_id))
+        if record is None:
+            raise _no_replay()
+        return 200, ReplayItem.of(record)
+
+    async def cancel_replay(self, replay_id: str) -> tuple[int, Answer]:
+        record = await self._inbox.cancel_replay(_read_replay_id(replay_id), now=self._clock())
+        if record is None:
+            raise _no_replay()
+        return 200, ReplayItem.of(record)
+
+    # Sinks
+
+    async def list_sinks(self) -> tuple[int, Answer]:
+        breakers, now = self._breaker_states(), self._clock()
+        return 200, SinkList(sinks=tuple(self._sink_item(record, breakers, now) for record in await self._all_sinks()))
+
+    async def pause_sink(self, sink: str, body: PauseOrder) -> tuple[int, Answer]:
+        return await self._set_sink_state(sink, "paused", body.reason, body.requested_by)
+
+    async def resume_sink(self, sink: str, body: ResumeOrder) -> tuple[int, Answer]:
+        return await self._set_sink_state(sink, "active", body.reason, body.requested_by)
+
+    async def _set_sink_state(
+        self, name: str, state: SinkState, reason: str | None, changed_by: str | None
+    ) -> tuple[int, Answer]:
+        # Compared with what is known before it gets anywhere near the store.
+        if name not in self._sinks and name not in {record.name for record in await self._inbox.list_sinks()}:
+            raise Refused(404, f"no sink has this name; {self._configured()}")
+        now = self._clock()
+        await self._inbox.set_sink_state(name, state, reason=reason, changed_by=changed_by, now=now)
+        log.info("sink_state_set", sink=name, state=state, reason=reason, changed_by=changed_by)
+        found = {record.name: record for record in await self._inbox.list_sinks()}
+        return 200, self._sink_item(found.get(name, SinkRecord(name)), self._breaker_states(), now)
+
+    async def _all_sinks(self) -> list[SinkRecord]:
+        """The configured ones first, whether the inbox knows them or not."""
+        found = {record.name: record for record in await self._inbox.list_sinks()}
+        configured = [found.pop(name, SinkRecord(name)) for name in self._sinks]
+        return configured + list(found.values())
+
+    def _sink_item(self, record: SinkRecord, breakers: Mapping[str, BreakerState], now: datetime) -> SinkItem:
+        oldest = record.oldest_pending_at
+        counts = record.deliveries
+        return SinkItem(
+            name=record.name,
+            kind=self._sinks.get(record.name),
+            is_configured=record.name in self._sinks,
+            state=record.state,
+            breaker=breakers.get(record.name),
+            reason=record.reason,
+            changed_by=record.changed_by,
+            changed_at=record.changed_at,
+            deliveries={state: counts.get(state, 0) for state in ("pending", "retrying", "parked", "dead")},
+            backlog=sum(counts.get(state, 0) for state in ("pending", "retrying", "parked")),
+            oldest_pending_at=oldest,
+            oldest_pending_age_s=None if oldest is None else max(0.0, round((now - oldest).total_seconds(), 3)),
+        )
+
+    # The service
+
+    async def metrics(self) -> Response:
+        """Also while the store is away: then they are most wanted."""
+        sinks: list[SinkRecord] | None = None
+        try:
+            async with asyncio.timeout(METRICS_TIMEOUT_S):
+                sinks = await self._all_sinks()
+        except (Unavailable, TimeoutError) as error:
+            log.warning("metrics_without_store", error=str(error))
+        return Response(self._metrics.render(sinks, self._breaker_states(), now=self._clock()), media_type=CONTENT_TYPE)
+
+    async def openapi(self) -> Response:
+        return JSONResponse(self.document)
+
+    def _operations(self) -> tuple[Operation, ...]:
+        away = {503: ""}
+        no_event = away | {404: "No event has this id."}
+        no_replay = away | {404: "No replay has this id."}
+        no_sink = away | {404: "No sink has this name."}
+        return (
+            Operation(
+                method="GET",
+                path="/v1/events",
+                name="listEvents",
+                summary="Events, newest first",
+                run=self.list_events,
+                query=EventQuery,
+                answers={200: EventPage},
+                refusals=away,
+            ),
+            Operation(
+                method="GET",
+                path="/v1/events/{event_id}",
+                name="showEvent",
+                summary="The life of an event",
+                description="Every receipt that brought it, and every attempt to deliver it.",
+                run=self.show_event,
+                answers={200: EventDetail},
+                refusals=no_event,
+            ),
+            Operation(
+                method="POST",
+                path="/v1/events/{event_id}/replay",
+                name="replayEvent",
+                summary="Deliver an event again",
+                description="With the same id. It is delivered soon after; ask for the replay to see when.",
+                run=self.replay_event,
+                body=EventReplayOrder,
+                answers={202: ReplayItem},
+                refusals=no_event
+                | {
+                    409: "The payload is gone, because the retention period is over.",
+                    422: "A sink is not configured, or none is named and the event has gone to none.",
+                },
+            ),
+            Operation(
+                method="GET",
+                path="/v1/receipts",
+                name="listReceipts",
+                summary="Receipts, newest first",
+                description="Those that gave no event, too.",
+                run=self.list_receipts,
+                query=ReceiptQuery,
+                answers={200: ReceiptPage},
+                refusals=away,
+            ),
+            Operation(
+                method="POST",
+                path="/v1/replays",
+                name="createReplay",
+                summary="Deliver many events again",
+                description="Count them first, with `dry_run`. Events accepted later are not part of it.",
+                run=self.create_replay,
+                body=ReplayOrder,
+                answers={200: DryRun, 202: ReplayItem},
+                refusals=away
+                | {422: "The filter has no condition, a sink is not configured, or a member is not known or wrong."},
+            ),
+            Operation(
+                method="GET",
+                path="/v1/replays",
+                name="listReplays",
+                summary="Replays, newest first",
+                run=self.list_replays,
+                query=Page,
+                answers={200: ReplayPage},
+                refusals=away,
+            ),
+            Operation(
+                method="GET",
+                path="/v1/replays/{replay_id}",
+                name="showReplay",
+                summary="A replay and how far it is",
+                run=self.show_replay,
+                answers={200: ReplayItem},
+                refusals=no_replay,
+            ),
+            Operation(
+                method="POST",
+                path="/v1/replays/{replay_id}/cancel",
+                name="cancelReplay",
+                summary="Make no further deliveries",
+                description="What has been made goes on. A finished replay stays finished.",
+                run=self.cancel_replay,
+                answers={200: ReplayItem},
+                refusals=no_replay,
+            ),
+            Operation(
+                method="GET",
+                path="/v1/sinks",
+                name="listSinks",
+                summary="Sinks, with their state and backlog",
+                description="Those that are not configured any more, too, while something waits for them.",
+                run=self.list_sinks,
+                answers={200: SinkList},
+                refusals=away,
+            ),
+            Operation(
+                method="POST",
+                path="/v1/sinks/{sink}/pause",
+                name="pauseSink",
+                summary="Hold back what a sink would get",
+                description="On all instances. Its deliveries are parked; nothing is lost.",
+                run=self.pause_sink,
+                body=PauseOrder,
+                answers={200: SinkItem},
+                refusals=no_sink,
+            ),
+            Operation(
+                method="POST",
+                path="/v1/sinks/{sink}/resume",
+                name="resumeSink",
+                summary="Let a sink have what was held back",
+                description="Whether it was paused or has disabled itself. What was parked goes on, in its order.",
+                run=self.resume_sink,
+                body=ResumeOrder,
+                answers={200: SinkItem},
+                refusals=no_sink,
+            ),
+            Operation(
+                method="GET",
+                path="/metrics",
+                name="metrics",
+                summary="Numbers for Prometheus",
+                run=self.metrics,
+                answers={200: "text/plain"},
+            ),
+            Operation(
+                method="GET",
+                path="/openapi.json",
+                name="openapi",
+                summary="This document",
+                run=self.openapi,
+                answers={200: "application/json"},
+            ),
+        )
+
+
+def _check_event_id(text: str) -> None:
+    try:
+        parse_event_id(text)
+    except ValueError:
+        raise _no_event() from None
+
+
+def _no_event() -> Refused:
+    return Refused(404, "no event has this id; expected evt_ and 34 hexadecimal digits")
+
+
+def _read_replay_id(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise _no_replay()
+    return int(text)
+
+
+def _no_replay() -> Refused:
+    return Refused(404, "no replay has this id; expected a whole number")
+
+
+# From requests to operations, and back
+
+
+class _Endpoint:
+    """The ASGI application behind one path: its operations by method. Whatever they raise on purpose is answered."""
+
+    def __init__(self, operations: Mapping[str, Operation], bodies: BodyReader) -> None:
+        self._operations = operations
+        self._bodies = bodies
+        self.methods = tuple(operations)
+        self._allowed = sorted({*operations, *(["HEAD"] if "GET" in operations else [])})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except Rejected as error:
+            headers = {"allow": ", ".join(error.allowed)} if isinstance(error, MethodNotAllowed) else {}
+            if error.status in (408, 413):
+                # What is left of the body would be taken for the next request, or read for nothing.
+                headers["connection"] = "close"
+            response = problem(error.status, headers, detail=str(error))
+        except Unavailable as error:
+            response = problem(503, {"retry-after": str(RETRY_AFTER_S)}, detail=str(error))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        operation = self._operations.get(method)
+        if operation is None:
+            allowed = self._allowed
+            raise MethodNotAllowed(f"expected one of the methods {', '.join(allowed)}", allowed=allowed)
+        arguments: dict[str, Any] = dict(request.path_params)
+        query = _read_query(request, operation.query)
+        if query is not None:
+            arguments["query"] = query
+        if operation.body is not None:
+            body = await self._bodies.read(request.headers.raw, request.receive)
+            arguments["body"] = _read_body(request, body, operation.body)
+        answer = await operation.run(**arguments)
+        return answer if isinstance(answer, Response) else _json(*answer)
+
+
+def _read_query(request: Request, model: type[BaseModel] | None) -> BaseModel | None:
+    items = request.query_params.multi_items()
+    values = dict(items)
+    if len(values) != len(items):
+        twice = sorted({name for name, _ in items if len(request.query_params.getlist(name)) > 1})
+        raise Refused(400, _shorten(f"expected each parameter once, found more of: {', '.join(twice)}"))
+    if model is None:
+        if values:
+            raise Refused(400, _shorten(f"expected no parameters, found {', '.join(values)}"))
+        return None
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise Refused(400, _describe(error, model)) from None
+
+
+def _read_body(request: Request, body: bytes, model: type[BaseModel]) -> BaseModel:
+    if not body:
+        # As if it said nothing, so that what needs no order needs no body.
+        body = b"{}"
+    elif request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refused(415, "expected Content-Type: application/json")
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        is_json = all(mistake["type"] != "json_invalid" for mistake in error.errors(include_url=False))
+        raise Refused(422 if is_json else 400, _describe(error, model)) from None
+
+
+def _describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """Each mistake with its place and what was expected."""
+    told = []
+    for mistake in error.errors(include_url=False, include_input=False, include_context=False)[:10]:
+        place = ".".join(map(str, mistake["loc"]))
+        text = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            text = "not known here"
+            if len(mistake["loc"]) == 1:
+                text += f"; expected one of {', '.join(model.model_fields)}"
+        told.append(f"{place[:100]}: {text}" if place else text)
+    return _shorten("; ".join(told))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 1000 else f"{text[:1000]}…"
+
+
+def _json(status: int, answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(
+        answer.__pydantic_serializer__.to_json(answer), status, headers=headers, media_type="application/json"
+    )
+
+
+async def _answer_http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = "nothing is here; GET /openapi.json says what there is" if error.status_code == 404 else None
+    return problem(error.status_code, dict(error.headers or {}), detail=detail)
+
+
+async def _answer_failure(_: Request, __: Exception) -> Response:
+    return problem(500, detail="a defect; the service's log has its traceback")

@@ -1,0 +1,121 @@
+"""
+What commands print: tables on a terminal, and in a pipe one line per row with tabs between the cells, without a head.
+
+Whatever comes from elsewhere (a vendor's job id, a receiver's words) may hold control characters or markup. All of it
+goes through ``printable``, and to rich as ``Text``, which is never read as markup.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from types import MappingProxyType
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Piece = str | tuple[str, str]
+"""A text, or a text and its style."""
+Cell = Piece | list[str]
+"""The same, or several lines; in a pipe they are one, with a blank between."""
+
+_STYLES = {
+    "delivered": "green",
+    "active": "green",
+    "accepted": "green",
+    "finished": "green",
+    "retrying": "yellow",
+    "pending": "cyan",
+    "running": "cyan",
+    "parked": "magenta",
+    "paused": "magenta",
+    "half_open": "yellow",
+    "unparsed": "yellow",
+    "conflict": "bold red",
+    "dead": "bold red",
+    "disabled": "bold red",
+    "open": "bold red",
+}
+
+
+def printable(text: object) -> str:
+    """One line, with everything that a terminal would obey, or can't show, as an escape sequence of Python."""
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in str(text)
+    )
+    encoding = sys.stdout.encoding or "utf-8"
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def style_of(word: str) -> str:
+    """The style in which a state is shown."""
+    return _STYLES.get(word, "")
+
+
+def print_json(document: object) -> None:
+    print(json.dumps(document), flush=True)
+
+
+def print_line(*pieces: Piece) -> None:
+    """One line of text in pieces, each with its style; without styles in a pipe."""
+    styled = [(piece, "") if isinstance(piece, str) else piece for piece in pieces]
+    if sys.stdout.isatty():
+        line = Text.assemble(*((printable(text), style) for text, style in styled))
+        Console().print(line, soft_wrap=True)
+    else:
+        print("".join(printable(text) for text, _ in styled).rstrip(), flush=True)
+
+
+def print_table(
+    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, widths: Mapping[str, int] = MappingProxyType({})
+) -> None:
+    """
+    Args:
+        widths: Columns that are broken at this many characters and never before, so that what is in them can be copied.
+    """
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(_plain(cell) for cell in row))
+        return
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for name in head:
+        table.add_column(name, no_wrap=name in widths, overflow="fold")
+    for row in rows:
+        table.add_row(*(_styled(cell, widths.get(name)) for name, cell in zip(head, row, strict=True)))
+    Console().print(table)
+
+
+def _plain(cell: Cell) -> str:
+    if isinstance(cell, tuple):
+        cell = cell[0]
+    return printable(cell if isinstance(cell, str) else " ".join(cell))
+
+
+def _styled(cell: Cell, width: int | None) -> Text:
+    text, style = cell if isinstance(cell, tuple) else (cell, "")
+    lines = [printable(line) for line in ([text] if isinstance(text, str) else text)]
+    if width is not None:
+        lines = [line[at : at + width] for line in lines for at in range(0, max(len(line), 1), width)]
+    return Text("\n".join(lines), style=style)
+
+
+def in_words(duration: timedelta) -> str:
+    """A length of time as a person would say it, two units at most: ``2 h 5 min``."""
+    seconds = duration.total_seconds()
+    if seconds < 0:
+        return f"-{in_words(-duration)}"
+    if seconds < 10:
+        return f"{seconds:.3g} s" if seconds >= 1 else f"{round(seconds, 3):g} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    days, hours_left = divmod(hours, 24)
+    if not minutes:
+        return f"{rest_s} s"
+    if not hours:
+        return f"{minutes} min {rest_s} s" if rest_s else f"{minutes} min"
+    if not days:
+        return f"{hours} h {minutes_left} min" if minutes_left else f"{hours} h"
+    return f"{days} d {hours_left} h" if hours_left else f"{days} d"

@@ -1,0 +1,69 @@
+"""``media-callbacks purge``: remove now what is older than the configuration wants to keep."""
+
+import argparse
+import asyncio
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from service.app import utc_now
+from service.cli.options import add_config_option, add_json_option, read_settings
+from service.cli.output import print_json
+from service.errors import InboxUnavailable
+from service.inbox.factory import build_inbox
+from service.retention import Totals, purge
+from service.settings import Settings
+
+
+def add_command(commands: Any) -> None:
+    parser = commands.add_parser(
+        "purge",
+        help="remove what is older than store.retention_days and store.dedup_days",
+        description="`serve` does so by itself every hour. Goes in small steps beside running services. What is not yet"
+        " delivered stays.",
+    )
+    add_config_option(parser)
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = read_settings(arguments)
+    try:
+        totals = asyncio.run(purge_store(settings))
+    except InboxUnavailable as error:
+        print(f"store.url: {error}; what was removed stays removed, run this again for the rest", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print_json({"payloads": totals.payloads, "keys": totals.keys})
+    else:
+        print(f"{totals.payloads} payloads and {totals.keys} keys were removed")
+    return 0
+
+
+async def purge_store(settings: Settings) -> Totals:
+    """
+    Raises:
+        ConfigError, InboxUnavailable: The store can't be used.
+    """
+    store = settings.store
+    inbox = build_inbox(store.url, is_exclusive=False, auto_migrate=store.auto_migrate, pool_size=store.pool_size)
+    await inbox.open()
+    try:
+        columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+            task = progress.add_task("looking for what is old", total=None)
+            return await purge(
+                inbox,
+                now=utc_now(),
+                retention_days=store.retention_days,
+                dedup_days=store.dedup_days,
+                stopping=asyncio.Event(),
+                progress=lambda totals: progress.update(
+                    task, description=f"{totals.payloads} payloads and {totals.keys} keys removed"
+                ),
+            )
+    finally:
+        await inbox.close()

@@ -1,0 +1,786 @@
+"""
+The inbox on PostgreSQL, for several services on one database.
+
+A task takes everything that has gathered since its last commit and hands it to one function of the database: one round
+trip, one transaction, one flush. While that is on its way, the next batch gathers. What follows:
+
+- an awaited ``put`` returns after the commit that its receipt was part of;
+- receipts of one service never overtake each other; those of several are put in order by locks on their keys, which
+  the function holds from before it looks until it has committed;
+- no lock depends on us to be released: a service that stops in the middle holds nobody up.
+
+Between services news travel by ``NOTIFY``, outside of those transactions: a transaction that notifies would make all
+others that do wait for its flush. News may be lost with a connection; the dispatchers look by themselves, too.
+
+An error of the server fails the whole batch, as it would fail each alone. An error of the data is looked for by
+halving the batch, so that one receipt cannot fail its neighbours. When a commit's answer is lost with the connection,
+``put`` fails although the receipt may be stored; the sender repeats it, and deduplication makes that right.
+
+While the server is away, everything fails at once with InboxUnavailable, and a task tries until it is back.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from secrets import token_hex
+from typing import Any, TypeVar, cast
+
+import structlog
+
+from service.errors import ConfigError, InboxUnavailable
+from service.events import Delivery
+from service.inbox import postgresql_queries as queries
+from service.inbox.base import (
+    AttemptResult,
+    EventFilter,
+    EventRecord,
+    EventSummary,
+    Purged,
+    Receipt,
+    ReceiptRecord,
+    ReceiptState,
+    Reparsed,
+    ReplayRecord,
+    ReplayRequest,
+    SinkRecord,
+    SinkState,
+    StoredReceipt,
+    Verdict,
+)
+from service.inbox.migrations import load_migrations, missing_migrations
+from service.inbox.postgresql_queries import from_milliseconds, to_milliseconds
+
+try:
+    import asyncpg
+except ImportError:  # the extra is not installed; opening says so
+    asyncpg = None
+
+_MIN_VERSION = 13
+_CONNECT_TIMEOUT_S = 5.0
+# The server gives up first, so that an answer of ours says what happened.
+_STATEMENT_TIMEOUT_S = 30.0
+_PUT_TIMEOUT_S = 5.0
+_LOCK_TIMEOUT_S = 4.0
+_COMMAND_MARGIN_S = 2.0
+_IDLE_IN_TRANSACTION_S = 30.0
+_CLOSE_TIMEOUT_S = 5.0
+# Two of a service's connections accept receipts and one hears news.
+_WRITERS = 2
+_LISTENERS = 1
+MIN_POOL_SIZE = 5
+# One transaction: enough to share a flush well, little enough to be done soon.
+_MAX_BATCH_RECEIPTS = 256
+_MAX_BATCH_EVENTS = 512
+_MAX_BATCH_BYTES = 8 * 2**20
+_MAX_BACKOFF_S = 1.0
+_PROBE_INTERVAL_S = 30.0
+_MAX_ATTEMPTS = 3
+# A notification has room for 8000 bytes.
+_MAX_NEWS_CHARACTERS = 7000
+_MIGRATION_LOCK = (7105, -1)
+_TABLES = (
+    "receipts",
+    "events",
+    "event_bodies",
+    "event_receipts",
+    "bindings",
+    "deliveries",
+    "attempts",
+    "sinks",
+    "replays",
+    "heartbeat",
+    "migrations",
+)
+_SEQUENCES = ("receipts_id_seq", "events_id_seq", "replays_id_seq")
+_T = TypeVar("_T")
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Put:
+    """A receipt for the writer."""
+
+    future: "asyncio.Future[Verdict]"
+    arrival: queries.Arrival
+
+
+class PostgresqlInbox:
+    """
+    Args:
+        url: ``postgresql://user:password@host:port/database?…``; what is left out is found as libpq finds it.
+        auto_migrate: Apply missing migrations when opening; otherwise opening fails when there are any.
+        must_connect: Whether opening fails when the server can't be reached. Otherwise it goes on in the background,
+            and everything raises InboxUnavailable until it has worked.
+        pool_size: How many connections there may be at most.
+        max_pending: How many receipts may wait for the commit; beyond, ``put`` fails at once.
+        max_pending_bytes: The same for their bodies.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        auto_migrate: bool = True,
+        must_connect: bool = True,
+        pool_size: int = 8,
+        max_pending: int = 10_000,
+        max_pending_bytes: int = 64 * 2**20,
+    ) -> None:
+        self._url = url
+        self._auto_migrate = auto_migrate
+        self._must_connect = must_connect
+        self._pool_size = max(pool_size, MIN_POOL_SIZE)
+        self._max_pending = max_pending
+        self._max_pending_bytes = max_pending_bytes
+        self._pending_bytes = 0
+        self._pending = 0
+        self._queue: deque[_Put] = deque()
+        self._arrived = asyncio.Event()
+        self._listener: Callable[[Collection[str]], None] = lambda _: None
+        self._news: set[str] = set()
+        self._has_news = asyncio.Event()
+        self._channel = ""
+        # Why nothing can be done just now; None when something can.
+        self._problem: str | None = "the store is not open"
+        self._is_closing = False
+        self._pool: Any = None
+        self._writers: Any = None
+        self._listing = asyncio.Semaphore(max(1, self._pool_size - _WRITERS - _LISTENERS - 1))
+        self._tasks: list[asyncio.Task[None]] = []
+        self._opening: asyncio.Task[None] | None = None
+        self._writer: asyncio.Task[None] | None = None
+        self._purge_position = queries.PurgePosition()
+
+    # Life
+
+    async def open(self) -> None:
+        """
+        Raises:
+            ConfigError: The database can't be used as configured.
+            InboxUnavailable: The server can't be reached, and must be.
+        """
+        try:
+            await self._open()
+        except InboxUnavailable as error:
+            if self._must_connect:
+                raise
+            self._problem = str(error)
+            log.warning("store_away", error=str(error))
+            self._opening = asyncio.create_task(self._open_later())
+
+    async def _open(self) -> None:
+        schema = await _prepare(self._url, apply=self._auto_migrate)
+        self._channel = f"media_callbacks:{schema}"[:63]
+        self._writers = await self._create_pool(_WRITERS, _PUT_TIMEOUT_S)
+        self._pool = await self._create_pool(self._pool_size - _WRITERS - _LISTENERS, _STATEMENT_TIMEOUT_S)
+        self._writer = asyncio.create_task(self._write())
+        self._tasks = [asyncio.create_task(self._exchange_news())]
+        self._problem = None
+
+    async def _open_later(self) -> None:
+        async for _ in _backoff():
+            try:
+                await self._open()
+            except InboxUnavailable as error:
+                self._problem = str(error)
+            except ConfigError as error:
+                # It may be mended meanwhile, such as by a migration that is run by hand.
+                if self._problem != str(error):
+                    log.error("store_unusable", error=str(error))
+                self._problem = str(error)
+            else:
+                log.info("store_back")
+                return
+
+    async def _create_pool(self, size: int, statement_timeout_s: float) -> Any:
+        return await asyncpg.create_pool(
+            self._url,
+            min_size=0,
+            max_size=size,
+            connection_class=_connection_class(),
+            **_connect_arguments(statement_timeout_s),
+        )
+
+    async def close(self) -> None:
+        self._is_closing = True
+        if self._opening is not None:
+            await _cancel(self._opening)
+        if self._writer is not None:
+            self._arrived.set()
+            if self._problem is None:
+                await asyncio.wait([self._writer], timeout=_CLOSE_TIMEOUT_S)
+            await _cancel(self._writer)
+            self._writer = None
+        self._fail_waiting("the store is not open")
+        for task in self._tasks:
+            await _cancel(task)
+        for pool in (self._pool, self._writers):
+            if pool is not None:
+                try:
+                    async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                        await pool.close()
+                except TimeoutError:
+                    pool.terminate()
+        self._pool = self._writers = None
+        self._is_closing = False
+
+    def listen(self, listener: Callable[[Collection[str]], None]) -> None:
+        self._listener = listener
+
+    # Operations
+
+    async def put(self, receipt: Receipt) -> Verdict:
+        self._raise_if_unusable()
+        size = len(receipt.body)
+        if self._pending >= self._max_pending or self._pending_bytes + size > self._max_pending_bytes:
+            raise InboxUnavailable(f"{self._pending} receipts are waiting for the database, which is the limit")
+        arrival = queries.Arrival(receipt, to_milliseconds(receipt.received_at))
+        work = _Put(asyncio.get_running_loop().create_future(), arrival)
+        self._pending += 1
+        self._pending_bytes += size
+        self._queue.append(work)
+        self._arrived.set()
+        return await work.future
+
+    async def claim(self, sink: str, *, limit: int, now: datetime, lease_s: float) -> Sequence[Delivery]:
+        now_ms, lease = to_milliseconds(now), token_hex(8)
+        until = now_ms + int(lease_s * 1000)
+        return await self._run(lambda c: queries.claim(c, sink, limit=limit, now=now_ms, until=until, lease=lease))
+
+    async def record(self, results: Sequence[AttemptResult], *, now: datetime) -> Sequence[bool]:
+        now_ms = to_milliseconds(now)
+        kept, released = await self._run(lambda c: queries.record(c, results, now_ms))
+        self._tell(released)
+        return kept
+
+    async def next_due_at(self, sink: str) -> datetime | None:
+        due_at = await self._run(lambda c: queries.next_due_at(c, sink))
+        return None if due_at is None else from_milliseconds(due_at)
+
+    async def outdated_receipts(self, *, parser_version: int, after_id: int, limit: int) -> Sequence[StoredReceipt]:
+        return await self._list(
+            lambda c: queries.outdated_receipts(c, parser_version=parser_version, after_id=after_id, limit=limit)
+        )
+
+    async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:
+        arrival = queries.Arrival(receipt, to_milliseconds(now))
+        reparsed = await self._run(lambda c: queries.reparse(c, receipt_id, arrival, dry_run=dry_run))
+        if reparsed.accepted and not dry_run:
+            self._tell({sink for entry in receipt.entries for sink in entry.sinks})
+        return reparsed
+
+    async def find_event(self, event_id: str) -> EventRecord | None:
+        return await self._list(lambda c: queries.find_event(c, event_id))
+
+    async def list_receipts(
+        self,
+        *,
+        state: ReceiptState | None = None,
+        source: str | None = None,
+        since: datetime | None = None,
+        before_id: int | None = None,
+        limit: int,
+    ) -> Sequence[ReceiptRecord]:
+        since_ms = None if since is None else to_milliseconds(since)
+        return await self._list(
+            lambda c: queries.list_receipts(
+                c, state=state, source=source, since=since_ms, before_id=before_id, limit=limit
+            )
+        )
+
+    async def list_events(
+        self, event_filter: EventFilter, *, before: int | None = None, limit: int
+    ) -> Sequence[EventSummary]:
+        return await self._list(lambda c: queries.list_events(c, event_filter, before=before, limit=limit))
+
+    async def count_events(self, event_filter: EventFilter) -> int:
+        return await self._list(lambda c: queries.count_events(c, event_filter))
+
+    async def list_sinks(self) -> Sequence[SinkRecord]:
+        return await self._list(queries.list_sinks)
+
+    async def set_sink_state(
+        self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None, now: datetime
+    ) -> None:
+        now_ms = to_milliseconds(now)
+        await self._run(
+            lambda c: queries.set_sink_state(c, name, state, reason=reason, changed_by=changed_by, now=now_ms)
+        )
+        if state == "active":
+            self._tell({name})
+
+    async def create_replay(self, request: ReplayRequest, *, now: datetime) -> ReplayRecord:
+        return await self._list(lambda c: queries.create_replay(c, request, to_milliseconds(now)))
+
+    async def advance_replays(self, *, now: datetime) -> datetime | None:
+        woken, next_at = await self._list(lambda c: queries.advance_replays(c, to_milliseconds(now)))
+        self._tell(woken)
+        return None if next_at is None else from_milliseconds(next_at)
+
+    async def cancel_replay(self, replay_id: int, *, now: datetime) -> ReplayRecord | None:
+        return await self._run(lambda c: queries.cancel_replay(c, replay_id, to_milliseconds(now)))
+
+    async def find_replay(self, replay_id: int) -> ReplayRecord | None:
+        return await self._list(lambda c: queries.find_replay(c, replay_id))
+
+    async def list_replays(self, *, before_id: int | None = None, limit: int) -> Sequence[ReplayRecord]:
+        return await self._list(lambda c: queries.list_replays(c, before_id=before_id, limit=limit))
+
+    async def purge(self, *, payloads_before: datetime, keys_before: datetime, limit: int) -> Purged:
+        position = self._purge_position
+        purged, self._purge_position = await self._list(
+            lambda c: queries.purge(
+                c,
+                position,
+                payloads_before=to_milliseconds(payloads_before),
+                keys_before=to_milliseconds(keys_before),
+                limit=limit,
+            )
+        )
+        return purged
+
+    async def check(self) -> None:
+        self._raise_if_unusable()
+        if self._writer is None or self._writer.done():
+            raise InboxUnavailable("the store's writer has stopped; restart the service")
+        if self._pending >= self._max_pending:
+            raise InboxUnavailable(f"{self._pending} receipts are waiting for the database, which is the limit")
+        await self._run(lambda c: c.execute("UPDATE heartbeat SET beats = beats + 1"), pool=self._writers)
+
+    def _raise_if_unusable(self) -> None:
+        if self._problem is not None:
+            raise InboxUnavailable(self._problem)
+
+    async def _run(self, run: Callable[[Any], Awaitable[_T]], *, pool: Any = None) -> _T:
+        """Call with a connection. What lost against somebody else's transaction is done again."""
+        self._raise_if_unusable()
+        pool = pool or self._pool
+        for attempt in range(1, _MAX_ATTEMPTS + 1):
+            try:
+                async with _lend(pool) as connection:
+                    return await run(connection)
+            except _errors() as error:
+                if attempt == _MAX_ATTEMPTS or not _is_lost_race(error):
+                    raise _unavailable(error) from error
+        raise AssertionError
+
+    async def _list(self, run: Callable[[Any], Awaitable[_T]]) -> _T:
+        """The same for what may take long: never on all connections at once, so that deliveries go on."""
+        async with self._listing:
+            return await self._run(run)
+
+    # The writer
+
+    async def _write(self) -> None:
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while batch := self._next_batch():
+                try:
+                    results: Sequence[Any] = await self._commit([work.arrival for work in batch])
+                    self._resolve(batch, results)
+                except InboxUnavailable as error:
+                    self._resolve(batch, [error] * len(batch))
+                    if self._problem is not None:
+                        await self._wait_until_back()
+                except asyncio.CancelledError:
+                    self._resolve(batch, [InboxUnavailable("the store was closed")] * len(batch))
+                    raise
+            if self._is_closing:
+                return
+
+    def _next_batch(self) -> list[_Put]:
+        batch: list[_Put] = []
+        events = size = 0
+        while self._queue and len(batch) < _MAX_BATCH_RECEIPTS:
+            receipt = self._queue[0].arrival.receipt
+            events += len(receipt.entries)
+            size += len(receipt.body)
+            if batch and (events > _MAX_BATCH_EVENTS or size > _MAX_BATCH_BYTES):
+                break
+            batch.append(self._queue.popleft())
+        return batch
+
+    async def _commit(self, arrivals: Sequence[queries.Arrival]) -> list[Verdict | InboxUnavailable]:
+        """
+        Raises:
+            InboxUnavailable: It is the server's error; where it is away, ``_problem`` says so.
+        """
+        try:
+            async with _lend(self._writers) as connection:
+                try:
+                    return list(await queries.put(connection, arrivals))
+                except asyncpg.DeadlockDetectedError:
+                    return list(await queries.put(connection, arrivals))
+        except _errors() as error:
+            failure = _unavailable(error)
+            failure.__cause__ = error
+            if _is_away(error):
+                self._problem = str(failure)
+                raise failure from error
+            if not _is_about_data(error):
+                log.error("store_failed", error=str(failure), receipts=len(arrivals))
+                raise failure from error
+        except Exception as error:  # noqa: BLE001 - whatever it is, the writer must live and say so
+            failure = InboxUnavailable(f"the store can't take this receipt: {type(error).__name__}")
+            failure.__cause__ = error
+        if len(arrivals) == 1:
+            log.error("store_failed", error=str(failure), receipts=1)
+            return [failure]
+        half = len(arrivals) // 2
+        return [*await self._commit(arrivals[:half]), *await self._commit(arrivals[half:])]
+
+    def _resolve(self, batch: Sequence[_Put], results: Sequence[Any]) -> None:
+        sinks: set[str] = set()
+        for work, result in zip(batch, results, strict=True):
+            self._pending -= 1
+            self._pending_bytes -= len(work.arrival.receipt.body)
+            if isinstance(result, Verdict) and result.accepted:
+                for entry in work.arrival.receipt.entries:
+                    sinks.update(entry.sinks)
+            if work.future.done():
+                continue
+            if isinstance(result, BaseException):
+                work.future.set_exception(result)
+                # Whoever waited may be gone; that is no reason for a warning of the event loop.
+                work.future.exception()
+            else:
+                work.future.set_result(result)
+        self._tell(sinks)
+
+    async def _wait_until_back(self) -> None:
+        log.warning("store_away", error=self._problem)
+        async for _ in _backoff():
+            self._fail_waiting(str(self._problem))
+            try:
+                async with _lend(self._writers) as connection:
+                    if await connection.fetchval("SELECT current_setting('transaction_read_only')") == "off":
+                        break
+                    self._problem = "the server is a read-only replica"
+                    # The next connection may find another server behind the name.
+                    connection.terminate()
+            except _errors() as error:
+                self._problem = str(_unavailable(error))
+        self._problem = None
+        log.info("store_back")
+
+    def _fail_waiting(self, problem: str) -> None:
+        """From now on nothing can be done, for what waits neither."""
+        self._problem = problem
+        waiting = list(self._queue)
+        self._queue.clear()
+        self._resolve(waiting, [InboxUnavailable(problem)] * len(waiting))
+
+    # News
+
+    def _tell(self, sinks: Collection[str]) -> None:
+        """That there is something new to claim: to our own dispatcher, and to those of other services."""
+        if sinks:
+            self._listener(sinks)
+            self._news.update(sinks)
+            self._has_news.set()
+
+    async def _exchange_news(self) -> None:
+        async for _ in _backoff():
+            try:
+                connection = await asyncpg.connect(self._url, **_connect_arguments(_PUT_TIMEOUT_S))
+            except _errors():
+                continue
+            try:
+                await self._exchange_news_on(connection)
+            except _errors() as error:
+                log.warning("store_news_lost", error=str(_unavailable(error)))
+            finally:
+                connection.terminate()
+
+    async def _exchange_news_on(self, connection: Any) -> None:
+        own_id = connection.get_server_pid()
+
+        def hear(_: object, process_id: int, __: str, payload: str) -> None:
+            if process_id != own_id:
+                self._listener(frozenset(payload.split(",")))
+
+        await connection.add_listener(self._channel, hear)
+        connection.add_termination_listener(lambda _: self._has_news.set())
+        while not connection.is_closed():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PROBE_INTERVAL_S):
+                    await self._has_news.wait()
+            self._has_news.clear()
+            news, self._news = self._news, set()
+            for payload in _payloads(news):
+                await connection.execute("SELECT pg_notify($1, $2)", self._channel, payload)
+            if not news:
+                await connection.execute("SELECT 1")
+
+
+def _payloads(names: Collection[str]) -> list[str]:
+    """Names by commas, each text short enough for a notification."""
+    payloads: list[str] = []
+    for name in sorted(names):
+        if payloads and len(payloads[-1]) + len(name) < _MAX_NEWS_CHARACTERS:
+            payloads[-1] += f",{name}"
+        else:
+            payloads.append(name)
+    return payloads
+
+
+async def _backoff() -> AsyncIterator[None]:
+    """Attempts for ever: the first at once, each later one after a longer time."""
+    delay_s = 0.02
+    while True:
+        yield
+        await asyncio.sleep(delay_s)
+        delay_s = min(delay_s * 2, _MAX_BACKOFF_S)
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.wait([task], timeout=_CLOSE_TIMEOUT_S)
+
+
+# Connections
+
+
+@contextlib.asynccontextmanager
+async def _lend(pool: Any) -> AsyncIterator[Any]:
+    connection = await pool.acquire(timeout=_CONNECT_TIMEOUT_S + _COMMAND_MARGIN_S)
+    try:
+        yield connection
+    except asyncpg.ReadOnlySQLTransactionError:
+        # After a fail-over this server takes nothing any more; the name may lead to another one by now.
+        connection.terminate()
+        raise
+    finally:
+        await pool.release(connection, timeout=_CONNECT_TIMEOUT_S)
+
+
+def _connection_class() -> Any:
+    class Connection(asyncpg.Connection):  # type: ignore[misc]
+        def get_reset_query(self) -> str:
+            # Nothing that we do leaves anything behind in a session, so that no round trip is needed to undo it.
+            return ""
+
+    return Connection
+
+
+def _connect_arguments(statement_timeout_s: float) -> dict[str, Any]:
+    """``statement_timeout_s``: 0 for none, then there is none for locks either."""
+    return {
+        "timeout": _CONNECT_TIMEOUT_S,
+        "command_timeout": statement_timeout_s + _COMMAND_MARGIN_S if statement_timeout_s else None,
+        "server_settings": {
+            "application_name": "media-callbacks",
+            # What is answered with success is on disk, whatever the server's default is.
+            "synchronous_commit": "on",
+            "default_transaction_isolation": "read committed",
+            "statement_timeout": f"{statement_timeout_s * 1000:.0f}",
+            "lock_timeout": f"{min(statement_timeout_s, _LOCK_TIMEOUT_S) * 1000:.0f}",
+            "idle_in_transaction_session_timeout": f"{_IDLE_IN_TRANSACTION_S * 1000:.0f}",
+            "client_min_messages": "warning",
+            "jit": "off",
+        },
+    }
+
+
+async def migrate(url: str, *, apply: bool = True) -> Sequence[str]:
+    """
+    Bring the schema up to date; safe when several services try at once.
+
+    Returns:
+        The names of the migrations that were applied.
+
+    Raises:
+        ConfigError: The database can't be used as configured, or some are missing and ``apply`` is false.
+        InboxUnavailable: The server can't be reached.
+    """
+    async with _connected(url) as connection:
+        return await _migrate(connection, apply=apply)
+
+
+async def _prepare(url: str, *, apply: bool) -> str:
+    """See that the database can be used, and return the name of the schema."""
+    async with _connected(url) as connection:
+        await _migrate(connection, apply=apply)
+        refused = await connection.fetch(
+            "SELECT relname FROM pg_class WHERE relnamespace ="
+            " (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND CASE"
+            " WHEN relkind = 'r' AND relname = ANY ($1) THEN NOT (has_table_privilege(oid, 'SELECT') AND"
+            " has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE') AND"
+            " has_table_privilege(oid, 'DELETE'))"
+            " WHEN relkind = 'S' AND relname = ANY ($2) THEN NOT has_sequence_privilege(oid, 'USAGE')"
+            " ELSE false END ORDER BY relname",
+            _TABLES,
+            _SEQUENCES,
+        )
+        if refused:
+            names = ", ".join(name for (name,) in refused)
+            raise ConfigError(
+                [
+                    "store.url: the user lacks rights on what is in the database; as its owner, grant SELECT, INSERT,"  # noqa: ISC004 - one sentence
+                    f" UPDATE, DELETE on tables and USAGE on sequences: {names}"
+                ]
+            )
+        return cast(str, await connection.fetchval("SELECT current_schema()"))
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Any]:
+    """
+    A connection without time-outs to a server that we can use.
+
+    Raises:
+        ConfigError: It can't be used as configured.
+        InboxUnavailable: The server can't be reached.
+    """
+    if asyncpg is None:
+        sentence = 'store.url: PostgreSQL needs a further package; pip install "media-callbacks[postgresql]"'
+        raise ConfigError([sentence])
+    try:
+        connection = await asyncpg.connect(url, **_connect_arguments(0))
+    except (asyncpg.ClientConfigurationError, ValueError) as error:
+        # Their text may have a piece of the password.
+        sentence = (
+            "store.url: expected postgresql://user:password@host:port/database, came something that can't be read as"
+            " that; percent-encode what is special in the password, and look at what follows the question mark"
+        )
+        raise ConfigError([sentence]) from error
+    except _errors() as error:
+        if problem := _config_problem(error):
+            raise ConfigError([f"store.url: {problem}"]) from error
+        raise _unavailable(error) from error
+    try:
+        await _check_server(connection)
+        yield connection
+    except _errors() as error:
+        if problem := _config_problem(error):
+            raise ConfigError([f"store.url: {problem}"]) from error
+        raise _unavailable(error) from error
+    finally:
+        connection.terminate()
+
+
+async def _check_server(connection: Any) -> None:
+    version = connection.get_server_version()
+    encoding, is_replica, is_read_only, schema = await connection.fetchrow(
+        "SELECT current_setting('server_encoding'), pg_is_in_recovery(), current_setting('transaction_read_only')"
+        " = 'on', current_schema()"
+    )
+    problem = None
+    if version.major < _MIN_VERSION:
+        problem = f"expected PostgreSQL {_MIN_VERSION} or later, the server is {version.major}.{version.minor}"
+    elif encoding != "UTF8":
+        problem = f"expected a database with the encoding UTF8, it has {encoding}; create one with ENCODING 'UTF8'"
+    elif is_replica:
+        problem = (
+            "the server is a read-only replica; name the primary, or name all hosts by commas and add"
+            " ?target_session_attrs=read-write"
+        )
+    elif is_read_only:
+        problem = "the database is read-only; set default_transaction_read_only to off for the database or the user"
+    elif schema is None:
+        problem = "the search path has no schema that the user may use; create one, or grant USAGE on it"
+    if problem is not None:
+        raise ConfigError([f"store.url: {problem}"])
+
+
+async def _migrate(connection: Any, *, apply: bool) -> Sequence[str]:
+    known = load_migrations("postgresql")
+    if not missing_migrations(known, await _applied(connection), apply=apply):
+        return []
+    await connection.execute("SELECT pg_advisory_lock($1, $2)", *_MIGRATION_LOCK)
+    try:
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY, name text NOT NULL)"
+        )
+        # Another service may have been faster.
+        missing = missing_migrations(known, await _applied(connection))
+        for migration in missing:
+            async with connection.transaction():
+                await connection.execute(migration.sql)
+                await connection.execute(
+                    "INSERT INTO migrations (number, name) VALUES ($1, $2)", migration.number, migration.name
+                )
+    finally:
+        if not connection.is_closed():
+            await connection.execute("SELECT pg_advisory_unlock($1, $2)", *_MIGRATION_LOCK)
+    return [str(migration) for migration in missing]
+
+
+async def _applied(connection: Any) -> set[int]:
+    if await connection.fetchval("SELECT to_regclass('migrations')") is None:
+        return set()
+    return {number for (number,) in await connection.fetch("SELECT number FROM migrations")}
+
+
+# Errors of the driver, which stop here
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+
+def _sqlstate(error: Exception) -> str:
+    return getattr(error, "sqlstate", None) or ""
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether nothing else would work on this server just now."""
+    if isinstance(error, asyncpg.PostgresError):
+        # Connection, no more connections, shutting down or starting, read-only, who we are
+        return _sqlstate(error)[:2] in ("08", "28", "3D") or _sqlstate(error) in (
+            "53300",
+            "57P01",
+            "57P02",
+            "57P03",
+            "25006",
+        )
+    return not _is_about_data(error)
+
+
+def _is_about_data(error: Exception) -> bool:
+    if isinstance(error, asyncpg.PostgresError):
+        return _sqlstate(error)[:2] in ("21", "22", "23")
+    return isinstance(error, ValueError)  # asyncpg's DataError: a parameter of the wrong kind
+
+
+def _is_lost_race(error: Exception) -> bool:
+    return isinstance(error, (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.UniqueViolationError))
+
+
+def _unavailable(error: Exception) -> InboxUnavailable:
+    return InboxUnavailable(f"the database can't be used just now: {_describe(error)}")
+
+
+def _describe(error: Exception) -> str:
+    """For the operator, without values: details of the server and of the driver may have parts of a body."""
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.args[0]) if error.args else type(error).__name__
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return "the connection was lost" if isinstance(error, asyncpg.InterfaceError) else type(error).__name__
+
+
+def _config_problem(error: Exception) -> str | None:
+    """What to do about an error that waiting doesn't mend, or None."""
+    state = _sqlstate(error)
+    if state in ("28P01", "28000"):
+        return (
+            f"the server refuses the user: {_describe(error)}; correct user and password, or the server's pg_hba.conf"
+        )
+    if state == "3D000":
+        return f"{_describe(error)}; create it, or correct the name"
+    if state == "42501":
+        return f"the user lacks rights: {_describe(error)}; grant CREATE on the schema for migrations, or let its owner run `media-callbacks migrate`"  # noqa: E501 - one sentence
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "no server of those named is what target_session_attrs asks for"
+    if isinstance(error, ssl.SSLError):
+        return f"no encrypted connection can be made: {error.reason or 'unknown'}; correct sslmode or sslrootcert"
+    return None

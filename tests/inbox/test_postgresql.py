@@ -1,0 +1,759 @@
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from service.errors import ConfigError, InboxUnavailable
+from service.events import Event
+from service.inbox import postgresql, postgresql_queries
+from service.inbox.base import AttemptResult, EventFilter, ReplayRequest, Verdict
+from service.inbox.migrations import Migration, load_migrations, missing_migrations
+from service.inbox.postgresql import PostgresqlInbox, migrate
+from service.inbox.postgresql_queries import Arrival, to_milliseconds
+from tests.inbox.conformance import LEASE_S, NOW, InboxConformance, Reopen, deliver, make_event, make_receipt
+from tests.postgresql import (  # noqa: F401 - fixtures
+    PostgresqlServer,
+    database_url,
+    execute,
+    own_server,
+    postgresql_url,
+    with_database,
+)
+
+OpenInbox = Callable[..., Awaitable[PostgresqlInbox]]
+
+
+@pytest.fixture
+async def open_inbox(database_url: str) -> AsyncIterator[OpenInbox]:  # noqa: F811
+    """Opens further services' inboxes on the same database, and closes them in the end."""
+    async with AsyncExitStack() as stack:
+
+        async def open_one(**arguments: Any) -> PostgresqlInbox:
+            inbox = PostgresqlInbox(database_url, **arguments)
+            stack.push_async_callback(inbox.close)
+            await inbox.open()
+            return inbox
+
+        yield open_one
+
+
+@pytest.fixture
+async def inbox(open_inbox: OpenInbox) -> PostgresqlInbox:
+    return await open_inbox()
+
+
+@pytest.fixture
+async def other(inbox: PostgresqlInbox, open_inbox: OpenInbox) -> PostgresqlInbox:
+    """The inbox of another service on the same database."""
+    return await open_inbox()
+
+
+@pytest.fixture
+async def reopen(open_inbox: OpenInbox, inbox: PostgresqlInbox) -> Reopen:
+    async def close_and_open() -> PostgresqlInbox:
+        await inbox.close()
+        return await open_inbox()
+
+    return close_and_open
+
+
+async def eventually(attempt: Callable[[], Awaitable[Any]]) -> Any:
+    """The first result of an attempt that is not refused because the store is away."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await attempt()
+            except InboxUnavailable:
+                await asyncio.sleep(0.01)
+
+
+async def until_problem(inbox: PostgresqlInbox, text: str) -> None:
+    """Until the inbox refuses receipts with this text."""
+    async with asyncio.timeout(30):
+        message = ""
+        while text not in message:
+            (result,) = await asyncio.gather(inbox.put(make_receipt()), return_exceptions=True)
+            assert isinstance(result, InboxUnavailable)
+            message = str(result)
+            await asyncio.sleep(0.01)
+
+
+async def until_blocked(url: str, count: int = 1) -> None:
+    """Until so many statements on the database wait for a lock."""
+    async with asyncio.timeout(30):
+        while True:
+            rows = await execute(
+                url,
+                "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()",
+            )
+            if len(rows) >= count:
+                return
+
+
+class TestPostgresqlInbox(InboxConformance):
+    """The suite that every inbox passes."""
+
+
+# Several services on one database
+
+
+async def test_two_services_that_accept_different_outcomes_at_once_give_two_revisions(
+    inbox: PostgresqlInbox, other: PostgresqlInbox
+) -> None:
+    accepted: dict[str, list[Event]] = {}
+    for round_ in range(10):
+        jobs = [f"job-{round_}-{n}" for n in range(20)]
+        verdicts = await asyncio.gather(
+            *(
+                store.put(make_receipt(make_event(job, outcome)))
+                for job in jobs
+                for store, outcome in ((inbox, "failed"), (other, "succeeded"), (inbox, "failed"))
+            )
+        )
+        for verdict in verdicts:
+            for event in verdict.accepted:
+                accepted.setdefault(str(event.data.job_id), []).append(event)
+    assert len(accepted) == 200
+    assert {tuple(sorted(event.data.revision for event in events)) for events in accepted.values()} == {(1, 2)}
+    delivered = await deliver(inbox, "a")
+    assert len(delivered) == 400
+    for events in accepted.values():
+        in_order = [event.id for event in sorted(events, key=lambda event: event.data.revision)]
+        assert [event_id for event_id in delivered if event_id in in_order] == in_order
+    for events in accepted.values():
+        for event in events:
+            record = await inbox.find_event(event.id)
+            assert record is not None
+            assert record.body == event.to_json(), "the revision that was told is the one that is stored"
+
+
+async def test_an_outcome_waits_for_another_one_of_its_job_that_is_just_being_accepted(
+    inbox: PostgresqlInbox,
+    database_url: str,  # noqa: F811
+) -> None:
+    connection = await asyncpg.connect(database_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    await postgresql_queries.put(connection, [Arrival(make_receipt(make_event("1", "failed")), to_milliseconds(NOW))])
+    put = asyncio.ensure_future(inbox.put(make_receipt(make_event("1"))))
+    await until_blocked(database_url)
+    await transaction.commit()
+    await connection.close()
+    assert await put == Verdict("accepted", (make_event("1").with_revision(2),))
+
+
+async def test_services_that_accept_the_same_in_different_orders_do_not_lock_each_other_up(
+    inbox: PostgresqlInbox, other: PostgresqlInbox
+) -> None:
+    events = [make_event(f"job-{n}") for n in range(100)]
+    for _ in range(10):
+        one = [inbox.put(make_receipt(*events)), inbox.put(make_receipt(*events[::-1]))]
+        two = [other.put(make_receipt(*events[::-1])), other.put(make_receipt(*events))]
+        verdicts = await asyncio.gather(*one, *two)
+    assert {verdict.state for verdict in verdicts} == {"duplicate"}
+    assert len(await deliver(inbox, "a")) == 100
+
+
+async def test_claims_of_two_services_never_overlap(inbox: PostgresqlInbox, other: PostgresqlInbox) -> None:
+    await asyncio.gather(*(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(200)))
+    claimed: list[str] = []
+    while len(claimed) < 200:
+        claims = await asyncio.gather(
+            *(store.claim("a", limit=10, now=NOW, lease_s=LEASE_S) for store in (inbox, other) * 4)
+        )
+        claimed += [delivery.event_id for claim in claims for delivery in claim]
+    assert len(set(claimed)) == len(claimed)
+
+
+async def test_a_lease_that_ended_is_taken_by_another_service_and_lost_to_the_first(
+    inbox: PostgresqlInbox, other: PostgresqlInbox
+) -> None:
+    await inbox.put(make_receipt(make_event(outcome="failed")))
+    await inbox.put(make_receipt(make_event()))
+    (stale,) = await inbox.claim("a", limit=5, now=NOW, lease_s=LEASE_S)
+    later = NOW + timedelta(seconds=LEASE_S)
+    (fresh,) = await other.claim("a", limit=5, now=later, lease_s=LEASE_S)
+    assert await inbox.record([AttemptResult(stale, "delivered")], now=later) == [False]
+    assert await inbox.claim("a", limit=5, now=later, lease_s=LEASE_S) == [], "the next outcome is still held back"
+    assert await other.record([AttemptResult(fresh, "delivered")], now=later) == [True]
+    assert len(await inbox.claim("a", limit=5, now=later, lease_s=LEASE_S)) == 1
+
+
+async def test_an_outcome_accepted_while_the_earlier_one_is_being_recorded_goes_on(
+    inbox: PostgresqlInbox,
+    database_url: str,  # noqa: F811
+) -> None:
+    """Whichever commits first: held back by what is delivered already, it would wait for ever."""
+    connection = await asyncpg.connect(database_url)
+    first, second = make_event("1", "failed"), make_event("2", "failed")
+    await inbox.put(make_receipt(first))
+    await inbox.put(make_receipt(second))
+    one, two = await inbox.claim("a", limit=2, now=NOW, lease_s=LEASE_S)
+
+    transaction = connection.transaction()
+    await transaction.start()
+    await postgresql_queries.record(connection, [AttemptResult(one, "delivered")], to_milliseconds(NOW))
+    put = asyncio.ensure_future(inbox.put(make_receipt(make_event("1"))))
+    await until_blocked(database_url)
+    await transaction.commit()
+    assert (await put).state == "accepted"
+    assert await deliver(inbox, "a") == [make_event("1").id]
+
+    transaction = connection.transaction()
+    await transaction.start()
+    await postgresql_queries.put(connection, [Arrival(make_receipt(make_event("2")), to_milliseconds(NOW))])
+    record = asyncio.ensure_future(inbox.record([AttemptResult(two, "delivered")], now=NOW))
+    await until_blocked(database_url)
+    await transaction.commit()
+    assert await record == [True]
+    assert await deliver(inbox, "a") == [make_event("2").id]
+    await connection.close()
+
+
+async def test_outcomes_that_follow_each_other_at_two_services_are_all_delivered(
+    inbox: PostgresqlInbox, other: PostgresqlInbox
+) -> None:
+    outcomes = ("failed", "unknown", "partial", "succeeded", "cancelled")
+    delivered: list[str] = []
+    for outcome in outcomes:
+        ids = [f"job-{n}" for n in range(30)]
+        claimed = await inbox.claim("a", limit=100, now=NOW, lease_s=LEASE_S)
+        delivered += [delivery.event_id for delivery in claimed]
+        await asyncio.gather(
+            *(other.put(make_receipt(make_event(job, outcome))) for job in ids),
+            *(inbox.record([AttemptResult(delivery, "delivered")], now=NOW) for delivery in claimed),
+        )
+    delivered += await deliver(other, "a")
+    assert len(delivered) == 150
+    for n in range(30):
+        ids = [make_event(f"job-{n}", outcome).id for outcome in outcomes]
+        assert [event_id for event_id in delivered if event_id in ids] == ids
+
+
+async def test_a_replay_advanced_by_two_services_keeps_its_rate_and_does_nothing_twice(
+    inbox: PostgresqlInbox, other: PostgresqlInbox
+) -> None:
+    for n in range(20):
+        await inbox.put(make_receipt(make_event(f"job-{n}")))
+    await deliver(inbox, "a")
+    await inbox.create_replay(ReplayRequest(filter=EventFilter(), rate_per_s=5), now=NOW)
+    now, again = NOW, []
+    while True:
+        next_at = [n for n in await asyncio.gather(*(s.advance_replays(now=now) for s in (inbox, other) * 2)) if n]
+        batch = await deliver(inbox, "a", now=now)
+        assert len(batch) <= 5
+        again += batch
+        if not next_at:
+            break
+        now = max(next_at)
+    assert sorted(again) == sorted(make_event(f"job-{n}").id for n in range(20))
+    assert now >= NOW + timedelta(seconds=3)
+
+
+async def test_two_replays_of_the_same_events_at_once_deliver_each_twice(
+    inbox: PostgresqlInbox, other: PostgresqlInbox
+) -> None:
+    await asyncio.gather(*(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(50)))
+    await deliver(inbox, "a")
+    for _ in range(2):
+        await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("a", "new"), rate_per_s=500), now=NOW)
+    await asyncio.gather(inbox.advance_replays(now=NOW), other.advance_replays(now=NOW))
+    assert len(await deliver(inbox, "a")) == 100
+    assert len(await deliver(inbox, "new")) == 100
+
+
+# News
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self._event = asyncio.Event()
+
+    def __call__(self, names: Collection[str]) -> None:
+        self.names.update(names)
+        self._event.set()
+
+    async def wait(self, name: str) -> None:
+        async with asyncio.timeout(30):
+            while name not in self.names:
+                await self._event.wait()
+                self._event.clear()
+
+
+async def test_services_hear_of_each_others_deliveries_also_after_the_connection_was_lost(
+    inbox: PostgresqlInbox,
+    other: PostgresqlInbox,
+    database_url: str,  # noqa: F811
+) -> None:
+    own, heard = Heard(), Heard()
+    inbox.listen(own)
+    other.listen(heard)
+
+    async def until_heard(name: str) -> None:
+        async with asyncio.timeout(30):
+            number = 0
+            while name not in heard.names:
+                number += 1
+                await eventually(
+                    lambda: inbox.put(make_receipt(make_event(f"{name}-{number}"), sinks=(name,)))  # noqa: B023
+                )
+                await asyncio.sleep(0.02)
+
+    await until_heard("first")
+    await execute(
+        database_url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    await until_heard("second")
+    await inbox.set_sink_state("third", "active", reason=None, changed_by=None, now=NOW)
+    await heard.wait("third")
+    assert own.names == {"first", "second", "third"}
+
+
+def test_news_fit_into_notifications() -> None:
+    names = [f"{n:04}-{'x' * 60}" for n in range(300)]
+    payloads = postgresql._payloads(names)
+    assert all(len(payload) < 8000 for payload in payloads)
+    assert [name for payload in payloads for name in payload.split(",")] == names
+
+
+# Errors and outages
+
+
+async def test_a_server_that_is_stopped_and_started_costs_nothing_but_the_time(own_server: PostgresqlServer) -> None:  # noqa: F811
+    inbox = PostgresqlInbox(own_server.url())
+    await inbox.open()
+    await inbox.put(make_receipt(make_event("before")))
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        await asyncio.to_thread(own_server.stop, number)
+        results = await asyncio.gather(
+            inbox.put(make_receipt(make_event("during"))),
+            inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S),
+            inbox.list_sinks(),
+            inbox.check(),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results] == [InboxUnavailable] * 4
+        with pytest.raises(InboxUnavailable):
+            await inbox.put(make_receipt(make_event("during")))
+        await asyncio.to_thread(own_server.start)
+        await eventually(inbox.check)
+    assert (await inbox.put(make_receipt(make_event("before")))).state == "duplicate"
+    assert (await inbox.put(make_receipt(make_event("after")))).state == "accepted"
+    assert await deliver(inbox, "a") == [make_event("before").id, make_event("after").id]
+    await asyncio.to_thread(own_server.stop)
+    await asyncio.gather(inbox.put(make_receipt()), return_exceptions=True)
+    await inbox.close()
+
+
+async def test_a_service_may_start_while_the_server_is_away(
+    own_server: PostgresqlServer,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = own_server.url()
+    await asyncio.to_thread(own_server.stop)
+    strict, patient = PostgresqlInbox(url), PostgresqlInbox(url, must_connect=False, auto_migrate=False)
+    with pytest.raises(InboxUnavailable, match="can't be used just now"):
+        await strict.open()
+    await patient.open()
+    with pytest.raises(InboxUnavailable):
+        await patient.put(make_receipt(make_event()))
+    await asyncio.to_thread(own_server.start)
+    await until_problem(patient, "migrations are missing")
+    await migrate(url)
+    verdict = await eventually(lambda: patient.put(make_receipt(make_event())))
+    assert verdict.state == "accepted"
+    await patient.close()
+
+    await asyncio.to_thread(own_server.stop)
+    patient = PostgresqlInbox(url, must_connect=False)
+    await patient.open()
+    await patient.close()
+
+
+async def test_a_connection_killed_in_the_middle_of_a_put_fails_it_and_the_next_works(
+    inbox: PostgresqlInbox,
+    database_url: str,  # noqa: F811
+) -> None:
+    await inbox.put(make_receipt(make_event("other")))
+    connection = await asyncpg.connect(database_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("LOCK TABLE events")
+    put = asyncio.ensure_future(inbox.put(make_receipt(make_event())))
+    await until_blocked(database_url)
+    late = asyncio.ensure_future(inbox.put(make_receipt(make_event("late"))))
+    await execute(database_url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    with pytest.raises(InboxUnavailable):
+        await put
+    await transaction.rollback()
+    await connection.close()
+    await asyncio.gather(late, return_exceptions=True)
+    assert (await eventually(lambda: inbox.put(make_receipt(make_event())))).state == "accepted"
+
+
+async def test_an_error_that_is_not_about_the_data_fails_the_put_and_does_not_take_the_store_for_away(
+    inbox: PostgresqlInbox,
+    database_url: str,  # noqa: F811
+) -> None:
+    await execute(database_url, "ALTER TABLE receipts RENAME TO r")
+    with pytest.raises(InboxUnavailable, match='"receipts'):
+        await inbox.put(make_receipt(make_event()))
+    await inbox.check()
+    await execute(database_url, "ALTER TABLE r RENAME TO receipts")
+    assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
+
+
+async def test_a_server_that_becomes_read_only_is_away_until_it_is_not(
+    inbox: PostgresqlInbox,
+    database_url: str,  # noqa: F811
+) -> None:
+    name = database_url.rpartition("@/")[2].partition("?")[0]
+    kill = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on", kill)
+    await until_problem(inbox, "read-only")
+    with pytest.raises(ConfigError, match=r"store\.url: the database is read-only"):
+        await PostgresqlInbox(database_url).open()
+    await execute(database_url, "SET default_transaction_read_only = off", f"ALTER DATABASE {name} RESET ALL", kill)
+    assert (await eventually(lambda: inbox.put(make_receipt(make_event())))).state == "accepted"
+
+
+async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(inbox: PostgresqlInbox) -> None:
+    refused, odd = make_receipt(make_event("job-bad")), make_receipt(make_event("job-odd"), parser_version=2**40)
+    object.__setattr__(refused, "source", object())
+    results = await asyncio.gather(
+        *(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(9)),
+        inbox.put(refused),
+        inbox.put(odd),
+        *(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(9, 20)),
+        return_exceptions=True,
+    )
+    assert [isinstance(result, Verdict) for result in results] == [True] * 9 + [False] * 2 + [True] * 11
+    assert isinstance(results[9], InboxUnavailable)
+    assert len(await deliver(inbox, "a")) == 20
+    await inbox.check()
+
+
+async def test_beyond_the_bound_put_fails_at_once(open_inbox: OpenInbox) -> None:
+    inbox = await open_inbox(max_pending=3, max_pending_bytes=100)
+    puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(5)]
+    await asyncio.sleep(0)
+    with pytest.raises(InboxUnavailable, match="which is the limit"):
+        await inbox.check()
+    results = await asyncio.gather(*puts, return_exceptions=True)
+    assert sum(isinstance(result, InboxUnavailable) for result in results) == 2
+    with pytest.raises(InboxUnavailable):
+        await inbox.put(make_receipt(make_event("big"), body=b"x" * 101))
+    assert (await inbox.put(make_receipt(make_event("job-9")))).state == "accepted", "room again after the commit"
+
+
+async def test_many_events_are_accepted_in_several_transactions(inbox: PostgresqlInbox) -> None:
+    receipts = [make_receipt(*(make_event(f"job-{n}-{m}") for m in range(300))) for n in range(5)]
+    verdicts = await asyncio.gather(*map(inbox.put, receipts))
+    assert [len(verdict.accepted) for verdict in verdicts] == [300] * 5
+
+
+async def test_a_cancelled_put_is_kept_all_the_same(inbox: PostgresqlInbox) -> None:
+    put = asyncio.ensure_future(inbox.put(make_receipt(make_event())))
+    await asyncio.sleep(0)
+    put.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await put
+    assert (await inbox.put(make_receipt(make_event()))).state == "duplicate"
+
+
+async def test_closing_commits_what_was_accepted(inbox: PostgresqlInbox, reopen: Reopen) -> None:
+    puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(600)]
+    await asyncio.sleep(0)
+    again = await reopen()
+    assert {(await put).state for put in puts} == {"accepted"}
+    assert len(await deliver(again, "a")) == 600
+
+
+async def test_closing_does_not_wait_for_ever(
+    inbox: PostgresqlInbox,
+    database_url: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(postgresql, "_CLOSE_TIMEOUT_S", 0.05)
+    connection = await asyncpg.connect(database_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("LOCK TABLE receipts; LOCK TABLE deliveries")
+    puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(300)]
+    claim = asyncio.ensure_future(inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S))
+    await until_blocked(database_url, 2)
+    await inbox.close()
+    results = await asyncio.gather(*puts, claim, return_exceptions=True)
+    assert {type(result) for result in results} == {InboxUnavailable}
+    await transaction.rollback()
+    await connection.close()
+
+
+async def test_what_loses_against_another_transaction_is_done_again(inbox: PostgresqlInbox) -> None:
+    failures = [asyncpg.DeadlockDetectedError("deadlock detected"), asyncpg.UniqueViolationError("duplicate key")]
+
+    async def attempt(connection: Any) -> str:
+        if failures:
+            raise failures.pop()
+        return "done"
+
+    assert await inbox._run(attempt) == "done"
+    failures += [asyncpg.SerializationError("could not serialize")] * 3
+    with pytest.raises(InboxUnavailable, match="could not serialize"):
+        await inbox._run(attempt)
+
+
+async def test_a_writer_that_has_stopped_is_not_ready(inbox: PostgresqlInbox) -> None:
+    assert inbox._writer is not None
+    inbox._writer.cancel()
+    await asyncio.gather(inbox._writer, return_exceptions=True)
+    with pytest.raises(InboxUnavailable, match="writer has stopped"):
+        await inbox.check()
+
+
+async def test_a_receipt_read_again_may_be_a_conflict(inbox: PostgresqlInbox) -> None:
+    await inbox.put(make_receipt(make_event(), binding="1"))
+    await inbox.put(make_receipt(reason="not understood"))
+    (_, stored) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=5)
+    again = make_receipt(make_event(outcome="failed"), binding="2", parser_version=2)
+    assert (await inbox.reparse(stored.id, again, now=NOW, dry_run=False)).state == "conflict"
+    (record, _) = await inbox.list_receipts(limit=5)
+    assert (record.state, record.reason) == ("conflict", "the key is bound to 1, this receipt says 2")
+    with pytest.raises(InboxUnavailable):
+        await inbox.reparse(stored.id, make_receipt(parser_version=2**40), now=NOW, dry_run=False)
+
+
+async def test_a_closed_inbox_says_so(postgresql_url: str) -> None:  # noqa: F811
+    inbox = PostgresqlInbox(postgresql_url)
+    for attempt in (inbox.check(), inbox.put(make_receipt()), inbox.next_due_at("a")):
+        with pytest.raises(InboxUnavailable, match="not open"):
+            await attempt
+    await inbox.close()
+
+
+# What is stored
+
+
+async def test_a_commit_is_on_disk_whatever_the_servers_default_is(inbox: PostgresqlInbox, postgresql_url: str) -> None:  # noqa: F811
+    for pool in (inbox._writers, inbox._pool):
+        async with pool.acquire() as connection:
+            assert await connection.fetchval("SHOW synchronous_commit") == "on"
+
+
+async def test_the_revision_is_put_where_it_belongs(inbox: PostgresqlInbox) -> None:
+    def make(outcome: str) -> Event:
+        event = make_event('"revision":1,', outcome).model_dump()
+        result = {"revision": 1, "ä": [1], "source": "vod"}
+        event["data"] |= {"kind": "ai", "outputs": [{"result": result}], "user_data": '作"revision":1,'}
+        return Event.model_validate(event | {"type": f"media.ai.{outcome}", "dataschema": "urn:media-callbacks:ai:1"})
+
+    await inbox.put(make_receipt(make("failed"), sinks=()))
+    second = make("succeeded")
+    assert (await inbox.put(make_receipt(second))).accepted == (second.with_revision(2),)
+    (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
+    assert delivery.body == second.with_revision(2).to_json()
+
+
+async def test_text_that_the_database_cannot_keep_is_shown_with_replacements_and_found_as_it_was(
+    inbox: PostgresqlInbox,
+) -> None:
+    event = make_event("job\x00\U0001f600")
+    receipt = make_receipt(event, reason="half \ud800", binding="x\x00", meta={"\x00": "\ud800"}, warnings=("\x00",))
+    assert (await inbox.put(receipt)).state == "accepted"
+    assert (await inbox.put(receipt)).state == "duplicate"
+    (summary,) = await inbox.list_events(EventFilter(job_id="job\x00\U0001f600"), limit=5)
+    assert summary.job_id == "job\ufffd\U0001f600"
+    (_, first) = await inbox.list_receipts(limit=5)
+    assert (first.reason, first.warnings) == ("half \ufffd", ("\x00",))
+    (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
+    await inbox.record([AttemptResult(delivery, "dead", error="\x00\udfff", started_at=NOW)], now=NOW)
+    await inbox.set_sink_state("a", "paused", reason="\x00", changed_by="\udc00", now=NOW)
+    (sink,) = await inbox.list_sinks()
+    assert (sink.reason, sink.changed_by) == ("\ufffd", "\ufffd")
+    assert await inbox.list_receipts(limit=5, source="\x00") == ()
+
+
+async def test_numbers_beyond_what_the_database_counts_to_find_nothing_or_all(inbox: PostgresqlInbox) -> None:
+    await inbox.put(make_receipt(make_event()))
+    assert await inbox.find_replay(2**70) is None
+    assert await inbox.cancel_replay(-(2**70), now=NOW) is None
+    assert len(await inbox.list_events(EventFilter(), before=2**70, limit=5)) == 1
+    assert await inbox.list_receipts(before_id=-(2**70), limit=5) == ()
+
+
+async def test_a_conflict_says_what_the_key_is_bound_to(inbox: PostgresqlInbox) -> None:
+    await inbox.put(make_receipt(make_event(), binding="1"))
+    results = await asyncio.gather(
+        inbox.put(make_receipt(make_event("job-2"))), inbox.put(make_receipt(make_event(), binding="2"))
+    )
+    assert [result.state for result in results] == ["accepted", "conflict"]
+    (refused, _, _) = await inbox.list_receipts(limit=5)
+    assert refused.reason == "the key is bound to 1, this receipt says 2"
+
+
+# Opening
+
+
+async def make_role(url: str, password: str = "right", *, grants: tuple[str, ...] = ()) -> str:
+    """A new role that may log in with a password; its name."""
+    name = f"role_{asyncio.get_running_loop().time():.6f}".replace(".", "_")
+    await execute(url, f"CREATE ROLE {name} LOGIN PASSWORD '{password}'", *(grant.format(name) for grant in grants))
+    return name
+
+
+def as_role(url: str, role: str, password: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{role}:{password}@{rest.partition('@')[2]}"
+
+
+@pytest.fixture
+async def role(own_server: PostgresqlServer) -> tuple[str, str]:  # noqa: F811
+    """A server that asks for passwords, and a role with the password "right" on it."""
+    url = own_server.url()
+    return url, await make_role(url)
+
+
+async def test_what_is_wrong_with_the_url_or_the_rights_is_said_with_the_settings_name(role: tuple[str, str]) -> None:
+    url, name = role
+    for wrong, expected in (
+        (as_role(url, name, "wrong-secret"), "the server refuses the user"),
+        (as_role(url, "nobody_there", "wrong-secret"), "the server refuses the user"),
+        (with_database(as_role(url, name, "right"), "missing"), 'database "missing" does not exist; create it'),
+        (as_role(url, name, "right"), "the user lacks rights: permission denied for schema public"),
+        (f"{url}&sslmode=wrong-secret", "expected postgresql://"),
+        ("postgresql://user:wrong-secret/#@host:x/db", "expected postgresql://"),
+    ):
+        inbox = PostgresqlInbox(wrong)
+        with pytest.raises(ConfigError, match=r"^store\.url: ") as caught:
+            await inbox.open()
+        assert expected in str(caught.value)
+        assert "wrong-secret" not in str(caught.value)
+        await inbox.close()
+
+
+async def test_a_user_without_rights_on_the_tables_is_told_which_to_grant(role: tuple[str, str]) -> None:
+    url, name = role
+    await migrate(url)
+    await execute(
+        url,
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}",
+        f"REVOKE UPDATE ON deliveries FROM {name}",
+    )
+    inbox = PostgresqlInbox(as_role(url, name, "right"))
+    with pytest.raises(ConfigError, match=r"grant .*: deliveries, events_id_seq, receipts_id_seq, replays_id_seq$"):
+        await inbox.open()
+    await execute(
+        url, f"GRANT UPDATE ON deliveries TO {name}", f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {name}"
+    )
+    await inbox.open()
+    assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
+    assert len(await deliver(inbox, "a")) == 1
+    await inbox.close()
+
+
+async def test_a_replica_is_refused(own_server: PostgresqlServer) -> None:  # noqa: F811
+    own_server.stop()
+    replica = PostgresqlServer(copied_from=own_server)
+    try:
+        replica.start()
+        with pytest.raises(ConfigError, match=r"store\.url: the server is a read-only replica"):
+            await PostgresqlInbox(replica.url()).open()
+        with pytest.raises(ConfigError, match=r"no server of those named"):
+            await PostgresqlInbox(f"{replica.url()}&target_session_attrs=read-write").open()
+    finally:
+        replica.remove()
+
+
+async def test_other_databases_that_do_not_suit_are_refused(
+    database_url: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ConfigError, match=r"store\.url: the search path has no schema"):
+        await PostgresqlInbox(f"{database_url}&search_path=nowhere").open()
+    name = database_url.rpartition("@/")[2].partition("?")[0]
+    await execute(database_url, f"CREATE DATABASE {name}_latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
+    with pytest.raises(ConfigError, match=r"store\.url: expected a database with the encoding UTF8, it has LATIN1"):
+        await PostgresqlInbox(with_database(database_url, f"{name}_latin")).open()
+    await execute(database_url, f"DROP DATABASE {name}_latin")
+    monkeypatch.setattr(postgresql, "_MIN_VERSION", 99)
+    with pytest.raises(ConfigError, match=r"store\.url: expected PostgreSQL 99 or later, the server is 1"):
+        await PostgresqlInbox(database_url).open()
+    monkeypatch.setattr(postgresql, "asyncpg", None)
+    with pytest.raises(ConfigError, match=r'pip install "media-callbacks\[postgresql\]"'):
+        await PostgresqlInbox(database_url).open()
+
+
+@pytest.mark.parametrize("host", ["/nowhere", "127.0.0.1:1", "host.invalid"])
+async def test_a_server_that_cannot_be_reached_is_not_a_mistake(host: str) -> None:
+    url = f"postgresql://user:wrong-secret@/db?host={host}" if "/" in host else f"postgresql://u:wrong-secret@{host}/db"
+    with pytest.raises(InboxUnavailable) as caught:
+        await PostgresqlInbox(url).open()
+    assert "wrong-secret" not in str(caught.value)
+
+
+# Migrations
+
+
+async def test_services_that_start_at_once_migrate_once(database_url: str) -> None:  # noqa: F811
+    applied = await asyncio.gather(*(migrate(database_url) for _ in range(4)))
+    names = [str(migration) for migration in load_migrations("postgresql")]
+    assert sorted(map(list, applied)) == [[], [], [], names]
+    inboxes = [PostgresqlInbox(database_url) for _ in range(4)]
+    await asyncio.gather(*(inbox.open() for inbox in inboxes))
+    await asyncio.gather(*(inbox.close() for inbox in inboxes))
+
+
+async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(database_url: str) -> None:  # noqa: F811
+    inbox = PostgresqlInbox(database_url, auto_migrate=False)
+    with pytest.raises(ConfigError, match=r"store\.auto_migrate: .* \(initial\); run `media-callbacks migrate`"):
+        await inbox.open()
+    assert await migrate(database_url) == ["001_initial"]
+    await inbox.open()
+    await inbox.close()
+
+
+async def test_a_migration_that_breaks_off_leaves_what_was_there(
+    database_url: str,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = [*load_migrations("postgresql"), Migration(2, "broken", "CREATE TABLE half (x int);\nSELECT 1/0;")]
+    monkeypatch.setattr(postgresql, "load_migrations", lambda _: known)
+    with pytest.raises(InboxUnavailable, match="division by zero"):
+        await migrate(database_url)
+    assert await execute(database_url, "SELECT to_regclass('half'), max(number) FROM migrations") == [(None, 1)]
+    known[1] = Migration(2, "mended", "CREATE TABLE half (x int)")
+    assert await migrate(database_url) == ["002_mended"]
+
+
+async def test_a_database_that_is_one_migration_newer_works_and_one_of_two_is_refused(database_url: str) -> None:  # noqa: F811
+    await migrate(database_url)
+    await execute(database_url, "INSERT INTO migrations VALUES (98, 'next')")
+    inbox = PostgresqlInbox(database_url)
+    await inbox.open()
+    assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
+    await inbox.close()
+    await execute(database_url, "INSERT INTO migrations VALUES (99, 'after')")
+    with pytest.raises(ConfigError, match="newer than this program by 2 migrations"):
+        await inbox.open()
+
+
+def test_both_databases_have_the_same_migrations() -> None:
+    names = {dialect: [str(m) for m in load_migrations(dialect)] for dialect in ("sqlite", "postgresql")}
+    assert names["sqlite"] == names["postgresql"]
+
+
+def test_missing_migrations_are_those_that_were_not_applied() -> None:
+    known = [Migration(1, "a", ""), Migration(2, "b", ""), Migration(3, "c", "")]
+    assert missing_migrations(known, {1, 3}) == [known[1]]
+    assert missing_migrations(known, {1, 2, 3, 4}, apply=False) == []

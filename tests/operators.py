@@ -1,0 +1,90 @@
+"""The operators' API over a real store, without the rest of a service, for tests that ask it."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from service.admin import AdminApi, AdminGuard
+from service.breaker import BreakerState
+from service.inbox.base import AttemptResult
+from service.inbox.sqlite import SqliteInbox
+from service.metrics import Metrics
+from tests.inbox.conformance import make_event, make_receipt
+
+NOW = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)
+SINKS = {"orders": "webhook", "bus": "sqs"}
+
+
+@dataclass
+class Operators:
+    """
+    Attributes:
+        created: How often a replay was told of.
+    """
+
+    inbox: SqliteInbox
+    breakers: dict[str, BreakerState] = field(default_factory=lambda: {"orders": "open", "bus": "closed"})
+    metrics: Metrics = field(default_factory=Metrics)
+    created: int = 0
+    now: datetime = NOW
+
+    def __post_init__(self) -> None:
+        self.api = AdminApi(
+            self.inbox,
+            sinks=SINKS,
+            breaker_states=lambda: self.breakers,
+            clock=lambda: self.now,
+            replay_created=self._count,
+            metrics=self.metrics,
+        )
+        self._app = AdminGuard(self.api.app(), token=None)
+
+    def _count(self) -> None:
+        self.created += 1
+
+    async def ask(self, method: str, target: str, **options: Any) -> httpx2.Response:
+        transport = httpx2.ASGITransport(self._app, raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://admin") as client:
+            return await client.request(method, target, **options)
+
+    async def get(self, target: str, **parameters: str) -> Any:
+        """The answer to a good question."""
+        answer = await self.ask("GET", target, params=parameters or None)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def post(self, target: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+        answer = await self.ask("POST", target, json=body)
+        return answer.status_code, answer.json()
+
+    async def put(self, *job_ids: str, sinks: tuple[str, ...] = ("orders",), at: datetime = NOW) -> list[str]:
+        """Keep events; gives their ids."""
+        events = [make_event(job_id) for job_id in job_ids]
+        for event in events:
+            await self.inbox.put(make_receipt(event, sinks=sinks, at=at))
+        return [event.id for event in events]
+
+    async def attempt(self, sink: str, state: Any, *, error: str | None = None, limit: int = 100) -> None:
+        """One attempt for everything that is due; retrying is due a day later."""
+        claimed = await self.inbox.claim(sink, limit=limit, now=self.now, lease_s=20.0)
+        due_at = self.now + timedelta(days=1) if state == "retrying" else None
+        results = [
+            AttemptResult(delivery, state, due_at=due_at, error=error, started_at=self.now, duration_s=0.25)
+            for delivery in claimed
+        ]
+        assert all(await self.inbox.record(results, now=self.now))
+
+
+@asynccontextmanager
+async def operating(folder: Path) -> AsyncIterator[Operators]:
+    inbox = SqliteInbox(folder / "inbox.db")
+    await inbox.open()
+    try:
+        yield Operators(inbox)
+    finally:
+        await inbox.close()
