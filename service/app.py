@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from random import Random
 
 from starlette.applications import Starlette
@@ -30,10 +31,13 @@ from service.endpoints import (
     Readiness,
 )
 from service.events import Event
-from service.inbox.base import Inbox
+from service.inbox.base import Inbox, Receipt, StoredReceipt
 from service.inbox.factory import build_inbox
+from service.inbox.journal import JournaledInbox
+from service.intake import build_receipt, restore_message
 from service.metrics import Metrics
 from service.replayer import Replayer
+from service.retention import Retention
 from service.settings import (
     HttpSourceSettings,
     MnsPushSourceSettings,
@@ -132,14 +136,15 @@ class Service:
         self.clock = clock
         self.metrics = Metrics()
         self.sources = [build_source(name, source) for name, source in settings.sources.items()]
-        store = settings.store
-        self.inbox: Inbox = build_inbox(store.url, auto_migrate=store.auto_migrate, pool_size=store.pool_size)
+        self._sources_by_name = {source.name: source for source in self.sources}
+        self.inbox = self._build_inbox()
         self.readiness = Readiness(self.inbox, monotonic=time.monotonic)
         # Sources that pin their certificates have them to themselves; all others share what was fetched.
         self.fetched_certificates = CertificateStore(
             prefetch=[KNOWN_CERTIFICATE_URL]
             if any(isinstance(s, MnsPushSourceSettings) and not s.certificates for s in settings.sources.values())
-            else []
+            else [],
+            changed=self.metrics.certificate_changed,
         )
         sinks = build_sinks(settings.sinks)
         self.dispatcher = Dispatcher(
@@ -151,6 +156,40 @@ class Service:
             stop_timeout_s=settings.server.stop_timeout_s,
         )
         self.replayer = Replayer(self.inbox, clock=clock)
+        self.retention = Retention(
+            self.inbox,
+            retention_days=settings.store.retention_days,
+            dedup_days=settings.store.dedup_days,
+            clock=clock,
+            rng=Random(),  # noqa: S311 - jitter is no secret
+        )
+
+    def _build_inbox(self) -> Inbox:
+        store, journal_path = self.settings.store, self.settings.server.journal_path
+        inbox = build_inbox(
+            store.url,
+            auto_migrate=store.auto_migrate,
+            pool_size=store.pool_size,
+            must_connect=journal_path is None,
+        )
+        if journal_path is None:
+            return inbox
+        journaled = JournaledInbox(
+            inbox,
+            Path(journal_path),
+            max_bytes=self.settings.server.journal_max_bytes,
+            rebuild=self._rebuild,
+            drained=self.metrics.receipt_stored,
+        )
+        self.metrics.watch_journal(receipts=lambda: journaled.receipts, bytes_used=lambda: journaled.bytes_used)
+        return journaled
+
+    def _rebuild(self, stored: StoredReceipt) -> Receipt | None:
+        """What a journaled receipt means, or None where its source is no longer configured."""
+        source = self._sources_by_name.get(stored.source)
+        if source is None:
+            return None
+        return build_receipt(source, restore_message(stored), received_at=stored.received_at, route=self.route)
 
     def certificates_of(self, source: Source) -> CertificateStore:
         settings = self.settings.sources[source.name]
@@ -171,16 +210,18 @@ class Service:
         await self.fetched_certificates.open()
         self.dispatcher.start()
         self.replayer.start()
+        self.retention.start()
 
     async def stop(self) -> None:
         self.readiness.is_draining = True
+        await self.retention.stop()
         await self.replayer.stop()
         await self.dispatcher.stop()
         await self.fetched_certificates.close()
         await self.inbox.close()
 
 
-def create_app(settings: Settings | None = None) -> Starlette:
+def create_app(settings: Settings | None = None) -> CallbackRouter:
     """
     The public application. Its service is at ``app.state.service``.
 

@@ -153,7 +153,9 @@ class CertificateStore:
         pinned: Mapping[str, str] | None = None,
         fetch: Fetch = fetch_https,
         monotonic: Callable[[], float] = time.monotonic,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
+        self._changed = changed
         self._announced = frozenset(prefetch) if pinned is None else frozenset()
         self._is_pinned = pinned is not None
         self._fetch = fetch
@@ -299,6 +301,7 @@ class CertificateStore:
         if old is not None and old.fingerprint == certificate.fingerprint:
             certificate = old
         elif old is not None:
+            self._changed()
             _log.warning(
                 "certificate_changed",
                 url=url,

@@ -7,6 +7,7 @@ answers. What goes wrong is raised; ``answer_error`` is the one place where erro
 
 import asyncio
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, cast
@@ -190,50 +191,73 @@ class CallbackEndpoint:
         status, body = source.success_status, _SUCCESS_BODY if source.transport == "token-url" else b""
         self.success = Response(body, status, media_type="application/json" if body else None)
 
-    def accept(self, callback: Callback) -> "tuple[Receipt, asyncio.Future[Verdict]] | None":
+    def takes(self, method: str, body_bytes: int) -> bool:
+        """Whether such a request may be prepared."""
+        return method in self.source.methods and body_bytes <= self._bodies.max_bytes
+
+    def prepare_now(self, callback: Callback) -> Receipt | None:
         """
-        What can be done at once with a request that has arrived: verify it, read it, hand it to the inbox.
+        Verify a request and read it.
 
         Returns:
-            The receipt, and the promise that it is durable; None when it takes more than that.
+            What to put into the inbox; None when a certificate must be fetched first.
 
         Raises:
-            ServiceError: It is refused, and nothing was done with it.
+            Rejected: It is refused.
         """
-        if callback.method not in self.source.methods or len(callback.body) > self._bodies.max_bytes:
-            return None
         now = self._clock()
+        # Only pushes need a certificate, and an await costs more than the question.
         url = self.source.certificate_url(callback)
         public_key = None
         if url is not None:
             public_key = self._certificates.known(url)
             if public_key is None:
                 return None
-        message = self.source.verify(callback, now=now, public_key=public_key)
-        receipt = build_receipt(self.source, message, received_at=now, route=self._route)
-        return receipt, asyncio.ensure_future(self._inbox.put(receipt))
+        try:
+            message = self.source.verify(callback, now=now, public_key=public_key)
+        except BadSignature as error:
+            if url is None or error.reason != "signature_mismatch":
+                raise
+            # The vendor may have replaced the certificate under the same name.
+            return None
+        return build_receipt(self.source, message, received_at=now, route=self._route)
+
+    async def prepare(self, callback: Callback) -> Receipt:
+        """
+        As ``prepare_now``, with fetching what is needed.
+
+        Raises:
+            Rejected: It is refused.
+            CannotVerify: The certificate can't be had just now.
+        """
+        receipt = self.prepare_now(callback)
+        if receipt is not None:
+            return receipt
+        now = self._clock()
+        url = self.source.certificate_url(callback)
+        assert url is not None
+        message = await self._verify(callback, url, now)
+        return build_receipt(self.source, message, received_at=now, route=self._route)
+
+    def put(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
+        """The promise that a receipt is durable."""
+        return asyncio.ensure_future(self._inbox.put(receipt))
 
     def refuse(self, error: BaseException) -> Response:
-        """The answer to a request that could not be kept."""
-        if not isinstance(error, ServiceError):
-            raise error
-        return self._answers.to_service_error(self.source.name, error)
+        """The answer to a request that is not kept."""
+        if isinstance(error, ServiceError):
+            return self._answers.to_service_error(self.source.name, error)
+        log.error("callback_failed", source=self.source.name, error=type(error).__name__, at=_where(error))
+        return problem(500, {"connection": "close"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         try:
             callback = await self._read(scope, receive)
-            now = self._clock()
-            # Only pushes need a certificate, and an await costs more than the question.
-            url = self.source.certificate_url(callback)
-            if url is None:
-                message = self.source.verify(callback, now=now, public_key=None)
-            else:
-                message = await self._verify(callback, url, now)
-            receipt = build_receipt(self.source, message, received_at=now, route=self._route)
+            receipt = await self.prepare(callback)
             verdict = await self._inbox.put(receipt)
         except ServiceError as error:
-            await self._answers.to_service_error(self.source.name, error)(scope, receive, send)
+            await self.refuse(error)(scope, receive, send)
             return
         self.report(receipt, verdict, time.perf_counter() - started)
         await self.success(scope, receive, send)
@@ -273,7 +297,8 @@ class CallbackEndpoint:
     def report(self, receipt: Receipt, verdict: Verdict, duration_s: float) -> None:
         """Count and log what became of a callback: one line each."""
         self._metrics.receipt_kept(receipt, verdict, duration_s=duration_s)
-        state, accepted = verdict.state, verdict.accepted
+        state: str = "journaled" if verdict.is_journaled else verdict.state
+        accepted = verdict.accepted
         further: dict[str, object] = {}
         if accepted:
             unrouted = 0
@@ -291,7 +316,7 @@ class CallbackEndpoint:
         if receipt.warnings:
             # Not which ones: a path may hold names that the caller chose.
             further["warnings"] = len(receipt.warnings)
-        write = self._log.info if state in ("accepted", "duplicate") else self._log.warning
+        write = self._log.info if state in ("accepted", "duplicate", "journaled") else self._log.warning
         write(
             "callback",
             source=receipt.source,
@@ -300,6 +325,12 @@ class CallbackEndpoint:
             duration_ms=round(duration_s * 1000, 2),
             **further,
         )
+
+
+def _where(error: BaseException) -> str:
+    # The line, and not the message: that may hold what a caller sent.
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 class CallbackRouter(Starlette):

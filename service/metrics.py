@@ -3,7 +3,7 @@ Prometheus metrics. Label values come from fixed sets: configured names, our own
 request, so that no caller can make series.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, TypeVar, get_args
@@ -68,6 +68,13 @@ class Metrics:
         )
         self._events = counter("events", "New events by kind and outcome.", "kind", "outcome")
         self._warnings = counter("parse_warnings", "Fields that could not be understood.", "source")
+        self._certificate_changes = Counter(
+            "media_callbacks_certificate_changes",
+            "Signing certificates that were replaced under their name.",
+            registry=registry,
+        )
+        self._journal_receipts = gauge("journal_receipts", "Receipts that wait in the journal for the store.")
+        self._journal_bytes = gauge("journal_bytes", "Size of the journal's files.")
         self._unrouted = Counter("media_callbacks_unrouted_events", "New events that match no sink.", registry=registry)
         self._answer_duration = histogram(
             "answer_duration_seconds", "From the request's headers to the answer.", _DURATION_BUCKETS_S, "source"
@@ -95,12 +102,27 @@ class Metrics:
         )
 
     def receipt_kept(self, receipt: Receipt, verdict: Verdict, *, duration_s: float) -> None:
-        self._receipts[receipt.source, verdict.state].inc()
         self._answer_duration[receipt.source,].observe(duration_s)
+        if verdict.is_journaled:
+            self._receipts[receipt.source, "journaled"].inc()
+        else:
+            self.receipt_stored(receipt, verdict)
+
+    def receipt_stored(self, receipt: Receipt, verdict: Verdict) -> None:
+        """A receipt is in the store, now or after a while in the journal."""
+        self._receipts[receipt.source, verdict.state].inc()
         if receipt.warnings:
             self._warnings[receipt.source,].inc(len(receipt.warnings))
         for event in verdict.accepted:
             self._events[event.data.kind, event.data.outcome].inc()
+
+    def certificate_changed(self) -> None:
+        self._certificate_changes.inc()
+
+    def watch_journal(self, *, receipts: Callable[[], int], bytes_used: Callable[[], int]) -> None:
+        """Where the journal's figures come from, if there is one."""
+        self._journal_receipts.set_function(receipts)
+        self._journal_bytes.set_function(bytes_used)
 
     def events_unrouted(self, count: int) -> None:
         self._unrouted.inc(count)

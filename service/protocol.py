@@ -19,7 +19,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.endpoints import MAX_HEADER_BYTES, RETRY_AFTER_S, CallbackEndpoint, CallbackRouter, problem
-from service.errors import InboxUnavailable, ServiceError
+from service.errors import InboxUnavailable
 from service.inbox.base import Receipt, Verdict
 from service.sources.base import Callback
 
@@ -45,11 +45,11 @@ class GuardedProtocol(HttpToolsProtocol):
     after a whole request still gets the answer.
 
     Attributes:
-        callbacks: Which endpoints may be answered the short way.
+        short_way: For the callbacks that may go it, of all connections of a listener.
     """
 
     request_timeout_s = 30.0
-    callbacks: CallbackRouter | None = None
+    short_way: "ShortWay | None" = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -130,12 +130,19 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_request = False
         self._pending_bytes = 0
-        if self._endpoint is not None and not self._accept(self._endpoint):
-            self._start_cycle()
-        if self._endpoint is None:
-            super().on_message_complete()
-        self._endpoint = None
         self._unwatch()
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is not None:
+            method = self.parser.get_method().decode()
+            if endpoint.takes(method, len(self._body)):
+                callback = Callback(method, self.url, b"", self._headers, self._body)
+                request = _Request(self, endpoint, callback, keep_alive=self.parser.should_keep_alive())
+                self.cycle = request  # type: ignore[assignment]
+                assert self.short_way is not None
+                self.short_way.add(request)
+                return
+            self._start_cycle()
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """As uvicorn's, with one timer for the idle times of a connection in place of one for each."""
@@ -156,7 +163,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _find_endpoint(self) -> CallbackEndpoint | None:
         """Who may answer this request the short way, as far as its head tells."""
         if (
-            self.callbacks is None
+            self.short_way is None
             or not self._is_whole
             or not self._is_idle()
             or self.flow.write_paused
@@ -166,23 +173,7 @@ class GuardedProtocol(HttpToolsProtocol):
             or not _PLAIN_PATH.fullmatch(self.url)
         ):
             return None
-        return self.callbacks.find(self.url.decode())
-
-    def _accept(self, endpoint: CallbackEndpoint) -> bool:
-        """Hand the request over. False when it must go uvicorn's way, of which nothing has begun."""
-        started = time.perf_counter()
-        method = self.parser.get_method().decode()
-        try:
-            accepted = endpoint.accept(Callback(method, self.url, b"", self._headers, self._body))
-        except ServiceError:
-            return False
-        if accepted is None:
-            return False
-        receipt, verdict = accepted
-        answering = _Answering(self, endpoint, receipt, started, keep_alive=self.parser.should_keep_alive())
-        self.cycle = answering  # type: ignore[assignment]
-        verdict.add_done_callback(answering.finish)
-        return True
+        return self.short_way.callbacks.find(self.url.decode())
 
     def _start_cycle(self) -> None:
         """uvicorn's way, with what has been read so far."""
@@ -236,65 +227,155 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
+class ShortWay:
+    """
+    Takes callbacks through in turns of the event loop: all that have arrived are prepared and handed to the inbox, and
+    all that became durable together are answered, then reported. The same step for many, one after the other, finds its
+    code and data in the processor's caches, which is measured to save a tenth of a callback's time.
+    """
+
+    def __init__(self, callbacks: CallbackRouter) -> None:
+        self.callbacks = callbacks
+        self._arrived: list[_Request] = []
+        self._answered: list[_Request] = []
+        self._default_headers: _Headers = []
+        self._success_heads: dict[CallbackEndpoint, _Head] = {}
+
+    def add(self, request: "_Request") -> None:
+        """A request has arrived."""
+        self._arrived.append(request)
+        if len(self._arrived) == 1:
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        requests, self._arrived = self._arrived, []
+        for request in requests:
+            request.begin(self)
+
+    def success_head(self, endpoint: CallbackEndpoint, default_headers: "_Headers") -> "_Head":
+        if default_headers is not self._default_headers:
+            # uvicorn makes another list every second, with the date.
+            self._default_headers = default_headers
+            self._success_heads.clear()
+        head = self._success_heads.get(endpoint)
+        if head is None:
+            head = self._success_heads[endpoint] = _render_head(endpoint.success, default_headers)
+        return head
+
+    def answered(self, request: "_Request") -> None:
+        """A request was answered with success."""
+        self._answered.append(request)
+        if len(self._answered) == 1:
+            asyncio.get_running_loop().call_soon(self._report)
+
+    def _report(self) -> None:
+        requests, self._answered = self._answered, []
+        for request in requests:
+            request.report()
+
+
+_Headers = list[tuple[bytes, bytes]]
+# The head of an answer without its last line, and whether it says that the connection will be closed.
+_Head = tuple[bytes, bool]
+
+
+def _render_head(response: Response, default_headers: _Headers) -> _Head:
+    headers = [*default_headers, *response.raw_headers]
+    lines = [STATUS_LINE[response.status_code]]
+    for name, value in headers:
+        lines += (name, b": ", value, b"\r\n")
+    return b"".join(lines), CLOSE_HEADER in headers
+
+
 class _Nobody:
     """Where uvicorn wakes whoever reads a request."""
 
     def set(self) -> None: ...
 
 
-class _Answering:
+class _Request:
     """
     A request on the short way. For the protocol it is what uvicorn's cycle is: ``response_complete`` holds further
     requests of the connection back, and ``keep_alive`` and ``disconnected`` are set from outside.
     """
 
-    __slots__ = ("_endpoint", "_protocol", "_receipt", "_started", "disconnected", "keep_alive", "response_complete")
+    __slots__ = (
+        "_callback",
+        "_duration_s",
+        "_endpoint",
+        "_protocol",
+        "_receipt",
+        "_short_way",
+        "_started",
+        "_verdict",
+        "disconnected",
+        "keep_alive",
+        "response_complete",
+    )
+    _short_way: ShortWay
+    _receipt: Receipt
+    _verdict: "asyncio.Future[Verdict]"
 
     message_event = _Nobody()
 
     def __init__(
-        self,
-        protocol: GuardedProtocol,
-        endpoint: CallbackEndpoint,
-        receipt: Receipt,
-        started: float,
-        *,
-        keep_alive: bool,
+        self, protocol: GuardedProtocol, endpoint: CallbackEndpoint, callback: Callback, *, keep_alive: bool
     ) -> None:
         self._protocol = protocol
         self._endpoint = endpoint
-        self._receipt = receipt
-        self._started = started
+        self._callback = callback
+        self._started = time.perf_counter()
+        self._duration_s = 0.0
         self.keep_alive = keep_alive
         self.disconnected = False
         self.response_complete = False
 
-    def finish(self, verdict: "asyncio.Future[Verdict]") -> None:
-        """The receipt is durable, or it is not: answer, then write down what was answered."""
-        endpoint = self._endpoint
-        error = InboxUnavailable("stopping") if verdict.cancelled() else verdict.exception()
-        if error is None:
-            self._write(endpoint.success)
-            endpoint.report(self._receipt, verdict.result(), time.perf_counter() - self._started)
+    def begin(self, short_way: ShortWay) -> None:
+        """Prepare it, and hand it to the inbox."""
+        self._short_way = short_way
+        try:
+            receipt = self._endpoint.prepare_now(self._callback)
+            if receipt is None:
+                self._verdict = asyncio.ensure_future(self._fetch_and_put())
+            else:
+                self._receipt = receipt
+                self._verdict = self._endpoint.put(receipt)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the turn for the others
+            self._refuse(error)
         else:
-            self._write(endpoint.refuse(error))
+            self._verdict.add_done_callback(self._finish)
 
-    def _write(self, response: Response) -> None:
+    async def _fetch_and_put(self) -> Verdict:
+        self._receipt = await self._endpoint.prepare(self._callback)
+        return await self._endpoint.put(self._receipt)
+
+    def _finish(self, verdict: "asyncio.Future[Verdict]") -> None:
+        """The receipt is durable, or it is not."""
+        error = InboxUnavailable("stopping") if verdict.cancelled() else verdict.exception()
+        if error is not None:
+            self._refuse(error)
+            return
+        endpoint = self._endpoint
+        head = self._short_way.success_head(endpoint, self._protocol.server_state.default_headers)
+        self._answer(head, endpoint.success.body)
+        self._duration_s = time.perf_counter() - self._started
+        self._short_way.answered(self)
+
+    def report(self) -> None:
+        self._endpoint.report(self._receipt, self._verdict.result(), self._duration_s)
+
+    def _refuse(self, error: BaseException) -> None:
+        response = self._endpoint.refuse(error)
+        self._answer(_render_head(response, self._protocol.server_state.default_headers), response.body)
+
+    def _answer(self, head: _Head, body: bytes | memoryview) -> None:
         protocol = self._protocol
         self.response_complete = True
-        # uvicorn's own answers look into the headers for this, too.
-        closes = CLOSE_HEADER in protocol.server_state.default_headers
         if not self.disconnected and not protocol.transport.is_closing():
-            protocol.transport.write(self._render(response))
-            if closes or not self.keep_alive:
+            lines, closes = head
+            if not self.keep_alive and not closes:
+                lines, closes = lines + b"connection: close\r\n", True
+            protocol.transport.write(b"".join((lines, b"\r\n", body)))
+            if closes:
                 protocol.transport.close()
         protocol.on_response_complete()
-
-    def _render(self, response: Response) -> bytes:
-        lines = [STATUS_LINE[response.status_code]]
-        for name, value in (*self._protocol.server_state.default_headers, *response.raw_headers):
-            lines += (name, b": ", value, b"\r\n")
-        closes = not self.keep_alive and CLOSE_HEADER not in self._protocol.server_state.default_headers
-        lines.append(b"connection: close\r\n\r\n" if closes else b"\r\n")
-        lines.append(bytes(response.body))
-        return b"".join(lines)

@@ -23,7 +23,7 @@ import uvicorn
 
 from service.app import Service, create_admin_app, create_app
 from service.errors import ConfigError
-from service.protocol import CLOSE_HEADER, GuardedProtocol
+from service.protocol import CLOSE_HEADER, GuardedProtocol, ShortWay
 from service.settings import Settings
 from service.waiting import wait_for
 
@@ -90,7 +90,7 @@ async def serve(
     guarded = type(
         "Guarded", (GuardedProtocol,), {"request_timeout_s": settings.server.body_timeout_s + HEAD_TIMEOUT_S}
     )
-    short = type("Short", (guarded,), {"callbacks": app})
+    short = type("Short", (guarded,), {"short_way": ShortWay(app)})
     servers = [
         _Server(_config(app, short, settings, limit_concurrency=MAX_CONNECTIONS)),
         _Server(_config(create_admin_app(service), guarded, settings, limit_concurrency=100)),

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -141,6 +141,12 @@ class PostgresqlServer:
             self._process.send_signal(number)
             self._process.wait(timeout=60)
             self._process = None
+
+    def processes(self) -> Sequence[int]:
+        """The ids of all its processes."""
+        assert self._process is not None
+        own = self._process.pid
+        return [own, *map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split())]
 
     def remove(self) -> None:
         self.stop()

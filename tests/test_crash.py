@@ -114,6 +114,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_comes_twice_as_two(tmp_p
             [server]
             host = "127.0.0.1"
             port = {port}
+            drain_s = 0
             [admin]
             port = 0
             [store]

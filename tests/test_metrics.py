@@ -19,7 +19,12 @@ NOW = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)
 BREAKERS: dict[str, BreakerState] = {"orders": "half_open"}
 UNITS = ("_seconds", "_bytes", "_info")
 # Gauges that count what their name says, or say in which of their states something is.
-COUNTS = {"media_callbacks_deliveries", "media_callbacks_sink_state", "media_callbacks_breaker_state"}
+COUNTS = {
+    "media_callbacks_deliveries",
+    "media_callbacks_journal_receipts",
+    "media_callbacks_sink_state",
+    "media_callbacks_breaker_state",
+}
 
 
 def read(metrics: Metrics, sinks: Iterable[SinkRecord] | None = (), **options: Any) -> dict[str, Metric]:

@@ -14,10 +14,12 @@ from structlog.testing import capture_logs
 
 from service.cli import purge as purge_command
 from service.errors import InboxUnavailable
-from service.inbox.base import Purged
+from service.inbox.base import Inbox, Purged
+from service.inbox.postgresql import PostgresqlInbox
 from service.inbox.sqlite import SqliteInbox
 from service.retention import FIRST_DELAY_S, INTERVAL_S, Retention, purge
 from tests.inbox.conformance import deliver, make_event, make_receipt, put
+from tests.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.running import make_tables, to_toml
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -127,8 +129,7 @@ async def test_stopping_ends_a_run_after_its_step():
 # On a real store, and by command
 
 
-async def fill(folder: Path) -> None:
-    inbox = SqliteInbox(folder / "inbox.db")
+async def fill(inbox: Inbox) -> None:
     await inbox.open()
     now = datetime.now(UTC)
     await put(inbox, *(make_event(f"ancient-{n}") for n in range(3)), at=now - 500 * DAY)
@@ -139,9 +140,8 @@ async def fill(folder: Path) -> None:
     await inbox.close()
 
 
-async def left(folder: Path) -> dict[str, bool]:
+async def left(inbox: Inbox) -> dict[str, bool]:
     """Jobs whose keys are there, and whether their payloads are."""
-    inbox = SqliteInbox(folder / "inbox.db", is_exclusive=False)
     await inbox.open()
     try:
         found = {}
@@ -177,7 +177,7 @@ async def run_command(config: Path, *arguments: str) -> tuple[int, str, str]:
 
 
 async def test_the_command_removes_what_is_old_beside_a_running_service(tmp_path):
-    await fill(tmp_path)
+    await fill(SqliteInbox(tmp_path / "inbox.db"))
     service = SqliteInbox(tmp_path / "inbox.db")
     await service.open()
     try:
@@ -186,9 +186,17 @@ async def test_the_command_removes_what_is_old_beside_a_running_service(tmp_path
         await service.put(make_receipt(make_event("meanwhile"), at=datetime.now(UTC)))
     finally:
         await service.close()
-    assert await left(tmp_path) == {"old-0": False, "new": True, "waiting": True}
+    found = await left(SqliteInbox(tmp_path / "inbox.db"))
+    assert found == {"old-0": False, "new": True, "waiting": True}
     code, output, _ = await run_command(write_config(tmp_path), "--json")
     assert (code, json.loads(output)) == (0, {"payloads": 0, "keys": 0})
+
+
+async def test_the_command_works_on_postgresql(tmp_path, database_url):  # noqa: F811 - a fixture
+    await fill(PostgresqlInbox(database_url))
+    config = write_config(tmp_path, **{"store.url": database_url})
+    assert await run_command(config) == (0, "7 payloads and 3 keys were removed\n", "")
+    assert await left(PostgresqlInbox(database_url)) == {"old-0": False, "new": True, "waiting": True}
 
 
 async def test_the_command_says_why_it_could_not(tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """The service as a process: how it starts, how it refuses to, how it stops."""
 
+import argparse
 import asyncio
 import json
 import os
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from service.server import serve
+from service.cli.serve import run as run_serve
+from service.server import exit_after, serve
 from service.settings import build_settings
 from service.simulate import PAYLOADS
 from tests.running import (
@@ -255,6 +257,19 @@ async def test_the_time_to_stop_is_bounded_by_the_settings(tmp_path):
     stop.set()
     await serve(settings, stop=stop, stopping=told.append)
     assert told == [0.1 + 3 + 5]
+
+
+def test_the_command_holds_the_service_to_that_time(tmp_path, monkeypatch):
+    given = {}
+
+    async def record(settings: Any, **options: Any) -> None:
+        given.update(options)
+
+    monkeypatch.setattr("service.server.serve", record)
+    monkeypatch.setattr("service.cli.serve.configure_logs", lambda _: None)
+    arguments = argparse.Namespace(config=str(write_config(tmp_path)), log_level="error")
+    assert run_serve(arguments) == 0
+    assert given["stopping"] is exit_after
 
 
 # Starting

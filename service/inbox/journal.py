@@ -39,8 +39,8 @@ DRAIN_TIMEOUT_S = 15.0
 FIRST_RETRY_S = 0.2
 MAX_RETRY_S = 2.0
 CLOSE_TIMEOUT_S = 3.0
-# Receipts that the store gets at once.
-_CHUNK = 256
+# Receipts that the store gets at once. Reading them again holds up the event loop, some tenth of a millisecond each.
+_CHUNK = 64
 # How often the store may refuse one receipt, while it works otherwise, until that receipt is kept as unparsed.
 MAX_REFUSALS = 15
 _MAX_PENDING = 10_000
