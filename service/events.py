@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
@@ -87,9 +88,15 @@ class Key:
         Sixteen bytes, the same on every instance: eight of the first part of ``id``, usually the job id, so that all
         that came of a job is found by ``job_prefix``, and eight of everything.
         """
-        # Each part with its length, so that no two lists of parts read the same.
-        text = "".join([f"{len(part)}:{part}" for part in (self.product, self.account, self.family, *self.id)])
+        # Those of the first three are few, and kept.
+        text = _with_lengths((self.product, self.account, self.family)) + _with_lengths.__wrapped__(self.id)
         return job_prefix(self.id[0]) + hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]
+
+
+@lru_cache(maxsize=1024)
+def _with_lengths(parts: tuple[str, ...]) -> str:
+    """Each part with its length, so that no two lists of parts read the same."""
+    return "".join([f"{len(part)}:{part}" for part in parts])
 
 
 def job_prefix(job_id: str) -> bytes:

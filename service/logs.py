@@ -11,7 +11,7 @@ import atexit
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import structlog
 from pydantic_core import to_json
@@ -19,8 +19,8 @@ from pydantic_core import to_json
 
 class _Lines:
     """
-    Where log lines go: those that an event loop writes in one turn go out in one system call, which for callbacks
-    that were committed together is a good part of what their lines cost. Elsewhere each goes at once.
+    structlog's last link. What an event loop writes in one turn goes out in one system call, which for callbacks that
+    were committed together is a good part of what their lines cost. Elsewhere each line goes at once.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -29,18 +29,19 @@ class _Lines:
 
     def write(self, line: bytes) -> None:
         self._lines.append(line)
-
-    def flush(self) -> None:
         if len(self._lines) == 1:
             try:
-                asyncio.get_running_loop().call_soon(self.close)
+                asyncio.get_running_loop().call_soon(self.flush)
             except RuntimeError:
-                self.close()
+                self.flush()
 
-    def close(self) -> None:
+    debug = info = warning = error = critical = write
+
+    def flush(self) -> None:
         lines, self._lines = self._lines, []
-        self._file.write(b"".join(lines))
-        self._file.flush()
+        if lines:
+            self._file.write(b"\n".join([*lines, b""]))
+            self._file.flush()
 
 
 def _render(_: object, method: str, event: Any) -> bytes:
@@ -57,11 +58,11 @@ def _render_text(logger: object, method: str, event: Any) -> str:
 def configure_logs(level: str = "info") -> None:
     """Send structlog and the standard library's loggers through one JSON renderer to standard error."""
     lines = _Lines(sys.stderr.buffer)
-    atexit.register(lines.close)
+    atexit.register(lines.flush)
     structlog.configure(
         processors=[_render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(file=cast(BinaryIO, lines)),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()

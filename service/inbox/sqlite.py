@@ -361,6 +361,9 @@ class SqliteInbox:
         return await (reader or self._listing).run(run)
 
     def _resolve(self, done: list[tuple[_Put | _Work, Any]]) -> None:
+        # First, so that the writer and its disk are busy while these are answered.
+        self._is_writing = False
+        self._hand_over()
         sinks: set[str] = set()
         for work, result in done:
             if isinstance(work, _Put):
@@ -379,13 +382,6 @@ class SqliteInbox:
                 work.future.set_result(result)
         if sinks:
             self._listener(sinks)
-        # Not yet: those who are answered now may have more, and a flush costs the same for many.
-        assert self._loop is not None
-        self._loop.call_soon(self._loop.call_soon, self._end_flush)
-
-    def _end_flush(self) -> None:
-        self._is_writing = False
-        self._hand_over()
 
     # The writer's side
 
