@@ -3,19 +3,23 @@ Prometheus metrics. Label values come from fixed sets: configured names, our own
 request, so that no caller can make series.
 """
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal, TypeVar, get_args
+from itertools import accumulate
+from typing import Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.utils import floatToGoString
 
 from service.breaker import BreakerState
 from service.inbox.base import Receipt, SinkRecord, SinkState, Verdict
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_M = TypeVar("_M", Counter, Histogram)
 _SINK_STATES: tuple[SinkState, ...] = get_args(SinkState)
 _BREAKER_STATES: tuple[BreakerState, ...] = get_args(BreakerState)
 _AGE_BUCKETS_S = (-3600, -600, -300, -60, 0, 60, 300, 600, 3600, 86400)
@@ -31,16 +35,48 @@ def read_version() -> str:
         return "0"
 
 
-class _ByLabels(dict[tuple[str, ...], _M]):
-    """The children of a metric; looking one up here costs a tenth of what ``labels`` does."""
+class _Counts(defaultdict[tuple[str, ...], int]):
+    """A counter by its labels' values. To count costs a fourth of what prometheus_client's own takes."""
 
-    def __init__(self, metric: _M) -> None:
+    def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
+        super().__init__(int)
+        self._name, self._text, self._labels = name, text, labels
+
+    # The registry keeps collectors by what they are, not by what they hold.
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, count in self.items():
+            family.add_metric(labels, count)
+        yield family
+
+
+class _Histogram(dict[tuple[str, ...], list[float]]):
+    """A histogram by its labels' values: how many fell below each bound, above all of them, and their sum."""
+
+    def __init__(self, name: str, text: str, labels: Sequence[str], bounds: Sequence[float]) -> None:
         super().__init__()
-        self._metric: _M = metric
+        self._name, self._text, self._labels = name, text, labels
+        self._bounds = bounds
+        self._les = [*map(floatToGoString, bounds), "+Inf"]
 
-    def __missing__(self, labels: tuple[str, ...]) -> _M:
-        child = self[labels] = self._metric.labels(*labels)
-        return child
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __missing__(self, labels: tuple[str, ...]) -> list[float]:
+        row = self[labels] = [0] * (len(self._bounds) + 2)
+        return row
+
+    def observe(self, labels: tuple[str, ...], value: float) -> None:
+        row = self[labels]
+        row[bisect_left(self._bounds, value)] += 1
+        row[-1] += value
+
+    def collect(self) -> Iterable[Metric]:
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, (*counts, total) in self.items():
+            family.add_metric(labels, [*zip(self._les, accumulate(counts), strict=True)], total)
+        yield family
 
 
 class Metrics:
@@ -52,11 +88,15 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"media_callbacks_{name}", text, labels, registry=registry)
 
-        def counter(name: str, text: str, *labels: str) -> _ByLabels[Counter]:
-            return _ByLabels(Counter(f"media_callbacks_{name}", text, labels, registry=registry))
+        def counter(name: str, text: str, *labels: str) -> _Counts:
+            counts = _Counts(f"media_callbacks_{name}", text, labels)
+            registry.register(counts)
+            return counts
 
-        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> _ByLabels[Histogram]:
-            return _ByLabels(Histogram(f"media_callbacks_{name}", text, labels, buckets=buckets, registry=registry))
+        def histogram(name: str, text: str, bounds: Sequence[float], *labels: str) -> _Histogram:
+            kept = _Histogram(f"media_callbacks_{name}", text, labels, bounds)
+            registry.register(kept)
+            return kept
 
         self._receipts = counter("receipts", "Genuine callbacks by what became of them.", "source", "state")
         self._rejects = counter("rejects", "Callbacks that were refused, by reason.", "source", "reason")
@@ -102,19 +142,19 @@ class Metrics:
         )
 
     def receipt_kept(self, receipt: Receipt, verdict: Verdict, *, duration_s: float) -> None:
-        self._answer_duration[receipt.source,].observe(duration_s)
+        self._answer_duration.observe((receipt.source,), duration_s)
         if verdict.is_journaled:
-            self._receipts[receipt.source, "journaled"].inc()
+            self._receipts[receipt.source, "journaled"] += 1
         else:
             self.receipt_stored(receipt, verdict)
 
     def receipt_stored(self, receipt: Receipt, verdict: Verdict) -> None:
         """A receipt is in the store, now or after a while in the journal."""
-        self._receipts[receipt.source, verdict.state].inc()
+        self._receipts[receipt.source, verdict.state] += 1
         if receipt.warnings:
-            self._warnings[receipt.source,].inc(len(receipt.warnings))
+            self._warnings[receipt.source,] += len(receipt.warnings)
         for event in verdict.accepted:
-            self._events[event.data.kind, event.data.outcome].inc()
+            self._events[event.data.kind, event.data.outcome] += 1
 
     def certificate_changed(self) -> None:
         self._certificate_changes.inc()
@@ -128,15 +168,15 @@ class Metrics:
         self._unrouted.inc(count)
 
     def callback_refused(self, *, source: str, reason: str, age_s: float | None = None) -> None:
-        self._rejects[source, reason].inc()
+        self._rejects[source, reason] += 1
         if age_s is not None:
-            self._stale_age[source,].observe(age_s)
+            self._stale_age.observe((source,), age_s)
 
     def attempt_finished(
         self, *, sink: str, result: Literal["delivered", "retrying", "dead", "lost"], duration_s: float
     ) -> None:
-        self._attempts[sink, result].inc()
-        self._attempt_duration[sink, result].observe(duration_s)
+        self._attempts[sink, result] += 1
+        self._attempt_duration.observe((sink, result), duration_s)
 
     def render(
         self, sinks: Iterable[SinkRecord] | None, breakers: Mapping[str, BreakerState], *, now: datetime

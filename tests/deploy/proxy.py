@@ -62,7 +62,7 @@ def write_configuration(
         # Its workers must be able to write into the folder of the test.
         ("user root;\n" if os.geteuid() == 0 else "")
         + f"daemon off;\nworker_processes 1;\npid {folder}/nginx.pid;\nerror_log {folder}/start.log;\n"
-        + f"events {{ worker_connections 256; }}\nhttp {{\n{temporary}\n    include {folder}/media-callbacks.conf;\n}}\n",
+        + f"events {{ worker_connections 1024; }}\nhttp {{\n{temporary}\n    include {folder}/media-callbacks.conf;\n}}\n",
         "utf-8",
     )
     return main

@@ -35,7 +35,9 @@ def known_metrics() -> dict[str, tuple[str, ...]]:
     for collector in registry._collector_to_names:
         for family in collector.collect():
             for suffix in _SUFFIXES[family.type]:
-                known[family.name + suffix] = tuple(getattr(collector, "_labelnames", ()))
+                known[family.name + suffix] = tuple(
+                    getattr(collector, "_labelnames", None) or getattr(collector, "_labels", ())
+                )
     return known
 
 
