@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import sys
 import tempfile
 from dataclasses import asdict
@@ -13,17 +14,48 @@ import uvloop
 
 from tests.bench.callbacks import EVENT, body_size
 from tests.bench.compare import Comparison, choose_cores
+from tests.bench.delivery import CONCURRENCY, Delivering
 from tests.bench.load import CONNECTIONS, InvalidRun
 from tests.bench.profiling import print_profile, profile
-from tests.bench.report import print_tables, to_json
+from tests.bench.report import (
+    parts_to_json,
+    print_delivery,
+    print_isolation,
+    print_stores,
+    print_tables,
+    to_json,
+)
 from tests.bench.servers import CHECKOUT, file_system
+from tests.bench.stores import Stores, why_not
+
+# In this order, one after the other; what is left out needs asking.
+PARTS = ("accept", "delivery", "isolation", "postgresql")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure the durable path.")
-    parser.add_argument("what", nargs="?", choices=("compare", "profile"), default="compare")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each server is measured (default: 5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement (default: 3)")
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure what the service costs.")
+    parser.add_argument(
+        "what",
+        nargs="*",
+        metavar="PART",
+        help=f"any of {', '.join(PARTS)} (default: all that can run here); or profile alone",
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="how often each thing is measured (default: 5)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement of accepting (default: 3)")
+    parser.add_argument(
+        "--events",
+        type=int,
+        default=10_000,
+        help="of one measurement of delivering or isolation (default: 10000); the goal for isolation is for 100000",
+    )
+    parser.add_argument(
+        "--waiting", type=int, default=100_000, help="how many wait when many wait (default: 100000); one million"
+        " shows the memory that the project promises",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stored", type=int, default=200_000, help="events in a full store (default: 200000); the goal is for 5000000,"
+        " which takes about 30 GB of disk",
+    )  # fmt: skip
     parser.add_argument("--top", type=int, default=25, help="how many functions the profile shows (default: 25)")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON instead of tables")
     parser.add_argument(
@@ -36,7 +68,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    arguments = build_parser().parse_args()
+    parser = build_parser()
+    arguments = parser.parse_args()
+    if unknown := set(arguments.what) - {*PARTS, "profile"}:
+        parser.error(f"expected any of {', '.join(PARTS)}, or profile; came {', '.join(sorted(unknown))}")
     try:
         server_core, load_core = choose_cores()
         os.sched_setaffinity(0, {load_core})
@@ -56,23 +91,54 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
     disk = file_system(folder)
     if disk == "tmpfs":
         print(f"{folder} is in memory, where a flush costs nothing: choose a disk with --folder", file=sys.stderr)
-    if arguments.what == "profile":
+    if "profile" in arguments.what:
         functions = runner.run(profile(folder, core=server_core, seconds=arguments.seconds))
         if arguments.json:
             print(json.dumps({thread: [asdict(one) for one in found] for thread, found in functions.items()}))
         else:
             print_profile(functions, top=arguments.top)
         return 0
-    comparison = Comparison(folder, core=server_core, rounds=arguments.rounds, seconds=arguments.seconds)
-    figures = runner.run(comparison.run())
+    parts = arguments.what or list(PARTS)
+    if not arguments.what and (reason := why_not()) is not None:
+        parts.remove("postgresql")
+        print(f"the part postgresql is left out: {reason}", file=sys.stderr)
+    figures = delivery = isolation = stores = None
+    for part in PARTS:
+        if part not in parts:
+            continue
+        inside = folder / part
+        inside.mkdir()
+        sizes = {"core": server_core, "rounds": arguments.rounds}
+        match part:
+            case "accept":
+                figures = runner.run(Comparison(inside, **sizes, seconds=arguments.seconds).run())
+            case "delivery":
+                delivering = Delivering(inside, **sizes, events=arguments.events)
+                delivery = runner.run(delivering.measure(waiting=arguments.waiting))
+            case "isolation":
+                isolation = runner.run(Delivering(inside, **sizes, events=arguments.events).isolate())
+            case _:
+                sizes |= {"stored": arguments.stored}
+                stores = runner.run(Stores(inside, **sizes, seconds=arguments.seconds).run())
+        shutil.rmtree(inside)
     setting = (
-        f"{arguments.rounds} rounds of {arguments.seconds:g} s; {EVENT} of {body_size()} bytes, {CONNECTIONS} connections;"
-        f" servers on core {server_core}, load on core {load_core}; store on {disk}; Python {sys.version.split()[0]}"
+        f"{arguments.rounds} rounds; accepting {arguments.seconds:g} s, {EVENT} of {body_size()} bytes, {CONNECTIONS}"
+        f" connections; delivering {arguments.events:,} events, {CONCURRENCY} at a time; what is measured on core"
+        f" {server_core}, load and receiver on core {load_core}; store on {disk}; Python {sys.version.split()[0]}"
     )
     if arguments.json:
-        print(json.dumps(to_json(figures, setting=setting), indent=2))
-    else:
-        print_tables(figures, setting=setting)
+        accept = {} if figures is None else to_json(figures)
+        print(json.dumps({"setting": setting, **accept, **parts_to_json(delivery, isolation, stores)}, indent=2))
+        return 0
+    print(setting)
+    if figures is not None:
+        print_tables(figures)
+    if delivery is not None:
+        print_delivery(delivery)
+    if isolation is not None:
+        print_isolation(isolation)
+    if stores is not None:
+        print_stores(stores)
     return 0
 
 

@@ -1,11 +1,14 @@
 """Requests as VOD sends them, each of a job of its own, made fast enough for a load generator."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from service.inbox.base import Receipt
+from service.intake import build_receipt
 from service.simulate import PAYLOADS, http_request
 from service.sources import vod
+from service.sources.base import Message
 from service.sources.http import HttpSource
 
 PATH = "/callbacks/vod"
@@ -55,6 +58,13 @@ class Jobs:
             return (b"%032x" % (self._count * _MULTIPLIER & _MASK)).join(pieces)
 
         return make
+
+
+def first_receipt(now: datetime, sinks: Sequence[str], *, job_id: str) -> Receipt:
+    """What the service keeps of such a request."""
+    body = http_request(_SOURCE, PAYLOADS["vod"][EVENT](job_id, now, False), now=now).body
+    message = Message(body, body, "signature", None, {})
+    return build_receipt(_SOURCE, message, received_at=now, route=lambda _: tuple(sinks))
 
 
 def body_size() -> int:

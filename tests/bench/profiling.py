@@ -19,7 +19,7 @@ from tests.bench.callbacks import Jobs
 from tests.bench.compare import DURABLE, WARM_UP_S
 from tests.bench.load import closed_loop
 from tests.bench.profiled import MAIN_THREAD, WRITER_THREAD
-from tests.bench.servers import CHECKOUT, SilentReceiver, check_service, start_service
+from tests.bench.servers import CHECKOUT, SilentReceiver, check_counts, count_rows, start_service
 
 THREADS = {MAIN_THREAD: "event loop", WRITER_THREAD: "store's writer"}
 
@@ -74,7 +74,7 @@ async def _profile_thread(
         server.stop()
     finally:
         server.kill()
-    check_service(DURABLE, folder, acknowledged=load.acknowledged, has_sink=True)
+    check_counts(DURABLE, count_rows(folder), acknowledged=load.acknowledged, has_sink=True)
     return _read(output, answers=load.answers if thread == MAIN_THREAD else load.acknowledged)
 
 

@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.compare import DURABLE, NO_SINK, Figures
+from tests.bench.delivery import ALONE, BURST, DeliveryFigures, Window
 from tests.bench.load import CONNECTIONS, Load
+from tests.bench.stores import EMPTY, FULL, POSTGRESQL, SQLITE, Accepting
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,16 @@ GOALS = {
     NO_SINK: "",
 }
 P99_GOAL = "under 25 ms"
+DELIVERY_GOAL = "at least 0.40"
+WAITING_GOAL = "near 1"
+ISOLATION_GOAL = "1 within noise"
+FULL_GOAL = "at least 0.90"
+MEMORY_GOAL = "under 200 MB, flat"
 
 # Saturated, the bare route has nothing to wait for: what it did not get of its core, others took.
 QUIET_SHARE = 0.9
 BUSY = (
-    "The machine was busy: the bare route did not get its core, so its rate is too low and ratios to it are too high."
+    "The machine was busy: the {} did not get its core, so its rate is too low and ratios to it are too high."
     " Believe the one by processor time."
 )
 
@@ -71,9 +78,8 @@ def cpu_shares(figures: Figures, server: str) -> list[float]:
     return [(inside.main_s + inside.others_s) / load.window_s for load, inside in pairs]
 
 
-def print_tables(figures: Figures, *, setting: str) -> None:
+def print_tables(figures: Figures) -> None:
     console = Console(width=max(Console().width, 110))
-    console.print(setting, highlight=False)
     columns = ("server", "answers/s", "p50 ms", "p99 ms", "cpu µs/answer", "server's core", "load's core")
     rates = Table(*columns, title="At saturation")
     for name, loads in figures.saturated.items():
@@ -87,7 +93,7 @@ def print_tables(figures: Figures, *, setting: str) -> None:
         )
     console.print(rates)
     if median(cpu_shares(figures, "bare")) < QUIET_SHARE:
-        console.print(BUSY, highlight=False)
+        console.print(BUSY.format("bare route"), highlight=False)
     comparison = Table("ratio of answers/s, round by round", "median [min .. max]", "goal", title="Compared")
     for name, goal in GOALS.items():
         found = ratios(figures, figures.saturated[DURABLE], name)
@@ -118,7 +124,7 @@ def inside_lines(figures: Figures) -> list[str]:
     ]
 
 
-def to_json(figures: Figures, *, setting: str) -> dict[str, Any]:
+def to_json(figures: Figures) -> dict[str, Any]:
     """All figures, one entry per round, and what the tables say of them."""
 
     def show(load: Load) -> dict[str, float]:
@@ -134,7 +140,6 @@ def to_json(figures: Figures, *, setting: str) -> dict[str, Any]:
 
     found = {name: ratios(figures, figures.saturated[DURABLE], name) for name in GOALS}
     return {
-        "setting": setting,
         "saturated": {name: [show(load) for load in loads] for name, loads in figures.saturated.items()},
         "paced": {name: [show(load) for load in loads] for name, loads in figures.paced.items()},
         "inside": {name: [asdict(inside) for inside in insides] for name, insides in figures.inside.items()},
@@ -143,3 +148,162 @@ def to_json(figures: Figures, *, setting: str) -> dict[str, Any]:
         "goals": {**GOALS, "p99": P99_GOAL},
         "skipped": figures.skipped,
     }
+
+
+# Delivering
+
+
+def _quotients(over: Sequence[float], under: Sequence[float]) -> Spread:
+    return spread([a / b for a, b in zip(over, under, strict=True)])
+
+
+def _rates(windows: Sequence[Window]) -> list[float]:
+    return [window.rate for window in windows]
+
+
+def _costs_us(windows: Sequence[Window]) -> list[float]:
+    return [window.cpu_us for window in windows]
+
+
+def _share(window: Window) -> float:
+    """What the sender had of its core."""
+    return window.cpu_s / window.seconds
+
+
+def delivery_ratios(figures: DeliveryFigures) -> dict[str, tuple[Spread, str]]:
+    """With the goal of each."""
+    return {
+        "delivery / posting loop, events/s": (
+            _quotients(_rates(figures.service), _rates(figures.posting)),
+            DELIVERY_GOAL,
+        ),
+        "delivery / posting loop, by processor time": (
+            _quotients(_costs_us(figures.posting), _costs_us(figures.service)),
+            DELIVERY_GOAL,
+        ),
+        f"cost of an event, {figures.waiting:,} waiting / {BURST} waiting": (
+            _quotients(_costs_us(figures.many), _costs_us(figures.few)),
+            WAITING_GOAL,
+        ),
+        f"memory with {figures.waiting:,} waiting, MB": (
+            spread([most / 1e6 for _, most in figures.memory]),
+            MEMORY_GOAL,
+        ),
+        "    of that, grown while it delivered": (
+            spread([(most - begin) / 1e6 for begin, most in figures.memory]),
+            "",
+        ),
+    }
+
+
+def isolation_ratios(found: dict[str, list[Window]]) -> dict[str, tuple[Spread, str]]:
+    return {
+        f"{name} / {ALONE}, events/s": (_quotients(_rates(windows), _rates(found[ALONE])), ISOLATION_GOAL)
+        for name, windows in found.items()
+        if name != ALONE
+    }
+
+
+def print_delivery(figures: DeliveryFigures) -> None:
+    posting = "posting loop"
+    measured = {
+        posting: figures.posting,
+        "delivery": figures.service,
+        f"delivery, {BURST} waiting": figures.few,
+        f"delivery, {figures.waiting:,} waiting": figures.many,
+    }
+    _print_windows("Delivering to a webhook", measured, delivery_ratios(figures))
+    if median(map(_share, figures.posting)) < QUIET_SHARE:
+        print(BUSY.format(posting))
+
+
+def print_isolation(found: dict[str, list[Window]]) -> None:
+    _print_windows("A healthy sink beside a dead one", found, isolation_ratios(found))
+
+
+def _print_windows(title: str, measured: dict[str, list[Window]], compared: dict[str, tuple[Spread, str]]) -> None:
+    console = Console(width=max(Console().width, 110))
+    rates = Table("sender", "events/s", "cpu µs/event", "sender's core", title=title)
+    for name, windows in measured.items():
+        rates.add_row(
+            name,
+            spread(_rates(windows)).show(",.0f"),
+            spread(_costs_us(windows)).show(".0f"),
+            f"{median(map(_share, windows)):.0%}",
+        )
+    console.print(rates)
+    _print_ratios(console, compared)
+
+
+def _print_ratios(console: Console, compared: dict[str, tuple[Spread, str]]) -> None:
+    table = Table("round by round", "median [min .. max]", "goal", title="Compared")
+    for name, (found, goal) in compared.items():
+        table.add_row(name, found.show(".1f" if "MB" in name or "grown" in name else ".3f"), goal)
+    console.print(table)
+
+
+# Stores
+
+
+def store_ratios(figures: Accepting) -> dict[str, tuple[Spread, str]]:
+    def rates(kind: str, fill: str) -> list[float]:
+        return [load.rate for load in figures.loads[kind, fill]]
+
+    found: dict[str, tuple[Spread, str]] = {
+        f"{POSTGRESQL} / {SQLITE}, empty, answers/s": (
+            _quotients(rates(POSTGRESQL, EMPTY), rates(SQLITE, EMPTY)),
+            "",
+        ),
+        f"{POSTGRESQL} / {SQLITE}, empty, by processor time": (
+            _quotients(figures.cpu_us[SQLITE, EMPTY], figures.cpu_us[POSTGRESQL, EMPTY]),
+            "",
+        ),
+    }
+    for kind in (SQLITE, POSTGRESQL):
+        found[f"{kind}, {figures.stored:,} stored / empty, answers/s"] = (
+            _quotients(rates(kind, FULL), rates(kind, EMPTY)),
+            FULL_GOAL,
+        )
+        found[f"{kind}, {figures.stored:,} stored / empty, by processor time"] = (
+            _quotients(figures.cpu_us[kind, EMPTY], figures.cpu_us[kind, FULL]),
+            "",
+        )
+    return found
+
+
+def print_stores(figures: Accepting) -> None:
+    console = Console(width=max(Console().width, 110))
+    table = Table("store", "answers/s", "p50 ms", "p99 ms", "cpu µs/answer", title="Accepting with each database")
+    for (kind, fill), loads in figures.loads.items():
+        table.add_row(
+            f"{kind}, {fill}",
+            spread([load.rate for load in loads]).show(",.0f"),
+            *(f"{median(load.quantile_s(q) for load in loads) * 1000:.1f}" for q in (0.5, 0.99)),
+            spread(figures.cpu_us[kind, fill]).show(".0f"),
+        )
+    console.print(table)
+    _print_ratios(console, store_ratios(figures))
+
+
+def parts_to_json(
+    delivery: DeliveryFigures | None, isolation: dict[str, list[Window]] | None, stores: Accepting | None
+) -> dict[str, Any]:
+    """What was measured of these, one entry per round, and what the tables say of it."""
+    found: dict[str, Any] = {}
+    if delivery is not None:
+        found["delivery"] = asdict(delivery) | {"compared": _compared(delivery_ratios(delivery))}
+    if isolation is not None:
+        windows = {name: [asdict(window) for window in of_name] for name, of_name in isolation.items()}
+        found["isolation"] = {"measured": windows, "compared": _compared(isolation_ratios(isolation))}
+    if stores is not None:
+        found["postgresql"] = {
+            "stored": stores.stored,
+            "rates": {", ".join(which): [load.rate for load in loads] for which, loads in stores.loads.items()},
+            "cpu_us": {", ".join(which): costs for which, costs in stores.cpu_us.items()},
+            "compared": _compared(store_ratios(stores)),
+        }
+    return found
+
+
+def _compared(ratios: dict[str, tuple[Spread, str]]) -> dict[str, Any]:
+    return {name: {**asdict(found), "goal": goal} for name, (found, goal) in ratios.items()}

@@ -1,5 +1,6 @@
 """The servers that are measured: each a program of its own on the same core, up for the whole run."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -23,18 +24,18 @@ START_PATIENCE_S = 20.0
 STOP_PATIENCE_S = 30.0
 JSON2FILE_TOKEN = "bench-token"
 
-# The attempt in flight when the run ends need not be waited for.
 _CONFIG = """
 [server]
 host = "127.0.0.1"
 port = 0
-stop_timeout_s = 0
+stop_timeout_s = {stop_timeout_s}
+drain_s = 0
 
 [admin]
 port = 0
 
 [store]
-url = "sqlite:///{database}"
+url = "{store}"
 
 [sources.vod]
 product = "vod"
@@ -44,16 +45,18 @@ url = "{url}"
 keys = ["{key}"]
 """
 
-# One attempt at a time, of the longest time-out: the receiver takes the connection and never answers, so there is
-# an attempt every 25 s and a row for every delivery.
+SECRET = "whsec_YmVuY2gtYmVuY2gtYmVuY2gtYmVuY2gtYmVuY2g="
+
 _SINK = """
-[sinks.silent]
+[sinks.{name}]
 kind = "webhook"
 url = "http://{receiver}/"
-secrets = ["whsec_YmVuY2gtYmVuY2gtYmVuY2gtYmVuY2gtYmVuY2g="]
-concurrency = 1
-timeout_s = 25
+secrets = ["{secret}"]
+{options}
 """
+# One attempt at a time, of the longest time-out: the receiver takes the connection and never answers, so there is
+# an attempt every 25 s and a row for every delivery.
+_SILENT = "concurrency = 1\ntimeout_s = 25"
 
 
 @dataclass(slots=True)
@@ -64,12 +67,14 @@ class Server:
     Attributes:
         name: What it is called in the report.
         path, headers: Where callbacks go, and what must be sent beside them.
+        admin: The operators' address, where there is one.
     """
 
     name: str
     process: "subprocess.Popen[bytes]"
     address: tuple[str, int]
     path: str = PATH
+    admin: tuple[str, int] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def stop(self) -> None:
@@ -151,27 +156,49 @@ def _check_start(name: str, process: "subprocess.Popen[bytes]", deadline: float,
 
 
 def start_service(
-    name: str, folder: Path, *, core: int, receiver: str | None, command: Sequence[str] = ("-m", "service")
+    name: str,
+    folder: Path,
+    *,
+    core: int,
+    receiver: str | None = None,
+    sinks: Mapping[str, str] | None = None,
+    store: str | None = None,
+    stop_timeout_s: float = 0,
+    command: Sequence[str] = ("-m", "service"),
 ) -> Server:
     """
-    The service itself, logging every callback to a file.
+    The service itself, logging every callback and every attempt to a file.
 
     Args:
-        receiver: Where its one sink points to (``host:port``); without one it has no sink.
+        receiver: Where a sink points to (``host:port``) that never gets an answer.
+        sinks: By name, where further ones point to.
+        store: The URL of the database; without it, an SQLite file in the folder.
+        stop_timeout_s: How long it waits for attempts in flight when it stops.
         command: What Python runs in place of ``-m service``.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     config, log = folder / "media-callbacks.toml", folder / "log"
-    text = _CONFIG.format(database=database(folder), path=PATH, url=URL, key=KEY)
-    config.write_text(text + (_SINK.format(receiver=receiver) if receiver else ""))
+    text = _CONFIG.format(
+        store=store or f"sqlite:///{database(folder)}", stop_timeout_s=stop_timeout_s, path=PATH, url=URL, key=KEY
+    )
+    if receiver is not None:
+        text += _SINK.format(name="silent", receiver=receiver, secret=SECRET, options=_SILENT)
+    for sink, address in (sinks or {}).items():
+        text += _SINK.format(name=sink, receiver=address, secret=SECRET, options="")
+    config.write_text(text)
     process = spawn([sys.executable, *command, "serve", "--config", str(config)], core=core, log=log)
     deadline = time.monotonic() + START_PATIENCE_S
     while True:
         for line in log.read_text().splitlines():
             if '"listening"' in line:
-                host, _, port = json.loads(line)["server"].rpartition(":")
-                return Server(name, process, (host, int(port)))
+                listening = json.loads(line)
+                return Server(name, process, _parse(listening["server"]), admin=_parse(listening["admin"]))
         _check_start(name, process, deadline, log)
+
+
+def _parse(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
 
 
 def start_bare(folder: Path, *, core: int) -> Server:
@@ -224,6 +251,13 @@ def start_json2file(folder: Path, *, core: int) -> Server | None:
 
 # What is left on disk
 
+COUNTS = {
+    "events": "SELECT count(*) FROM events",
+    "jobs": "SELECT count(DISTINCT job_id) FROM events",
+    "receipts": "SELECT count(*) FROM receipts WHERE state = 'accepted'",
+    "deliveries": "SELECT count(*) FROM deliveries",
+}
+
 
 def database(folder: Path) -> Path:
     return folder / "bench.db"
@@ -243,24 +277,26 @@ def flushes(folder: Path) -> int:
         return int(struct.unpack_from("=I", shared.read(12), 8)[0])
 
 
-def check_service(name: str, folder: Path, *, acknowledged: int, has_sink: bool) -> None:
+def count_rows(folder: Path) -> dict[str, int]:
+    """What a service has stored."""
+    connection = sqlite3.connect(database(folder))
+    try:
+        return {name: int(connection.execute(sql).fetchone()[0]) for name, sql in COUNTS.items()}
+    finally:
+        connection.close()
+
+
+def check_counts(name: str, found: Mapping[str, int], *, acknowledged: int, stored: int = 0, has_sink: bool) -> None:
     """
     Every job that was acknowledged is stored, as an event and as a delivery of it, exactly once.
+
+    Args:
+        stored: How many more there were before.
 
     Raises:
         InvalidRun: It is not.
     """
-    connection = sqlite3.connect(database(folder))
-    try:
-        found = {
-            "events": connection.execute("SELECT count(*) FROM events").fetchone()[0],
-            "jobs": connection.execute("SELECT count(DISTINCT job_id) FROM events").fetchone()[0],
-            "receipts": connection.execute("SELECT count(*) FROM receipts WHERE state = 'accepted'").fetchone()[0],
-            "deliveries": connection.execute("SELECT count(*) FROM deliveries").fetchone()[0],
-        }
-    finally:
-        connection.close()
-    expected = dict.fromkeys(found, acknowledged) | {"deliveries": acknowledged if has_sink else 0}
+    expected = dict.fromkeys(COUNTS, acknowledged + stored) | ({} if has_sink else {"deliveries": 0})
     if found != expected:
         raise InvalidRun(f"{name} acknowledged {acknowledged} jobs; expected {expected} in its store, found {found}")
 
@@ -297,6 +333,26 @@ def thread_seconds(pid: int) -> tuple[float, float]:
             else:
                 others += used
     return main, others
+
+
+def processor_seconds(*pids: int) -> float:
+    """
+    What all threads of these processes have used, to the nanosecond; those that have ended are left out.
+
+    Source: https://docs.kernel.org/scheduler/sched-stats.html, section "/proc/<pid>/schedstat".
+    """
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                total += int((thread / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def memory_bytes(pid: int) -> tuple[int, int]:
+    """What a process has in memory now, and what it had at most."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(lines["VmRSS"].split()[0]) * 1024, int(lines["VmHWM"].split()[0]) * 1024
 
 
 def file_system(folder: Path) -> str:

@@ -35,9 +35,8 @@ def known_metrics() -> dict[str, tuple[str, ...]]:
     for collector in registry._collector_to_names:
         for family in collector.collect():
             for suffix in _SUFFIXES[family.type]:
-                known[family.name + suffix] = tuple(
-                    getattr(collector, "_labelnames", None) or getattr(collector, "_labels", ())
-                )
+                labels = getattr(collector, "_labelnames", None) or getattr(collector, "_labels", None)
+                known[family.name + suffix] = tuple(labels or ())
     return known
 
 
