@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock bench clean
+.PHONY: help demo test check format lock bench chaos clean
 
 help: ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -40,8 +40,11 @@ format: $(READY) ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## measure the durable path against a bare route and others, in one run
+bench: $(READY) ## measure accepting, delivering, isolation and both stores, each against its yardstick in one run
 	$(BIN)/python -m tests.bench
+
+chaos: $(READY) ## break everything under load, ten times, and look for what was lost or came twice
+	$(BIN)/python -m tests.chaos --seeds 10 --jobs 5000
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate pyproject.toml
