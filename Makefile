@@ -44,7 +44,7 @@ bench: $(READY) ## measure accepting, delivering, isolation and both stores, eac
 	$(BIN)/python -m tests.bench
 
 chaos: $(READY) ## break everything under load, ten times, and look for what was lost or came twice
-	$(BIN)/python -m tests.chaos --seeds 10 --jobs 5000
+	$(BIN)/python -m tests.chaos --seeds 10 --jobs 2000 --rate 100
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate pyproject.toml
