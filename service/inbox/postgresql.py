@@ -52,7 +52,7 @@ from service.inbox.base import (
     Verdict,
 )
 from service.inbox.migrations import load_migrations, missing_migrations
-from service.inbox.postgresql_queries import from_milliseconds, to_milliseconds
+from service.inbox.rows import Arrival, from_milliseconds, to_milliseconds
 
 try:
     import asyncpg
@@ -106,7 +106,7 @@ class _Put:
     """A receipt for the writer."""
 
     future: "asyncio.Future[Verdict]"
-    arrival: queries.Arrival
+    arrival: Arrival
 
 
 class PostgresqlInbox:
@@ -239,7 +239,7 @@ class PostgresqlInbox:
         size = len(receipt.body)
         if self._pending >= self._max_pending or self._pending_bytes + size > self._max_pending_bytes:
             raise InboxUnavailable(f"{self._pending} receipts are waiting for the database, which is the limit")
-        arrival = queries.Arrival(receipt, to_milliseconds(receipt.received_at))
+        arrival = Arrival(receipt, to_milliseconds(receipt.received_at))
         work = _Put(asyncio.get_running_loop().create_future(), arrival)
         self._pending += 1
         self._pending_bytes += size
@@ -268,7 +268,7 @@ class PostgresqlInbox:
         )
 
     async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:
-        arrival = queries.Arrival(receipt, to_milliseconds(now))
+        arrival = Arrival(receipt, to_milliseconds(now))
         reparsed = await self._run(lambda c: queries.reparse(c, receipt_id, arrival, dry_run=dry_run))
         if reparsed.accepted and not dry_run:
             self._tell({sink for entry in receipt.entries for sink in entry.sinks})
@@ -406,7 +406,7 @@ class PostgresqlInbox:
             batch.append(self._queue.popleft())
         return batch
 
-    async def _commit(self, arrivals: Sequence[queries.Arrival]) -> list[Verdict | InboxUnavailable]:
+    async def _commit(self, arrivals: Sequence[Arrival]) -> list[Verdict | InboxUnavailable]:
         """
         Raises:
             InboxUnavailable: It is the server's error; where it is away, ``_problem`` says so.

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, cast
 
 from service.events import OUTCOMES, Delivery, Event, event_id, job_prefix, key_digest, parse_event_id
@@ -32,7 +31,15 @@ from service.inbox.base import (
     Verdict,
     replayed_states,
 )
-from service.inbox.sqlite_filter import dump_filter, load_filter
+from service.inbox.rows import (
+    Arrival,
+    dump_filter,
+    from_milliseconds,
+    load_filter,
+    replay_record,
+    shown_state,
+    to_milliseconds,
+)
 
 # How many locks stand for all keys. Enough that two small batches seldom meet; few enough for the server's table of
 # locks, which has room for some thousands, however large batches and however many services there are.
@@ -43,14 +50,6 @@ _DISORDER_MS = 3_600_000
 _MAX_EVENTS_PER_STEP = 500
 _IDS_PER_STEP = 50_000
 _MAX_ID = 2**63 - 1
-
-
-def to_milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
-
-
-def from_milliseconds(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def to_text(value: str | None) -> str | None:
@@ -76,24 +75,6 @@ def _dump(value: Sequence[str] | Mapping[str, str]) -> str | None:
 
 
 # Receipts in
-
-
-@dataclass(slots=True)
-class Arrival:
-    """
-    A receipt with what the database needs of it.
-
-    Attributes:
-        at: When its events count as accepted, in milliseconds.
-        bodies: Of its events, in JSON.
-    """
-
-    receipt: Receipt
-    at: int
-    bodies: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.bodies = tuple([entry.event.to_json().decode() for entry in self.receipt.entries])
 
 
 @dataclass(slots=True)
@@ -440,7 +421,7 @@ async def _delivery_records(connection: Any, row_id: int) -> tuple[DeliveryRecor
         ' ORDER BY sink COLLATE "C", replay',
         row_id,
     ):
-        state = _state(stored, is_active=sink not in inactive)
+        state = shown_state(stored, is_active=sink not in inactive)
         records.append(
             DeliveryRecord(
                 sink=sink,
@@ -454,15 +435,6 @@ async def _delivery_records(connection: Any, row_id: int) -> tuple[DeliveryRecor
             )
         )
     return tuple(records)
-
-
-def _state(stored: str, *, is_active: bool) -> DeliveryState:
-    """The state to show for the one that is stored."""
-    if stored == "replaced":
-        return "dead"
-    if not is_active and stored in ("pending", "retrying"):
-        return "parked"
-    return cast(DeliveryState, stored)
 
 
 async def _inactive_sinks(connection: Any) -> set[str]:
@@ -481,7 +453,7 @@ async def list_sinks(connection: Any) -> tuple[SinkRecord, ...]:
         " UNION ALL SELECT sink, state, count(*), min(event_id) FROM deliveries"
         " WHERE due_at IS NULL AND state IN ('pending', 'dead') GROUP BY sink, state"
     ):
-        state = _state(stored, is_active=sink not in inactive)
+        state = shown_state(stored, is_active=sink not in inactive)
         by_state = counts.setdefault(sink, {})
         by_state[state] = by_state.get(state, 0) + count
         if state != "dead":
@@ -657,7 +629,7 @@ async def _latest_states(connection: Any, row_ids: Sequence[int]) -> dict[int, d
         'SELECT event_id, sink, state FROM deliveries WHERE event_id = ANY ($1) ORDER BY sink COLLATE "C", replay',
         row_ids,
     ):
-        states.setdefault(row_id, {})[sink] = _state(stored, is_active=sink not in inactive)
+        states.setdefault(row_id, {})[sink] = shown_state(stored, is_active=sink not in inactive)
     return states
 
 
@@ -680,7 +652,7 @@ async def create_replay(connection: Any, request: ReplayRequest, now: int) -> Re
     total = await connection.fetchval(
         f"SELECT count(*) FROM events e WHERE {query.condition} AND e.id <= {query.mark(last_id)}", *query.parameters
     )
-    return _replay_record(
+    return replay_record(
         await connection.fetchrow(
             "INSERT INTO replays (created_at, changed_at, state, filter, sinks, rate_per_s, requested_by, reason,"
             " total, done, cursor, last_event_id, next_at)"
@@ -751,7 +723,7 @@ async def cancel_replay(connection: Any, replay_id: int, now: int) -> ReplayReco
 
 async def find_replay(connection: Any, replay_id: int) -> ReplayRecord | None:
     row = await connection.fetchrow(f"SELECT {_REPLAY_COLUMNS} FROM replays WHERE id = $1", _to_id(replay_id))
-    return None if row is None else _replay_record(row)
+    return None if row is None else replay_record(row)
 
 
 async def list_replays(connection: Any, *, before_id: int | None, limit: int) -> tuple[ReplayRecord, ...]:
@@ -760,26 +732,7 @@ async def list_replays(connection: Any, *, before_id: int | None, limit: int) ->
         _to_id(before_id),
         limit,
     )
-    return tuple(map(_replay_record, rows))
-
-
-def _replay_record(row: Sequence[Any]) -> ReplayRecord:
-    replay_id, created_at, changed_at, state, total, done, filter_json, sinks, rate_per_s, requested_by, reason = row
-    return ReplayRecord(
-        id=replay_id,
-        created_at=from_milliseconds(created_at),
-        changed_at=from_milliseconds(changed_at),
-        state=state,
-        total=total,
-        done=done,
-        request=ReplayRequest(
-            filter=load_filter(filter_json),
-            sinks=tuple(json.loads(sinks)),
-            rate_per_s=rate_per_s,
-            requested_by=requested_by,
-            reason=reason,
-        ),
-    )
+    return tuple(map(replay_record, rows))
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ from service.inbox.base import (
     Verdict,
 )
 from service.inbox.migrations import load_migrations, missing_migrations
-from service.inbox.sqlite_queries import from_milliseconds, to_milliseconds
+from service.inbox.rows import Arrival, from_milliseconds, to_milliseconds
 from service.inbox.sqlite_reader import Reader
 
 _BUSY_TIMEOUT_MS = 5000
@@ -79,7 +79,7 @@ class _Put:
     """A receipt for the writer."""
 
     future: "asyncio.Future[Verdict]"
-    arrival: queries.Arrival
+    arrival: Arrival
 
 
 class SqliteInbox:
@@ -209,7 +209,7 @@ class SqliteInbox:
             return _refused("the store is not open")
         if self._pending >= self._max_pending or self._pending_bytes + size > self._max_pending_bytes:
             return _refused(f"{self._pending} receipts are waiting for the disk, which is the limit")
-        work = _Put(self._new_future(), queries.Arrival(receipt, to_milliseconds(receipt.received_at)))
+        work = _Put(self._new_future(), Arrival(receipt, to_milliseconds(receipt.received_at)))
         self._pending += 1
         self._pending_bytes += size
         self._submit(work)
@@ -237,7 +237,7 @@ class SqliteInbox:
         )
 
     async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:
-        arrival = queries.Arrival(receipt, to_milliseconds(now))
+        arrival = Arrival(receipt, to_milliseconds(now))
         return await self._do(lambda c: queries.reparse(c, receipt_id, arrival, dry_run=dry_run))
 
     async def find_event(self, event_id: str) -> EventRecord | None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from service.events import OUTCOMES, Delivery, event_id
 from service.inbox.base import AttemptResult, SinkState
-from service.inbox.sqlite_queries import insert, to_milliseconds
+from service.inbox.rows import to_milliseconds
+from service.inbox.sqlite_queries import insert
 
 _KEYS_PER_SELECT = 32
 

@@ -1,14 +1,12 @@
 """Which events a filter means, in SQL. Queries name the table of events ``e``."""
 
-import json
 import sqlite3
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
 from service.events import OUTCOMES, job_prefix, parse_event_id
 from service.inbox.base import EventFilter
-from service.inbox.sqlite_queries import to_milliseconds
+from service.inbox.rows import to_milliseconds
 
 # Events are accepted nearly in order of their ids; a clock that was set back may disturb that for this long.
 _DISORDER_MS = 3_600_000
@@ -141,17 +139,3 @@ def _first_id_at(connection: sqlite3.Connection, at: int) -> int:
         else:
             high = middle
     return int(low)
-
-
-def dump_filter(wanted: EventFilter) -> str:
-    """A filter as JSON, to be read again by ``load_filter``."""
-    members = {name: value for name, value in asdict(wanted).items() if value is not None}
-    return json.dumps(members, default=datetime.isoformat)
-
-
-def load_filter(text: str) -> EventFilter:
-    members: dict[str, Any] = json.loads(text)
-    for name in ("since", "until"):
-        if name in members:
-            members[name] = datetime.fromisoformat(members[name])
-    return EventFilter(**members)

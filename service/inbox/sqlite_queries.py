@@ -7,45 +7,18 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 from itertools import chain
 from typing import cast
 
 from service.events import OUTCOMES, Event, key_digest
 from service.inbox.base import Receipt, ReceiptState, Reparsed, Verdict
+from service.inbox.rows import Arrival
 
 # More rows per statement cost the writer more processor time each (measured: 8 against 16 and 32). Fewer mean more
 # releases of the interpreter lock; below 8 there is no clear measurement.
 _ROWS_PER_INSERT = 8
 _KEYS_PER_SELECT = 32
-
-
-def to_milliseconds(moment: datetime) -> int:
-    # A millisecond in floating point is up to 0.0003 short.
-    return int(moment.timestamp() * 1000 + 0.0005)
-
-
-def from_milliseconds(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-@dataclass(slots=True)
-class Arrival:
-    """
-    A receipt with what the database needs of it.
-
-    Attributes:
-        at: When its events count as accepted, in milliseconds.
-        bodies: Of its events, in JSON.
-    """
-
-    receipt: Receipt
-    at: int
-    bodies: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        self.bodies = tuple([entry.event.to_json().decode() for entry in self.receipt.entries])
 
 
 def insert(connection: sqlite3.Connection, head: str, row: str, rows: Sequence[Sequence[object]]) -> None:

@@ -18,8 +18,8 @@ from service.inbox.base import (
     SinkRecord,
     StoredReceipt,
 )
+from service.inbox.rows import from_milliseconds, shown_state
 from service.inbox.sqlite_filter import Query, compile_filter
-from service.inbox.sqlite_queries import from_milliseconds
 
 _NEWEST = 10_000
 _RECEIPT_COLUMNS = "id, received_at, source, product, transport, verified_by, state, reason, warnings, event_ids"
@@ -78,7 +78,7 @@ def _deliveries(connection: sqlite3.Connection, row_id: int) -> tuple[DeliveryRe
         " ORDER BY sink, replay",
         (row_id,),
     ):
-        state = _state(stored, is_active=sink not in inactive)
+        state = shown_state(stored, is_active=sink not in inactive)
         records.append(
             DeliveryRecord(
                 sink=sink,
@@ -92,15 +92,6 @@ def _deliveries(connection: sqlite3.Connection, row_id: int) -> tuple[DeliveryRe
             )
         )
     return tuple(records)
-
-
-def _state(stored: str, *, is_active: bool) -> DeliveryState:
-    """The state to show for the one that is stored."""
-    if stored == "replaced":
-        return "dead"
-    if not is_active and stored in ("pending", "retrying"):
-        return "parked"
-    return cast(DeliveryState, stored)
 
 
 def _inactive_sinks(connection: sqlite3.Connection) -> set[str]:
@@ -209,7 +200,7 @@ def _latest_states(connection: sqlite3.Connection, row_ids: Sequence[int]) -> di
         for sink, stored in connection.execute(
             "SELECT sink, state FROM deliveries WHERE event_id = ? ORDER BY sink, replay", (row_id,)
         ):
-            states.setdefault(row_id, {})[sink] = _state(stored, is_active=sink not in inactive)
+            states.setdefault(row_id, {})[sink] = shown_state(stored, is_active=sink not in inactive)
     return states
 
 
@@ -232,7 +223,7 @@ def list_sinks(connection: sqlite3.Connection) -> tuple[SinkRecord, ...]:
         " SELECT sink, state, count(*), min(event_id) FROM deliveries INDEXED BY deliveries_waiting"
         " WHERE due_at IS NULL AND state IN ('pending', 'dead') GROUP BY sink, state"
     ):
-        state = _state(stored, is_active=sink not in inactive)
+        state = shown_state(stored, is_active=sink not in inactive)
         by_state = counts.setdefault(sink, {})
         by_state[state] = by_state.get(state, 0) + count
         if state != "dead":

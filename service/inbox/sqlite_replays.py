@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.inbox.base import ReplayRecord, ReplayRequest, replayed_states
-from service.inbox.sqlite_filter import compile_filter, dump_filter, load_filter
-from service.inbox.sqlite_queries import from_milliseconds
+from service.inbox.rows import dump_filter, load_filter, replay_record
+from service.inbox.sqlite_filter import compile_filter
 
 _MAX_EVENTS_PER_STEP = 500
 _IDS_PER_STEP = 50_000
@@ -72,7 +72,7 @@ def create(
             now,
         ),
     ).fetchone()
-    return _record(row)
+    return replay_record(row)
 
 
 def next_steps(connection: sqlite3.Connection, now: int) -> list[Step]:
@@ -176,7 +176,7 @@ def cancel(connection: sqlite3.Connection, replay_id: int, now: int) -> ReplayRe
 
 def find(connection: sqlite3.Connection, replay_id: int) -> ReplayRecord | None:
     row = connection.execute(f"SELECT {_COLUMNS} FROM replays WHERE id = ?", (replay_id,)).fetchone()
-    return None if row is None else _record(row)
+    return None if row is None else replay_record(row)
 
 
 def list_replays(connection: sqlite3.Connection, *, before_id: int | None, limit: int) -> tuple[ReplayRecord, ...]:
@@ -184,23 +184,4 @@ def list_replays(connection: sqlite3.Connection, *, before_id: int | None, limit
         f"SELECT {_COLUMNS} FROM replays WHERE id < ? ORDER BY id DESC LIMIT ?",
         (2**62 if before_id is None else before_id, limit),
     )
-    return tuple(map(_record, rows))
-
-
-def _record(row: Sequence[Any]) -> ReplayRecord:
-    replay_id, created_at, changed_at, state, total, done, filter_json, sinks, rate_per_s, requested_by, reason = row
-    return ReplayRecord(
-        id=replay_id,
-        created_at=from_milliseconds(created_at),
-        changed_at=from_milliseconds(changed_at),
-        state=state,
-        total=total,
-        done=done,
-        request=ReplayRequest(
-            filter=load_filter(filter_json),
-            sinks=tuple(json.loads(sinks)),
-            rate_per_s=rate_per_s,
-            requested_by=requested_by,
-            reason=reason,
-        ),
-    )
+    return tuple(map(replay_record, rows))

@@ -14,7 +14,7 @@ from service.inbox import postgresql, postgresql_queries
 from service.inbox.base import AttemptResult, EventFilter, ReplayRequest, Verdict
 from service.inbox.migrations import Migration, load_migrations, missing_migrations
 from service.inbox.postgresql import PostgresqlInbox, migrate
-from service.inbox.postgresql_queries import Arrival, to_milliseconds
+from service.inbox.rows import Arrival, to_milliseconds
 from tests.inbox.conformance import LEASE_S, NOW, InboxConformance, Reopen, deliver, make_event, make_receipt
 from tests.postgresql import (  # noqa: F401 - fixtures
     PostgresqlServer,

@@ -1,0 +1,78 @@
+"""What rows look like in both databases: times, states, filters and replays."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from service.inbox.base import DeliveryState, EventFilter, Receipt, ReplayRecord, ReplayRequest
+
+
+def to_milliseconds(moment: datetime) -> int:
+    # A millisecond in floating point is up to 0.0003 short.
+    return int(moment.timestamp() * 1000 + 0.0005)
+
+
+def from_milliseconds(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+@dataclass(slots=True)
+class Arrival:
+    """
+    A receipt with what the database needs of it.
+
+    Attributes:
+        at: When its events count as accepted, in milliseconds.
+        bodies: Of its events, in JSON.
+    """
+
+    receipt: Receipt
+    at: int
+    bodies: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.bodies = tuple([entry.event.to_json().decode() for entry in self.receipt.entries])
+
+
+def shown_state(stored: str, *, is_active: bool) -> DeliveryState:
+    """The state to show for the one that is stored."""
+    if stored == "replaced":
+        return "dead"
+    if not is_active and stored in ("pending", "retrying"):
+        return "parked"
+    return cast(DeliveryState, stored)
+
+
+def dump_filter(wanted: EventFilter) -> str:
+    """A filter as JSON, to be read again by ``load_filter``."""
+    members = {name: value for name, value in asdict(wanted).items() if value is not None}
+    return json.dumps(members, default=datetime.isoformat)
+
+
+def load_filter(text: str) -> EventFilter:
+    members: dict[str, Any] = json.loads(text)
+    for name in ("since", "until"):
+        if name in members:
+            members[name] = datetime.fromisoformat(members[name])
+    return EventFilter(**members)
+
+
+def replay_record(row: Sequence[Any]) -> ReplayRecord:
+    replay_id, created_at, changed_at, state, total, done, filter_json, sinks, rate_per_s, requested_by, reason = row
+    return ReplayRecord(
+        id=replay_id,
+        created_at=from_milliseconds(created_at),
+        changed_at=from_milliseconds(changed_at),
+        state=state,
+        total=total,
+        done=done,
+        request=ReplayRequest(
+            filter=load_filter(filter_json),
+            sinks=tuple(json.loads(sinks)),
+            rate_per_s=rate_per_s,
+            requested_by=requested_by,
+            reason=reason,
+        ),
+    )
