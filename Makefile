@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock bench chaos clean
+.PHONY: help demo test check format lock bench chaos promise clean
 
 help: ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -45,6 +45,9 @@ bench: $(READY) ## measure accepting, delivering, isolation and both stores, eac
 
 chaos: $(READY) ## break everything under load, ten times, and look for what was lost or came twice
 	$(BIN)/python -m tests.chaos --seeds 10 --jobs 2000 --rate 100
+
+promise: $(READY) ## register twenty thousand jobs, let everything go wrong, and compare with the truth
+	$(BIN)/python -m tests.promise
 
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header --no-annotate pyproject.toml

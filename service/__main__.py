@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import service
-from service.cli import check, demo, events, explain, migrate, mint, purge, schema, serve, simulate, sinks
+from service.cli import check, demo, events, explain, jobs, migrate, mint, purge, report, schema, serve, simulate, sinks
 from service.cli.admin_client import AdminError
 from service.cli.options import UsageError
 from service.errors import ConfigError
@@ -15,7 +15,7 @@ from service.errors import ConfigError
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="media-callbacks", description=service.__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (serve, demo, simulate, mint, check, explain, events, sinks, migrate, purge, schema):
+    for module in (serve, demo, simulate, mint, check, explain, events, jobs, report, sinks, migrate, purge, schema):
         module.add_command(commands)
     return parser
 

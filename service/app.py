@@ -8,13 +8,17 @@ The composition root: the one place where concrete parts meet.
 ``media-callbacks serve`` runs both under uvicorn.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import overload
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -30,28 +34,36 @@ from service.endpoints import (
     ErrorAnswers,
     Readiness,
 )
-from service.events import Event
-from service.inbox.base import Inbox, Receipt, StoredReceipt
+from service.events import Product
+from service.findings import Patience
+from service.inbox.base import Inbox, Inquiry, Receipt, StoredReceipt
 from service.inbox.factory import build_inbox
 from service.inbox.journal import JournaledInbox
-from service.intake import build_receipt, restore_message
+from service.intake import HoldRules, build_receipt, restore_message
 from service.metrics import Metrics
+from service.queries.catalogue import QUERIES, build_query_source, read_asked
+from service.queue_poller import QueuePoller
+from service.reconciler import Desk, Reconciler
 from service.replayer import Replayer
+from service.reporting import Reporter
 from service.retention import Retention
 from service.settings import (
+    CallbackSourceSettings,
     HttpSourceSettings,
     MnsPushSourceSettings,
+    MnsQueueSourceSettings,
     Settings,
     SinkSettings,
     SourceSettings,
     TokenUrlSourceSettings,
+    VendorSettings,
     load_settings,
     route,
 )
 from service.sinks.base import Sink
 from service.sinks.registry import build_sinks
 from service.sources import gif, ims, mts, vod
-from service.sources.base import Parser, Source
+from service.sources.base import CallbackSource, Parser, Source
 from service.sources.http import HttpSource
 from service.sources.mns_push import (
     KNOWN_CERTIFICATE_URL,
@@ -60,7 +72,11 @@ from service.sources.mns_push import (
     parse_certificate_url,
     parse_signed_target,
 )
+from service.sources.mns_queue import MnsQueueSource
 from service.sources.token_url import TokenUrlSource
+from service.vendor.credentials import CredentialsProvider, choose_credentials
+from service.vendor.mns import MnsQueue
+from service.vendor.openapi import OpenApiClient
 
 PARSERS: Mapping[str, Parser] = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": gif.parse}
 
@@ -69,6 +85,10 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+@overload
+def build_source(name: str, settings: CallbackSourceSettings) -> CallbackSource: ...
+@overload
+def build_source(name: str, settings: SourceSettings) -> Source: ...
 def build_source(name: str, settings: SourceSettings) -> Source:
     """The source that a ``[sources.<name>]`` table describes."""
     account, parser = settings.account_name, PARSERS[settings.product]
@@ -108,6 +128,41 @@ def build_source(name: str, settings: SourceSettings) -> Source:
                 minting_key_id=settings.minting_key_id,
                 parser=parser,
             )
+        case MnsQueueSourceSettings():
+            return MnsQueueSource(name=name, product=settings.product, account=account, parser=parser)
+
+
+def build_hold_rules(name: str, settings: Settings) -> HoldRules | None:
+    """Which events of a source wait for the vendor's answer; None when none does."""
+    source, confirm = settings.sources[name], settings.confirm_of(name)
+    if confirm == "never" and not source.enrich:
+        return None
+    families = QUERIES[source.product].families.items() if source.enrich else ()
+    return HoldRules(
+        confirm=confirm,
+        confirm_timeout_s=source.confirm_timeout_s,
+        enriched_families=frozenset(family for family, rules in families if rules.batch),
+    )
+
+
+def build_reader(settings: Settings) -> Callable[[StoredReceipt], Receipt | None]:
+    """
+    What receipts that were kept mean now. The reader gives None for those whose source is not configured any more.
+    """
+    sources = {name: build_source(name, source) for name, source in settings.sources.items()}
+    holds = {name: build_hold_rules(name, settings) for name in settings.sources}
+    to_sinks = partial(route, settings.sinks)
+
+    def read(stored: StoredReceipt) -> Receipt | None:
+        message, source = restore_message(stored), sources.get(stored.source)
+        if (asked := read_asked(stored.meta)) is not None:
+            answers = build_query_source(stored.source, *asked)
+            return build_receipt(answers, message, received_at=stored.received_at, route=to_sinks)
+        if source is None:
+            return None
+        return build_receipt(source, message, received_at=stored.received_at, route=to_sinks, holds=holds[source.name])
+
+    return read
 
 
 def _canonical(certificates: Mapping[str, str]) -> dict[str, str]:
@@ -123,6 +178,19 @@ def _destination(sink: Sink, settings: SinkSettings) -> Destination:
     return Destination(sink, delays_s=settings.retry_delays_s, rate_per_s=settings.rate_per_s)
 
 
+# What events of expected jobs name as their source where none is configured for their product and account.
+UNCONFIGURED = "jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """What a ``[vendor.<name>]`` table gives."""
+
+    credentials: CredentialsProvider
+    client: OpenApiClient
+    region: str
+
+
 class Service:
     """
     The parts of one running service, wired together.
@@ -134,9 +202,9 @@ class Service:
     def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> None:
         self.settings = settings
         self.clock = clock
+        self.route = partial(route, settings.sinks)
         self.metrics = Metrics()
-        self.sources = [build_source(name, source) for name, source in settings.sources.items()]
-        self._sources_by_name = {source.name: source for source in self.sources}
+        self.callback_sources = [build_source(*named) for named in settings.callback_sources.items()]
         self.inbox = self._build_inbox()
         self.readiness = Readiness(self.inbox, monotonic=time.monotonic)
         # Sources that pin their certificates have them to themselves; all others share what was fetched.
@@ -156,6 +224,24 @@ class Service:
             stop_timeout_s=settings.server.stop_timeout_s,
         )
         self.replayer = Replayer(self.inbox, clock=clock)
+        self._vendors = {name: self._build_vendor(name, vendor) for name, vendor in settings.vendor.items()}
+        self._desks: dict[tuple[str | None, Product, str], Desk] = {}
+        self.reconciler = Reconciler(
+            self.inbox,
+            queries=QUERIES,
+            find_desk=self._find_desk,
+            patience=Patience(retry_s=settings.jobs.retry_s, give_up_s=settings.jobs.give_up_s),
+            route=self.route,
+            clock=clock,
+            rng=Random(),  # noqa: S311 - jitter is no secret
+            observer=self.metrics,
+            stop_timeout_s=settings.server.stop_timeout_s,
+        )
+        self._queues = [
+            self._build_queue(name, source)
+            for name, source in settings.sources.items()
+            if isinstance(source, MnsQueueSourceSettings)
+        ]
         self.retention = Retention(
             self.inbox,
             retention_days=settings.store.retention_days,
@@ -178,28 +264,91 @@ class Service:
             inbox,
             Path(journal_path),
             max_bytes=self.settings.server.journal_max_bytes,
-            rebuild=self._rebuild,
+            rebuild=build_reader(self.settings),
             drained=self.metrics.receipt_stored,
         )
         self.metrics.watch_journal(receipts=lambda: journaled.receipts, bytes_used=lambda: journaled.bytes_used)
         return journaled
 
-    def _rebuild(self, stored: StoredReceipt) -> Receipt | None:
-        """What a journaled receipt means, or None where its source is no longer configured."""
-        source = self._sources_by_name.get(stored.source)
-        if source is None:
-            return None
-        return build_receipt(source, restore_message(stored), received_at=stored.received_at, route=self.route)
+    def _build_vendor(self, name: str, settings: VendorSettings) -> "Vendor":
+        credentials = choose_credentials(
+            f"vendor.{name}",
+            access_key_id=settings.access_key_id,
+            access_key_secret=settings.access_key_secret,
+            security_token=settings.security_token,
+        )
+        client = OpenApiClient(
+            credentials,
+            region=settings.region,
+            endpoints=settings.endpoints,
+            observe=self.metrics.vendor_called,
+            clock=self.clock,
+        )
+        return Vendor(credentials, client, settings.region)
+
+    def _build_queue(self, name: str, settings: MnsQueueSourceSettings) -> tuple[MnsQueue, QueuePoller]:
+        vendor_name = self.settings.vendor_of(name)
+        assert vendor_name is not None, "checked with the configuration"
+        vendor = self._vendors[vendor_name]
+        queue = MnsQueue(
+            settings.endpoint,
+            settings.queue,
+            credentials=vendor.credentials,
+            clock=self.clock,
+            signature=settings.signature,
+            region=vendor.region,
+        )
+        source = MnsQueueSource(
+            name=name, product=settings.product, account=settings.account_name, parser=PARSERS[settings.product]
+        )
+        holds = build_hold_rules(name, self.settings)
+        poller = QueuePoller(
+            source,
+            queue,
+            self.inbox,
+            build=lambda message, received_at: build_receipt(
+                source, message, received_at=received_at, route=self.route, holds=holds
+            ),
+            report=Reporter(self.metrics).report,
+            observe=partial(self.metrics.queue_polled, name),
+            clock=self.clock,
+            rng=Random(),  # noqa: S311 - jitter is no secret
+            pollers=settings.pollers,
+            long_poll_s=settings.long_poll_s,
+        )
+        return queue, poller
+
+    def _find_desk(self, inquiry: Inquiry) -> Desk:
+        """
+        Where an inquiry is asked: with the credentials of the source that the event came through; of an expected job,
+        of the first source of its product and account, else with the only credentials there are.
+        """
+        product, account = inquiry.reference.product, inquiry.reference.account
+        came_through = None if inquiry.event is None else inquiry.event.data.source
+        key = (came_through, product, account)
+        desk = self._desks.get(key)
+        if desk is None:
+            desk = self._desks[key] = self._build_desk(came_through, product, account)
+        return desk
+
+    def _build_desk(self, came_through: str | None, product: Product, account: str) -> Desk:
+        sources = self.settings.sources
+        own = [name for name, source in sources.items() if (source.product, source.account_name) == (product, account)]
+        name = next((name for name in own if name == came_through), None)
+        if name is None:
+            name = next((name for name in own if self.settings.vendor_of(name) is not None), own[0] if own else None)
+        if name is not None:
+            vendor = self.settings.vendor_of(name)
+        else:
+            vendor = next(iter(self._vendors)) if len(self._vendors) == 1 else None
+        source = build_query_source(name or UNCONFIGURED, product, account)
+        return Desk(source, None if vendor is None else self._vendors[vendor].client.call)
 
     def certificates_of(self, source: Source) -> CertificateStore:
         settings = self.settings.sources[source.name]
         if isinstance(settings, MnsPushSourceSettings) and settings.certificates:
             return CertificateStore(pinned=_canonical(settings.certificates))
         return self.fetched_certificates
-
-    def route(self, event: Event) -> tuple[str, ...]:
-        """The names of the sinks that an event goes to."""
-        return route(self.settings.sinks, event)
 
     async def start(self) -> None:
         """
@@ -211,9 +360,18 @@ class Service:
         self.dispatcher.start()
         self.replayer.start()
         self.retention.start()
+        self.reconciler.start()
+        for _, poller in self._queues:
+            poller.start()
 
     async def stop(self) -> None:
         self.readiness.is_draining = True
+        stop_timeout_s = self.settings.server.stop_timeout_s
+        await asyncio.gather(self.reconciler.stop(), *(poller.stop(stop_timeout_s) for _, poller in self._queues))
+        for queue, _ in self._queues:
+            await queue.close()
+        for vendor in self._vendors.values():
+            await vendor.client.close()
         await self.retention.stop()
         await self.replayer.stop()
         await self.dispatcher.stop()
@@ -238,7 +396,7 @@ def create_app(settings: Settings | None = None) -> CallbackRouter:
     answers = ErrorAnswers(service.metrics)
     exact: dict[str, CallbackEndpoint] = {}
     below: dict[str, CallbackEndpoint] = {}
-    for source in service.sources:
+    for source in service.callback_sources:
         (below if source.transport == "token-url" else exact)[source.path] = CallbackEndpoint(
             source,
             inbox=service.inbox,
@@ -248,6 +406,7 @@ def create_app(settings: Settings | None = None) -> CallbackRouter:
             answers=answers,
             metrics=service.metrics,
             clock=service.clock,
+            holds=build_hold_rules(source.name, service.settings),
         )
 
     @asynccontextmanager
@@ -281,5 +440,9 @@ def create_admin_app(service: Service) -> AdminGuard:
         clock=service.clock,
         replay_created=service.replayer.wake,
         metrics=service.metrics,
+        families={product: rules.families for product, rules in QUERIES.items()},
+        deadline_s=service.settings.jobs.deadline_s,
+        jobs_registered=service.reconciler.wake,
     )
-    return AdminGuard(api.app(), token=service.settings.admin.token)
+    admin = service.settings.admin
+    return AdminGuard(api.app(), token=admin.token, jobs_token=admin.jobs_token)

@@ -6,9 +6,9 @@ tells all there is to mend.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -31,15 +31,9 @@ PRODUCT_KINDS: Mapping[Product, frozenset[Kind]] = {
 
 
 class Section(BaseModel):
-    """
-    A table of the configuration.
-
-    Attributes:
-        refused_keys: Keys that are known and not served, each with the sentence that says so.
-    """
+    """A table of the configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-    refused_keys: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: ARG003 - for subclasses
@@ -133,7 +127,7 @@ def validate_section(
         section = model.model_validate(fields, context=given)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            problems.add_error(path, model, fields, detail, refused=model.refused_keys)
+            problems.add_error(path, model, fields, detail)
     for key, sentence in model.mistakes(given):
         problems.add((*path, key), sentence)
     return section, given
@@ -149,7 +143,9 @@ class Entrance:
 
     Attributes:
         account: As in events, "default" where none is configured.
+        path: None where it has none, too.
         covers_below: It serves every path below its own, too.
+        queue: Endpoint and name of the queue that it reads.
     """
 
     name: str
@@ -157,10 +153,11 @@ class Entrance:
     account: str | None
     path: str | None
     covers_below: bool
+    queue: tuple[str, str] | None = None
 
     @classmethod
     def read(cls, name: str, given: Mapping[str, Any], *, is_checked: bool) -> "Entrance":
-        """``is_checked``: ``given`` holds only what is right. Else it is as written, and the path is left alone."""
+        """``is_checked``: ``given`` holds only what is right. Else it is as written; path and queue are left alone."""
         product, account = given.get("product"), given.get("account", None if is_checked else "default")
         if is_checked and "account" in given and account is None:
             account = "default"
@@ -170,13 +167,25 @@ class Entrance:
             account=account if isinstance(account, str) else None,
             path=given.get("path") if is_checked else None,
             covers_below=given.get("transport") == "token-url",
+            # Host names are the same in any case.
+            queue=(given["endpoint"].lower(), given["queue"])
+            if is_checked and {"endpoint", "queue"} <= given.keys()
+            else None,
         )
 
 
-def check_paths(entrances: Sequence[Entrance], problems: Problems) -> None:
-    """No request may belong to two sources. The paths are not shown: they may be what keeps strangers out."""
+def check_entrances(entrances: Sequence[Entrance], problems: Problems) -> None:
+    """
+    No request and no queue may belong to two sources. The paths are not shown: they may be what keeps strangers out.
+    """
     for index, entrance in enumerate(entrances):
         for other in entrances[:index]:
+            if entrance.queue is not None and entrance.queue == other.queue:
+                problems.add(
+                    ("sources", entrance.name, "queue"),
+                    f"the same as sources.{other.name}.queue, so that each would get a part of the messages; give each"
+                    " source a queue of its own, or raise pollers to read one queue faster",
+                )
             if entrance.path is None or other.path is None:
                 continue
             at = ("sources", entrance.name, "path")
@@ -186,6 +195,42 @@ def check_paths(entrances: Sequence[Entrance], problems: Problems) -> None:
                 problems.add(at, f"lies below sources.{other.name}.path, which takes all paths below it; move one")
             elif entrance.covers_below and other.path.startswith(entrance.path + "/"):
                 problems.add(at, f"takes all paths below it, and sources.{other.name}.path is one; move one of them")
+
+
+def choose_vendor(named: str | None, vendors: Collection[str]) -> str | None:
+    """The table with the credentials of a source that names this one or none: then it is the only one there is."""
+    if named is not None or len(vendors) != 1:
+        return named
+    return next(iter(vendors))
+
+
+def check_vendor(path: KeyPath, given: Mapping[str, Any], vendors: Collection[str], problems: Problems) -> None:
+    """
+    A source that asks the vendor needs credentials.
+
+    Args:
+        path: Of the source.
+        given: What is right of the source, defaults included.
+        vendors: The names of all tables with credentials, right or not.
+    """
+    named = given.get("vendor")
+    if named is not None and named not in vendors:
+        came = problems.describe((*path, "vendor"), named, secret=False)
+        known = suggest(named, dict.fromkeys(vendors)) if vendors else "there is none: add a table [vendor.<name>]"
+        problems.add((*path, "vendor"), f"expected the name of a table [vendor.<name>], came {came}; {known}")
+    if "vendor" not in given or choose_vendor(named, vendors) is not None:
+        return
+    remedy = (
+        f'say whose with vendor = "<name>" ({suggest("", vendors)})'
+        if vendors
+        else "add a table [vendor.<name>] with a region and, unless the environment has them, access_key_id and"
+        " access_key_secret"
+    )
+    if given.get("transport") == "mns-queue":
+        problems.add((*path, "vendor"), f"missing; a queue is read with credentials: {remedy}")
+    for key in ("confirm", "enrich"):
+        if given.get(key) not in (None, "never", False):
+            problems.add((*path, key), f"needs credentials to ask the vendor's job API: {remedy}, or remove this key")
 
 
 def check_addresses(server: Mapping[str, Any], admin: Mapping[str, Any], problems: Problems) -> None:

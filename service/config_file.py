@@ -72,7 +72,7 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """The end of a sentence about an unknown word: the one that was meant, or all there are."""
-    known = list(known)
+    known = [_printable(name) for name in known]
     match = closest(word, known)
     return f'did you mean "{match}"?' if match else f"known are: {', '.join(known) or 'none'}"
 
@@ -145,10 +145,8 @@ class Problems:
             case _:
                 return "a date or time"
 
-    def add_error(
-        self, path: KeyPath, model: type[BaseModel], table: Tables, error: ErrorDetails, *, refused: Mapping[str, str]
-    ) -> None:
-        """Say in a sentence what pydantic found wrong with a table. ``refused``: sentences for keys of its own."""
+    def add_error(self, path: KeyPath, model: type[BaseModel], table: Tables, error: ErrorDetails) -> None:
+        """Say in a sentence what pydantic found wrong with a table."""
         location: KeyPath = error["loc"]
         # What pydantic puts after a key of a mapping that is itself wrong.
         if len(location) > 2 and location[-1] == "[key]":
@@ -159,8 +157,7 @@ class Problems:
         at = path + location
         kind = error["type"]
         if kind == "extra_forbidden":
-            key = str(location[-1])
-            self.add(at, refused.get(key) or f"unknown key; {suggest(key, model.model_fields)}")
+            self.add(at, f"unknown key; {suggest(str(location[-1]), model.model_fields)}")
             return
         if error["input"] is UNRESOLVED and kind != "missing":
             return

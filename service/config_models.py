@@ -15,17 +15,19 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from service.config_checks import Section
 from service.config_values import (
-    NOT_YET,
     Account,
     BareUrl,
     Credential,
     Days,
+    Endpoint,
     EventBus,
     HeaderName,
     HeaderValue,
     Host,
     Integer,
+    Name,
     Port,
+    QueueName,
     Region,
     RegisteredUrl,
     Seconds,
@@ -97,11 +99,11 @@ class ServerSettings(Section):
 
 
 class AdminSettings(Section):
-    """``token``: without one, admin answers only on loopback."""
-
-    refused_keys: ClassVar[Mapping[str, str]] = {
-        "jobs_token": "/v1/jobs is not served by this version; remove this key"
-    }
+    """
+    Attributes:
+        token: Without one, admin answers only on loopback.
+        jobs_token: For the applications that submit jobs: it opens /v1/jobs and nothing else.
+    """
 
     host: Annotated[Host, Field(description="an address or host name to listen on", examples=['"127.0.0.1"'])] = (
         "127.0.0.1"
@@ -115,6 +117,22 @@ class AdminSettings(Section):
             examples=['"${ADMIN_TOKEN}", made with: openssl rand -hex 32'],
         ),
     ] = None
+    jobs_token: Annotated[
+        Token | None,
+        Field(
+            repr=False,
+            description="a token of at least 16 visible ASCII characters",
+            examples=['"${JOBS_TOKEN}", made with: openssl rand -hex 32'],
+        ),
+    ] = None
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        if given.get("jobs_token") is not None and given["jobs_token"] == given.get("token"):
+            yield (
+                "jobs_token",
+                "the same as token, which opens everything; make another one with: openssl rand -hex 32",
+            )
 
 
 class StoreSettings(Section):
@@ -146,16 +164,50 @@ class StoreSettings(Section):
             yield "dedup_days", sentence
 
 
+class JobsSettings(Section):
+    """
+    Jobs that somebody expects the end of.
+
+    Attributes:
+        deadline_s: After its registration a job that names no deadline of its own is asked about.
+        retry_s: Before the vendor is asked again for the first time; it doubles each time, to an hour at most.
+        give_up_s: After the deadline a job that nothing can be learnt about ends as unknown.
+    """
+
+    deadline_s: Annotated[
+        Seconds, Field(ge=0.05, le=30 * 86400, description="seconds from 0.05 to 2592000", examples=["3600"])
+    ] = 3600.0
+    retry_s: Annotated[Seconds, Field(ge=0.05, le=3600, description="seconds from 0.05 to 3600", examples=["60"])] = (
+        60.0
+    )
+    give_up_s: Annotated[
+        Seconds, Field(ge=0.05, le=30 * 86400, description="seconds from 0.05 to 2592000", examples=["86400"])
+    ] = 86400.0
+
+
 # Sources
+
+Confirm = Literal["never", "when-unsigned", "always"]
 
 
 class _SourceSettings(Section):
-    path: Annotated[
-        UrlPath, Field(repr=False, description="the path to listen on", examples=['"/callbacks/<random segment>"'])
-    ]
+    """
+    Attributes:
+        vendor: The table of the credentials; see ``Settings.vendor_of`` for what None means.
+        confirm: Which events wait for the vendor's job API to say the same; see ``Settings.confirm_of``.
+        confirm_timeout_s: How long they wait at most.
+        enrich: Whether outputs that a message lacks are filled in from the job API.
+    """
+
     account: Annotated[
         Account | None, Field(description="a name of letters, digits, _, . and -", examples=['"main"'])
     ] = None
+    vendor: Annotated[Name | None, Field(description="the name of a table [vendor.<name>]", examples=['"main"'])] = None
+    confirm: Confirm | None = None
+    confirm_timeout_s: Annotated[
+        Seconds, Field(ge=1, le=86400, description="seconds from 1 to 86400", examples=["300"])
+    ] = 300.0
+    enrich: Annotated[bool, Field(description="true or false", examples=["true"])] = False
 
     @property
     def account_name(self) -> str:
@@ -163,10 +215,18 @@ class _SourceSettings(Section):
         return self.account or "default"
 
 
+class _CallbackSourceSettings(_SourceSettings):
+    """What the vendor sends requests to."""
+
+    path: Annotated[
+        UrlPath, Field(repr=False, description="the path to listen on", examples=['"/callbacks/<random segment>"'])
+    ]
+
+
 _MAX_AGE = Field(ge=1, le=86400, description="seconds from 1 to 86400", examples=["300"])
 
 
-class HttpSourceSettings(_SourceSettings):
+class HttpSourceSettings(_CallbackSourceSettings):
     product: Annotated[Literal["vod", "ims"], refuse_other_products("http", "vod", "ims")]
     transport: Literal["http"]
     url: Annotated[
@@ -211,7 +271,7 @@ class HttpSourceSettings(_SourceSettings):
             yield "path", sentence
 
 
-class MnsPushSourceSettings(_SourceSettings):
+class MnsPushSourceSettings(_CallbackSourceSettings):
     product: Annotated[Literal["mts"], refuse_other_products("mns-push", "mts")]
     transport: Literal["mns-push"]
     topics: Annotated[
@@ -244,11 +304,32 @@ class MnsPushSourceSettings(_SourceSettings):
     max_age_s: Annotated[Integer, _MAX_AGE] = 900
 
 
-class TokenUrlSourceSettings(_SourceSettings):
-    refused_keys: ClassVar[Mapping[str, str]] = {
-        "vendor": f"confirming jobs with the vendor's API is {NOT_YET}; remove this key"
-    }
+class MnsQueueSourceSettings(_SourceSettings):
+    """
+    Attributes:
+        pollers: How many requests for messages are open at once.
+        long_poll_s: How long the vendor keeps a request open while the queue is empty.
+    """
 
+    product: Annotated[Literal["vod", "ims", "mts"], refuse_other_products("mns-queue", "vod", "ims", "mts")]
+    transport: Literal["mns-queue"]
+    endpoint: Annotated[
+        Endpoint,
+        Field(
+            description="the URL of the account's MNS endpoint",
+            examples=['"https://1234567890123456.mns.cn-hangzhou.aliyuncs.com"'],
+        ),
+    ]
+    queue: Annotated[
+        QueueName,
+        Field(description="a queue's name, 1 to 120 letters, digits and hyphens", examples=['"mts-done"']),
+    ]
+    signature: Literal["v2", "v4"] = "v2"
+    pollers: Annotated[Integer, Field(ge=1, le=16, description="a number from 1 to 16", examples=["1"])] = 1
+    long_poll_s: Annotated[Integer, Field(ge=0, le=30, description="whole seconds from 0 to 30", examples=["30"])] = 30
+
+
+class TokenUrlSourceSettings(_CallbackSourceSettings):
     product: Annotated[Literal["multimediaai"], refuse_other_products("token-url", "multimediaai")]
     transport: Literal["token-url"]
     url: Annotated[
@@ -268,8 +349,6 @@ class TokenUrlSourceSettings(_SourceSettings):
             examples=['["1:${GIF_URL_KEY}"]'],
         ),
     ]
-    confirm: Literal["never", "when-unsigned", "always"] = "never"
-    enrich: Annotated[bool, Field(description="false")] = False
 
     @property
     def key_bytes(self) -> dict[int, bytes]:
@@ -288,40 +367,38 @@ class TokenUrlSourceSettings(_SourceSettings):
         parts = split_url(given["url"]) if "url" in given else None
         if parts and (parts.query or parts.fragment or given["url"].endswith(("?", "#"))):
             yield "url", "expected a URL without query and fragment, because the token is put after it; leave them out"
-        if given.get("confirm", "never") != "never":
-            yield (
-                "confirm",
-                'needs the vendor\'s job API, which this version does not ask; use "never" or remove this key',
-            )
-        if given.get("enrich"):
-            yield "enrich", "needs the vendor's job API, which this version does not ask; use false or remove this key"
 
 
-SourceSettings = Annotated[
-    HttpSourceSettings | MnsPushSourceSettings | TokenUrlSourceSettings, Field(discriminator="transport")
-]
-SOURCE_MODELS: Mapping[str, type[HttpSourceSettings | MnsPushSourceSettings | TokenUrlSourceSettings]] = {
+CallbackSourceSettings = HttpSourceSettings | MnsPushSourceSettings | TokenUrlSourceSettings
+SourceSettings = Annotated[CallbackSourceSettings | MnsQueueSourceSettings, Field(discriminator="transport")]
+SOURCE_MODELS: Mapping[str, type[CallbackSourceSettings | MnsQueueSourceSettings]] = {
     "http": HttpSourceSettings,
     "mns-push": MnsPushSourceSettings,
+    "mns-queue": MnsQueueSourceSettings,
     "token-url": TokenUrlSourceSettings,
 }
 REFUSED_TRANSPORTS: Mapping[str, str] = {
-    "mns-queue": f'"mns-queue" is {NOT_YET}; let the topic push to an "mns-push" source, or remove this one',
     "query": '"query" is not something to configure: it is how the service itself asks; use one of'
     f" {', '.join(SOURCE_MODELS)}",
 }
 
 
 class VendorSettings(Section):
-    """Credentials for the vendor's APIs, checked and kept; this version asks none of them."""
+    """
+    What it takes to ask the vendor's APIs.
+
+    Attributes:
+        access_key_id: None, together with the secret: the credentials are looked for in the environment.
+        endpoints: In place of what follows from the region.
+    """
 
     access_key_id: Annotated[
-        Credential, Field(repr=False, description="an access key id without blanks", examples=['"${ALIYUN_ID}"'])
-    ]
+        Credential | None, Field(repr=False, description="an access key id without blanks", examples=['"${ALIYUN_ID}"'])
+    ] = None
     access_key_secret: Annotated[
-        Credential,
+        Credential | None,
         Field(repr=False, description="an access key secret without blanks", examples=['"${ALIYUN_SECRET}"']),
-    ]
+    ] = None
     region: Annotated[Region, Field(description="a region name", examples=['"cn-hangzhou"'])]
     security_token: Annotated[
         Credential | None,
@@ -337,6 +414,21 @@ class VendorSettings(Section):
             examples=['{ vod = "vod.cn-shanghai.aliyuncs.com" }'],
         ),
     ] = {}
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        if not {"access_key_id", "access_key_secret", "security_token"} <= given.keys():
+            return
+        keys = {key: given[key] is not None for key in ("access_key_id", "access_key_secret")}
+        if missing := [key for key, is_there in keys.items() if not is_there]:
+            if len(missing) == 1:
+                sentence = (
+                    "missing; give access_key_id and access_key_secret, or neither: then the environment has both"
+                )
+                yield missing[0], sentence
+            elif given["security_token"] is not None:
+                sentence = "belongs to an access key; give access_key_id and access_key_secret, too, or remove this key"
+                yield "security_token", sentence
 
 
 # Sinks

@@ -21,7 +21,6 @@ from pydantic_core import PydanticCustomError
 from service.config_file import SENTENCE
 from service.events import PRODUCTS, Product
 
-NOT_YET = "not supported by this version"
 MAX_REGISTERED_URL_BYTES = 256
 
 
@@ -70,6 +69,17 @@ def check_bare_url(url: str) -> str:
     if parts and (parts.username is not None or parts.password is not None):
         raise sentence("expected a URL without user name and password, came one with them; leave them out")
     return url
+
+
+def check_endpoint(url: str) -> str:
+    """Returns it without a slash at its end."""
+    parts = split_url(check_bare_url(url))
+    if parts and (parts.path not in ("", "/") or re.search(r"[?#]", url)):
+        raise sentence(
+            "expected a URL of scheme and host alone, came one with a path, query or fragment; the queue's name goes"
+            " into queue"
+        )
+    return url.removesuffix("/")
 
 
 def check_path(path: str) -> str:
@@ -188,9 +198,9 @@ def check_store_url(url: str) -> str:
 
 
 _PRODUCT_TRANSPORTS: Mapping[Product, str] = {
-    "vod": 'use transport = "http"',
-    "ims": 'use transport = "http"',
-    "mts": 'use transport = "mns-push"',
+    "vod": 'use transport = "http" or "mns-queue"',
+    "ims": 'use transport = "http" or "mns-queue"',
+    "mts": 'use transport = "mns-push" or "mns-queue"',
     "multimediaai": 'use transport = "token-url"',
 }
 
@@ -202,7 +212,7 @@ def refuse_other_products(transport: str, *carried: Product) -> BeforeValidator:
             if value not in ("vod", "ims"):
                 queues = ""
             raise sentence(
-                f'transport "{transport}" carries {" and ".join(carried)}, not {value}; {queues}'
+                f'transport "{transport}" carries {", ".join(carried)}, not {value}; {queues}'
                 f"{_PRODUCT_TRANSPORTS[value]}, or correct the product"
             )
         return value
@@ -262,6 +272,9 @@ Credential = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,}$")]
 UrlPath = Annotated[str, AfterValidator(check_path)]
 RegisteredUrl = Annotated[str, AfterValidator(check_registered_url)]
 BareUrl = Annotated[str, AfterValidator(check_bare_url)]
+Endpoint = Annotated[str, AfterValidator(check_endpoint)]
+QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,120}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 HeaderValue = Annotated[str, AfterValidator(check_header_value)]
 

@@ -23,6 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 from service.errors import (
     BadSignature,
     BodyTooLarge,
+    ConfigError,
     HeadersTooLarge,
     MalformedCallback,
     MethodNotAllowed,
@@ -33,9 +34,10 @@ from service.errors import (
     Unavailable,
 )
 from service.inbox.base import Inbox, Receipt, Verdict
-from service.intake import Route, build_receipt
+from service.intake import HoldRules, Route, build_receipt
 from service.metrics import Metrics
-from service.sources.base import Callback, Source
+from service.reporting import Reporter
+from service.sources.base import Callback, CallbackSource
 from service.sources.base import Message as VerifiedMessage
 
 MAX_HEADER_BYTES = 16 * 1024
@@ -167,7 +169,7 @@ class CallbackEndpoint:
 
     def __init__(
         self,
-        source: Source,
+        source: CallbackSource,
         *,
         inbox: Inbox,
         route: Route,
@@ -176,17 +178,17 @@ class CallbackEndpoint:
         answers: "ErrorAnswers",
         metrics: Metrics,
         clock: Callable[[], datetime],
+        holds: HoldRules | None = None,
     ) -> None:
         self.source = source
         self._inbox = inbox
         self._route = route
+        self._holds = holds
         self._certificates = certificates
         self._bodies = bodies
         self._answers = answers
-        self._metrics = metrics
         self._clock = clock
-        # Bound once: the lazy logger would be made anew for every line.
-        self._log = structlog.get_logger().bind()
+        self._reporter = Reporter(metrics)
         # VOD, IMS and MNS look at the status alone; without a body it all goes out in one write.
         status, body = source.success_status, _SUCCESS_BODY if source.transport == "token-url" else b""
         self.success = Response(body, status, media_type="application/json" if body else None)
@@ -220,7 +222,7 @@ class CallbackEndpoint:
                 raise
             # The vendor may have replaced the certificate under the same name.
             return None
-        return build_receipt(self.source, message, received_at=now, route=self._route)
+        return build_receipt(self.source, message, received_at=now, route=self._route, holds=self._holds)
 
     async def prepare(self, callback: Callback) -> Receipt:
         """
@@ -237,7 +239,7 @@ class CallbackEndpoint:
         url = self.source.certificate_url(callback)
         assert url is not None
         message = await self._verify(callback, url, now)
-        return build_receipt(self.source, message, received_at=now, route=self._route)
+        return build_receipt(self.source, message, received_at=now, route=self._route, holds=self._holds)
 
     def put(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
         """The promise that a receipt is durable."""
@@ -295,36 +297,8 @@ class CallbackEndpoint:
         return self.source.verify(callback, now=now, public_key=new_key)
 
     def report(self, receipt: Receipt, verdict: Verdict, duration_s: float) -> None:
-        """Count and log what became of a callback: one line each."""
-        self._metrics.receipt_kept(receipt, verdict, duration_s=duration_s)
-        state: str = "journaled" if verdict.is_journaled else verdict.state
-        accepted = verdict.accepted
-        further: dict[str, object] = {}
-        if accepted:
-            unrouted = 0
-            for entry in receipt.entries:
-                if not entry.sinks:
-                    unrouted += 1
-            if unrouted:
-                self._metrics.events_unrouted(unrouted)
-            event = accepted[-1]
-            further["event_id"], further["type"] = event.id, event.type
-            if len(accepted) > 1:
-                further["events"] = len(accepted)
-        if receipt.reason is not None:
-            further["reason"] = receipt.reason
-        if receipt.warnings:
-            # Not which ones: a path may hold names that the caller chose.
-            further["warnings"] = len(receipt.warnings)
-        write = self._log.info if state in ("accepted", "duplicate", "journaled") else self._log.warning
-        write(
-            "callback",
-            source=receipt.source,
-            state=state,
-            status=self.source.success_status,
-            duration_ms=round(duration_s * 1000, 2),
-            **further,
-        )
+        """Count and log what became of a callback."""
+        self._reporter.report(receipt, verdict, duration_s, status=self.source.success_status)
 
 
 def _where(error: BaseException) -> str:
@@ -468,7 +442,7 @@ class Readiness:
                 async with asyncio.timeout(5):
                     await self._inbox.check()
                 self._problem = None
-            except (Unavailable, TimeoutError) as error:
+            except (Unavailable, ConfigError, TimeoutError) as error:
                 log.warning("not_ready", error=str(error))
                 self._problem = "store unavailable"
         return self._problem

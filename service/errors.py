@@ -16,6 +16,10 @@ The whole exception tree.
     │   ├── CannotVerify        the signing certificate can't be fetched just now
     │   └── InboxUnavailable    nothing durable can be written just now
     ├── Unparseable             authentic, but no event can be read from it; kept, answered with success
+    ├── VendorError             the vendor's API did not answer the question
+    │   ├── VendorUnavailable   may work later: no connection, 5xx, throttled, not the documented form
+    │   └── VendorRefused       will not work by itself: credentials, rights, parameters, clock, no such thing
+    ├── JobConflict             a registration contradicts what is known of the job
     ├── SinkError               one delivery attempt failed
     │   ├── SinkRetry           may work later
     │   │   └── SinkGone        the destination says that it is gone: nothing more is sent until an operator resumes it
@@ -127,6 +131,44 @@ class InboxUnavailable(Unavailable):
 
 class Unparseable(ServiceError):
     """An authentic message from which no event can be read. The message says what was missing."""
+
+
+class VendorError(ServiceError):
+    """The vendor's API did not answer the question. The message names action, status and code, never parameters."""
+
+
+class VendorUnavailable(VendorError):
+    """
+    It may work later.
+
+    Attributes:
+        retry_after_s: What the vendor asked for, or None.
+        is_throttled: There were too many requests.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, is_throttled: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.is_throttled = is_throttled
+
+
+class VendorRefused(VendorError):
+    """
+    It will not work by itself.
+
+    Attributes:
+        code: The vendor's, for example ``InvalidAccessKeyId.NotFound``.
+        status: Of HTTP.
+    """
+
+    def __init__(self, message: str, *, code: str, status: int) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+
+
+class JobConflict(ServiceError):
+    """A registration contradicts what is known of the job."""
 
 
 class SinkError(ServiceError):

@@ -472,6 +472,12 @@ class Event(Frozen):
         """The same event as the n-th outcome of its job."""
         return self.model_copy(update={"data": self.data.model_copy(update={"revision": revision})})
 
+    def renamed(self, key: Key, job_id: str) -> "Event":
+        """The same event of the job that it was found to be about."""
+        data = self.data.model_copy(update={"job_id": job_id})
+        changes = {"id": event_id(key.digest(), data.outcome), "subject": job_id, "data": data}
+        return self.model_copy(update=changes)
+
 
 def parse_event(body: bytes | str) -> Event:
     """

@@ -6,18 +6,67 @@ for the first time or again.
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
 
 from service.errors import Unparseable
 from service.events import DATA_MODELS, SCHEMA_VERSION, Event, event_id
-from service.inbox.base import Entry, Receipt, StoredReceipt
+from service.inbox.base import Entry, Hold, HoldReason, NamelessJob, Receipt, StoredReceipt
+from service.jobs import JobReference
 from service.sources.base import PARSER_VERSION, Completion, Message, Source
 
 Route = Callable[[Event], tuple[str, ...]]
 """Names of the sinks that an event goes to."""
 
 
-def build_receipt(source: Source, message: Message, *, received_at: datetime, route: Route) -> Receipt:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldRules:
+    """
+    Which events of a source wait until the vendor was asked about them.
+
+    Attributes:
+        confirm: Whose truth is to be confirmed: that of none, of messages that nobody has signed, or of all.
+        confirm_timeout_s: How long what the vendor can say nothing about is held.
+        enriched_families: Families whose events wait, where they lack outputs, until the vendor was asked for these.
+    """
+
+    confirm: Literal["never", "when-unsigned", "always"]
+    confirm_timeout_s: float
+    enriched_families: AbstractSet[str] = frozenset()
+
+    def hold(self, completion: Completion, source: Source, message: Message, *, received_at: datetime) -> Hold | None:
+        """Why an event must wait, or None."""
+        reason: HoldReason
+        if self.confirm == "always" or (self.confirm == "when-unsigned" and message.verified_by in ("none", "token")):
+            reason = "confirm"
+        elif completion.family in self.enriched_families and completion.job_id and _lacks_outputs(completion):
+            reason = "enrich"
+        else:
+            return None
+        reference = JobReference(
+            product=source.product,
+            account=source.account,
+            family=completion.family,
+            job_id=completion.job_id,
+            media_id=completion.media_id,
+            nonce=message.meta.get("nonce"),
+            bind=message.meta.get("bind"),
+        )
+        return Hold(reason, reference, received_at + timedelta(seconds=self.confirm_timeout_s))
+
+
+def _lacks_outputs(completion: Completion) -> bool:
+    """Whether there should be something to fetch and nothing says where it is."""
+    return completion.outcome in ("succeeded", "partial") and not any(
+        getattr(output, "url", None) or getattr(output, "urls", None) for output in completion.outputs
+    )
+
+
+def build_receipt(
+    source: Source, message: Message, *, received_at: datetime, route: Route, holds: HoldRules | None = None
+) -> Receipt:
     """What to keep of a message. One that can't be parsed is kept without events, with the reason."""
     entries: tuple[Entry, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -29,7 +78,8 @@ def build_receipt(source: Source, message: Message, *, received_at: datetime, ro
     else:
         warnings = parsed.warnings
         entries = tuple(
-            _build_entry(completion, source, message, received_at, route) for completion in parsed.completions
+            _build_entry(completion, source, message, received_at=received_at, route=route, holds=holds)
+            for completion in parsed.completions
         )
     return Receipt(
         source=source.name,
@@ -59,13 +109,25 @@ def restore_message(stored: StoredReceipt) -> Message:
 
 
 def _build_entry(
-    completion: Completion, source: Source, message: Message, received_at: datetime, route: Route
+    completion: Completion,
+    source: Source,
+    message: Message,
+    *,
+    received_at: datetime,
+    route: Route,
+    holds: HoldRules | None,
 ) -> Entry:
     event = build_event(completion, source=source, message=message, received_at=received_at)
+    nameless = None
+    if completion.nameless is not None and completion.media_id is not None:
+        takes_name = completion.nameless == "takes_name"
+        nameless = NamelessJob(source.product, source.account, completion.family, completion.media_id, takes_name)
     return Entry(
         event=event,
         sinks=route(event),
         binding=completion.binding,
+        hold=None if holds is None else holds.hold(completion, source, message, received_at=received_at),
+        nameless=nameless,
     )
 
 

@@ -5,7 +5,7 @@ request, so that no caller can make series.
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
@@ -17,7 +17,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.utils import floatToGoString
 
 from service.breaker import BreakerState
-from service.inbox.base import Receipt, SinkRecord, SinkState, Verdict
+from service.events import Event
+from service.inbox.base import Receipt, ReportRow, SinkRecord, SinkState, Verdict, WaitingCounts
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SINK_STATES: tuple[SinkState, ...] = get_args(SinkState)
@@ -141,6 +142,29 @@ class Metrics:
             "state",
         )
 
+        self._inquiries = counter(
+            "inquiries", "Questions about jobs, by what the vendor said.", "product", "reason", "result"
+        )
+        self._decisions = counter(
+            "inquiry_decisions", "Questions about jobs, by what followed.", "product", "reason", "decision"
+        )
+        self._vendor_calls = counter("vendor_calls", "Calls of the vendor's job APIs.", "api", "action", "result")
+        self._queue_polls = counter("queue_polls", "Polls of MNS queues, by what came.", "source", "result")
+        self._waiting_jobs = gauge(
+            "waiting_jobs", "Expected jobs that have not ended, by whether the deadline is over.", "product", "state"
+        )
+        self._held_events = gauge("held_events", "Events that wait for the vendor's answer.", "product")
+        self._oldest_held_age = gauge(
+            "oldest_held_age_seconds", "Since the oldest event that is held was received; 0 when there is none."
+        )
+        self._recent_jobs = gauge(
+            "recent_jobs",
+            "Jobs that were registered within the last hour, by state and by how their events came.",
+            "product",
+            "state",
+            "transport",
+        )
+
     def receipt_kept(self, receipt: Receipt, verdict: Verdict, *, duration_s: float) -> None:
         self._answer_duration.observe((receipt.source,), duration_s)
         if verdict.is_journaled:
@@ -155,6 +179,21 @@ class Metrics:
             self._warnings[receipt.source,] += len(receipt.warnings)
         for event in verdict.accepted:
             self._events[event.data.kind, event.data.outcome] += 1
+
+    def inquiry_judged(self, *, product: str, reason: str, result: str, decision: str) -> None:
+        self._inquiries[product, reason, result] += 1
+        self._decisions[product, reason, decision] += 1
+
+    def events_learned(self, events: Collection[Event]) -> None:
+        """New events that came of asking the vendor."""
+        for event in events:
+            self._events[event.data.kind, event.data.outcome] += 1
+
+    def vendor_called(self, api: str, action: str, result: str) -> None:
+        self._vendor_calls[api, action, result] += 1
+
+    def queue_polled(self, source: str, result: str) -> None:
+        self._queue_polls[source, result] += 1
 
     def certificate_changed(self) -> None:
         self._certificate_changes.inc()
@@ -179,17 +218,42 @@ class Metrics:
         self._attempt_duration.observe((sink, result), duration_s)
 
     def render(
-        self, sinks: Iterable[SinkRecord] | None, breakers: Mapping[str, BreakerState], *, now: datetime
+        self,
+        sinks: Iterable[SinkRecord] | None,
+        breakers: Mapping[str, BreakerState],
+        *,
+        waiting: WaitingCounts | None = None,
+        recent: Iterable[ReportRow] = (),
+        now: datetime,
     ) -> bytes:
         """
-        The exposition, with the sinks as they are just now.
+        The exposition, with sinks and expected jobs as they are just now.
 
         Args:
             sinks: None while the store is away: what only the store knows is left out then, for it is not 0.
+            waiting: The same.
+            recent: The jobs of the last hour.
         """
         self._store_up.set(sinks is not None)
-        for metric in (self._deliveries, self._oldest_age, self._sink_state, self._breaker_state):
+        for metric in (
+            self._deliveries,
+            self._oldest_age,
+            self._sink_state,
+            self._breaker_state,
+            self._waiting_jobs,
+            self._held_events,
+            self._recent_jobs,
+        ):
             metric.clear()
+        if waiting is not None:
+            for (product, job_state), count in waiting.jobs.items():
+                self._waiting_jobs.labels(product, job_state).set(count)
+            for product, count in waiting.held.items():
+                self._held_events.labels(product).set(count)
+            oldest = waiting.oldest_held_at
+            self._oldest_held_age.set(0 if oldest is None else max(0.0, (now - oldest).total_seconds()))
+        for row in recent:
+            self._recent_jobs.labels(row.product, row.state, row.transport or "").inc(row.count)
         for sink in sinks or ():
             for state, count in (dict.fromkeys(_BACKLOG_STATES, 0) | dict(sink.deliveries)).items():
                 self._deliveries.labels(sink.name, state).set(count)

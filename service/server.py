@@ -109,7 +109,7 @@ async def serve(
         ]
         while not all(server.started or task.done() for server, task in zip(servers, tasks, strict=True)):  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0)
-        log.info("listening", server=_address(public), admin=_address(admin), sources=[s.name for s in service.sources])
+        log.info("listening", server=_address(public), admin=_address(admin), sources=list(service.settings.sources))
         if listening is not None:
             listening(_address(public), _address(admin))
         stopped = asyncio.create_task(stop.wait())

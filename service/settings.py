@@ -19,11 +19,13 @@ from pydantic import BaseModel, ConfigDict
 from service.config_checks import (
     Entrance,
     check_addresses,
+    check_entrances,
     check_journal,
     check_match,
     check_name,
-    check_paths,
+    check_vendor,
     choose_model,
+    choose_vendor,
     table_of,
     validate_section,
 )
@@ -33,11 +35,15 @@ from service.config_models import (
     SINK_MODELS,
     SOURCE_MODELS,
     AdminSettings,
+    CallbackSourceSettings,
+    Confirm,
     EventBridgeSinkSettings,
     HttpSourceSettings,
+    JobsSettings,
     KinesisSinkSettings,
     Match,
     MnsPushSourceSettings,
+    MnsQueueSourceSettings,
     ServerSettings,
     SinkSettings,
     SnsSinkSettings,
@@ -56,11 +62,15 @@ from service.config_values import split_url, unguessable_segments
 
 __all__ = [
     "AdminSettings",
+    "CallbackSourceSettings",
+    "Confirm",
     "EventBridgeSinkSettings",
     "HttpSourceSettings",
+    "JobsSettings",
     "KinesisSinkSettings",
     "Match",
     "MnsPushSourceSettings",
+    "MnsQueueSourceSettings",
     "ServerSettings",
     "Settings",
     "SinkSettings",
@@ -90,9 +100,27 @@ class Settings(BaseModel):
     server: ServerSettings
     admin: AdminSettings
     store: StoreSettings
+    jobs: JobsSettings
     sources: dict[str, SourceSettings]
     vendor: dict[str, VendorSettings]
     sinks: dict[str, SinkSettings]
+
+    @property
+    def callback_sources(self) -> dict[str, CallbackSourceSettings]:
+        """The sources that the vendor sends requests to: all but queues."""
+        return {name: source for name, source in self.sources.items() if not isinstance(source, MnsQueueSourceSettings)}
+
+    def vendor_of(self, source: str) -> str | None:
+        """The table of the credentials for a source: the one that it names, else the only one there is, else None."""
+        return choose_vendor(self.sources[source].vendor, self.vendor)
+
+    def confirm_of(self, source: str) -> Confirm:
+        """What a source says, else "when-unsigned" for minted URLs once there are credentials, else "never"."""
+        settings = self.sources[source]
+        if settings.confirm is not None:
+            return settings.confirm
+        can_ask = isinstance(settings, TokenUrlSourceSettings) and self.vendor_of(source) is not None
+        return "when-unsigned" if can_ask else "never"
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -107,6 +135,14 @@ def _warn(settings: Settings) -> Iterator[str]:
     if not settings.sinks:
         yield "sinks: none is configured, so every event is kept as unrouted; add a table [sinks.<name>]"
     for name, source in settings.sources.items():
+        yield from _warn_of_doubtful_claims(settings, name)
+        if isinstance(source, MnsQueueSourceSettings):
+            if source.product == "ims" and not source.queue.startswith("ice-callback-"):
+                yield (
+                    f"sources.{name}.queue: IMS writes only to queues whose names begin with ice-callback-, and this"
+                    " one does not; look the name up"
+                )
+            continue
         is_unsigned = isinstance(source, HttpSourceSettings) and source.unsigned is not None
         segments = unguessable_segments(source.path)
         is_strong = any(len(segment) >= STRONG_SEGMENT_CHARACTERS for segment in segments)
@@ -124,6 +160,29 @@ def _warn(settings: Settings) -> Iterator[str]:
                     " send them again; register an https:// URL"
                 )
                 break
+    yield from _warn_of_unused_credentials(settings)
+
+
+def _warn_of_unused_credentials(settings: Settings) -> Iterator[str]:
+    used = {settings.vendor_of(name) for name in settings.sources}
+    for name in settings.vendor:
+        if name not in used:
+            yield f"vendor.{name}: no source uses these credentials; name them in one with vendor, or remove the table"
+
+
+def _warn_of_doubtful_claims(settings: Settings, name: str) -> Iterator[str]:
+    source = settings.sources[name]
+    if settings.confirm_of(name) != "never" or not settings.vendor:
+        return
+    at = f"sources.{name}.confirm"
+    if settings.vendor_of(name) is not None:
+        if isinstance(source, HttpSourceSettings) and source.unsigned is not None:
+            yield f'{at}: anyone could send these callbacks; with confirm = "when-unsigned" the vendor is asked first'
+    elif isinstance(source, TokenUrlSourceSettings) and source.confirm is None:
+        yield (
+            f"{at}: nothing is confirmed, because there are several tables [vendor.<name>] and the source does not say"
+            ' whose credentials to use; set vendor, or confirm = "never"'
+        )
 
 
 # Reading and checking
@@ -165,6 +224,7 @@ def _build(tables: dict[str, Any], environ: Mapping[str, str], problems: Problem
     check_addresses(server_given, admin_given, problems)
     store, store_given = validate_section(StoreSettings, ("store",), tables.get("store", {}), problems)
     check_journal(tables.get("server"), store_given, problems)
+    jobs, _ = validate_section(JobsSettings, ("jobs",), tables.get("jobs", {}), problems)
     sources, entrances = _build_sources(tables, problems)
     vendor = {
         name: validate_section(VendorSettings, ("vendor", name), table, problems)[0]
@@ -173,7 +233,15 @@ def _build(tables: dict[str, Any], environ: Mapping[str, str], problems: Problem
     sinks = _build_sinks(tables, entrances, problems)
     problems.raise_if_any()
     return Settings.model_validate(
-        {"server": server, "admin": admin, "store": store, "sources": sources, "vendor": vendor, "sinks": sinks}
+        {
+            "server": server,
+            "admin": admin,
+            "store": store,
+            "jobs": jobs,
+            "sources": sources,
+            "vendor": vendor,
+            "sinks": sinks,
+        }
     )
 
 
@@ -187,6 +255,7 @@ def _named_tables(section: str, tables: Mapping[str, Any], problems: Problems) -
 def _build_sources(tables: Mapping[str, Any], problems: Problems) -> tuple[dict[str, Any], list[Entrance]]:
     sources: dict[str, Any] = {}
     entrances = []
+    vendors = tables.get("vendor", {})
     if tables.get("sources", {}) == {}:
         problems.add(("sources",), "expected at least one source, came none; add a table [sources.<name>]")
     for name, table in _named_tables("sources", tables, problems):
@@ -195,8 +264,11 @@ def _build_sources(tables: Mapping[str, Any], problems: Problems) -> tuple[dict[
         given: Mapping[str, Any] = table if isinstance(table, dict) else {}
         if model is not None:
             sources[name], given = validate_section(model, path, table, problems)
+            # What is wrong with the whole section has been said.
+            if isinstance(vendors, dict):
+                check_vendor(path, given, vendors, problems)
         entrances.append(Entrance.read(name, given, is_checked=model is not None))
-    check_paths(entrances, problems)
+    check_entrances(entrances, problems)
     return sources, entrances
 
 

@@ -52,7 +52,8 @@ class FakeAdmin:
             answer = problem(404, "no event has this id")
         if isinstance(answer, web.Response):
             return answer
-        return web.json_response(answer, status=202 if request.method == "POST" else 200)
+        is_order = request.method == "POST" and request.path != "/v1/jobs"
+        return web.json_response(answer, status=202 if is_order else 200)
 
     def asked_for(self, route: str) -> list[Asked]:
         return [asked for asked in self.asked if f"{asked.method} {asked.path}" == route]
@@ -207,3 +208,51 @@ def sink_item(name: str, **changes: Any) -> Json:
         "oldest_pending_age_s": None,
     }
     return _document(models.SinkItem, fields | changes)
+
+
+def job_item(number: int, **changes: Any) -> Json:
+    fields = {
+        "id": number,
+        "state": "expected",
+        "product": "vod",
+        "account": "default",
+        "family": "transcode",
+        "job_id": f"job-{number}",
+        "media_id": None,
+        "nonce": None,
+        "user_data": None,
+        "registered_at": "2026-11-20T09:00:00Z",
+        "deadline_at": "2026-11-20T10:00:00Z",
+        "transport": None,
+        "event_id": None,
+        "outcome": None,
+        "ended_at": None,
+        "attempts": 0,
+        "notification": None,
+    }
+    return _document(models.JobItem, fields | changes)
+
+
+def make_report(**changes: Any) -> Json:
+    nothing = dict.fromkeys(("submitted", "completed", "healed", "overdue", "unknown", "expected"), 0)
+    waiting = nothing | {"submitted": 3, "overdue": 1, "expected": 2, "time_to_callback_s": None}
+    times = {"time_to_callback_s": {"p50": 1.5, "p90": 4.0, "p99": 90.25}}
+    hour = {"hour": "2026-11-21T03:00:00Z"}
+    vod, mts = {"product": "vod"}, {"product": "mts"}
+    fields = {
+        "since": "2026-11-21T03:00:00Z",
+        "until": "2026-11-21T05:00:00Z",
+        "rows": [
+            waiting | hour | vod | {"transport": None},
+            nothing | {"submitted": 9, "completed": 9} | times | hour | mts | {"transport": "mns-push"},
+        ],
+        "totals": [
+            waiting | vod | {"lost_on_the_way": None, "never_sent": None},
+            nothing
+            | {"submitted": 12, "completed": 9, "healed": 3}
+            | times
+            | mts
+            | {"lost_on_the_way": 2, "never_sent": 1},
+        ],
+    }
+    return _document(models.Report, fields | changes)

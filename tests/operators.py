@@ -1,6 +1,7 @@
 """The operators' API over a real store, without the rest of a service, for tests that ask it."""
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -8,16 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import uvicorn
 
 from service.admin import AdminApi, AdminGuard
 from service.breaker import BreakerState
 from service.inbox.base import AttemptResult
 from service.inbox.sqlite import SqliteInbox
 from service.metrics import Metrics
+from service.protocol import GuardedProtocol
+from service.queries.base import Family
 from tests.inbox.conformance import make_event, make_receipt
 
 NOW = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)
 SINKS = {"orders": "webhook", "bus": "sqs"}
+FAMILIES = {
+    "vod": {
+        "animated_image": Family(kind="animated_image", needs_media_id=True),
+        "transcode": Family(kind="transcode"),
+    },
+    "ims": {"TranscodeComplete": Family(kind="transcode")},
+    "mts": {"transcode": Family(kind="transcode", batch=10), "run": Family(kind="workflow")},
+    "multimediaai": {"animated_image": Family(kind="animated_image"), "cover": Family(kind="snapshot")},
+}
+DEADLINE_S = 1800.0
 
 
 @dataclass
@@ -25,12 +39,14 @@ class Operators:
     """
     Attributes:
         created: How often a replay was told of.
+        registered: How often the registration of jobs was.
     """
 
     inbox: SqliteInbox
     breakers: dict[str, BreakerState] = field(default_factory=lambda: {"orders": "open", "bus": "closed"})
     metrics: Metrics = field(default_factory=Metrics)
     created: int = 0
+    registered: int = 0
     now: datetime = NOW
 
     def __post_init__(self) -> None:
@@ -41,11 +57,17 @@ class Operators:
             clock=lambda: self.now,
             replay_created=self._count,
             metrics=self.metrics,
+            families=FAMILIES,  # type: ignore[arg-type]
+            deadline_s=DEADLINE_S,
+            jobs_registered=self._count_registration,
         )
         self._app = AdminGuard(self.api.app(), token=None)
 
     def _count(self) -> None:
         self.created += 1
+
+    def _count_registration(self) -> None:
+        self.registered += 1
 
     async def ask(self, method: str, target: str, **options: Any) -> httpx2.Response:
         transport = httpx2.ASGITransport(self._app, raise_app_exceptions=False)
@@ -58,7 +80,7 @@ class Operators:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def post(self, target: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+    async def post(self, target: str, body: Any = None) -> tuple[int, Any]:
         answer = await self.ask("POST", target, json=body)
         return answer.status_code, answer.json()
 
@@ -88,3 +110,19 @@ async def operating(folder: Path) -> AsyncIterator[Operators]:
         yield Operators(inbox)
     finally:
         await inbox.close()
+
+
+@asynccontextmanager
+async def serving(operators: Operators, *, token: str | None, jobs_token: str | None = None) -> AsyncIterator[str]:
+    """The operators' listener on loopback. Gives its URL."""
+    guarded = AdminGuard(operators.api.app(), token=token, jobs_token=jobs_token)
+    config = uvicorn.Config(guarded, "127.0.0.1", 0, http=GuardedProtocol, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server._serve())
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+        await asyncio.sleep(0)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task

@@ -43,7 +43,7 @@ from service.simulate import (
     make_mns_key,
     token_url_request,
 )
-from service.sources.base import Source
+from service.sources.base import CallbackSource
 from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
 from service.sources.token_url import TokenUrlSource
@@ -143,17 +143,17 @@ def to_toml(tables: Mapping[str, Any], *above: str) -> str:
 # The vendor
 
 
-def make_source(name: str, settings: Settings) -> Source:
-    return build_source(name, settings.sources[name])
+def make_source(name: str, settings: Settings) -> CallbackSource:
+    return build_source(name, settings.callback_sources[name])
 
 
-def build_payload(source: Source, job_id: str, *, event: str | None = None, failed: bool = False) -> Json:
+def build_payload(source: CallbackSource, job_id: str, *, event: str | None = None, failed: bool = False) -> Json:
     events = PAYLOADS[source.product]
     return events[event or next(iter(events))](job_id, datetime.now(UTC), failed)
 
 
 def sign(
-    source: Source,
+    source: CallbackSource,
     payload: Json | bytes,
     *,
     job_id: str,
@@ -374,7 +374,7 @@ class Running:
         """The log lines about requests and connections."""
         return [line for line in self.logs if line["event"] in ("callback", "callback_refused", "connection_refused")]
 
-    def source(self, name: str) -> Source:
+    def source(self, name: str) -> CallbackSource:
         return make_source(name, self.settings)
 
     def build(self, name: str, job_id: str, **options: Any) -> SimulatedRequest:

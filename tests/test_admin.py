@@ -21,7 +21,14 @@ WITH_TOKEN = {"admin.token": ADMIN_TOKEN}
 # The guard by itself
 
 
-async def ask(token: str | None, client: Any, headers: Sequence[tuple[bytes, bytes]] = ()) -> tuple[int, bytes, Any]:
+async def ask(
+    token: str | None,
+    client: Any,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    *,
+    jobs_token: str | None = None,
+    path: str = "/metrics",
+) -> tuple[int, bytes, Any]:
     """Status, body and headers of what the guard answers; 200 when it lets the request through."""
     sent: list[Any] = []
 
@@ -35,10 +42,10 @@ async def ask(token: str | None, client: Any, headers: Sequence[tuple[bytes, byt
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    scope = {"type": "http", "method": "GET", "path": "/metrics", "headers": list(headers)}
+    scope = {"type": "http", "method": "GET", "path": path, "headers": list(headers)}
     if client is not ...:
         scope["client"] = client
-    await AdminGuard(inner, token=token)(scope, receive, send)
+    await AdminGuard(inner, token=token, jobs_token=jobs_token)(scope, receive, send)
     return sent[0]["status"], sent[1]["body"], dict(sent[0]["headers"])
 
 
@@ -127,6 +134,72 @@ async def test_tokens_are_compared_in_constant_time(monkeypatch, token):
     monkeypatch.setattr("service.admin.guard.hmac.compare_digest", compare)
     await ask(ADMIN_TOKEN, ("127.0.0.1", 1), [(b"authorization", b"Bearer " + token)])
     assert compared == [(b"Bearer " + token, b"Bearer " + ADMIN_TOKEN.encode())]
+
+
+# The applications' token
+
+JOBS_TOKEN = "jobs-token-6b1d0e8a4c7f"
+HERE, ELSEWHERE = ("127.0.0.1", 1), ("192.168.1.7", 1)
+NO_TOKEN = None
+
+
+@pytest.mark.parametrize(
+    ("token", "client", "path", "given", "expected"),
+    [
+        # It opens the jobs and nothing else.
+        (ADMIN_TOKEN, ELSEWHERE, "/v1/jobs", JOBS_TOKEN, 200),
+        (ADMIN_TOKEN, ELSEWHERE, "/v1/jobs", ADMIN_TOKEN, 200),
+        (ADMIN_TOKEN, ELSEWHERE, "/v1/jobs", NO_TOKEN, 401),
+        (ADMIN_TOKEN, ELSEWHERE, "/v1/jobs", "another-token-of-some-length", 401),
+        (ADMIN_TOKEN, ELSEWHERE, "/v1/jobs", JOBS_TOKEN[:-1], 401),
+        (ADMIN_TOKEN, ELSEWHERE, "/v1/jobs", JOBS_TOKEN + ADMIN_TOKEN, 401),
+        *[
+            (ADMIN_TOKEN, client, path, JOBS_TOKEN, 401)
+            for client in (HERE, ELSEWHERE)
+            for path in (
+                "/v1/jobs/",
+                "/v1/jobs/x",
+                "/v1/JOBS",
+                "//v1/jobs",
+                "/v1/report",
+                "/v1/events",
+                "/metrics",
+                "/",
+            )
+        ],
+        (ADMIN_TOKEN, ELSEWHERE, "/v1/events", ADMIN_TOKEN, 200),
+        (ADMIN_TOKEN, HERE, "/v1/jobs", NO_TOKEN, 401),
+        # Without admin.token, this machine is let in as before, and applications from elsewhere to the jobs.
+        (None, HERE, "/v1/jobs", NO_TOKEN, 200),
+        (None, HERE, "/v1/jobs", JOBS_TOKEN, 200),
+        (None, HERE, "/v1/events", NO_TOKEN, 200),
+        (None, ELSEWHERE, "/v1/jobs", JOBS_TOKEN, 200),
+        (None, ELSEWHERE, "/v1/jobs", "another-token-of-some-length", 401),
+        (None, ELSEWHERE, "/v1/jobs", NO_TOKEN, 401),
+        (None, ELSEWHERE, "/v1/events", JOBS_TOKEN, 403),
+        (None, None, "/v1/jobs", NO_TOKEN, 401),
+    ],
+    ids=str,
+)
+async def test_the_token_of_applications_opens_the_jobs_and_nothing_else(token, client, path, given, expected):
+    headers = [] if given is None else [(b"authorization", b"Bearer " + given.encode())]
+    status, body, answered = await ask(token, client, headers, jobs_token=JOBS_TOKEN, path=path)
+    assert (status, body == b"inside") == (expected, expected == 200)
+    assert (b"www-authenticate" in answered) == (expected == 401)
+
+
+@pytest.mark.parametrize("given", [ADMIN_TOKEN, JOBS_TOKEN, "x"])
+async def test_both_tokens_are_compared_in_constant_time_whichever_it_is(monkeypatch, given):
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr("service.admin.guard.hmac.compare_digest", compare)
+    header = b"Bearer " + given.encode()
+    await ask(ADMIN_TOKEN, HERE, [(b"authorization", header)], jobs_token=JOBS_TOKEN, path="/v1/jobs")
+    assert compared == [(header, b"Bearer " + ADMIN_TOKEN.encode()), (header, b"Bearer " + JOBS_TOKEN.encode())]
 
 
 # Over the wire

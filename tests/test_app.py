@@ -117,7 +117,7 @@ def test_without_settings_it_reads_them_as_the_command_line_does(tmp_path, monke
     monkeypatch.setenv("MEDIA_CALLBACKS_CONFIG", str(config))
     monkeypatch.setenv("MEDIA_CALLBACKS__SOURCES__VOD__PATH", "/other/path")
     app = create_app()
-    assert app.state.service.sources[0].path == "/other/path"
+    assert app.state.service.callback_sources[0].path == "/other/path"
 
 
 def test_without_a_configuration_it_is_not_made(tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ def config(tmp_path: Path) -> Path:
 def keep_what_nobody_understood(config: Path) -> None:
     """Two receipts of one job and a broken one, as a version would have kept them that could read none of them."""
     settings = load_settings(config, environ={})
-    source = build_source("vod", settings.sources["vod"])
+    source = build_source("vod", settings.callback_sources["vod"])
     payload = PAYLOADS["vod"]["DynamicImageComplete"]("job-1", NOW, False)
 
     async def keep() -> None:

@@ -20,7 +20,7 @@ from service.inbox.sqlite import SqliteInbox
 from service.intake import build_receipt
 from service.simulate import PAYLOADS, MnsSigner, SimulatedRequest, http_request, make_mns_key, token_url_request
 from service.sources import gif, ims, mts, vod
-from service.sources.base import Callback, Source
+from service.sources.base import Callback, CallbackSource
 from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
 from service.sources.token_url import TokenUrlSource
@@ -110,7 +110,7 @@ def sign(source: Any, event: str, job: str, failed: bool, push_format: Any) -> S
     return http_request(source, payload, now=NOW)
 
 
-async def receive(inbox: Inbox, source: Source, request: SimulatedRequest) -> Verdict:
+async def receive(inbox: Inbox, source: CallbackSource, request: SimulatedRequest) -> Verdict:
     headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
     callback = Callback(request.method, request.target.encode(), b"", headers, request.body)
     public_key = KEY.public_key() if source.certificate_url(callback) else None

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.breaker import BreakerState
 from service.events import KINDS, OUTCOMES
-from service.inbox.base import SinkRecord, Verdict
+from service.inbox.base import ReportRow, SinkRecord, Verdict, WaitingCounts
 from service.metrics import CONTENT_TYPE, Metrics
 from tests.inbox.conformance import make_event, make_receipt
 
@@ -24,11 +25,15 @@ COUNTS = {
     "media_callbacks_journal_receipts",
     "media_callbacks_sink_state",
     "media_callbacks_breaker_state",
+    "media_callbacks_waiting_jobs",
+    "media_callbacks_held_events",
+    "media_callbacks_recent_jobs",
 }
 
 
 def read(metrics: Metrics, sinks: Iterable[SinkRecord] | None = (), **options: Any) -> dict[str, Metric]:
-    text = metrics.render(sinks, options.pop("breakers", {}), now=options.pop("now", NOW)).decode()
+    breakers, now = options.pop("breakers", {}), options.pop("now", NOW)
+    text = metrics.render(sinks, breakers, now=now, **options).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -57,7 +62,46 @@ def used() -> Metrics:
     metrics.callback_refused(source="none", reason="unknown_path")
     metrics.attempt_finished(sink="orders", result="delivered", duration_s=0.25)
     metrics.attempt_finished(sink="orders", result="retrying", duration_s=15.0)
+    metrics.inquiry_judged(product="mts", reason="expected", result="ended", decision="ended")
+    metrics.inquiry_judged(product="multimediaai", reason="confirm", result="ended", decision="contradicted")
+    metrics.events_learned([event])
+    metrics.vendor_called("mts", "QueryJobList", "ok")
+    metrics.queue_polled("mts-queue", "messages")
     return metrics
+
+
+WAITING = WaitingCounts(
+    jobs={("mts", "expected"): 4, ("mts", "overdue"): 1},
+    held={"multimediaai": 2},
+    oldest_held_at=NOW - timedelta(seconds=30),
+)
+
+
+def reported(**changes: Any) -> ReportRow:
+    row = ReportRow(
+        hour=NOW, product="mts", state="healed", transport="query", notification=None, count=3, seconds=(1.0, 2.0, 3.0)
+    )
+    return replace(row, **changes)
+
+
+def test_jobs_that_are_expected_and_events_that_are_held_are_counted(used):
+    recent = [reported(), reported(hour=NOW + timedelta(hours=1), count=2), reported(state="expected", transport=None)]
+    found = samples(read(used, waiting=WAITING, recent=recent))
+    expected = {
+        "inquiries_total{product=mts,reason=expected,result=ended}": 1,
+        "inquiry_decisions_total{decision=contradicted,product=multimediaai,reason=confirm}": 1,
+        "vendor_calls_total{action=QueryJobList,api=mts,result=ok}": 1,
+        "queue_polls_total{result=messages,source=mts-queue}": 1,
+        "events_total{kind=animated_image,outcome=succeeded}": 2,
+        "waiting_jobs{product=mts,state=expected}": 4,
+        "waiting_jobs{product=mts,state=overdue}": 1,
+        "held_events{product=multimediaai}": 2,
+        "oldest_held_age_seconds": 30,
+        "recent_jobs{product=mts,state=healed,transport=query}": 5,
+        "recent_jobs{product=mts,state=expected,transport=}": 3,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+    assert not any(name.startswith("waiting_jobs{") for name in samples(read(used)))
 
 
 SINKS = (
@@ -77,7 +121,7 @@ def test_everything_is_counted_where_it_belongs(used):
     expected = {
         "receipts_total{source=vod,state=accepted}": 1,
         "receipts_total{source=vod,state=duplicate}": 1,
-        "events_total{kind=animated_image,outcome=succeeded}": 1,
+        "events_total{kind=animated_image,outcome=succeeded}": 2,
         "parse_warnings_total{source=vod}": 2,
         "unrouted_events_total": 2,
         "rejects_total{reason=stale,source=vod}": 1,

@@ -22,6 +22,7 @@ from service.settings import (
     HttpSourceSettings,
     Match,
     MnsPushSourceSettings,
+    MnsQueueSourceSettings,
     Settings,
     SqsSinkSettings,
     TokenUrlSourceSettings,
@@ -43,7 +44,6 @@ ENVIRON = {
     "ALIYUN_SECRET": "access-key-secret-value",
     "ORDERS_SECRET": "whsec_" + base64.b64encode(WEBHOOK_SECRET).decode(),
 }
-# The contract's example without the queue source, which this version does not serve.
 EXAMPLE = """
 [server]
 host = "0.0.0.0"
@@ -72,6 +72,13 @@ transport = "mns-push"
 path = "/callbacks/mts/5f0c9d"
 topics = ["1234567890123456/mts-done"]
 regions = ["cn-hangzhou"]
+
+[sources.mts-queue]
+product = "mts"
+transport = "mns-queue"
+endpoint = "https://1234567890123456.mns.cn-hangzhou.aliyuncs.com"
+queue = "mts-done"
+vendor = "main"
 
 [sources.gif]
 product = "multimediaai"
@@ -117,6 +124,12 @@ GIF: dict[str, Any] = {
     "url": "https://cb.example.com/callbacks/gif",
     "keys": ["1:" + base64.b64encode(URL_KEY).decode()],
 }
+QUEUE: dict[str, Any] = {
+    "product": "mts",
+    "transport": "mns-queue",
+    "endpoint": "https://1234567890123456.mns.cn-hangzhou.aliyuncs.com",
+    "queue": "mts-done",
+}
 HOOK: dict[str, Any] = {"kind": "webhook", "url": "https://o.example.com/", "secrets": [ENVIRON["ORDERS_SECRET"]]}
 SQS: dict[str, Any] = {"kind": "sqs", "queue_url": "https://sqs.eu-west-1.amazonaws.com/123456789012/media"}
 SNS: dict[str, Any] = {"kind": "sns", "topic_arn": "arn:aws:sns:eu-west-1:123456789012:media"}
@@ -146,7 +159,8 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
         if value is REMOVED:
             del table[key]
         else:
-            table[key] = value
+            # A further change may go into it.
+            table[key] = dict(value) if isinstance(value, dict) else value
     return tables
 
 
@@ -202,15 +216,32 @@ def test_the_contracts_example_is_accepted_as_written(tmp_path):
     assert (found.server.journal_path, found.server.journal_max_bytes) == (None, 256 << 20)
     assert (found.admin.host, found.admin.port, found.admin.token) == ("127.0.0.1", 8081, ENVIRON["ADMIN_TOKEN"])
     assert (found.store.auto_migrate, found.store.retention_days, found.store.dedup_days) == (True, 30, 400)
-    vod, mts, gif = found.sources["vod"], found.sources["mts"], found.sources["gif"]
+    assert (found.admin.jobs_token, found.jobs.deadline_s, found.jobs.retry_s, found.jobs.give_up_s) == (
+        None,
+        3600,
+        60,
+        86400,
+    )
+    vod, mts, queue, gif = (found.sources[name] for name in ("vod", "mts", "mts-queue", "gif"))
     assert isinstance(vod, HttpSourceSettings)
     assert vod.keys == ("Vendor-Key-1", "Vendor-Key-0")
     assert vod.url == ("https://cb.example.com/callbacks/vod",)
     assert (vod.account, vod.account_name, vod.max_age_s, vod.unsigned) == (None, "default", 300, None)
     assert isinstance(mts, MnsPushSourceSettings)
     assert (mts.topics, mts.regions, mts.max_age_s) == (("1234567890123456/mts-done",), ("cn-hangzhou",), 900)
+    assert isinstance(queue, MnsQueueSourceSettings)
+    assert (queue.endpoint, queue.queue, queue.signature, queue.pollers, queue.long_poll_s) == (
+        "https://1234567890123456.mns.cn-hangzhou.aliyuncs.com",
+        "mts-done",
+        "v2",
+        1,
+        30,
+    )
     assert isinstance(gif, TokenUrlSourceSettings)
     assert (gif.key_bytes, gif.minting_key_id) == ({1: URL_KEY}, 1)
+    assert list(found.callback_sources) == ["vod", "mts", "gif"]
+    for source in found.sources.values():
+        assert (source.confirm_timeout_s, source.enrich) == (300, False)
     assert found.vendor["main"].access_key_secret == ENVIRON["ALIYUN_SECRET"]
     orders, bus = found.sinks["orders"], found.sinks["bus"]
     assert isinstance(orders, WebhookSinkSettings)
@@ -266,7 +297,16 @@ def test_settings_cannot_be_changed():
         {"sources.vod.product": "ims", "sources.vod.account": "Main_1.a-b"},
         {"sources.vod.path": "/health-of-vod"},
         {"sources.mts.path": "/callbacks/gifs/1", "sources.mts.url": "https://cb.example.com/p/x"},
-        {"sources.gif.confirm": "never", "sources.gif.enrich": False},
+        {"sources.gif.confirm": "never", "sources.gif.enrich": False, "vendor": {}},
+        {"sources.gif.confirm": "always", "sources.vod.enrich": True, "sources.mts.confirm": "when-unsigned"},
+        {"sources.gif.confirm_timeout_s": 1, "sources.vod.confirm_timeout_s": 86400, "sources.mts.vendor": "main"},
+        {"sources.q": QUEUE, "sources.r": {**QUEUE, "queue": "mts-done-2"}, "sinks.out.match": {"source": ["q", "r"]}},
+        {"sources.q": {**QUEUE, "product": "vod", "queue": "q" * 120, "signature": "v4", "pollers": 16}},
+        {"sources.q": {**QUEUE, "product": "ims", "endpoint": "http://127.0.0.1:8000/", "long_poll_s": 0}},
+        {"sources.q": {**QUEUE, "product": "ims"}, "sinks.out.match": {"product": "ims", "source": "q"}},
+        {"jobs": {"deadline_s": 1, "retry_s": 0.05, "give_up_s": 0.5}},
+        {"admin.jobs_token": "x" * 16, "admin.token": "y" * 16},
+        {"vendor.main": {"region": "cn-hangzhou"}},
         {"sources.gif.keys": ["255:" + base64.urlsafe_b64encode(b"\xff" * 40).decode().rstrip("="), GIF["keys"][0]]},
         {"vendor.main.security_token": "sts", "vendor.main.endpoints": {"vod": "vod.cn-shanghai.aliyuncs.com"}},
         {"sinks.orders.secrets": [base64.b64encode(b"x" * 64).decode()], "sinks.orders.timeout_s": 25},
@@ -353,7 +393,13 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"server.drain_s": -1}, "server.drain_s: expected seconds from 0 to 600, came -1;"),
     ({"admin.port": 8080, "admin.host": "0.0.0.0"}, "admin.port: the same as server.port on the same address; give"),
     ({"admin.token": "x" * 15}, "admin.token: expected a token of at least 16 visible ASCII characters, came a string of 15"),
-    ({"admin.jobs_token": "x" * 16}, "admin.jobs_token: /v1/jobs is not served by this version; remove this key"),
+    ({"admin.jobs_token": "x" * 15}, "admin.jobs_token: expected a token of at least 16 visible ASCII characters, came a string of 15"),
+    ({"admin.jobs_token": "x" * 16, "admin.token": "x" * 16}, "admin.jobs_token: the same as token, which opens everything; make another"),
+    # jobs
+    ({"jobs": {"deadline_s": 0}}, "jobs.deadline_s: expected seconds from 0.05 to 2592000, came 0; for example deadline_s = 3600"),
+    ({"jobs": {"retry_s": 0.04}}, "jobs.retry_s: expected seconds from 0.05 to 3600, came 0.04"),
+    ({"jobs": {"give_up_s": 2592001}}, "jobs.give_up_s: expected seconds from 0.05 to 2592000, came 2592001"),
+    ({"jobs": {"deadlin_s": 1}}, 'jobs.deadlin_s: unknown key; did you mean "deadline_s"?'),
     ({"store.url": "postgresql+asyncpg://u:p@h/db"}, "store.url: expected postgresql:// at its beginning"),
     ({"store.url": "postgresql://u:p#@h/db"}, "store.url: expected postgresql://user:password@host:port/database"),
     ({"store.url": "postgresql://u:p/@h/db"}, "store.url: expected postgresql://user:password@host:port/database"),
@@ -368,17 +414,16 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"store.dedup_days": 29}, "store.dedup_days: expected at least as many days as retention_days, came fewer; raise"),
     ({"store.auto_migrate": "perhaps"}, 'store.auto_migrate: expected true or false, came "perhaps"'),
     # transports and products
-    ({"sources.vod.transport": REMOVED}, "sources.vod.transport: missing; expected one of http, mns-push, token-url"),
-    ({"sources.vod.transport": "htp"}, 'sources.vod.transport: expected one of http, mns-push, token-url, came "htp"; did you mean "http"?'),
-    ({"sources.vod.transport": 3}, "sources.vod.transport: expected one of http, mns-push, token-url, came 3"),
-    ({"sources.vod.transport": "mns-queue"}, 'sources.vod.transport: "mns-queue" is not supported by this version;'),
+    ({"sources.vod.transport": REMOVED}, "sources.vod.transport: missing; expected one of http, mns-push, mns-queue, token-url"),
+    ({"sources.vod.transport": "htp"}, 'sources.vod.transport: expected one of http, mns-push, mns-queue, token-url, came "htp"; did you mean "http"?'),
+    ({"sources.vod.transport": 3}, "sources.vod.transport: expected one of http, mns-push, mns-queue, token-url, came 3"),
     ({"sources.vod.transport": "query"}, 'sources.vod.transport: "query" is not something to configure'),
     ({"sources.vod.product": REMOVED}, "sources.vod.product: missing; expected "),
     ({"sources.vod.product": "vodd"}, 'sources.vod.product: expected one of vod, ims, came "vodd"; did you mean "vod"?'),
-    ({"sources.vod.product": "mts"}, 'sources.vod.product: transport "http" carries vod and ims, not mts; use transport = "mns-push"'),
+    ({"sources.vod.product": "mts"}, 'sources.vod.product: transport "http" carries vod, ims, not mts; use transport = "mns-push"'),
     ({"sources.mts.product": "ims"}, 'sources.mts.product: transport "mns-push" carries mts, not ims; the vendor writes its messages to queues only; use transport = "http"'),
     ({"sources.gif.product": "vod"}, 'sources.gif.product: transport "token-url" carries multimediaai, not vod; use'),
-    ({"sources.vod.topics": ["1/a"]}, "sources.vod.topics: unknown key; known are: path, account, "),
+    ({"sources.vod.topics": ["1/a"]}, "sources.vod.topics: unknown key; known are: account, vendor, confirm, confirm_timeout_s, enrich, path, product, "),
     # paths and urls
     ({"sources.vod.path": REMOVED}, "sources.vod.path: missing; expected the path to listen on; for example path = "),
     ({"sources.vod.path": "x"}, 'sources.vod.path: expected a path that begins with "/"'),
@@ -427,10 +472,37 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sources.gif.keys": ["1:!" + GIF["keys"][0][2:]]}, "sources.gif.keys[0]: expected base64 after the key id, came something"),
     ({"sources.gif.keys": ["1:" + base64.b64encode(b"x" * 31).decode()]}, "sources.gif.keys[0]: expected a key of at least 32 bytes, came 31;"),
     ({"sources.gif.keys": GIF["keys"] * 2}, "sources.gif.keys: expected each key id once, came id 1 2 times"),
-    ({"sources.gif.confirm": "when-unsigned"}, "sources.gif.confirm: needs the vendor's job API, which this version does not ask"),
-    ({"sources.gif.enrich": True}, "sources.gif.enrich: needs the vendor's job API, which this version does not ask"),
-    ({"sources.gif.vendor": "main"}, "sources.gif.vendor: confirming jobs with the vendor's API is not supported by this"),
+    # mns-queue
+    ({"sources.q": {**QUEUE, "product": "multimediaai"}}, 'sources.q.product: transport "mns-queue" carries vod, ims, mts, not multimediaai; use transport = "token-url"'),
+    ({"sources.q": {**QUEUE, "endpoint": "mns.cn-hangzhou.aliyuncs.com"}}, "sources.q.endpoint: expected an absolute URL"),
+    ({"sources.q": {**QUEUE, "endpoint": "https://id:key@h"}}, "sources.q.endpoint: expected a URL without user name and password"),
+    *(({"sources.q": {**QUEUE, "endpoint": f"https://h{end}"}}, "sources.q.endpoint: expected a URL of scheme and host alone, came one with a path") for end in ("/queues/q", "//", "?", "/?x=1", "#")),
+    ({"sources.q": {**QUEUE, "queue": "a_b"}}, "sources.q.queue: expected a queue's name, 1 to 120 letters, digits and hyphens, came \"a_b\""),
+    ({"sources.q": {**QUEUE, "queue": "q" * 121}}, "sources.q.queue: expected a queue's name, 1 to 120 letters, digits and hyphens, came a string of 121"),
+    ({"sources.q": {**QUEUE, "signature": "v3"}}, 'sources.q.signature: expected one of v2, v4, came "v3"'),
+    ({"sources.q": {**QUEUE, "pollers": 17}}, "sources.q.pollers: expected a number from 1 to 16, came 17"),
+    ({"sources.q": {**QUEUE, "pollers": 0}}, "sources.q.pollers: expected a number from 1 to 16, came 0"),
+    ({"sources.q": {**QUEUE, "long_poll_s": 31}}, "sources.q.long_poll_s: expected whole seconds from 0 to 30, came 31"),
+    ({"sources.q": {**QUEUE, "path": "/x"}}, "sources.q.path: unknown key; known are: "),
+    ({"sources.q": QUEUE, "sources.r": {**QUEUE, "endpoint": QUEUE["endpoint"].upper().replace("HTTPS", "https") + "/"}},
+     "sources.r.queue: the same as sources.q.queue, so that each would get a part of the messages; give each"),
+    # asking the vendor
+    ({"vendor": {}, "sources.q": QUEUE}, "sources.q.vendor: missing; a queue is read with credentials: add a table [vendor.<name>] with a region"),
+    ({"vendor": REMOVED, "sources.gif.confirm": "when-unsigned"}, "sources.gif.confirm: needs credentials to ask the vendor's job API: add a table [vendor.<name>]"),
+    ({"vendor": {}, "sources.vod.enrich": True}, "sources.vod.enrich: needs credentials to ask the vendor's job API: add a table [vendor.<name>]"),
+    ({"vendor.other": VENDOR, "sources.q": QUEUE}, 'sources.q.vendor: missing; a queue is read with credentials: say whose with vendor = "<name>" (known are: main, other)'),
+    ({"vendor.other": VENDOR, "sources.mts.confirm": "always"}, "sources.mts.confirm: needs credentials to ask the vendor's job API: say whose with vendor"),
+    ({"sources.gif.vendor": "mian", "sources.gif.confirm": "always"}, 'sources.gif.vendor: expected the name of a table [vendor.<name>], came "mian"; did you mean "main"?'),
+    ({"vendor": {}, "sources.q": {**QUEUE, "vendor": "main"}}, 'sources.q.vendor: expected the name of a table [vendor.<name>], came "main"; there is none: add a table'),
+    ({"sources.vod.vendor": "Main"}, 'sources.vod.vendor: expected the name of a table [vendor.<name>], came "Main"; for example vendor = "main"'),
+    ({"sources.vod.confirm": "sometimes"}, 'sources.vod.confirm: expected one of never, when-unsigned, always, came "sometimes"'),
+    ({"sources.vod.confirm_timeout_s": 0.5}, "sources.vod.confirm_timeout_s: expected seconds from 1 to 86400, came 0.5"),
+    ({"sources.vod.enrich": "perhaps"}, 'sources.vod.enrich: expected true or false, came "perhaps"'),
+    ({"vendor": 3, "sources.q": QUEUE}, "vendor: expected a table, came a number"),
     # vendor
+    ({"vendor.main.access_key_id": REMOVED}, "vendor.main.access_key_id: missing; give access_key_id and access_key_secret, or neither"),
+    ({"vendor.main.access_key_secret": REMOVED}, "vendor.main.access_key_secret: missing; give access_key_id and access_key_secret, or neither"),
+    ({"vendor.main": {"region": "cn-hangzhou", "security_token": "sts"}}, "vendor.main.security_token: belongs to an access key; give access_key_id and"),
     ({"vendor.main.region": REMOVED}, "vendor.main.region: missing; expected a region name; for example region = "),
     ({"vendor.main.endpoints": {"vodd": "h"}}, 'vendor.main.endpoints.vodd: expected one of vod, ice, mts, multimediaai, came "vodd"; did you mean "vod"?'),
     ({"vendor.main.endpoints": {"vod": "a b"}}, "vendor.main.endpoints.vod: expected a table from vod, ice, mts or"),
@@ -539,7 +611,7 @@ def test_all_mistakes_are_told_at_once():
             "sources.vod.max_age_s": "soon",
             "sources.mts.path": VOD["path"],
             "sources.mts.topics": [],
-            "sources.queue": {"product": "mts", "transport": "mns-queue"},
+            "sources.queue": {"product": "mts", "transport": "query"},
             "vendor.main.access_key_secret": "${NOT_SET}",
             "sinks.orders.url": "file:/does/not/exist",
             "sinks.out.match": {"source": "gif", "kind": "snapshot", "extra": 1},
@@ -654,7 +726,7 @@ def test_a_variable_overrides_the_file_under_a_name_with_a_hyphen(tmp_path):
     source = found.sources["mts-push"]
     assert isinstance(source, MnsPushSourceSettings)
     assert source.topics == ("1/other",)
-    assert list(found.sources) == ["vod", "mts-push", "gif"]
+    assert list(found.sources) == ["vod", "mts-push", "mts-queue", "gif"]
 
 
 @pytest.mark.parametrize(
@@ -760,6 +832,7 @@ def test_secrets_are_in_no_repr():
     tables = changed(
         {
             "admin.token": f"{SECRET}-of-the-admin",
+            "admin.jobs_token": f"{SECRET}-of-the-jobs",
             "store.url": f"sqlite:///{SECRET}",
             "sources.vod.keys": [SECRET],
             "sources.vod.path": f"/{SECRET}/vod",
@@ -789,20 +862,20 @@ def test_secrets_are_in_no_error(wrap, is_substituted):
     secret_keys = [
         "admin.token", "admin.jobs_token", "store.url", "sources.vod.keys", "sources.vod.path", "sources.vod.url",
         "sources.vod.unknown", "sources.mts.path", "sources.mts.url", "sources.mts.certificates", "sources.gif.keys",
-        "sources.gif.url", "vendor.main.access_key_id", "vendor.main.access_key_secret", "vendor.main.security_token",
+        "sources.gif.url", "sources.queue.endpoint", "vendor.main.access_key_id", "vendor.main.access_key_secret", "vendor.main.security_token",
         "sinks.orders.url", "sinks.orders.secrets", "sinks.bus.queue_url", "sinks.bus.endpoint_url", "server",
         "sinks.orders.headers", "sinks.orders.bearer_token",
     ]  # fmt: skip
     others = [
         "server.host", "server.port", "sources.vod.product", "sources.vod.transport", "sources.vod.max_age_s",
         "sources.vod.unsigned", "sources.vod.account", "sources.mts.topics", "sources.mts.regions",
-        "sources.gif.confirm", "vendor.main.region", "vendor.main.endpoints", "sinks.bus.region", "sinks.out.kind",
+        "sources.gif.confirm", "sources.gif.vendor", "sources.queue.queue", "jobs.retry_s", "vendor.main.region", "vendor.main.endpoints", "sinks.bus.region", "sinks.out.kind",
         "sinks.out.retry_delays_s", "sinks.out.rate_per_s", "sinks.orders.match", "sinks.bus.match.kind", "sinks.bus.match.source", "sinks.bus.match.account",
     ]  # fmt: skip
     value = wrap("${X}" if is_substituted else SECRET)
     environ = {"X": SECRET}
     for key in secret_keys + (others if is_substituted else []):
-        result = settings_or_error(changed({key: value}), environ)
+        result = settings_or_error(changed({"sources.queue": QUEUE, key: value}), environ)
         if isinstance(result, ConfigError):
             assert SECRET not in str(result), key
             assert SECRET not in repr(result), key
@@ -826,6 +899,7 @@ def test_warnings_name_what_deserves_a_look():
             "sources.gif.url": "HTTP://h/",
             "sources.mts.path": "/callbacks/mts/5f0c9d",
             "sources.open": {**VOD, "keys": [], "unsigned": "accept", "path": "/open/5f0c9d5f0c9d5f0"},
+            "sources.queue": {**QUEUE, "product": "ims", "queue": "callbacks"},
         }
     )
     warnings = build_settings(tables, environ={}).warnings
@@ -835,9 +909,71 @@ def test_warnings_name_what_deserves_a_look():
         "sources.vod.url",
         "sources.mts.path",
         "sources.gif.url",
+        "sources.open.confirm",
         "sources.open.path",
+        "sources.queue.queue",
     ]
     assert not any("5f0c9d" in warning for warning in warnings)
+
+
+USING_BOTH = {"sources.mts.vendor": "main", "sources.vod.vendor": "other"}
+
+
+@pytest.mark.parametrize(
+    "changes, warned",
+    [
+        ({}, "sources.open.confirm"),
+        ({"sources.open.confirm": "when-unsigned"}, None),
+        ({"sources.open.confirm": "always"}, None),
+        ({"vendor": {}}, None),
+        # Whose credentials to use can't be known, so that minted URLs are not confirmed either.
+        ({"vendor.other": VENDOR, **USING_BOTH}, "sources.gif.confirm"),
+        ({"vendor.other": VENDOR, **USING_BOTH, "sources.gif.confirm": "never"}, None),
+        ({"vendor.other": VENDOR, **USING_BOTH, "sources.gif.vendor": "other"}, None),
+        # A source that names none uses none of several.
+        ({"vendor.other": VENDOR, "sources.gif.vendor": "main"}, "vendor.other"),
+    ],
+)
+def test_claims_that_could_be_confirmed_and_are_not_deserve_a_look(changes, warned):
+    unsigned = {**VOD, "keys": [], "unsigned": "accept", "path": "/open/5f0c9d5f0c9d5f0c9d"}
+    found = build_settings(changed({"sources.open": unsigned, **changes}), environ={})
+    assert [warning.split(":")[0] for warning in found.warnings] == ([] if warned is None else [warned])
+
+
+# Credentials and confirmation
+
+
+@pytest.mark.parametrize(
+    "vendors, named, expected",
+    [
+        ((), None, None),
+        (("main",), None, "main"),
+        (("main",), "main", "main"),
+        (("main", "other"), None, None),
+        (("main", "other"), "other", "other"),
+    ],
+)
+def test_a_source_uses_the_credentials_it_names_else_the_only_ones(vendors, named, expected):
+    tables = changed({"vendor": dict.fromkeys(vendors, VENDOR), "sources.gif.vendor": named})
+    found = build_settings(tables, environ={})
+    assert found.vendor_of("gif") == expected
+    # Minted URLs prove little, so they are confirmed as soon as that is possible.
+    assert found.confirm_of("gif") == ("never" if expected is None else "when-unsigned")
+    assert found.confirm_of("vod") == found.confirm_of("mts") == "never"
+
+
+@pytest.mark.parametrize("word", ["never", "when-unsigned", "always"])
+@pytest.mark.parametrize("source", ["vod", "mts", "gif", "queue"])
+def test_what_a_source_says_about_confirmation_holds(source, word):
+    found = build_settings(changed({"sources.queue": QUEUE, f"sources.{source}.confirm": word}), environ={})
+    assert found.confirm_of(source) == word
+
+
+def test_a_queue_s_endpoint_has_no_slash_at_its_end():
+    tables = changed({"sources.queue": {**QUEUE, "endpoint": QUEUE["endpoint"] + "/"}})
+    source = build_settings(tables, environ={}).sources["queue"]
+    assert isinstance(source, MnsQueueSourceSettings)
+    assert source.endpoint == QUEUE["endpoint"]
 
 
 # Routing
@@ -932,9 +1068,26 @@ KEYS = sorted(
         "regions",
         "max_age_s",
         "retention_days",
+        "jobs",
+        "jobs_token",
+        "endpoint",
+        "queue",
     }
 )
-WORDS = ["http", "mns-push", "token-url", "webhook", "sqs", "stdout", "vod", "mts", "multimediaai", "accept", "notice"]
+WORDS = [
+    "http",
+    "mns-push",
+    "mns-queue",
+    "token-url",
+    "webhook",
+    "sqs",
+    "stdout",
+    "vod",
+    "mts",
+    "multimediaai",
+    "accept",
+    "notice",
+]
 scalars = (
     st.sampled_from([*WORDS, "${A}", "${B}", "file:/nope", "https://h/x", "/callbacks/1", "sqlite:///x", "1:AAAA"])
     | st.text(st.characters(), max_size=20)
@@ -955,6 +1108,8 @@ PATHS = [
     "server.port", "server.host", "server.body_timeout_s", "admin.token", "store.url", "store.dedup_days",
     "sources.vod", "sources.vod.transport", "sources.vod.product", "sources.vod.path", "sources.vod.url",
     "sources.vod.keys", "sources.vod.max_age_s", "sources.vod.unsigned", "sources.vod.account", "sources.mts.topics",
+    "sources.queue", "sources.queue.endpoint", "sources.queue.queue", "sources.queue.vendor", "sources.gif.vendor",
+    "sources.gif.enrich", "jobs", "jobs.retry_s", "admin.jobs_token", "vendor", "vendor.main", "vendor.main.access_key_id",
     "sources.mts.certificates", "sources.gif.keys", "sources.gif.confirm", "sources.gif.url", "vendor.main.endpoints",
     "sinks.orders.url", "sinks.orders.secrets", "sinks.orders.timeout_s", "sinks.orders.headers", "sinks.out.rate_per_s",
     "sinks.orders.bearer_token", "sinks.bus.retry_delays_s", "sinks.bus.match", "sinks.out.match.kind",
@@ -981,7 +1136,7 @@ def test_junk_gives_settings_or_a_config_error(tables):
 @settings(max_examples=500, deadline=None)
 @given(st.dictionaries(st.sampled_from(PATHS), junk, min_size=1, max_size=3))
 def test_junk_in_any_place_gives_settings_or_a_config_error(changes):
-    tables = copy.deepcopy(BASE)
+    tables = changed({"sources.queue": QUEUE})
     for path, value in changes.items():
         *parents, key = path.split(".")
         table = tables

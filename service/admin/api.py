@@ -4,7 +4,8 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -17,35 +18,52 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from service.admin.models import (
+    MAX_REPORT,
     Answer,
     DryRun,
     EventDetail,
     EventPage,
     EventQuery,
     EventReplayOrder,
+    JobItem,
+    JobOrder,
+    JobOrders,
+    JobPage,
+    JobQuery,
+    JobRules,
     Page,
     PauseOrder,
     ReceiptPage,
     ReceiptQuery,
+    RegisteredJobs,
     ReplayItem,
     ReplayOrder,
     ReplayPage,
+    Report,
+    ReportQuery,
     ResumeOrder,
     SinkItem,
     SinkList,
 )
 from service.admin.openapi import Operation, build_document
+from service.admin.report import build_report
 from service.breaker import BreakerState
 from service.endpoints import RETRY_AFTER_S, BodyReader, problem
-from service.errors import MethodNotAllowed, Rejected, Unavailable
-from service.events import parse_event_id
-from service.inbox.base import EventFilter, Inbox, ReplayRequest, SinkRecord, SinkState
+from service.errors import JobConflict, MethodNotAllowed, Rejected, Unavailable
+from service.events import Product, parse_event_id
+from service.inbox.base import EventFilter, Inbox, ReplayRequest, ReportRow, SinkRecord, SinkState, WaitingCounts
 from service.metrics import CONTENT_TYPE, Metrics, read_version
+from service.queries.base import Family
 
-MAX_BODY_BYTES = 64 * 1024
 BODY_TIMEOUT_S = 10.0
 # Longer than a store that works takes, shorter than Prometheus waits.
 METRICS_TIMEOUT_S = 5.0
+# Which registrations are counted there by what became of them.
+RECENT = timedelta(hours=1)
+# More than a list of jobs has when all of it is wrong in one way or another.
+MAX_MISTAKES = 2000
+# Of Python's calendar, which has nothing before it.
+_FIRST_DAY = datetime(1, 1, 2, tzinfo=UTC)
 
 log = structlog.get_logger()
 
@@ -60,8 +78,8 @@ class Refused(Rejected):
 
 class AdminApi:
     """
-    What operators ask: events with their receipts and deliveries, receipts, those without an event included, sinks and
-    replays; and what they order: replays, pauses.
+    What operators ask: events with their receipts and deliveries, receipts, those without an event included, sinks,
+    replays, jobs and what became of them; and what they order: replays, pauses, jobs to expect.
 
     Mistakes are answered with problem+json (RFC 9457) that says what was expected: 400 for those in a query, 422 for
     those in a body.
@@ -71,6 +89,9 @@ class AdminApi:
         breaker_states: States of this instance's circuit breakers by sink.
         clock: The time in UTC.
         replay_created: Told that there is something to do for whoever advances replays.
+        families: The jobs that can be expected, by product.
+        deadline_s: Until the deadline of a registration that names none.
+        jobs_registered: Told that there is something to do for whoever asks the vendor.
     """
 
     def __init__(
@@ -82,6 +103,9 @@ class AdminApi:
         clock: Callable[[], datetime],
         replay_created: Callable[[], None],
         metrics: Metrics,
+        families: Mapping[Product, Mapping[str, Family]] = MappingProxyType({}),
+        deadline_s: float = 3600.0,
+        jobs_registered: Callable[[], None] = lambda: None,
     ) -> None:
         self._inbox = inbox
         self._sinks = sinks
@@ -89,7 +113,9 @@ class AdminApi:
         self._clock = clock
         self._replay_created = replay_created
         self._metrics = metrics
-        self._bodies = BodyReader(max_bytes=MAX_BODY_BYTES, timeout_s=BODY_TIMEOUT_S)
+        self._families = families
+        self._deadline_s = deadline_s
+        self._jobs_registered = jobs_registered
         self.operations = self._operations()
         self.document = build_document(self.operations, version=read_version())
 
@@ -106,7 +132,7 @@ class AdminApi:
         by_path: dict[str, dict[str, Operation]] = {}
         for operation in self.operations:
             by_path.setdefault(operation.path, {})[operation.method] = operation
-        return [Route(path, _Endpoint(methods, self._bodies)) for path, methods in by_path.items()]
+        return [Route(path, _Endpoint(methods, self._job_rules)) for path, methods in by_path.items()]
 
     # Events and receipts
 
@@ -271,17 +297,57 @@ class AdminApi:
             oldest_pending_age_s=None if oldest is None else max(0.0, round((now - oldest).total_seconds(), 3)),
         )
 
+    # Jobs
+
+    async def register_jobs(self, body: JobOrders) -> tuple[int, RegisteredJobs]:
+        now = self._clock()
+        orders = body.root if isinstance(body.root, list) else [body.root]
+        default_deadline_at = now + timedelta(seconds=self._deadline_s)
+        jobs = [order.to_job(default_deadline_at=default_deadline_at) for order in orders]
+        try:
+            records = await self._inbox.expect(jobs, now=now)
+        except JobConflict as error:
+            raise Refused(409, str(error)) from None
+        self._jobs_registered()
+        items = tuple(map(JobItem.of, records))
+        return 200, RegisteredJobs(items if isinstance(body.root, list) else items[0])
+
+    def _job_rules(self) -> JobRules:
+        return JobRules(self._families, self._clock())
+
+    async def list_jobs(self, query: JobQuery) -> tuple[int, Answer]:
+        found = await self._inbox.list_jobs(
+            query.to_filter(), now=self._clock(), before_id=query.before, limit=query.limit
+        )
+        cursor = str(found[-1].id) if len(found) == query.limit else None
+        return 200, JobPage(jobs=tuple(map(JobItem.of, found)), cursor=cursor)
+
+    async def report(self, query: ReportQuery) -> tuple[int, Answer]:
+        now = self._clock()
+        until = query.until or now
+        since = query.since or max(until, _FIRST_DAY) - timedelta(days=1)
+        if not timedelta() < until - since <= MAX_REPORT:
+            raise Refused(400, f"since, until: expected a time and a later one, at most {MAX_REPORT.days} days apart")
+        rows = await self._inbox.report_jobs(since=since, until=until, now=now)
+        return 200, build_report(rows, since=since, until=until)
+
     # The service
 
     async def metrics(self) -> Response:
         """Also while the store is away: then they are most wanted."""
+        now = self._clock()
         sinks: list[SinkRecord] | None = None
+        waiting: WaitingCounts | None = None
+        recent: Sequence[ReportRow] = ()
         try:
             async with asyncio.timeout(METRICS_TIMEOUT_S):
                 sinks = await self._all_sinks()
+                waiting = await self._inbox.count_waiting(now=now)
+                recent = await self._inbox.report_jobs(since=now - RECENT, until=now, now=now)
         except (Unavailable, TimeoutError) as error:
             log.warning("metrics_without_store", error=str(error))
-        return Response(self._metrics.render(sinks, self._breaker_states(), now=self._clock()), media_type=CONTENT_TYPE)
+        text = self._metrics.render(sinks, self._breaker_states(), waiting=waiting, recent=recent, now=now)
+        return Response(text, media_type=CONTENT_TYPE)
 
     async def openapi(self) -> Response:
         return JSONResponse(self.document)
@@ -413,6 +479,46 @@ class AdminApi:
             ),
             Operation(
                 method="GET",
+                path="/v1/jobs",
+                name="listJobs",
+                summary="Expected jobs, newest first",
+                run=self.list_jobs,
+                query=JobQuery,
+                answers={200: JobPage},
+                refusals=away,
+            ),
+            Operation(
+                method="POST",
+                path="/v1/jobs",
+                name="registerJobs",
+                summary="Expect the end of jobs",
+                description="All or none. A job whose callback does not come until its deadline is asked about, so that"
+                " it ends in an event all the same. Registering again is fine: what was missing is filled in, and"
+                " nothing else changes.",
+                run=self.register_jobs,
+                body=JobOrders,
+                max_body_bytes=4 << 20,
+                answers={200: RegisteredJobs},
+                refusals=away
+                | {
+                    409: "A nonce belongs to another job id.",
+                    422: "A member is not known, missing or wrong; every mistake is told, with the place of its job in"
+                    " the list, from 0.",
+                },
+            ),
+            Operation(
+                method="GET",
+                path="/v1/report",
+                name="report",
+                summary="What became of expected jobs",
+                description="By product, hour of registration and transport.",
+                run=self.report,
+                query=ReportQuery,
+                answers={200: Report},
+                refusals=away,
+            ),
+            Operation(
+                method="GET",
                 path="/metrics",
                 name="metrics",
                 summary="Numbers for Prometheus",
@@ -457,9 +563,13 @@ def _no_replay() -> Refused:
 class _Endpoint:
     """The ASGI application behind one path: its operations by method. Whatever they raise on purpose is answered."""
 
-    def __init__(self, operations: Mapping[str, Operation], bodies: BodyReader) -> None:
+    def __init__(self, operations: Mapping[str, Operation], context: Callable[[], object]) -> None:
         self._operations = operations
-        self._bodies = bodies
+        self._context = context
+        self._bodies = {
+            method: BodyReader(max_bytes=operation.max_body_bytes, timeout_s=BODY_TIMEOUT_S)
+            for method, operation in operations.items()
+        }
         self.methods = tuple(operations)
         self._allowed = sorted({*operations, *(["HEAD"] if "GET" in operations else [])})
 
@@ -488,8 +598,8 @@ class _Endpoint:
         if query is not None:
             arguments["query"] = query
         if operation.body is not None:
-            body = await self._bodies.read(request.headers.raw, request.receive)
-            arguments["body"] = _read_body(request, body, operation.body)
+            body = await self._bodies[method].read(request.headers.raw, request.receive)
+            arguments["body"] = _read_body(request, body, operation.body, self._context())
         answer = await operation.run(**arguments)
         return answer if isinstance(answer, Response) else _json(*answer)
 
@@ -510,14 +620,14 @@ def _read_query(request: Request, model: type[BaseModel] | None) -> BaseModel | 
         raise Refused(400, _describe(error, model)) from None
 
 
-def _read_body(request: Request, body: bytes, model: type[BaseModel]) -> BaseModel:
+def _read_body(request: Request, body: bytes, model: type[BaseModel], context: object) -> BaseModel:
     if not body:
         # As if it said nothing, so that what needs no order needs no body.
         body = b"{}"
     elif request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refused(415, "expected Content-Type: application/json")
     try:
-        return model.model_validate_json(body)
+        return model.model_validate_json(body, context=context)
     except ValidationError as error:
         is_json = all(mistake["type"] != "json_invalid" for mistake in error.errors(include_url=False))
         raise Refused(422 if is_json else 400, _describe(error, model)) from None
@@ -525,23 +635,32 @@ def _read_body(request: Request, body: bytes, model: type[BaseModel]) -> BaseMod
 
 def _describe(error: ValidationError, model: type[BaseModel]) -> str:
     """Each mistake with its place and what was expected."""
+    mistakes = error.errors(include_url=False, include_input=False, include_context=False)
     told = []
-    for mistake in error.errors(include_url=False, include_input=False, include_context=False)[:10]:
-        place = ".".join(map(str, mistake["loc"]))
+    for mistake in mistakes[:MAX_MISTAKES]:
+        places, members = mistake["loc"], model.model_fields
+        if model is JobOrders:
+            # The first place says only whether it is one job or a list of them.
+            places, members = places[1:], JobOrder.model_fields
+        place = ".".join(map(str, places))
         text = mistake["msg"].removeprefix("Value error, ")
         if mistake["type"] == "extra_forbidden":
             text = "not known here"
-            if len(mistake["loc"]) == 1:
-                text += f"; expected one of {', '.join(model.model_fields)}"
+            if len(places) == 1 or model is JobOrders:
+                text += f"; expected one of {', '.join(members)}"
+        elif mistake["type"] == "model_type":
+            text = "Input should be an object"
         told.append(f"{place[:100]}: {text}" if place else text)
-    return _shorten("; ".join(told))
+    if len(mistakes) > MAX_MISTAKES:
+        told.append(f"and {len(mistakes) - MAX_MISTAKES} more")
+    return "; ".join(told)
 
 
 def _shorten(text: str) -> str:
     return text if len(text) <= 1000 else f"{text[:1000]}…"
 
 
-def _json(status: int, answer: Answer, headers: Mapping[str, str] | None = None) -> Response:
+def _json(status: int, answer: BaseModel, headers: Mapping[str, str] | None = None) -> Response:
     return Response(
         answer.__pydantic_serializer__.to_json(answer), status, headers=headers, media_type="application/json"
     )

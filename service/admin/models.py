@@ -6,25 +6,53 @@ Members are named like those of the records in ``service.inbox.base``. Times are
 """
 
 import re
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ModelWrapValidatorHandler,
+    RootModel,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from service.breaker import BreakerState
-from service.events import Kind, Outcome, Product, Time
+from service.config_values import Account
+from service.events import Kind, Outcome, Product, Time, Transport
 from service.inbox.base import (
     AttemptOutcome,
     DeliveryState,
     EventFilter,
     EventState,
+    JobFilter,
+    JobRecord,
+    JobState,
     ReceiptState,
     ReplayRecord,
     ReplayState,
     SinkState,
 )
+from service.jobs import ExpectedJob, JobReference
+from service.queries.base import Family
 
 MAX_LIMIT = 500
+MAX_JOBS = 1000
+# That a registration is looked at with; it knows nine.
+MAX_MEMBERS = 20
+MAX_AHEAD = timedelta(days=30)
+MAX_REPORT = timedelta(days=31)
 
 # Values
 
@@ -110,6 +138,22 @@ class ReceiptQuery(Page):
     since: Moment = _optional("Received at this time or later.")
 
 
+class JobQuery(Page):
+    state: JobState = _optional("How far they are.")
+    product: Product = _optional("Who runs them.")
+    job_id: Text = _optional("The vendor's job id.")
+    since: Moment = _optional("Registered at this time or later.")
+    until: Moment = _optional("Registered before this time.")
+
+    def to_filter(self) -> JobFilter:
+        return JobFilter(**self.model_dump(exclude={"cursor", "limit"}))
+
+
+class ReportQuery(Query):
+    since: Moment = _optional("Jobs registered at this time or later. Left out: 24 hours before `until`.")
+    until: Moment = _optional("Jobs registered before this time. Left out: now. At most 31 days after `since`.")
+
+
 # Orders
 
 
@@ -164,6 +208,189 @@ class PauseOrder(Order):
 
 class ResumeOrder(Order):
     """Let a sink have what was held back."""
+
+
+# Jobs to expect
+
+
+@dataclass(frozen=True, slots=True)
+class JobRules:
+    """
+    What registrations are checked by, as the context of their validation.
+
+    Attributes:
+        families: That can be expected, by product.
+    """
+
+    families: Mapping[Product, Mapping[str, Family]]
+    now: datetime
+
+    def find(self, product: object, family: object) -> tuple[str, Family] | None:
+        """The family and its name, which of MTS's is known in any case; None when there is no such."""
+        if not isinstance(family, str):
+            return None
+        name = family.strip().lower() if product == "mts" else family.strip()
+        found = next((families for known, families in self.families.items() if known == product), {})
+        return (name, found[name]) if name in found else None
+
+
+def _trim(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _trim_hex(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+Nonce = Annotated[
+    str,
+    Field(pattern="^[0-9a-f]{24}$"),
+    BeforeValidator(_trim_hex),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f]{24}$"}),
+]
+Bind = Annotated[
+    str,
+    Field(pattern="^[0-9a-f]{32}$"),
+    BeforeValidator(_trim_hex),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f]{32}$"}),
+]
+# Longer than any that the vendor has. Some of its own samples end in a line break.
+Identifier = Annotated[
+    str,
+    Field(min_length=1, max_length=256, pattern=r"^[^\x00]*$"),
+    BeforeValidator(_trim),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"}),
+]
+
+
+class JobOrder(BaseModel):
+    """A job that was submitted, and whose end is wanted. Ids are trimmed."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        json_schema_extra={"anyOf": [{"required": ["job_id"]}, {"required": ["nonce"]}]},
+    )
+
+    # The examples together are one job.
+    product: Product = Field(description="Who runs it.", examples=["multimediaai"])
+    family: Identifier = Field(
+        description="What the job id is unique in: for vod a kind such as `snapshot` or `transcode`, for ims an"
+        " EventType, for mts the `Type` of its messages in any case, for multimediaai `animated_image`. One that is not"
+        " known is refused with those that are.",
+        examples=["animated_image"],
+    )
+    job_id: Identifier = _optional("The vendor's. May be left out where there is a nonce.", examples=["43567811"])
+    media_id: Identifier = _optional(
+        "The asset that the job works on; required where the vendor can only be asked by asset.",
+        examples=["6a45f222e08f4d1d8d2d144503213a01"],
+    )
+    nonce: Nonce = _optional(
+        "Of the minted URL that the job was submitted with; multimediaai's animated_image alone.",
+        examples=["0f1e2d3c4b5a69788796a5b4"],
+    )
+    bind: Bind = _optional(
+        "What that URL is bound to: the first 16 bytes of SHA-256 of application id, video URL and video name.",
+        examples=["00112233445566778899aabbccddeeff"],
+    )
+    deadline: Moment = _optional(
+        "When the vendor is asked, should nothing have come until then: at most 30 days from now; in the past for at"
+        " once. Left out: `jobs.deadline_s` from now.",
+        examples=["2026-11-21T10:30:00Z"],
+    )
+    user_data: Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")] = _optional(
+        "For the event, where the vendor's answer has none."
+    )
+    account: Account = Field("default", description="The `account` of the source that its callbacks come through.")
+
+    @field_validator("family")
+    @classmethod
+    def _check_family(cls, family: str, info: ValidationInfo) -> str:
+        product = info.data.get("product")
+        if product is None or not isinstance(info.context, JobRules):
+            return family
+        found = info.context.find(product, family)
+        if found is None:
+            known = ", ".join(info.context.families.get(product, ()))
+            raise ValueError(f"expected one of {product}: {known or 'none is known in this service'}")
+        return found[0]
+
+    @field_validator("deadline")
+    @classmethod
+    def _check_deadline(cls, deadline: datetime, info: ValidationInfo) -> datetime:
+        if isinstance(info.context, JobRules) and deadline > info.context.now + MAX_AHEAD:
+            raise ValueError(f"expected at most {MAX_AHEAD.days} days from now")
+        return deadline
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_together(
+        cls, value: Any, handler: ModelWrapValidatorHandler["JobOrder"], info: ValidationInfo
+    ) -> "JobOrder":
+        """Members against each other, told beside what is wrong with each of them by itself."""
+        if isinstance(value, dict) and len(value) > MAX_MEMBERS:
+            # Not one by one: the service answers nobody meanwhile.
+            raise ValueError(f"expected some of {', '.join(cls.model_fields)}, came {len(value)} members")
+        between = list(_mistakes_between(value, info.context)) if isinstance(value, dict) else []
+        try:
+            order = handler(value)
+        except ValidationError as error:
+            told = [(m["type"], m["loc"], m["msg"]) for m in error.errors(include_url=False, include_context=False)]
+        else:
+            told = []
+        told += [("value_error", (name,), text) for name, text in between]
+        if told:
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [
+                    InitErrorDetails(type=PydanticCustomError(kind, text), loc=place, input=None)
+                    for kind, place, text in told
+                ],
+            )
+        return order
+
+    def to_job(self, *, default_deadline_at: datetime) -> ExpectedJob:
+        return ExpectedJob(
+            reference=JobReference(
+                product=self.product,
+                account=self.account,
+                family=self.family,
+                job_id=self.job_id,
+                media_id=self.media_id,
+                nonce=self.nonce,
+                bind=self.bind,
+            ),
+            deadline_at=self.deadline or default_deadline_at,
+            user_data=self.user_data,
+        )
+
+
+def _mistakes_between(given: Mapping[str, Any], context: object) -> Iterator[tuple[str, str]]:
+    """Each with the member that it is told of."""
+    if "job_id" not in given and "nonce" not in given:
+        yield "job_id", "expected the vendor's job id, or the nonce of a minted URL"
+    product, family = given.get("product"), given.get("family")
+    found = context.find(product, family) if isinstance(context, JobRules) else None
+    if found is not None and found[1].needs_media_id and "media_id" not in given:
+        yield "media_id", f"required for {product} {found[0]}: the vendor can only be asked by asset"
+    # The key of a minted URL is its nonce, and only one family has minted URLs.
+    if found is not None and "nonce" in given and (product, found[0]) != ("multimediaai", "animated_image"):
+        yield "nonce", "only minted URLs of multimediaai animated_image have one"
+    if "bind" in given and "nonce" not in given:
+        yield "bind", "expected together with the nonce of the minted URL"
+
+
+class JobOrders(
+    RootModel[
+        Annotated[
+            Annotated[JobOrder, Tag("one")]
+            | Annotated[Annotated[list[JobOrder], Field(min_length=1, max_length=MAX_JOBS)], Tag("list")],
+            Discriminator(lambda value: "list" if isinstance(value, list) else "one"),
+        ]
+    ]
+):
+    """One job, or a list of up to 1000."""
 
 
 # Answers
@@ -353,3 +580,117 @@ class SinkList(Answer):
     """Sinks, the configured ones first."""
 
     sinks: tuple[SinkItem, ...]
+
+
+class JobItem(Answer):
+    """An expected job."""
+
+    id: int
+    state: JobState = Field(
+        description="`overdue`: its deadline is over, and the vendor is being asked. `completed`: a callback came."
+        " `healed`: none came, and the vendor was asked. `unknown`: given up."
+    )
+    product: Product
+    account: str
+    family: str = Field(examples=["animated_image"])
+    job_id: str | None = Field(examples=["3af7e9705cb24c0f9d23231d4c371900"])
+    media_id: str | None
+    nonce: str | None
+    user_data: str | None
+    registered_at: Timestamp = Field(description="For the first time.")
+    deadline_at: Timestamp
+    transport: Transport | None = Field(description="How the event that ended it came; null while there is none.")
+    event_id: str | None = Field(examples=["evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"])
+    outcome: str | None = Field(examples=["succeeded"])
+    ended_at: Timestamp | None = Field(description="When that event was accepted, maybe before the registration.")
+    attempts: int = Field(description="How often the vendor was asked.")
+    notification: str | None = Field(
+        description="What the vendor says of its own notification (MTS alone).", examples=["sent", "not configured"]
+    )
+
+    @classmethod
+    def of(cls, record: JobRecord) -> "JobItem":
+        reference = record.reference
+        return cls(
+            id=record.id,
+            state=record.state,
+            product=reference.product,
+            account=reference.account,
+            family=reference.family,
+            job_id=reference.job_id,
+            media_id=reference.media_id,
+            nonce=reference.nonce,
+            user_data=record.user_data,
+            registered_at=record.registered_at,
+            deadline_at=record.deadline_at,
+            transport=record.transport,
+            event_id=record.event_id,
+            outcome=record.outcome,
+            ended_at=record.ended_at,
+            attempts=record.attempts,
+            notification=record.notification,
+        )
+
+
+class JobPage(Answer):
+    """Expected jobs, newest first."""
+
+    jobs: tuple[JobItem, ...]
+    cursor: NextCursor
+
+
+class RegisteredJobs(RootModel[JobItem | tuple[JobItem, ...]]):
+    """The job as it is registered, or the jobs in the order of the list."""
+
+
+class Percentiles(Answer):
+    """In seconds, by nearest rank."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+class JobCounts(Answer):
+    """Expected jobs by what became of them until now."""
+
+    submitted: int = Field(description="All of them.")
+    completed: int = Field(description="A callback came.")
+    healed: int = Field(description="No callback came, and the vendor was asked.")
+    overdue: int = Field(description="Past the deadline, and the vendor is being asked.")
+    unknown: int = Field(description="Given up.")
+    expected: int = Field(description="Still waiting, before the deadline.")
+    time_to_callback_s: Percentiles | None = Field(
+        description="From registration to the event; null where there is none to measure. In a row of transport"
+        " `query`: until it was healed. In totals: of callbacks alone."
+    )
+
+
+class ReportRowItem(JobCounts):
+    """Jobs of one product that were registered within one hour and ended by one transport."""
+
+    hour: Timestamp = Field(description="When it begins.")
+    product: Product
+    transport: Transport | None = Field(description="Null for those that have no event yet.")
+
+
+class ReportTotal(JobCounts):
+    """All jobs of one product."""
+
+    product: Product
+    lost_on_the_way: int | None = Field(
+        description="Healed ones whose notification the vendor says it sent; MTS alone, else null."
+    )
+    never_sent: int | None = Field(
+        description="Healed ones whose notification the vendor says it did not send, or had nowhere to send; MTS"
+        " alone, else null."
+    )
+
+
+class Report(Answer):
+    """What became of the jobs that were registered in this time."""
+
+    since: Timestamp
+    until: Timestamp
+    rows: tuple[ReportRowItem, ...] = Field(description="Oldest hour first.")
+    totals: tuple[ReportTotal, ...] = Field(description="Of products that have any.")

@@ -14,10 +14,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.responses import Response
 
-from service.admin.models import Answer, Problem
+from service.admin.models import Problem
 
 Json = dict[str, Any]
 Model = type[BaseModel]
+
+MAX_BODY_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,7 @@ class Operation:
         run: Given what it takes of ``id``, the query, and the body, by name.
         query: The model of the query; None where there is none.
         body: The model of the body, which may be left out where no member is required; None where there is none.
+        max_body_bytes: Of the body.
         answers: The model of the answer by status; a media type for one that is not JSON.
         refusals: Why it is refused, by status, apart from what refuses every request; empty for the usual reason.
     """
@@ -38,9 +41,10 @@ class Operation:
     name: str
     summary: str
     description: str = ""
-    run: Callable[..., Awaitable[Response | tuple[int, Answer]]]
+    run: Callable[..., Awaitable[Response | tuple[int, BaseModel]]]
     query: Model | None = None
     body: Model | None = None
+    max_body_bytes: int = MAX_BODY_BYTES
     answers: Mapping[int, Model | str]
     refusals: Mapping[int, str] = field(default_factory=dict)
 
@@ -58,7 +62,7 @@ _PROBLEMS = {
     405: "The path has other methods; see `Allow`.",
     408: "The body did not arrive in time.",
     409: "It can't be done in the present state.",
-    413: "The body is larger than 64 KiB.",
+    413: "The body is larger than 64 KiB, or 4 MiB for jobs.",
     415: "The body is not `application/json`.",
     422: "A member of the body is not known, missing or wrong.",
     503: "The store is away; come again after `Retry-After` seconds.",
@@ -108,7 +112,8 @@ def build_document(operations: Sequence[Operation], *, version: str) -> Json:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "`admin.token`. Where none is configured, requests from this machine need none.",
+                    "description": "`admin.token`; for `/v1/jobs` `admin.jobs_token`, too. Where no"
+                    " `admin.token` is configured, requests from this machine need none.",
                 }
             },
         },
@@ -120,6 +125,8 @@ _TAGS = {
     "receipts": "What came through the sources, whether it gave an event or not.",
     "replays": "Delivering again.",
     "sinks": "Destinations.",
+    "jobs": "Jobs that were submitted, and whose end is wanted.",
+    "report": "What became of them.",
     "service": "The service itself.",
 }
 

@@ -2,8 +2,8 @@
 The admin API, as commands ask it.
 
 Where it is: ``--url``, else ``$MEDIA_CALLBACKS_ADMIN_URL``, else ``admin.host`` and ``admin.port`` of the
-configuration. The token: ``--token-file``, else ``$MEDIA_CALLBACKS_ADMIN_TOKEN``, else ``admin.token``. There is no
-option for the token itself: command lines can be seen by everybody on the machine.
+configuration. The token: ``--token-file``, else ``$MEDIA_CALLBACKS_ADMIN_TOKEN``, else ``admin.token``, else
+``admin.jobs_token``. There is no option for the token itself: command lines can be seen by everybody on the machine.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -81,7 +81,8 @@ def add_admin_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-file",
         metavar="PATH",
-        help=f"file with the admin token (default: ${TOKEN_VARIABLE}, else admin.token of the configuration)",
+        help=f"file with the admin token (default: ${TOKEN_VARIABLE}, else admin.token or admin.jobs_token of the"
+        " configuration)",
     )
     add_config_option(parser)
 
@@ -115,7 +116,8 @@ def read_address(arguments: argparse.Namespace, environ: Mapping[str, str]) -> A
         except ConfigError as error:
             hint = f"or say where the admin API is, without a configuration: --url or {URL_VARIABLE}"
             raise ConfigError([*error.problems, hint]) from error
-        token = token or admin.token
+        # The latter is good for /v1/jobs alone; elsewhere the answer says so.
+        token = token or admin.token or admin.jobs_token
         if url is None:
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.host, admin.host)  # noqa: S104 - not bound here
             url = f"http://[{host}]:{admin.port}" if ":" in host else f"http://{host}:{admin.port}"
@@ -181,38 +183,53 @@ class AdminClient:
         await self._session.close()
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
-        return await self._ask("GET", path, query=query)
+        return self._object(await self._ask("GET", path, query=query))
 
     async def post(self, path: str, document: Mapping[str, Any] | None = None) -> Json:
-        return await self._ask("POST", path, document=document or {})
+        return self._object(await self._ask("POST", path, document=document or {}))
+
+    async def post_list(self, path: str, documents: Sequence[Json]) -> list[Json]:
+        """The answers to a list, in its order."""
+        return self._objects(await self._ask("POST", path, document=documents))
 
     async def get_list(self, path: str, name: str) -> list[Json]:
         """The member ``name`` of an answer that is not in pages."""
-        return self._list_in(await self.get(path), name)
+        return self._objects((await self.get(path)).get(name))
 
-    async def list_events(self, query: Mapping[str, str], *, limit: int | None = None) -> AsyncIterator[Json]:
+    def list_events(self, query: Mapping[str, str], *, limit: int | None = None) -> AsyncIterator[Json]:
         """Events, newest first, at most ``limit``, page after page."""
+        return self._pages("/v1/events", "events", query, limit)
+
+    def list_jobs(self, query: Mapping[str, str], *, limit: int | None = None) -> AsyncIterator[Json]:
+        """Expected jobs, newest first, at most ``limit``, page after page."""
+        return self._pages("/v1/jobs", "jobs", query, limit)
+
+    async def _pages(self, path: str, name: str, query: Mapping[str, str], limit: int | None) -> AsyncIterator[Json]:
         left, cursor = limit, None
         while left is None or left > 0:
             size = _PAGE if left is None else min(left, _PAGE)
-            page = await self.get("/v1/events", {**query, "limit": str(size)} | ({"cursor": cursor} if cursor else {}))
-            events = self._list_in(page, "events")
-            for event in events:
-                yield event
-            left = None if left is None else left - len(events)
+            page = await self.get(path, {**query, "limit": str(size)} | ({"cursor": cursor} if cursor else {}))
+            documents = self._objects(page.get(name))
+            for document in documents:
+                yield document
+            left = None if left is None else left - len(documents)
             cursor = page.get("cursor")
             if not cursor:
                 return
 
-    def _list_in(self, answer: Json, name: str) -> list[Json]:
-        found = answer.get(name)
+    def _object(self, answer: object) -> Json:
+        if not isinstance(answer, dict):
+            raise self._not_ours()
+        return answer
+
+    def _objects(self, found: object) -> list[Json]:
         if not isinstance(found, list) or not all(isinstance(document, dict) and document for document in found):
             raise self._not_ours()
         return found
 
     async def _ask(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, document: object = None
-    ) -> Json:
+    ) -> object:
         assert self._session is not None, "used as a context manager"
         try:
             async with self._session.request(
@@ -227,8 +244,6 @@ class AdminClient:
             answer = None
         if not 200 <= status < 300:
             raise self._refused(status, answer)
-        if not isinstance(answer, dict):
-            raise self._not_ours()
         return answer
 
     def _unreachable(self, error: Exception) -> AdminError:

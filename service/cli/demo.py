@@ -5,9 +5,11 @@ import asyncio
 import base64
 import json
 import secrets
+import socket
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +23,10 @@ from rich.table import Table
 from service.app import build_source
 from service.cli.options import add_json_option
 from service.cli.simulate import STALE_S, send
+from service.client import JobsClient
 from service.events import Delivery, Event, parse_event
+from service.fake_cloud.callbacks import describe
+from service.fake_cloud.cloud import FakeCloud
 from service.logs import configure_logs
 from service.server import serve
 from service.settings import Settings, build_settings
@@ -35,11 +40,12 @@ from service.simulate import (
     token_url_request,
 )
 from service.sinks.webhook import build_request
-from service.sources.base import Source
+from service.sources.base import CallbackSource
 from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
 from service.sources.token_url import TokenUrlSource
 
+AGAIN = "the same again"
 # Longer than anything here takes on a busy machine; only a failure waits for it.
 PATIENCE_S = 20.0
 
@@ -53,25 +59,27 @@ def add_command(commands: Any) -> None:
 @dataclass(slots=True)
 class Step:
     """
-    One request of the demo.
+    One request of the demo, or one that the vendor never sends.
 
     Attributes:
         expected_status: What the contract says it must be answered with.
-        gives_event: Whether an event must reach the sink because of it.
+        job: The vendor's id.
+        gives_event: How the event must have been verified that reaches the sink because of it; None for no event.
     """
 
     product: str
     sent: str
-    request: SimulatedRequest
-    expected_status: int
+    request: SimulatedRequest | None
+    expected_status: int | None
     job: str
-    gives_event: bool = False
+    gives_event: str | None = None
     status: int | None = None
     event: Event | None = None
 
     @property
     def is_right(self) -> bool:
-        return self.status == self.expected_status and self.gives_event == (self.event is not None)
+        verified_by = None if self.event is None else self.event.data.verified_by
+        return self.status == self.expected_status and self.gives_event == verified_by
 
 
 @dataclass(slots=True)
@@ -100,13 +108,12 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="media-callbacks-demo-") as folder:
         steps, receiver = asyncio.run(play(Path(folder)))
     report(steps, as_json=arguments.json)
-    expected = sum(step.gives_event for step in steps)
+    expected = sum(step.gives_event is not None for step in steps)
     is_right = all(step.is_right for step in steps) and len(receiver.events) == expected and not receiver.forged
     if not arguments.json:
-        Console().print(
-            f"{len(steps)} requests sent, {len(receiver.events)} typed events at the webhook, {expected} expected: "
-            + ("[green]all as expected[/]" if is_right else "[red]not as expected[/]")
-        )
+        sent = sum(step.request is not None for step in steps)
+        found = f"{sent} requests sent, {len(receiver.events)} typed events at the webhook, {expected} expected"
+        Console().print(f"{found}: {'[green]all as expected[/]' if is_right else '[red]not as expected[/]'}")
     return 0 if is_right else 1
 
 
@@ -116,35 +123,56 @@ async def play(folder: Path) -> tuple[Sequence[Step], Receiver]:
     app.router.add_post("/events", receiver.receive)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     key, certificate = make_mns_key(now=datetime.now(UTC))
     signer = MnsSigner(key)
-    settings = demo_settings(folder, f"http://127.0.0.1:{port}/events", receiver.secret, signer, certificate)
+    webhook_url = f"http://127.0.0.1:{runner.addresses[0][1]}/events"
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        cloud_port = probe.getsockname()[1]
+    settings = demo_settings(
+        folder,
+        webhook_url=webhook_url,
+        secret=receiver.secret,
+        signer=signer,
+        certificate=certificate,
+        cloud_port=cloud_port,
+    )
+    cloud = FakeCloud(settings, signer=signer)
+    steps = list(build_steps(settings, signer, cloud))
     stop, addresses = asyncio.Event(), asyncio.get_running_loop().create_future()
-    server = asyncio.create_task(serve(settings, stop=stop, listening=lambda *found: addresses.set_result(found)))
-    await asyncio.wait([server, addresses], return_when=asyncio.FIRST_COMPLETED)
-    if server.done():
-        server.result()
-    steps = list(build_steps(settings, signer))
-    try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30), trust_env=False) as session:
-            for step in steps:
-                answer = await send(session, f"http://{addresses.result()[0]}", step.job, step.request)
-                step.status = answer.status
-        await collect(steps, receiver)
-    finally:
-        stop.set()
-        await server
-        await runner.cleanup()
+    async with cloud.running(port=cloud_port):
+        server = asyncio.create_task(serve(settings, stop=stop, listening=lambda *found: addresses.set_result(found)))
+        await asyncio.wait([server, addresses], return_when=asyncio.FIRST_COMPLETED)
+        if server.done():
+            server.result()
+        callbacks, admin = addresses.result()
+        try:
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30), trust_env=False) as session:
+                for step in steps:
+                    if step.request is not None:
+                        step.status = (await send(session, f"http://{callbacks}", step.job, step.request)).status
+            await expect_lost_jobs(steps, f"http://{admin}")
+            await collect(steps, receiver)
+        finally:
+            stop.set()
+            await server
+            await runner.cleanup()
     return steps, receiver
+
+
+async def expect_lost_jobs(steps: Sequence[Step], admin_url: str) -> None:
+    """As an application does right after it has submitted a job; here with a deadline that is over at once."""
+    client, now = JobsClient(admin_url, None), datetime.now(UTC)
+    for step in steps:
+        if step.request is None:
+            await asyncio.to_thread(
+                client.expect, product="mts", family="snapshot", job_id=step.job, deadline=now, user_data="order 7"
+            )
 
 
 async def collect(steps: Sequence[Step], receiver: Receiver) -> None:
     """Wait for as many events as must come, and note at each step the one that it caused."""
-    expected = [step for step in steps if step.gives_event]
+    expected = [step for step in steps if step.gives_event is not None]
     deadline = time.monotonic() + PATIENCE_S
     while len(receiver.events) < len(expected) and time.monotonic() < deadline:
         receiver.arrived.clear()
@@ -153,12 +181,15 @@ async def collect(steps: Sequence[Step], receiver: Receiver) -> None:
                 await receiver.arrived.wait()
         except TimeoutError:
             break
-    by_product = {event.data.product: event for event in receiver.events}
+    by_job = {event.data.job_id: event for event in receiver.events}
     for step in expected:
-        step.event = by_product.get(step.product)  # type: ignore[call-overload]
+        step.event = by_job.get(step.job)
 
 
-def demo_settings(folder: Path, webhook_url: str, secret: bytes, signer: MnsSigner, certificate: str) -> Settings:
+def demo_settings(
+    folder: Path, *, webhook_url: str, secret: bytes, signer: MnsSigner, certificate: str, cloud_port: int
+) -> Settings:
+    cloud = f"http://127.0.0.1:{cloud_port}"
     gif_key = base64.b64encode(secrets.token_bytes(32)).decode()
     return build_settings(
         {
@@ -195,6 +226,14 @@ def demo_settings(folder: Path, webhook_url: str, secret: bytes, signer: MnsSign
                     "keys": [f"1:{gif_key}"],
                 },
             },
+            "vendor": {
+                "fake-cloud": {
+                    "access_key_id": "demo",
+                    "access_key_secret": secrets.token_hex(16),
+                    "region": "cn-shanghai",
+                    "endpoints": dict.fromkeys(("vod", "ice", "mts", "multimediaai"), cloud),
+                }
+            },
             "sinks": {
                 "webhook": {
                     "kind": "webhook",
@@ -207,41 +246,53 @@ def demo_settings(folder: Path, webhook_url: str, secret: bytes, signer: MnsSign
     )
 
 
-def build_steps(settings: Settings, signer: MnsSigner) -> Sequence[Step]:
-    """For each product a genuine request, the same again, a forgery and a stale one."""
-    steps = []
-    for name, table in settings.sources.items():
+def build_steps(settings: Settings, signer: MnsSigner, cloud: FakeCloud) -> Iterator[Step]:
+    """
+    For each product a genuine request, the same again, a forgery and a stale one; of GIF tasks, which nobody signs, a
+    lie that the vendor's job API exposes; and a job whose callback is lost.
+    """
+    for name, table in settings.callback_sources.items():
         source = build_source(name, table)
+        if isinstance(source, TokenUrlSource):
+            yield from gif_steps(source, cloud)
+            continue
         event, build = next(iter(PAYLOADS[source.product].items()))
-        success, refusal = source.success_status, 404 if source.transport == "token-url" else 403
         now = datetime.now(UTC)
-        job = secrets.token_hex(16)
+        job, other = secrets.token_hex(16), secrets.token_hex(16)
         genuine = sign(source, signer, build(job, now, False), now)
-        other = secrets.token_hex(16)
+        forged = forge(sign(source, signer, build(other, now, False), now))
         stale = sign(source, signer, build(other, now, False), now - timedelta(seconds=STALE_S))
-        steps += [
-            Step(source.product, event, genuine, success, job, gives_event=True),
-            Step(source.product, "the same again", genuine, success, job),
-            Step(source.product, "forged", forge(sign(source, signer, build(other, now, False), now)), refusal, other),
-            Step(source.product, "an hour old", stale, refusal, other),
-        ]
-    return steps
+        success = source.success_status
+        yield Step(source.product, event, genuine, success, job, gives_event="signature")
+        yield Step(source.product, AGAIN, genuine, success, job)
+        yield Step(source.product, "forged", forged, 403, other)
+        yield Step(source.product, "an hour old", stale, 403, other)
+    lost = cloud.submit("mts", "snapshot", duration_s=0, is_lost=True)
+    yield Step("mts", "nothing: the callback is lost", None, None, lost.job_id, gives_event="query")
 
 
-def sign(source: Source, signer: MnsSigner, payload: dict[str, Any], now: datetime) -> SimulatedRequest:
+def gif_steps(source: TokenUrlSource, cloud: FakeCloud) -> Iterator[Step]:
+    """The vendor signs nothing here: what it is asked afterwards tells the truth from lies."""
+    # The cloud knows the task and calls nobody: its callbacks are the demo's to send.
+    job = cloud.submit("multimediaai", "animated_image", duration_s=0, sources=())
+    assert job.callback_url is not None
+    other = cloud.submit("multimediaai", "animated_image", duration_s=0, sources=())
+    token, truth = job.callback_url.rpartition("/")[2], describe(job, job.outcome)
+    genuine = token_url_request(source, token, truth)
+    foreign = token_url_request(source, token, describe(other, other.outcome))
+    contrary = token_url_request(source, token, describe(job, "failed"))
+    yield Step(source.product, "a lie: another task", foreign, 200, job.job_id)
+    yield Step(source.product, "a lie: it failed", contrary, 200, job.job_id)
+    yield Step(source.product, job.event, genuine, 200, job.job_id, gives_event="query")
+    yield Step(source.product, AGAIN, genuine, 200, job.job_id)
+    yield Step(source.product, "forged", forge(genuine), 404, job.job_id)
+
+
+def sign(source: CallbackSource, signer: MnsSigner, payload: dict[str, Any], now: datetime) -> SimulatedRequest:
     if isinstance(source, HttpSource):
         return http_request(source, payload, now=now)
-    if isinstance(source, MnsPushSource):
-        return signer.push(source, payload, now=now)
-    assert isinstance(source, TokenUrlSource)
-    url = source.mint(
-        application_id="demo",
-        video_url="https://media.example.com/in.mp4",
-        video_name="in.mp4",
-        nonce=secrets.token_bytes(12),
-        expires_at=int(now.timestamp()) + 600,
-    )
-    return token_url_request(source, url.rpartition("/")[2], payload)
+    assert isinstance(source, MnsPushSource)
+    return signer.push(source, payload, now=now)
 
 
 def report(steps: Sequence[Step], *, as_json: bool) -> None:
@@ -252,12 +303,13 @@ def report(steps: Sequence[Step], *, as_json: bool) -> None:
             print(json.dumps(fields | {"as_expected": step.is_right}))
         return
     table = Table("product", "sent", "answer", "event at the webhook", "")
-    for step in steps:
+    for number, step in enumerate(steps):
         event = ""
         if step.event is not None:
             data = step.event.data
             event = f"{step.event.type}\nsubject {step.event.subject}, verified by {data.verified_by}"
-        table.add_row(step.product, step.sent, str(step.status), event, "[green]✓[/]" if step.is_right else "[red]✗[/]")
-        if step.sent == "an hour old":
+        mark = "[green]✓[/]" if step.is_right else "[red]✗[/]"
+        table.add_row(step.product, step.sent, str(step.status or "-"), event, mark)
+        if number == len(steps) - 1 or steps[number + 1].product != step.product:
             table.add_section()
     Console().print(table)

@@ -1,4 +1,4 @@
-"""Which events are meant: the options that ``events list`` and ``events replay`` have in common."""
+"""Which events are meant: the options that ``events list`` and ``events replay`` have in common, and times."""
 
 import argparse
 import re
@@ -14,7 +14,7 @@ STATES = (*get_args(DeliveryState), "unrouted")
 _NAMES = ("job_id", "media_id", "product", "kind", "outcome", "state", "sink", "since", "until")
 _AGE = re.compile(r"([0-9]{1,7})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_TIMES = "2026-11-20, 2026-11-20T08:30:00Z, today, yesterday, or an age such as 30m, 2h, 7d; UTC"
+TIMES = "2026-11-20, 2026-11-20T08:30:00Z, today, yesterday, or an age such as 30m, 2h, 7d; UTC"
 
 
 def add_filter_options(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
         "--state", choices=STATES, help="with a delivery in this state; unrouted: no sink was meant to get it"
     )
     group.add_argument("--sink", metavar="NAME", help="with a delivery to this sink; with --state, in that state there")
-    group.add_argument("--since", metavar="TIME", help=f"accepted then or later: {_TIMES}")
+    group.add_argument("--since", metavar="TIME", help=f"accepted then or later: {TIMES}")
     group.add_argument("--until", metavar="TIME", help="accepted before then")
 
 
@@ -39,15 +39,25 @@ def read_filter(arguments: argparse.Namespace, *, now: datetime) -> dict[str, st
     Raises:
         UsageError: A time can't be read, or the range is empty.
     """
-    found = {name: getattr(arguments, name) for name in _NAMES}
-    moments = {name: read_moment(f"--{name}", found[name], now=now) for name in ("since", "until") if found[name]}
+    found = {name: getattr(arguments, name) for name in _NAMES} | read_range(arguments, now=now)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def read_range(arguments: argparse.Namespace, *, now: datetime) -> dict[str, str]:
+    """
+    ``--since`` and ``--until`` under the names of the admin API, as far as they were given.
+
+    Raises:
+        UsageError: A time can't be read, or the range is empty.
+    """
+    given = {name: text for name in ("since", "until") if (text := getattr(arguments, name))}
+    moments = {name: read_moment(f"--{name}", text, now=now) for name, text in given.items()}
     if len(moments) == 2 and moments["since"] >= moments["until"]:
         raise UsageError(
             f"--since, --until: expected a time and a later one,"
             f" came {format_time(moments['since'])} and {format_time(moments['until'])}"
         )
-    found |= {name: format_time(moment) for name, moment in moments.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: format_time(moment) for name, moment in moments.items()}
 
 
 def read_moment(option: str, text: str, *, now: datetime) -> datetime:
@@ -66,4 +76,4 @@ def read_moment(option: str, text: str, *, now: datetime) -> datetime:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise UsageError(f"{option}: expected {_TIMES}; came {printable(text)}") from error
+        raise UsageError(f"{option}: expected {TIMES}; came {printable(text)}") from error

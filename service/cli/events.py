@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from service.admin.models import EventDetail, EventItem
-from service.app import build_source, utc_now
+from service.app import build_reader, utc_now
 from service.cli import replay
 from service.cli.admin_client import (
     AdminClient,
@@ -28,8 +28,7 @@ from service.cli.output import Cell, print_json, print_line, print_table
 from service.errors import InboxUnavailable
 from service.events import format_time
 from service.inbox.factory import build_inbox
-from service.intake import build_receipt, restore_message
-from service.settings import Settings, route
+from service.settings import Settings
 from service.sources.base import PARSER_VERSION
 
 # Receipts read at once: enough to keep the disk busy, little enough for any memory.
@@ -177,7 +176,7 @@ async def reparse(settings: Settings, *, dry_run: bool) -> dict[str, int]:
     Raises:
         InboxUnavailable: The store failed on the way; what was done stays done, and the rest can be done again.
     """
-    sources = {name: build_source(name, table) for name, table in settings.sources.items()}
+    read = build_reader(settings)
     inbox = build_inbox(settings.store.url, is_exclusive=False, auto_migrate=settings.store.auto_migrate)
     await inbox.open()
     counts: Counter[str] = Counter(receipts=0, accepted=0, changed=0, unparsed=0, skipped=0)
@@ -190,15 +189,10 @@ async def reparse(settings: Settings, *, dry_run: bool) -> dict[str, int]:
             while page := await inbox.outdated_receipts(parser_version=PARSER_VERSION, after_id=after_id, limit=_PAGE):
                 after_id = page[-1].id
                 for stored in page:
-                    if stored.source not in sources:
+                    receipt = read(stored)
+                    if receipt is None:
                         counts["skipped"] += 1
                         continue
-                    receipt = build_receipt(
-                        sources[stored.source],
-                        restore_message(stored),
-                        received_at=stored.received_at,
-                        route=lambda event: route(settings.sinks, event),
-                    )
                     result = await inbox.reparse(stored.id, receipt, now=utc_now(), dry_run=dry_run)
                     accepted.update(result.accepted)
                     counts["receipts"] += 1

@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         explanation = explain(captured, around, source_name=arguments.source)
     except UnknownSource as error:
-        known = ", ".join(settings.sources)
+        known = ", ".join(settings.callback_sources)
         raise UsageError(f"--source: expected one of {known}, came another name") from error
     if arguments.json:
         print(json.dumps(as_json(explanation), ensure_ascii=True))
@@ -84,7 +84,7 @@ def surroundings(
 ) -> Surroundings:
     """The configuration, as explanations need it."""
     pinned: dict[str, dict[str, RSAPublicKey]] = {}
-    for name, table in settings.sources.items():
+    for name, table in settings.callback_sources.items():
         if isinstance(table, MnsPushSourceSettings) and table.certificates:
             keys: dict[str, RSAPublicKey] = {}
             pinned[name] = keys
@@ -92,7 +92,7 @@ def surroundings(
                 parsed = parse_certificate_url(url)
                 keys[parsed[1] if parsed else url] = read_certificate(pem.encode()).public_key
     return Surroundings(
-        sources=[build_source(name, table) for name, table in settings.sources.items()],
+        sources=[build_source(name, table) for name, table in settings.callback_sources.items()],
         now=now,
         is_arrival_known=is_arrival_known,
         pinned=pinned,

@@ -1,4 +1,7 @@
-"""``media-callbacks simulate PRODUCT [EVENT]``: send what the vendor would send, to the configured source."""
+"""
+``media-callbacks simulate PRODUCT [EVENT]``: send what the vendor would send, to the configured source. For
+``simulate cloud`` see ``service.cli.simulate_cloud``.
+"""
 
 import argparse
 import asyncio
@@ -27,6 +30,7 @@ from rich.table import Table
 from yarl import URL
 
 from service.app import build_source
+from service.cli import simulate_cloud
 from service.cli.options import UsageError, add_config_option, add_json_option, read_settings
 from service.errors import ConfigError
 from service.payloads import PAYLOADS, WITHOUT_FAILURE, Json
@@ -40,12 +44,13 @@ from service.simulate import (
     set_field,
     token_url_request,
 )
-from service.sources.base import Source
+from service.sources.base import CallbackSource
 from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
 from service.sources.token_url import TokenUrlSource
 
 KEY_FILE, CERTIFICATE_FILE = "mns-simulator.key.pem", "mns-simulator.certificate.pem"
+CLOUD = "cloud"
 # Older than every freshness window that a configuration may set by default.
 STALE_S = 3600
 
@@ -53,7 +58,11 @@ STALE_S = 3600
 def add_command(commands: Any) -> None:
     parser = commands.add_parser("simulate", help="send a callback as the vendor would")
     add_config_option(parser)
-    parser.add_argument("product", choices=sorted(PAYLOADS))
+    parser.add_argument(
+        "product",
+        choices=[*sorted(PAYLOADS), CLOUD],
+        help=f"whose callback to send; {CLOUD} plays all of them, their job APIs and queues until it is stopped",
+    )
     parser.add_argument("event", nargs="?", help="the vendor's name of the message (default: the first one known)")
     parser.add_argument("--list", action="store_true", help="print the messages that are known, and send nothing")
     parser.add_argument("--source", metavar="NAME", help="which source of that product, where there are several")
@@ -83,6 +92,7 @@ def add_command(commands: Any) -> None:
         help="make that key and a certificate beside it, say what to pin in the configuration, and send nothing",
     )
     add_json_option(parser)
+    simulate_cloud.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -94,6 +104,10 @@ class Answer:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.product == CLOUD:
+        return run_cloud(arguments)
+    if given := simulate_cloud.given_options(arguments):
+        raise UsageError(f"{given[0]}: expected together with {CLOUD} alone")
     if arguments.list:
         list_events(arguments.product, as_json=arguments.json)
         return 0
@@ -113,6 +127,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if all(answer.status in expected for answer in answers) else 1
 
 
+def run_cloud(arguments: argparse.Namespace) -> int:
+    if arguments.event is not None or arguments.list:
+        raise UsageError(f"expected no EVENT and no --list together with {CLOUD}")
+    settings = read_settings(arguments)
+    if arguments.make_signing_key:
+        return make_signing_key(Path(arguments.signing_key))
+    pushes = [table for table in settings.sources.values() if isinstance(table, MnsPushSourceSettings)]
+    signers = [read_signer(table, Path(arguments.signing_key)) for table in pushes]
+    return simulate_cloud.run(arguments, settings, signers[0] if signers else None)
+
+
 def list_events(product: str, *, as_json: bool) -> None:
     if as_json:
         for event in PAYLOADS[product]:
@@ -124,15 +149,16 @@ def list_events(product: str, *, as_json: bool) -> None:
     Console().print(table)
 
 
-def choose_source(settings: Settings, product: str, name: str | None) -> Source:
+def choose_source(settings: Settings, product: str, name: str | None) -> CallbackSource:
     """
     Raises:
         ConfigError: No source, or several, fit.
     """
-    names = [key for key, table in settings.sources.items() if table.product == product and name in (None, key)]
+    tables = settings.callback_sources
+    names = [key for key, table in tables.items() if table.product == product and name in (None, key)]
     if len(names) != 1:
         raise ConfigError([f"--source: expected one source of product {product}, configured are: {names or 'none'}"])
-    return build_source(names[0], settings.sources[names[0]])
+    return build_source(names[0], tables[names[0]])
 
 
 def make_signing_key(path: Path) -> int:
@@ -172,7 +198,7 @@ def read_signer(table: object, path: Path) -> MnsSigner:
 
 
 def build_requests(
-    arguments: argparse.Namespace, source: Source, signer: MnsSigner | None
+    arguments: argparse.Namespace, source: CallbackSource, signer: MnsSigner | None
 ) -> Iterator[tuple[str, SimulatedRequest]]:
     """
     Raises:
@@ -209,7 +235,7 @@ def override_field(payload: Json, override: str) -> None:
 
 
 def build_request(
-    source: Source, signer: MnsSigner | None, payload: Json, *, now: datetime, arguments: argparse.Namespace
+    source: CallbackSource, signer: MnsSigner | None, payload: Json, *, now: datetime, arguments: argparse.Namespace
 ) -> SimulatedRequest:
     if isinstance(source, HttpSource):
         return http_request(source, payload, now=now)
@@ -227,7 +253,9 @@ def build_request(
     return token_url_request(source, url.rpartition("/")[2], payload)
 
 
-async def send_all(arguments: argparse.Namespace, source: Source, signer: MnsSigner | None, base: str) -> list[Answer]:
+async def send_all(
+    arguments: argparse.Namespace, source: CallbackSource, signer: MnsSigner | None, base: str
+) -> list[Answer]:
     answers = []
     total = arguments.count * (2 if arguments.duplicate else 1)
     show = sys.stderr.isatty() and total > 1

@@ -36,7 +36,7 @@ from service.explain.mns_push import MnsPushSteps
 from service.explain.token_url import TokenUrlSteps
 from service.explain.variants import decode_base64, inflate, read_json
 from service.intake import build_event
-from service.sources.base import Callback, Message, Source
+from service.sources.base import Callback, CallbackSource, Message
 from service.sources.http import HEADER_PREFIXES, HttpSource
 from service.sources.mns_push import MnsPushSource
 from service.sources.token_url import TokenUrlSource
@@ -88,7 +88,7 @@ def explain(captured: CapturedRequest, around: Surroundings, *, source_name: str
 # Which source
 
 
-def _choose_source(callback: Callback, around: Surroundings, name: str | None) -> tuple[Source | None, str]:
+def _choose_source(callback: Callback, around: Surroundings, name: str | None) -> tuple[CallbackSource | None, str]:
     if name is not None:
         for source in around.sources:
             if source.name == name:
@@ -110,7 +110,7 @@ def _choose_source(callback: Callback, around: Surroundings, name: str | None) -
     return fitting[0], f"no source has the request's path; this is {words} whose requests look like this"
 
 
-def _looks_like(source: Source, callback: Callback) -> bool:
+def _looks_like(source: CallbackSource, callback: Callback) -> bool:
     names = {name for name, _ in callback.headers}
     if isinstance(source, HttpSource):
         prefix = HEADER_PREFIXES[source.product]
@@ -216,7 +216,7 @@ class _Explainer(Case):
                 "raise server.max_body_bytes, and the limit of the proxy with it",
             )
 
-    def _explain_path(self, source: Source, expected: str, came: str) -> None:
+    def _explain_path(self, source: CallbackSource, expected: str, came: str) -> None:
         words = f"the request came to {came}, and source {source.name} listens on {expected}: answered with 404"
         own, path = source.path.encode(), self.callback.raw_path
         if path.rstrip(b"/") == own:
@@ -264,7 +264,7 @@ class _Explainer(Case):
 
     # Events
 
-    def explain_content(self, source: Source, message: Message | None) -> None:
+    def explain_content(self, source: CallbackSource, message: Message | None) -> None:
         """What the message means, or would mean if it were accepted."""
         if message is None and self.sent_at is not None:
             message = judge(source, self.callback, self.around, now=self.sent_at)[1]
@@ -293,7 +293,7 @@ class _Explainer(Case):
                 "nothing; whoever encodes it (an MNS publisher or library) may stop doing so",
             )
 
-    def _supposed_message(self, source: Source) -> Message | None:
+    def _supposed_message(self, source: CallbackSource) -> Message | None:
         """The message as it would be if the request were genuine."""
         body = self.callback.body
         if not isinstance(source, TokenUrlSource):
@@ -307,7 +307,7 @@ class _Explainer(Case):
             meta["query"] = self.callback.query.decode("ascii", "replace")[:8192]
         return Message(body, body, "token", meta=meta)
 
-    def _explain_unparsed(self, source: Source, message: Message) -> None:
+    def _explain_unparsed(self, source: CallbackSource, message: Message) -> None:
         body = message.body
         inflated, decoded = inflate(body), decode_base64(body)
         if inflated is not None or body.startswith(b"\x1f\x8b"):
@@ -346,7 +346,7 @@ class _Explainer(Case):
                 )
 
     @staticmethod
-    def _is_readable(source: Source, message: Message, body: bytes) -> bool:
+    def _is_readable(source: CallbackSource, message: Message, body: bytes) -> bool:
         try:
             source.parse(replace(message, body=body, payload=body))
         except Unparseable:

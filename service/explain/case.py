@@ -16,7 +16,7 @@ from service.endpoints import MAX_HEADER_BYTES
 from service.errors import Rejected, Unavailable, UnknownToken, Unparseable
 from service.events import Event, format_time
 from service.explain.variants import read_json
-from service.sources.base import Callback, Message, Source
+from service.sources.base import Callback, CallbackSource, Message
 from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
 from service.sources.token_url import TokenUrlSource, UncheckedToken, decode_token
@@ -94,7 +94,7 @@ class Surroundings:
         certificate: The key to check pushes with where none is pinned.
     """
 
-    sources: Sequence[Source]
+    sources: Sequence[CallbackSource]
     now: datetime
     is_arrival_known: bool = False
     pinned: Mapping[str, Mapping[str, RSAPublicKey]] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class Surroundings:
 # Paths
 
 
-def serves(source: Source, raw_path: bytes) -> bool:
+def serves(source: CallbackSource, raw_path: bytes) -> bool:
     path = unquote_to_bytes(raw_path)
     own = source.path.encode()
     if source.transport == "token-url":
@@ -113,7 +113,7 @@ def serves(source: Source, raw_path: bytes) -> bool:
     return path == own
 
 
-def registered_path_serves(source: Source, raw_path: bytes) -> bool:
+def registered_path_serves(source: CallbackSource, raw_path: bytes) -> bool:
     """Whether the request was captured before a proxy that rewrites its path to the one we listen on."""
     paths = {path for path, _ in registered_targets(source)}
     if source.transport == "token-url":
@@ -121,7 +121,7 @@ def registered_path_serves(source: Source, raw_path: bytes) -> bool:
     return raw_path in paths
 
 
-def registered_targets(source: Source) -> Iterator[tuple[bytes, bytes]]:
+def registered_targets(source: CallbackSource) -> Iterator[tuple[bytes, bytes]]:
     """Path and query of the registered urls."""
     if isinstance(source, MnsPushSource):
         targets = [] if source.signed_target is None else [source.signed_target]
@@ -135,7 +135,7 @@ def registered_targets(source: Source) -> Iterator[tuple[bytes, bytes]]:
         yield path, query
 
 
-def urls_of(source: Source) -> tuple[str, ...]:
+def urls_of(source: CallbackSource) -> tuple[str, ...]:
     if isinstance(source, HttpSource):
         return source.urls
     return (source.url,) if isinstance(source, TokenUrlSource) else ()
@@ -145,7 +145,7 @@ def urls_of(source: Source) -> tuple[str, ...]:
 
 
 def judge(
-    source: Source, callback: Callback, around: Surroundings, *, now: datetime | None = None
+    source: CallbackSource, callback: Callback, around: Surroundings, *, now: datetime | None = None
 ) -> tuple[Verdict, Message | None]:
     """What the service does, in the service's order: route, method, sizes, signature, parser."""
     if not serves(source, callback.raw_path) and not registered_path_serves(source, callback.raw_path):
@@ -180,7 +180,7 @@ def judge(
     return Verdict(state="accepted", answer=source.success_status, reason=None, text=text), message
 
 
-def _service_key(source: Source, url: str, around: Surroundings) -> RSAPublicKey | None:
+def _service_key(source: CallbackSource, url: str, around: Surroundings) -> RSAPublicKey | None:
     pinned = around.pinned.get(source.name)
     return around.certificate if pinned is None else pinned.get(url)
 
@@ -196,7 +196,9 @@ def head_size(callback: Callback) -> int:
 class Case:
     """A request at a source, and what has been found out about it so far."""
 
-    def __init__(self, captured: CapturedRequest, around: Surroundings, source: Source | None, chosen_by: str) -> None:
+    def __init__(
+        self, captured: CapturedRequest, around: Surroundings, source: CallbackSource | None, chosen_by: str
+    ) -> None:
         self.captured = captured
         self.callback = captured.callback
         self.around = around

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Literal, Protocol
 
 from service.events import Delivery, Event, Product, Transport, VerifiedBy
+from service.jobs import ExpectedJob, JobReference
 
 ReceiptState = Literal["accepted", "duplicate", "unparsed", "conflict"]
 DeliveryState = Literal["pending", "retrying", "delivered", "dead", "parked"]
@@ -19,6 +20,48 @@ EventState = Literal[DeliveryState, "unrouted"]
 SinkState = Literal["active", "paused", "disabled"]
 ReplayState = Literal["running", "finished", "cancelled"]
 AttemptOutcome = Literal["delivered", "dead", "retrying", "interrupted"]
+HoldReason = Literal["confirm", "enrich"]
+JobState = Literal["expected", "overdue", "completed", "healed", "unknown"]
+
+INQUIRIES = "?"
+"""What listeners are told, in place of a sink's name, when there is something new to ask the vendor about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """
+    An event that must not leave yet, because the vendor is asked about its job first.
+
+    Attributes:
+        until: When it leaves at the latest if the vendor can't say anything about it.
+    """
+
+    reason: HoldReason
+    reference: JobReference
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NamelessJob:
+    """
+    What is known of the job of a message that names none. Expected jobs of this product, account, family and asset
+    that have not ended (or ended as unknown) may be meant:
+
+    - one: it takes the event. With ``takes_name`` the event gets the job's id and key (``Event.renamed``), and the key
+      that it had is remembered for it, so that the same message again is a duplicate. Without, the event stays as it
+      is, and the job has ended with it.
+    - several: all are asked about at once. With ``takes_name`` the message gives no event, now and when it comes again;
+      without, the event stays as it is.
+    - none: with ``takes_name``, a job of this family and asset that the vendor has meanwhile been asked about, with
+      the same outcome, and that no such message has been matched with, takes it as a duplicate. Otherwise the event
+      stays as it is, and a registration within the hour may take it.
+    """
+
+    product: Product
+    account: str
+    family: str
+    media_id: str
+    takes_name: bool
 
 
 @dataclass(slots=True)
@@ -29,11 +72,16 @@ class Entry:
     Attributes:
         binding: A value that must never change for this event's key, or None.
         sinks: Where the event goes if it is new.
+        hold: Why it must wait, or None. What is held is no event yet: nobody sees it, it binds nothing and takes no
+            outcome, so that a lie that is held can't suppress the truth.
+        nameless: Set when the message names no job, and an expected one may be meant.
     """
 
     event: Event
     sinks: tuple[str, ...]
     binding: str | None = None
+    hold: Hold | None = None
+    nameless: NamelessJob | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -300,13 +348,172 @@ class Verdict:
 
     Attributes:
         accepted: The events that were new, with the revision they got.
+        held: How many new events wait for the vendor's answer; ``state`` is ``accepted`` then.
         is_journaled: It is durable, but outside the store, which was away: what it is will be known later, and
             ``state`` is ``accepted`` meanwhile.
     """
 
     state: ReceiptState
     accepted: tuple[Event, ...] = ()
+    held: int = 0
     is_journaled: bool = False
+
+
+# Asking the vendor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """
+    Something to ask the vendor about, leased to whoever holds this.
+
+    Attributes:
+        id: The inbox's own, unique together with ``reason``.
+        reason: ``expected`` for a job whose deadline is over (or that must be asked about sooner), else that of the
+            hold.
+        since: The deadline of the expected job, or when the event was held.
+        until: Of the hold; None for an expected job.
+        attempt: 1 when the vendor is asked for the first time.
+        lease: Proof that the inquiry is still ours.
+        user_data: Of the expected job.
+        event: What is held; None for an expected job.
+    """
+
+    id: int
+    reason: Literal["expected"] | HoldReason
+    reference: JobReference
+    since: datetime
+    until: datetime | None
+    attempt: int
+    lease: str
+    user_data: str | None = None
+    event: Event | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Finding:
+    """
+    What asking came to. With ``ask_again_at`` nothing is decided; without it, the inquiry is over.
+
+    Attributes:
+        receipt: What the vendor said, to be kept with its events as ``put`` does; none of them is held. It may come
+            with ``release`` or ``conflict``, or alone.
+        release: What was held leaves, in this form: of the same key, perhaps better verified or with more outputs, and
+            where the outcome was unknown, maybe with another one. It counts as brought by the receipt that was held
+            for it, and binds what that would have bound.
+        conflict: What was held does not leave, and its receipt becomes a ``conflict`` with these words.
+        notification: What the vendor says of its own notification about an expected job (MTS alone): ``sent``,
+            ``not sent: <code>`` or ``not configured``.
+    """
+
+    inquiry: Inquiry
+    ask_again_at: datetime | None = None
+    receipt: Receipt | None = None
+    release: Event | None = None
+    conflict: str | None = None
+    notification: str | None = None
+
+
+@dataclass(slots=True)
+class Settled:
+    """
+    What became of a finding.
+
+    Attributes:
+        is_ours: False when the lease was lost meanwhile: nothing was changed.
+        accepted: The events that were new, released ones among them.
+        receipt_state: Of the finding's own receipt, if it had one.
+    """
+
+    is_ours: bool
+    accepted: tuple[Event, ...] = ()
+    receipt_state: ReceiptState | None = None
+
+
+# Expected jobs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """
+    An expected job.
+
+    Attributes:
+        id: The inbox's own, ascending in order of registration.
+        state: ``overdue`` is an expected job whose deadline is over. ``healed``: the vendor had to be asked because
+            nothing came. ``unknown``: given up.
+        registered_at: When it was registered first; doing so again changes nothing of this.
+        ended_at: When the event that ended it was accepted (maybe before the registration), or it was given up; None
+            while it is expected.
+        transport: How that event came, or None.
+        event_id: Of that event, or None.
+        outcome: Of that event, or None.
+        attempts: How often the vendor was asked.
+        notification: See ``Finding``.
+    """
+
+    id: int
+    reference: JobReference
+    state: JobState
+    registered_at: datetime
+    deadline_at: datetime
+    user_data: str | None
+    ended_at: datetime | None
+    transport: Transport | None
+    event_id: str | None
+    outcome: str | None
+    attempts: int
+    notification: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which expected jobs are meant. What is left out asks for nothing. Times are those of registration."""
+
+    state: JobState | None = None
+    product: str | None = None
+    job_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRow:
+    """
+    Expected jobs of one product that were registered within one hour and stand alike.
+
+    Attributes:
+        hour: When the hour begins.
+        transport: How their events came; None while there is none.
+        notification: See ``Finding``.
+        count: How many.
+        seconds: From registration to event, one number per job in ascending order, 0 for an event that was there
+            first; empty where ``transport`` is None.
+    """
+
+    hour: datetime
+    product: Product
+    state: JobState
+    transport: Transport | None
+    notification: str | None
+    count: int
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingCounts:
+    """
+    What waits for the vendor's answer just now.
+
+    Attributes:
+        jobs: Expected jobs that have not ended, by product and state (``expected`` or ``overdue``).
+        held: Held events, by product.
+        oldest_held_at: When the oldest of them came, or None.
+    """
+
+    jobs: Mapping[tuple[str, JobState], int]
+    held: Mapping[str, int]
+    oldest_held_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,10 +655,67 @@ class Inbox(Protocol):
         """
         ...
 
+    # Expected jobs, and what is asked of the vendor
+
+    async def expect(self, jobs: Sequence[ExpectedJob], *, now: datetime) -> Sequence[JobRecord]:
+        """
+        Register jobs, all or none. One that is registered already (same key) stays as it is, apart from ``job_id``,
+        ``media_id``, ``bind`` and ``user_data``, which are filled in where they were missing. A job whose event is
+        there already has ended; one for which a nameless event of its family and asset was accepted within the last
+        hour, and that no other job has taken, takes it. A job id is bound to the nonce that comes with it.
+
+        Raises:
+            JobConflict: A nonce is bound to another job id.
+        """
+        ...
+
+    async def list_jobs(
+        self, job_filter: JobFilter, *, now: datetime, before_id: int | None = None, limit: int
+    ) -> Sequence[JobRecord]:
+        """Expected jobs, newest first, with ids below ``before_id``."""
+        ...
+
+    async def claim_inquiries(
+        self, product: Product, *, limit: int, now: datetime, lease_s: float
+    ) -> Sequence[Inquiry]:
+        """
+        Lease up to ``limit`` of what is due to be asked about, longest due first: expected jobs from their deadline on,
+        held events at once.
+        """
+        ...
+
+    async def next_inquiry_at(self, product: Product) -> datetime | None:
+        """When something is due to be asked about next, leased inquiries included; None when there is nothing."""
+        ...
+
+    async def settle(self, findings: Sequence[Finding], *, now: datetime) -> Sequence[Settled]:
+        """
+        Write down what asking came to, each finding in one transaction: its receipt with its events, the held event
+        that leaves or doesn't, the job that ended. The lease of a job outlives its end, so that what the vendor says
+        of its notification is kept even if a callback was quicker.
+        """
+        ...
+
+    async def report_jobs(self, *, since: datetime, until: datetime, now: datetime) -> Sequence[ReportRow]:
+        """The expected jobs that were registered in this time, by hour, product, state, transport and notification."""
+        ...
+
+    async def count_waiting(self, *, now: datetime) -> WaitingCounts:
+        """For metrics."""
+        ...
+
     def listen(self, listener: Callable[[Collection[str]], None]) -> None:
-        """From now on tell the listener, in the event loop, which sinks have something new to claim."""
+        """
+        From now on tell this listener too, in the event loop, which sinks have something new to claim; ``INQUIRIES``
+        stands for something new to ask the vendor about.
+        """
         ...
 
     async def check(self) -> None:
-        """Return if a receipt could be made durable now."""
+        """
+        Return if a receipt could be made durable now.
+
+        Raises:
+            ConfigError: The store is there, and not as it must be: its migrations are missing.
+        """
         ...

@@ -24,7 +24,7 @@ from typing import Any, TypeVar, cast
 
 import structlog
 
-from service.errors import InboxUnavailable
+from service.errors import ConfigError, InboxUnavailable
 from service.events import Product, Transport, key_digest
 from service.inbox.base import Inbox, Receipt, StoredReceipt, Verdict
 from service.inbox.journal_segments import Journal, Page
@@ -119,6 +119,13 @@ class JournaledInbox:
         self.find_replay = inbox.find_replay
         self.list_replays = inbox.list_replays
         self.purge = inbox.purge
+        self.expect = inbox.expect
+        self.list_jobs = inbox.list_jobs
+        self.claim_inquiries = inbox.claim_inquiries
+        self.next_inquiry_at = inbox.next_inquiry_at
+        self.settle = inbox.settle
+        self.report_jobs = inbox.report_jobs
+        self.count_waiting = inbox.count_waiting
 
     # For metrics
 
@@ -216,11 +223,16 @@ class JournaledInbox:
             raise InboxUnavailable(f"the journal's disk has not answered for {JOURNAL_TIMEOUT_S:g} s") from error
 
     async def check(self) -> None:
-        """Return if the store works, or if the journal can take more."""
+        """
+        Return if the store works, or if it is away and the journal can take more. A store that is there and can't be
+        used as configured will not mend itself, and the journal only ends some time.
+        """
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await self._inbox.check()
             return
+        except ConfigError as error:
+            raise InboxUnavailable(f"store: {error}") from error
         except InboxUnavailable as error:
             problem = str(error)
         except TimeoutError:
@@ -409,7 +421,7 @@ class JournaledInbox:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 await self._inbox.check()
-        except (InboxUnavailable, TimeoutError):
+        except (InboxUnavailable, ConfigError, TimeoutError):
             return False
         return True
 

@@ -9,6 +9,9 @@ trip, one transaction, one flush. While that is on its way, the next batch gathe
   the function holds from before it looks until it has committed;
 - no lock depends on us to be released: a service that stops in the middle holds nobody up.
 
+A receipt whose message names no job, though an expected one may be meant, is rare and takes several round trips, in a
+transaction of its own. So does a finding of what the vendor was asked.
+
 Between services news travel by ``NOTIFY``, outside of those transactions: a transaction that notifies would make all
 others that do wait for its flush. News may be lost with a connection; the dispatchers look by themselves, too.
 
@@ -32,13 +35,19 @@ from typing import Any, TypeVar, cast
 import structlog
 
 from service.errors import ConfigError, InboxUnavailable
-from service.events import Delivery
+from service.events import Delivery, Product
+from service.inbox import postgresql_jobs as jobs_queries
 from service.inbox import postgresql_queries as queries
 from service.inbox.base import (
+    INQUIRIES,
     AttemptResult,
     EventFilter,
     EventRecord,
     EventSummary,
+    Finding,
+    Inquiry,
+    JobFilter,
+    JobRecord,
     Purged,
     Receipt,
     ReceiptRecord,
@@ -46,13 +55,17 @@ from service.inbox.base import (
     Reparsed,
     ReplayRecord,
     ReplayRequest,
+    ReportRow,
+    Settled,
     SinkRecord,
     SinkState,
     StoredReceipt,
     Verdict,
+    WaitingCounts,
 )
-from service.inbox.migrations import load_migrations, missing_migrations
+from service.inbox.migrations import Migration, load_migrations, missing_migrations
 from service.inbox.rows import Arrival, from_milliseconds, to_milliseconds
+from service.jobs import ExpectedJob
 
 try:
     import asyncpg
@@ -61,6 +74,8 @@ except ImportError:  # the extra is not installed; opening says so
 
 _MIN_VERSION = 13
 _CONNECT_TIMEOUT_S = 5.0
+# How long a start is held up by a server that does not answer, where it may start without.
+_FIRST_CONNECT_S = 0.7
 # The server gives up first, so that an answer of ours says what happened.
 _STATEMENT_TIMEOUT_S = 30.0
 _PUT_TIMEOUT_S = 5.0
@@ -94,8 +109,11 @@ _TABLES = (
     "replays",
     "heartbeat",
     "migrations",
+    "jobs",
+    "held",
+    "nameless",
 )
-_SEQUENCES = ("receipts_id_seq", "events_id_seq", "replays_id_seq")
+_SEQUENCES = ("receipts_id_seq", "events_id_seq", "replays_id_seq", "jobs_id_seq", "held_id_seq")
 _T = TypeVar("_T")
 
 log = structlog.get_logger()
@@ -141,12 +159,15 @@ class PostgresqlInbox:
         self._pending = 0
         self._queue: deque[_Put] = deque()
         self._arrived = asyncio.Event()
-        self._listener: Callable[[Collection[str]], None] = lambda _: None
+        self._listeners: list[Callable[[Collection[str]], None]] = []
         self._news: set[str] = set()
         self._has_news = asyncio.Event()
         self._channel = ""
         # Why nothing can be done just now; None when something can.
         self._problem: str | None = "the store is not open"
+        # Why the server, though it is there, can't be used as configured; None when that is not known.
+        self._misfit: ConfigError | None = None
+        self._migrations: Sequence[Migration] = ()
         self._is_closing = False
         self._pool: Any = None
         self._writers: Any = None
@@ -164,38 +185,51 @@ class PostgresqlInbox:
             ConfigError: The database can't be used as configured.
             InboxUnavailable: The server can't be reached, and must be.
         """
-        try:
+        if self._must_connect:
             await self._open()
+            return
+        first = asyncio.create_task(self._open())
+        try:
+            # What takes longer, such as a migration, is not broken off.
+            await asyncio.wait([first], timeout=_FIRST_CONNECT_S)
+            if first.done():
+                await first
+                return
+            self._problem = "the database can't be used just now: no answer yet"
         except InboxUnavailable as error:
-            if self._must_connect:
-                raise
             self._problem = str(error)
-            log.warning("store_away", error=str(error))
-            self._opening = asyncio.create_task(self._open_later())
+        except asyncio.CancelledError:
+            first.cancel()
+            raise
+        log.warning("store_away", error=self._problem)
+        self._opening = asyncio.create_task(self._open_later(first))
 
     async def _open(self) -> None:
+        self._migrations = load_migrations("postgresql")
         schema = await _prepare(self._url, apply=self._auto_migrate)
         self._channel = f"media_callbacks:{schema}"[:63]
         self._writers = await self._create_pool(_WRITERS, _PUT_TIMEOUT_S)
         self._pool = await self._create_pool(self._pool_size - _WRITERS - _LISTENERS, _STATEMENT_TIMEOUT_S)
         self._writer = asyncio.create_task(self._write())
         self._tasks = [asyncio.create_task(self._exchange_news())]
-        self._problem = None
+        self._problem = self._misfit = None
 
-    async def _open_later(self) -> None:
+    async def _open_later(self, attempt: "asyncio.Task[None]") -> None:
         async for _ in _backoff():
             try:
-                await self._open()
+                await attempt
             except InboxUnavailable as error:
-                self._problem = str(error)
+                self._problem, self._misfit = str(error), None
             except ConfigError as error:
                 # It may be mended meanwhile, such as by a migration that is run by hand.
                 if self._problem != str(error):
                     log.error("store_unusable", error=str(error))
                 self._problem = str(error)
+                self._misfit = None if isinstance(error, _WrongServer) else error
             else:
                 log.info("store_back")
                 return
+            attempt = asyncio.create_task(self._open())
 
     async def _create_pool(self, size: int, statement_timeout_s: float) -> Any:
         return await asyncpg.create_pool(
@@ -230,7 +264,7 @@ class PostgresqlInbox:
         self._is_closing = False
 
     def listen(self, listener: Callable[[Collection[str]], None]) -> None:
-        self._listener = listener
+        self._listeners.append(listener)
 
     # Operations
 
@@ -269,9 +303,19 @@ class PostgresqlInbox:
 
     async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:
         arrival = Arrival(receipt, to_milliseconds(now))
-        reparsed = await self._run(lambda c: queries.reparse(c, receipt_id, arrival, dry_run=dry_run))
-        if reparsed.accepted and not dry_run:
-            self._tell({sink for entry in receipt.entries for sink in entry.sinks})
+        told: set[str] = set()
+        if _is_nameless(receipt):
+            reparsed, told = await self._run(
+                lambda c: jobs_queries.reparse_nameless(c, receipt_id, arrival, dry_run=dry_run)
+            )
+        else:
+            reparsed = await self._run(lambda c: queries.reparse(c, receipt_id, arrival, dry_run=dry_run))
+        if not dry_run:
+            if any(entry.hold for entry in receipt.entries):
+                told.add(INQUIRIES)
+            if reparsed.accepted:
+                told.update(sink for entry in receipt.entries for sink in entry.sinks)
+            self._tell(told)
         return reparsed
 
     async def find_event(self, event_id: str) -> EventRecord | None:
@@ -344,13 +388,73 @@ class PostgresqlInbox:
         )
         return purged
 
+    # Expected jobs, and what is asked of the vendor
+
+    async def expect(self, jobs: Sequence[ExpectedJob], *, now: datetime) -> Sequence[JobRecord]:
+        records = await self._run(lambda c: jobs_queries.expect(c, jobs, to_milliseconds(now)))
+        if any(record.ended_at is None for record in records):
+            self._tell({INQUIRIES})
+        return records
+
+    async def list_jobs(
+        self, job_filter: JobFilter, *, now: datetime, before_id: int | None = None, limit: int
+    ) -> Sequence[JobRecord]:
+        return await self._list(
+            lambda c: jobs_queries.list_jobs(c, job_filter, now=to_milliseconds(now), before_id=before_id, limit=limit)
+        )
+
+    async def claim_inquiries(
+        self, product: Product, *, limit: int, now: datetime, lease_s: float
+    ) -> Sequence[Inquiry]:
+        now_ms, lease = to_milliseconds(now), token_hex(8)
+        until = now_ms + int(lease_s * 1000)
+        return await self._run(
+            lambda c: jobs_queries.claim_inquiries(c, product, limit=limit, now=now_ms, until=until, lease=lease)
+        )
+
+    async def next_inquiry_at(self, product: Product) -> datetime | None:
+        due_at = await self._run(lambda c: jobs_queries.next_inquiry_at(c, product))
+        return None if due_at is None else from_milliseconds(due_at)
+
+    async def settle(self, findings: Sequence[Finding], *, now: datetime) -> Sequence[Settled]:
+        return [await self._settle(finding, to_milliseconds(now)) for finding in findings]
+
+    async def _settle(self, finding: Finding, now: int) -> Settled:
+        settled, told = await self._run(lambda c: jobs_queries.settle(c, finding, now))
+        self._tell(told)
+        return settled
+
+    async def report_jobs(self, *, since: datetime, until: datetime, now: datetime) -> Sequence[ReportRow]:
+        return await self._list(
+            lambda c: jobs_queries.report_jobs(
+                c, since=to_milliseconds(since), until=to_milliseconds(until), now=to_milliseconds(now)
+            )
+        )
+
+    async def count_waiting(self, *, now: datetime) -> WaitingCounts:
+        return await self._list(lambda c: jobs_queries.count_waiting(c, to_milliseconds(now)))
+
     async def check(self) -> None:
+        """
+        Raises:
+            ConfigError: The server is there, and can't be used as configured.
+        """
+        if self._misfit is not None:
+            raise self._misfit
         self._raise_if_unusable()
         if self._writer is None or self._writer.done():
             raise InboxUnavailable("the store's writer has stopped; restart the service")
         if self._pending >= self._max_pending:
             raise InboxUnavailable(f"{self._pending} receipts are waiting for the database, which is the limit")
-        await self._run(lambda c: c.execute("UPDATE heartbeat SET beats = beats + 1"), pool=self._writers)
+        try:
+            applied = await self._run(queries.beat, pool=self._writers)
+        except InboxUnavailable as error:
+            if isinstance(error.__cause__, (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError)):
+                applied = set()
+            else:
+                raise
+        # The server may have come back with another database, or an older state of it.
+        missing_migrations(self._migrations, applied, apply=False)
 
     def _raise_if_unusable(self) -> None:
         if self._problem is not None:
@@ -399,6 +503,8 @@ class PostgresqlInbox:
         events = size = 0
         while self._queue and len(batch) < _MAX_BATCH_RECEIPTS:
             receipt = self._queue[0].arrival.receipt
+            if batch and (_is_nameless(receipt) or _is_nameless(batch[0].arrival.receipt)):
+                break
             events += len(receipt.entries)
             size += len(receipt.body)
             if batch and (events > _MAX_BATCH_EVENTS or size > _MAX_BATCH_BYTES):
@@ -414,9 +520,9 @@ class PostgresqlInbox:
         try:
             async with _lend(self._writers) as connection:
                 try:
-                    return list(await queries.put(connection, arrivals))
+                    return await self._put(connection, arrivals)
                 except asyncpg.DeadlockDetectedError:
-                    return list(await queries.put(connection, arrivals))
+                    return await self._put(connection, arrivals)
         except _errors() as error:
             failure = _unavailable(error)
             failure.__cause__ = error
@@ -435,14 +541,24 @@ class PostgresqlInbox:
         half = len(arrivals) // 2
         return [*await self._commit(arrivals[:half]), *await self._commit(arrivals[half:])]
 
+    async def _put(self, connection: Any, arrivals: Sequence[Arrival]) -> list[Verdict | InboxUnavailable]:
+        if len(arrivals) == 1 and _is_nameless(arrivals[0].receipt):
+            verdict, told = await jobs_queries.put_nameless(connection, arrivals[0])
+            self._tell(told)
+            return [verdict]
+        return list(await queries.put(connection, arrivals))
+
     def _resolve(self, batch: Sequence[_Put], results: Sequence[Any]) -> None:
         sinks: set[str] = set()
         for work, result in zip(batch, results, strict=True):
             self._pending -= 1
             self._pending_bytes -= len(work.arrival.receipt.body)
-            if isinstance(result, Verdict) and result.accepted:
-                for entry in work.arrival.receipt.entries:
-                    sinks.update(entry.sinks)
+            if isinstance(result, Verdict):
+                if result.accepted:
+                    for entry in work.arrival.receipt.entries:
+                        sinks.update(entry.sinks)
+                if result.held:
+                    sinks.add(INQUIRIES)
             if work.future.done():
                 continue
             if isinstance(result, BaseException):
@@ -481,9 +597,13 @@ class PostgresqlInbox:
     def _tell(self, sinks: Collection[str]) -> None:
         """That there is something new to claim: to our own dispatcher, and to those of other services."""
         if sinks:
-            self._listener(sinks)
+            self._tell_own(sinks)
             self._news.update(sinks)
             self._has_news.set()
+
+    def _tell_own(self, names: Collection[str]) -> None:
+        for listener in self._listeners:
+            listener(names)
 
     async def _exchange_news(self) -> None:
         async for _ in _backoff():
@@ -503,7 +623,7 @@ class PostgresqlInbox:
 
         def hear(_: object, process_id: int, __: str, payload: str) -> None:
             if process_id != own_id:
-                self._listener(frozenset(payload.split(",")))
+                self._tell_own(frozenset(payload.split(",")))
 
         await connection.add_listener(self._channel, hear)
         connection.add_termination_listener(lambda _: self._has_news.set())
@@ -517,6 +637,10 @@ class PostgresqlInbox:
                 await connection.execute("SELECT pg_notify($1, $2)", self._channel, payload)
             if not news:
                 await connection.execute("SELECT 1")
+
+
+def _is_nameless(receipt: Receipt) -> bool:
+    return any(entry.nameless is not None for entry in receipt.entries)
 
 
 def _payloads(names: Collection[str]) -> list[str]:
@@ -588,6 +712,10 @@ def _connect_arguments(statement_timeout_s: float) -> dict[str, Any]:
     }
 
 
+class _WrongServer(ConfigError):
+    """It takes no writes. After a fail-over another one may be behind the name."""
+
+
 async def migrate(url: str, *, apply: bool = True) -> Sequence[str]:
     """
     Bring the schema up to date; safe when several services try at once.
@@ -652,7 +780,8 @@ async def _connected(url: str) -> AsyncIterator[Any]:
         raise ConfigError([sentence]) from error
     except _errors() as error:
         if problem := _config_problem(error):
-            raise ConfigError([f"store.url: {problem}"]) from error
+            is_wrong = isinstance(error, asyncpg.TargetServerAttributeNotMatched)
+            raise (_WrongServer if is_wrong else ConfigError)([f"store.url: {problem}"]) from error
         raise _unavailable(error) from error
     try:
         await _check_server(connection)
@@ -672,21 +801,24 @@ async def _check_server(connection: Any) -> None:
         " = 'on', current_schema()"
     )
     problem = None
+    kind: type[ConfigError] = ConfigError
     if version.major < _MIN_VERSION:
         problem = f"expected PostgreSQL {_MIN_VERSION} or later, the server is {version.major}.{version.minor}"
     elif encoding != "UTF8":
         problem = f"expected a database with the encoding UTF8, it has {encoding}; create one with ENCODING 'UTF8'"
     elif is_replica:
+        kind = _WrongServer
         problem = (
             "the server is a read-only replica; name the primary, or name all hosts by commas and add"
             " ?target_session_attrs=read-write"
         )
     elif is_read_only:
+        kind = _WrongServer
         problem = "the database is read-only; set default_transaction_read_only to off for the database or the user"
     elif schema is None:
         problem = "the search path has no schema that the user may use; create one, or grant USAGE on it"
     if problem is not None:
-        raise ConfigError([f"store.url: {problem}"])
+        raise kind([f"store.url: {problem}"])
 
 
 async def _migrate(connection: Any, *, apply: bool) -> Sequence[str]:

@@ -1,12 +1,14 @@
 """
 The queries of the inbox on PostgreSQL. Each takes a connection. What is written in one go is a function of the
-database, in ``sql/001_initial.postgresql.sql``. Times are milliseconds since 1970 in UTC.
+database, in ``sql/``. Times are milliseconds since 1970 in UTC. What has to do with expected jobs and with asking the
+vendor is in ``postgresql_jobs``.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from service.events import OUTCOMES, Delivery, Event, event_id, job_prefix, key_digest, parse_event_id
@@ -18,6 +20,8 @@ from service.inbox.base import (
     EventFilter,
     EventRecord,
     EventSummary,
+    Hold,
+    NamelessJob,
     Purged,
     Receipt,
     ReceiptRecord,
@@ -44,6 +48,7 @@ from service.inbox.rows import (
 # How many locks stand for all keys. Enough that two small batches seldom meet; few enough for the server's table of
 # locks, which has room for some thousands, however large batches and however many services there are.
 _LOCKS = 1024
+HELD_REASON = "waits for the vendor's answer"
 _FIRST_REVISION = '"revision":1,'
 # Events are accepted nearly in order of their ids; clocks that differ or are set back may disturb that for this long.
 _DISORDER_MS = 3_600_000
@@ -64,7 +69,7 @@ def to_text(value: str | None) -> str | None:
     return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _to_id(number: int | None) -> int:
+def to_id(number: int | None) -> int:
     """A number of a row as given by a caller, within what the database counts to; the highest for none."""
     return _MAX_ID if number is None else max(-1, min(number, _MAX_ID))
 
@@ -78,7 +83,7 @@ def _dump(value: Sequence[str] | Mapping[str, str]) -> str | None:
 
 
 @dataclass(slots=True)
-class _Candidate:
+class Candidate:
     """An event that a receipt brings, new or not. ``position`` is that of the receipt, from 1."""
 
     position: int
@@ -87,20 +92,27 @@ class _Candidate:
     body: str
     binding: str | None
     sinks: tuple[str, ...]
+    hold: Hold | None = None
+    nameless: NamelessJob | None = None
 
     def lock(self) -> int:
-        return int.from_bytes(key_digest(self.event.id)[-2:]) % _LOCKS
+        return key_lock(key_digest(self.event.id))
 
 
-def _candidates(arrivals: Sequence[Arrival]) -> list[_Candidate]:
+def key_lock(digest: bytes) -> int:
+    """Which lock stands for a key."""
+    return int.from_bytes(digest[-2:]) % _LOCKS
+
+
+def _candidates(arrivals: Sequence[Arrival]) -> list[Candidate]:
     return [
-        _Candidate(position, arrival.at, entry.event, body, entry.binding, entry.sinks)
+        Candidate(position, arrival.at, entry.event, body, entry.binding, entry.sinks, entry.hold, entry.nameless)
         for position, arrival in enumerate(arrivals, 1)
         for entry, body in zip(arrival.receipt.entries, arrival.bodies, strict=True)
     ]
 
 
-def _event_arrays(candidates: Sequence[_Candidate]) -> tuple[list[Any], ...]:
+def event_arrays(candidates: Sequence[Candidate]) -> tuple[list[Any], ...]:
     """The parameters from ``e_at`` to ``e_sinks``."""
     data = [candidate.event.data for candidate in candidates]
     return (
@@ -118,23 +130,48 @@ def _event_arrays(candidates: Sequence[_Candidate]) -> tuple[list[Any], ...]:
     )
 
 
+def _hold_arrays(candidates: Sequence[Candidate]) -> tuple[list[Any], ...]:
+    """The parameters from ``h_digest`` to ``h_body``."""
+    holds = [candidate.hold for candidate in candidates if candidate.hold is not None]
+    return (
+        [key_digest(candidate.event.id) for candidate in candidates],
+        [OUTCOMES.index(candidate.event.data.outcome) for candidate in candidates],
+        [to_text(candidate.binding) for candidate in candidates],
+        [candidate.event.data.product for candidate in candidates],
+        [hold.reason for hold in holds],
+        [json.dumps(asdict(hold.reference)) for hold in holds],
+        [None if one.nameless is None else json.dumps(asdict(one.nameless)) for one in candidates],
+        [to_milliseconds(hold.until) for hold in holds],
+        [" ".join(candidate.sinks) for candidate in candidates],
+        [candidate.body for candidate in candidates],
+    )
+
+
 def _revision_at(body: str) -> int:
     # The last one is ours: what follows it is names and times of our own.
     return body.rindex(_FIRST_REVISION) + len(_FIRST_REVISION) - 1
 
 
-def _locks(candidates: Sequence[_Candidate]) -> list[int]:
+def _locks(candidates: Sequence[Candidate]) -> list[int]:
     return sorted({candidate.lock() for candidate in candidates})
 
 
 async def put(connection: Any, arrivals: Sequence[Arrival]) -> list[Verdict]:
     """Receipts, their events, and the deliveries of the events that are new; durable when it returns."""
-    candidates = _candidates(arrivals)
+    return [verdict for _, verdict in await accept(connection, arrivals)]
+
+
+async def accept(connection: Any, arrivals: Sequence[Arrival]) -> list[tuple[int, Verdict]]:
+    """The same within a transaction, with the receipts' ids."""
+    every = _candidates(arrivals)
+    held = [candidate for candidate in every if candidate.hold is not None]
+    candidates = [candidate for candidate in every if candidate.hold is None] if held else every
     receipts = [arrival.receipt for arrival in arrivals]
     row = await connection.fetchrow(
-        "SELECT * FROM accept_receipts_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,"
-        " $18, $19, $20, $21, $22, $23, $24)",
-        _locks(candidates),
+        "SELECT * FROM accept_receipts_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,"
+        " $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33, $34, $35, $36,"
+        " $37)",
+        _locks(every),
         [arrival.at for arrival in arrivals],
         [receipt.source for receipt in receipts],
         [receipt.product for receipt in receipts],
@@ -147,18 +184,27 @@ async def put(connection: Any, arrivals: Sequence[Arrival]) -> list[Verdict]:
         [_event_ids(receipt) for receipt in receipts],
         [receipt.body for receipt in receipts],
         [candidate.position for candidate in candidates],
-        *_event_arrays(candidates),
+        *event_arrays(candidates),
+        [candidate.event.data.transport for candidate in candidates],
+        [candidate.position for candidate in held],
+        *_hold_arrays(held),
+        HELD_REASON,
     )
     accepted: dict[int, list[Event]] = {}
     for n, revision in zip(row["new_positions"] or (), row["new_revisions"] or (), strict=True):
         candidate = candidates[n - 1]
         event = candidate.event if revision == 1 else candidate.event.with_revision(revision)
         accepted.setdefault(candidate.position, []).append(event)
-    return [Verdict(state, tuple(accepted.get(position, ()))) for position, state in enumerate(row["states"], 1)]
+    held_positions: Sequence[int] = row["held_positions"] or ()
+    return [
+        (row_id, Verdict(state, tuple(accepted.get(position, ())), held_positions.count(position)))
+        for position, (row_id, state) in enumerate(zip(row["ids"], row["states"], strict=True), 1)
+    ]
 
 
 def _event_ids(receipt: Receipt) -> str | None:
-    return " ".join([entry.event.id for entry in receipt.entries]) or None
+    """Of the events that are not held."""
+    return " ".join([entry.event.id for entry in receipt.entries if entry.hold is None]) or None
 
 
 async def outdated_receipts(
@@ -181,46 +227,62 @@ async def outdated_receipts(
 
 async def reparse(connection: Any, receipt_id: int, arrival: Arrival, *, dry_run: bool) -> Reparsed:
     """Give a kept receipt its present meaning; in a dry run everything is taken back."""
+    async with rehearsed(connection, dry_run=dry_run):
+        return await reparse_within(connection, receipt_id, arrival)
+
+
+@contextlib.asynccontextmanager
+async def rehearsed(connection: Any, *, dry_run: bool) -> AsyncIterator[None]:
+    """A transaction that is taken back after a failure, and after a dry run."""
     transaction = connection.transaction()
     await transaction.start()
     try:
-        result = await _reparse(connection, receipt_id, arrival)
+        yield
     except BaseException:
         await transaction.rollback()
         raise
     await (transaction.rollback() if dry_run else transaction.commit())
-    return result
 
 
-async def _reparse(connection: Any, receipt_id: int, arrival: Arrival) -> Reparsed:
-    candidates = _candidates([arrival])
+async def reparse_within(connection: Any, receipt_id: int, arrival: Arrival) -> Reparsed:
+    """The same in a transaction of the caller's."""
+    every = _candidates([arrival])
+    candidates = [candidate for candidate in every if candidate.hold is None]
     receipt = arrival.receipt
     row = await connection.fetchrow(
         "SELECT * FROM accept_events_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-        _locks(candidates),
+        _locks(every),
         [receipt_id] * len(candidates),
-        *_event_arrays(candidates),
+        *event_arrays(candidates),
     )
     new_positions, bound = row["new_positions"] or (), row["bound"] or [None] * len(candidates)
+    if new_positions:
+        await end_jobs(connection, [candidates[n - 1] for n in new_positions])
     changed = []
     for n, candidate in enumerate(candidates, 1):
         is_repeated = n not in new_positions and bound[n - 1] is None
         if is_repeated and await _update_event(connection, receipt_id, candidate):
             changed.append(candidate.event.id)
+    held = [candidate for candidate in every if candidate.hold is not None]
+    known, bound_held = await _hold_again(connection, receipt_id, held)
+    conflicts = [(candidate, value) for candidate, value in zip(candidates, bound, strict=True) if value is not None]
+    conflicts += bound_held
+    event_ids = [candidate.event.id for candidate in [*candidates, *known]]
     brought = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM events e WHERE e.receipt_id = $1 AND (e.key_digest = ANY ($2) OR e.key_digest IN"
         " (SELECT decode(substr(brought, 5, 32), 'hex') FROM receipts r,"
         " unnest(string_to_array(r.event_ids, ' ')) AS brought WHERE r.id = $1)))",
         receipt_id,
-        [key_digest(candidate.event.id) for candidate in candidates],
+        [key_digest(candidate.event.id) for candidate in every],
     )
-    conflict = next((n for n, value in enumerate(bound) if value is not None), None)
-    state: ReceiptState = "duplicate" if candidates else "unparsed"
-    reason = receipt.reason
-    if conflict is not None:
-        reason = f"the key is bound to {bound[conflict][:64]}, this receipt says {candidates[conflict].binding:.64}"
+    is_held = await connection.fetchval("SELECT EXISTS (SELECT FROM held WHERE receipt_id = $1)", receipt_id)
+    state: ReceiptState = "duplicate" if every else "unparsed"
+    reason = HELD_REASON if is_held else receipt.reason
+    if conflicts:
+        candidate, value = conflicts[0]
+        reason = f"the key is bound to {value[:64]}, this receipt says {candidate.binding:.64}"
         state = "conflict"
-    if brought:
+    if brought or is_held:
         state = "accepted"
     await connection.execute(
         "UPDATE receipts SET state = $2, reason = $3, warnings = $4, parser = $5, event_ids = $6 WHERE id = $1",
@@ -230,12 +292,59 @@ async def _reparse(connection: Any, receipt_id: int, arrival: Arrival) -> Repars
         _dump(receipt.warnings),
         receipt.parser_version,
         # A conflict has brought nothing, though there may be an event under the id that it would have had.
-        None if state == "conflict" else _event_ids(receipt),
+        None if state == "conflict" else " ".join(event_ids) or None,
     )
     return Reparsed(state, tuple(candidates[n - 1].event.id for n in new_positions), tuple(changed))
 
 
-async def _update_event(connection: Any, receipt_id: int, candidate: _Candidate) -> bool:
+async def _hold_again(
+    connection: Any, receipt_id: int, held: Sequence[Candidate]
+) -> tuple[list[Candidate], list[tuple[Candidate, str]]]:
+    """
+    Hold what a receipt that is read again brings, in its present form.
+
+    Returns:
+        Those whose events are there already, and those that are refused with what their key is bound to.
+    """
+    known, refused = [], []
+    for row in await connection.fetch(
+        "SELECT * FROM hold_events_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+        [receipt_id] * len(held),
+        [candidate.at for candidate in held],
+        *_hold_arrays(held),
+    ):
+        candidate = held[row["n"] - 1]
+        if row["state"] == "known":
+            known.append(candidate)
+        elif row["state"] == "conflict":
+            refused.append((candidate, row["bound_to"]))
+        elif row["state"] == "waiting":
+            await connection.execute(
+                "UPDATE held SET body = $3, sinks = $4 WHERE receipt_id = $1 AND key_digest = $2 AND outcome = $5"
+                " AND binding IS NOT DISTINCT FROM $6",
+                receipt_id,
+                key_digest(candidate.event.id),
+                candidate.body,
+                " ".join(candidate.sinks),
+                OUTCOMES.index(candidate.event.data.outcome),
+                to_text(candidate.binding),
+            )
+    return known, refused
+
+
+async def end_jobs(connection: Any, accepted: Sequence[Candidate]) -> None:
+    """End the expected jobs of events that were just accepted."""
+    await connection.execute(
+        "SELECT end_jobs_1($1, $2, $3, $4, $5)",
+        list(range(1, len(accepted) + 1)),
+        [candidate.at for candidate in accepted],
+        [key_digest(candidate.event.id) for candidate in accepted],
+        [OUTCOMES.index(candidate.event.data.outcome) for candidate in accepted],
+        [candidate.event.data.transport for candidate in accepted],
+    )
+
+
+async def _update_event(connection: Any, receipt_id: int, candidate: Candidate) -> bool:
     """Put the present content into an event that this receipt brought. False where it is the same, or not its."""
     event = candidate.event
     row = await connection.fetchrow(
@@ -359,12 +468,12 @@ async def list_receipts(
     before_id: int | None,
     limit: int,
 ) -> tuple[ReceiptRecord, ...]:
-    query = _Query()
+    query = Query()
     for condition, value in (
         ("state = {}", state),
         ("source = {}", to_text(source)),
         ("received_at >= {}", since),
-        ("id < {}", _to_id(before_id)),
+        ("id < {}", to_id(before_id)),
     ):
         if value is not None:
             query.add(condition, value)
@@ -482,7 +591,7 @@ async def list_sinks(connection: Any) -> tuple[SinkRecord, ...]:
 # Which events a filter means; queries name the table of events ``e``
 
 
-class _Query:
+class Query:
     """Conditions and their parameters, by number."""
 
     def __init__(self) -> None:
@@ -516,13 +625,13 @@ _STATES = {
 }
 
 
-async def _compile(connection: Any, wanted: EventFilter, *, by_index: bool = True) -> _Query:
+async def _compile(connection: Any, wanted: EventFilter, *, by_index: bool = True) -> Query:
     """
     Args:
         by_index: Gather the events of a state from the indexes of what is not delivered, which costs as much as there
             is of those. Otherwise look at the deliveries of each event, which suits the next few after an id.
     """
-    query = _Query()
+    query = Query()
     if wanted.event_id is not None:
         digest, outcome = _identity(wanted.event_id)
         query.add("e.key_digest = {} AND e.outcome = {}::integer", digest, outcome)
@@ -556,7 +665,7 @@ async def _compile(connection: Any, wanted: EventFilter, *, by_index: bool = Tru
     return query
 
 
-def _add_deliveries(query: _Query, wanted: EventFilter, *, by_index: bool) -> None:
+def _add_deliveries(query: Query, wanted: EventFilter, *, by_index: bool) -> None:
     conditions = []
     if wanted.state not in (None, "unrouted"):
         conditions += [_STATES[str(wanted.state)], _IS_LATEST]
@@ -598,7 +707,7 @@ async def list_events(
     connection: Any, wanted: EventFilter, *, before: int | None, limit: int
 ) -> tuple[EventSummary, ...]:
     query = await _compile(connection, wanted)
-    query.add("e.id < {}", _to_id(before))
+    query.add("e.id < {}", to_id(before))
     rows = await connection.fetch(
         "SELECT e.id, e.key_digest, e.outcome, e.accepted_at, e.product, e.kind, e.revision, e.job_id, e.media_id"
         f" FROM events e WHERE {query.condition} ORDER BY e.id DESC LIMIT {query.mark(limit)}",
@@ -715,24 +824,30 @@ async def _advance_replay(connection: Any, replay: Sequence[Any], now: int) -> C
 async def cancel_replay(connection: Any, replay_id: int, now: int) -> ReplayRecord | None:
     await connection.execute(
         "UPDATE replays SET state = 'cancelled', changed_at = $2 WHERE id = $1 AND state = 'running'",
-        _to_id(replay_id),
+        to_id(replay_id),
         now,
     )
     return await find_replay(connection, replay_id)
 
 
 async def find_replay(connection: Any, replay_id: int) -> ReplayRecord | None:
-    row = await connection.fetchrow(f"SELECT {_REPLAY_COLUMNS} FROM replays WHERE id = $1", _to_id(replay_id))
+    row = await connection.fetchrow(f"SELECT {_REPLAY_COLUMNS} FROM replays WHERE id = $1", to_id(replay_id))
     return None if row is None else replay_record(row)
 
 
 async def list_replays(connection: Any, *, before_id: int | None, limit: int) -> tuple[ReplayRecord, ...]:
     rows = await connection.fetch(
         f"SELECT {_REPLAY_COLUMNS} FROM replays WHERE id < $1 ORDER BY id DESC LIMIT $2",
-        _to_id(before_id),
+        to_id(before_id),
         limit,
     )
     return tuple(map(replay_record, rows))
+
+
+async def beat(connection: Any) -> set[int]:
+    """Make something durable. Returns the numbers of the migrations that were applied."""
+    rows = await connection.fetch("WITH beat AS (UPDATE heartbeat SET beats = beats + 1) SELECT number FROM migrations")
+    return {number for (number,) in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -749,7 +864,7 @@ async def purge(
 ) -> tuple[Purged, PurgePosition]:
     """Look at the next rows of each kind, and remove what is old and no longer needed."""
     row = await connection.fetchrow(
-        "SELECT * FROM purge_1($1, $2, $3, $4, $5, $6)",
+        "SELECT * FROM purge_2($1, $2, $3, $4, $5, $6)",
         payloads_before,
         keys_before,
         limit,
@@ -758,5 +873,5 @@ async def purge(
         position.key_id,
     )
     position = PurgePosition(row["receipt_position"], row["body_position"], row["key_position"])
-    is_finished = position == PurgePosition(None, None, None)
+    is_finished = position == PurgePosition(None, None, None) and not row["further"]
     return Purged(row["payloads"], row["keys"], is_finished), PurgePosition() if is_finished else position

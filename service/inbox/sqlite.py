@@ -24,23 +24,32 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 import structlog
 
-from service.errors import ConfigError, InboxUnavailable
-from service.events import Delivery
+from service.errors import ConfigError, InboxUnavailable, JobConflict
+from service.events import Delivery, Product
 from service.inbox import sqlite_deliveries as deliveries
+from service.inbox import sqlite_inquiries as inquiries
+from service.inbox import sqlite_jobs as jobs
 from service.inbox import sqlite_purge as purge
 from service.inbox import sqlite_queries as queries
 from service.inbox import sqlite_reads as reads
 from service.inbox import sqlite_replays as replays
 from service.inbox.base import (
+    INQUIRIES,
     AttemptResult,
+    Entry,
     EventFilter,
     EventRecord,
     EventSummary,
+    Finding,
+    Inquiry,
+    JobFilter,
+    JobRecord,
     Purged,
     Receipt,
     ReceiptRecord,
@@ -48,14 +57,18 @@ from service.inbox.base import (
     Reparsed,
     ReplayRecord,
     ReplayRequest,
+    ReportRow,
+    Settled,
     SinkRecord,
     SinkState,
     StoredReceipt,
     Verdict,
+    WaitingCounts,
 )
 from service.inbox.migrations import load_migrations, missing_migrations
 from service.inbox.rows import Arrival, from_milliseconds, to_milliseconds
 from service.inbox.sqlite_reader import Reader
+from service.jobs import ExpectedJob
 
 _BUSY_TIMEOUT_MS = 5000
 # A checkpoint copies pages back and flushes the main file; every 16 MiB it costs little and the WAL stays small.
@@ -113,7 +126,7 @@ class SqliteInbox:
         self._gathered: list[_Put | _Work] = []
         self._is_writing = self._is_handing_over = False
         self._queue: queue.SimpleQueue[list[_Put | _Work] | None] = queue.SimpleQueue()
-        self._listener: Callable[[Collection[str]], None] = lambda _: None
+        self._listeners: list[Callable[[Collection[str]], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: threading.Thread | None = None
         self._is_closing = False
@@ -122,6 +135,8 @@ class SqliteInbox:
         self._dispatching = Reader("inbox-dispatching", self._connect)
         self._lock_file: IO[bytes] | None = None
         self._purge_position = purge.Position()
+        # For the writer: as long as nobody awaits a job, no event is looked up among them.
+        self._are_jobs_awaited = False
 
     # Life
 
@@ -150,6 +165,8 @@ class SqliteInbox:
                     "UPDATE deliveries SET due_at = changed_at, lease = NULL"
                     " WHERE due_at IS NOT NULL AND lease IS NOT NULL"
                 )
+                inquiries.free_leases(connection)
+            self._are_jobs_awaited = jobs.are_any_awaited(connection)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -199,7 +216,11 @@ class SqliteInbox:
             self._lock_file = None
 
     def listen(self, listener: Callable[[Collection[str]], None]) -> None:
-        self._listener = listener
+        self._listeners.append(listener)
+
+    def _tell(self, names: Collection[str]) -> None:
+        for listener in self._listeners:
+            listener(names)
 
     # Operations
 
@@ -224,7 +245,7 @@ class SqliteInbox:
         now_ms = to_milliseconds(now)
         kept, released = await self._do(lambda c: deliveries.record(c, results, now_ms))
         if released:
-            self._listener(released)
+            self._tell(released)
         return kept
 
     async def next_due_at(self, sink: str) -> datetime | None:
@@ -238,7 +259,10 @@ class SqliteInbox:
 
     async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:
         arrival = Arrival(receipt, to_milliseconds(now))
-        return await self._do(lambda c: queries.reparse(c, receipt_id, arrival, dry_run=dry_run))
+        reparsed = await self._do(lambda c: queries.reparse(c, receipt_id, arrival, dry_run=dry_run))
+        if not dry_run and any(_may_ask(entry) for entry in receipt.entries):
+            self._tell({INQUIRIES})
+        return reparsed
 
     async def find_event(self, event_id: str) -> EventRecord | None:
         return await self._read(lambda c: reads.find_event(c, event_id))
@@ -278,7 +302,7 @@ class SqliteInbox:
             lambda c: deliveries.set_sink_state(c, name, state, reason=reason, changed_by=changed_by, now=now_ms)
         )
         if state == "active":
-            self._listener({name})
+            self._tell({name})
 
     async def create_replay(self, request: ReplayRequest, *, now: datetime) -> ReplayRecord:
         total, last_id = await self._read(lambda c: replays.measure(c, request))
@@ -290,7 +314,7 @@ class SqliteInbox:
         if steps := await self._read(lambda c: replays.next_steps(c, now_ms)):
             woken = await self._do(lambda c: replays.take_steps(c, steps, now_ms))
             if woken:
-                self._listener(woken)
+                self._tell(woken)
         next_at = await self._read(replays.next_at)
         return None if next_at is None else from_milliseconds(next_at)
 
@@ -320,6 +344,67 @@ class SqliteInbox:
             if not await self._do(purge.vacuum):
                 break
         return purged
+
+    # Expected jobs, and what is asked of the vendor
+
+    async def expect(self, jobs: Sequence[ExpectedJob], *, now: datetime) -> Sequence[JobRecord]:
+        keyed = [(job.reference.key().digest(), job) for job in jobs]
+        now_ms = to_milliseconds(now)
+        records = await self._do(lambda c: self._expect(c, keyed, now_ms))
+        if isinstance(records, str):
+            raise JobConflict(records)
+        if any(record.ended_at is None for record in records):
+            self._tell({INQUIRIES})
+        return records
+
+    def _expect(
+        self, connection: sqlite3.Connection, keyed: Sequence[tuple[bytes, ExpectedJob]], now: int
+    ) -> list[JobRecord] | str:
+        self._are_jobs_awaited = True
+        return jobs.expect(connection, keyed, now)
+
+    async def list_jobs(
+        self, job_filter: JobFilter, *, now: datetime, before_id: int | None = None, limit: int
+    ) -> Sequence[JobRecord]:
+        now_ms = to_milliseconds(now)
+        return await self._read(lambda c: jobs.list_jobs(c, job_filter, now=now_ms, before_id=before_id, limit=limit))
+
+    async def claim_inquiries(
+        self, product: Product, *, limit: int, now: datetime, lease_s: float
+    ) -> Sequence[Inquiry]:
+        now_ms, lease = to_milliseconds(now), secrets.token_hex(8)
+        until_ms = now_ms + int(lease_s * 1000)
+        return await self._do(
+            lambda c: inquiries.claim(c, product, limit=limit, now=now_ms, until=until_ms, lease=lease)
+        )
+
+    async def next_inquiry_at(self, product: Product) -> datetime | None:
+        due_at = await self._read(lambda c: inquiries.next_at(c, product), reader=self._dispatching)
+        return None if due_at is None else from_milliseconds(due_at)
+
+    async def settle(self, findings: Sequence[Finding], *, now: datetime) -> Sequence[Settled]:
+        now_ms = to_milliseconds(now)
+        # Each is a piece of work of its own, so that one cannot fail its neighbours.
+        results = await asyncio.gather(
+            *(self._do(partial(inquiries.settle, finding=finding, now=now_ms)) for finding in findings),
+            return_exceptions=True,
+        )
+        if woken := {name for result in results if not isinstance(result, BaseException) for name in result[1]}:
+            self._tell(woken)
+        settled = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            settled.append(result[0])
+        return settled
+
+    async def report_jobs(self, *, since: datetime, until: datetime, now: datetime) -> Sequence[ReportRow]:
+        times = {"since": to_milliseconds(since), "until": to_milliseconds(until), "now": to_milliseconds(now)}
+        return await self._read(lambda c: jobs.report(c, **times))
+
+    async def count_waiting(self, *, now: datetime) -> WaitingCounts:
+        now_ms = to_milliseconds(now)
+        return await self._read(lambda c: jobs.count_waiting(c, now_ms))
 
     async def check(self) -> None:
         if self._writer is None or not self._writer.is_alive():
@@ -369,9 +454,12 @@ class SqliteInbox:
             if isinstance(work, _Put):
                 self._pending -= 1
                 self._pending_bytes -= len(work.arrival.receipt.body)
-                if isinstance(result, Verdict) and result.accepted:
+                if isinstance(result, Verdict) and result.state == "accepted":
                     for entry in work.arrival.receipt.entries:
-                        sinks.update(entry.sinks)
+                        if result.accepted:
+                            sinks.update(entry.sinks)
+                        if _may_ask(entry):
+                            sinks.add(INQUIRIES)
             if work.future.done():
                 continue
             if isinstance(result, BaseException):
@@ -381,7 +469,7 @@ class SqliteInbox:
             else:
                 work.future.set_result(result)
         if sinks:
-            self._listener(sinks)
+            self._tell(sinks)
 
     # The writer's side
 
@@ -417,9 +505,16 @@ class SqliteInbox:
             puts = [work for work in batch if isinstance(work, _Put)]
             done: list[tuple[_Put | _Work, Any]] = []
             if puts:
-                done += zip(puts, queries.put(connection, [work.arrival for work in puts]), strict=True)
+                arrivals = [work.arrival for work in puts]
+                verdicts = queries.put(connection, arrivals, are_jobs_awaited=self._are_jobs_awaited)
+                done += zip(puts, verdicts, strict=True)
             done += [(work, work.run(connection)) for work in batch if isinstance(work, _Work)]
         return done
+
+
+def _may_ask(entry: Entry) -> bool:
+    """Whether an entry may give something to ask the vendor about."""
+    return entry.hold is not None or entry.nameless is not None
 
 
 def _refused(message: str) -> "asyncio.Future[Verdict]":

@@ -23,11 +23,13 @@ class Position:
         receipt_id: Receipts up to this one were looked at; None when all were.
         body_id: The same of events' bodies.
         key_id: The same of keys. They come after all payloads, because a key stays as long as it has any.
+        job_id: The same of expected jobs. They come last, because a binding stays as long as its key.
     """
 
     receipt_id: int | None = 0
     body_id: int | None = 0
     key_id: int | None = 0
+    job_id: int | None = 0
 
 
 def purge(
@@ -43,7 +45,11 @@ def purge(
     if position.receipt_id is None and position.body_id is None and position.key_id is not None:
         keys, key_id = _purge_keys(connection, position.key_id, keys_before, limit)
         position = replace(position, key_id=key_id)
-    is_finished = position == Position(None, None, None)
+    if position.key_id is None and position.job_id is not None:
+        removed, job_id = _purge_jobs(connection, position.job_id, keys_before, limit)
+        keys += removed
+        position = replace(position, job_id=job_id)
+    is_finished = position == Position(None, None, None, None)
     return Purged(payloads, keys, is_finished), Position() if is_finished else position
 
 
@@ -72,12 +78,14 @@ def _next_id(rows: Sequence[tuple[int, int]], before: int, limit: int) -> int | 
 
 def _purge_receipts(connection: sqlite3.Connection, after: int, before: int, limit: int) -> tuple[int, int | None]:
     rows = connection.execute(
-        "SELECT id, received_at, event_ids FROM receipts WHERE id > ? ORDER BY id LIMIT ?", (after, limit)
+        "SELECT id, received_at, event_ids, EXISTS (SELECT 1 FROM held WHERE receipt_id = r.id) FROM receipts r"
+        " WHERE id > ? ORDER BY id LIMIT ?",
+        (after, limit),
     ).fetchall()
     events_of = {
         row_id: event_ids.split() if event_ids else []
-        for row_id, received_at, event_ids in rows
-        if received_at < before
+        for row_id, received_at, event_ids, is_held in rows
+        if received_at < before and not is_held
     }
     events = _find_events(connection, [event_id for event_ids in events_of.values() for event_id in event_ids])
     removed = [
@@ -137,4 +145,26 @@ def _purge_keys(connection: sqlite3.Connection, after: int, before: int, limit: 
     connection.executemany("DELETE FROM events WHERE id = ?", [(row_id,) for row_id, _ in removed])
     connection.executemany("DELETE FROM event_receipts WHERE event_id = ?", [(row_id,) for row_id, _ in removed])
     connection.executemany("DELETE FROM bindings WHERE key_digest = ?", [(digest,) for _, digest in removed])
+    return len(removed), _next_id([(row[0], row[1]) for row in rows], before, limit)
+
+
+def _purge_jobs(connection: sqlite3.Connection, after: int, before: int, limit: int) -> tuple[int, int | None]:
+    """Jobs that ended, what they were bound to, and what is remembered of messages that named no job."""
+    rows = connection.execute(
+        "SELECT id, registered_at, key_digest, coalesce(ended_at < ?, 0) FROM jobs WHERE id > ? ORDER BY id LIMIT ?",
+        (before, after, limit),
+    ).fetchall()
+    removed = [(row_id, digest) for row_id, _, digest, is_old in rows if is_old]
+    connection.executemany("DELETE FROM jobs WHERE id = ?", [(row_id,) for row_id, _ in removed])
+    connection.executemany(
+        "DELETE FROM bindings WHERE key_digest = ?1 AND NOT EXISTS (SELECT 1 FROM events WHERE key_digest = ?1)",
+        [(digest,) for _, digest in removed],
+    )
+    for table, key, at in (
+        ("nameless_keys", "key_digest", "matched_at"),
+        ("nameless_events", "event_id", "accepted_at"),
+    ):
+        connection.execute(
+            f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {at} < ? LIMIT ?)", (before, limit)
+        )
     return len(removed), _next_id([(row[0], row[1]) for row in rows], before, limit)

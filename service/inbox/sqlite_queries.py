@@ -5,15 +5,17 @@ why nobody else can come in between. Times are milliseconds since 1970 in UTC.
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain
-from typing import cast
 
 from service.events import OUTCOMES, Event, key_digest
-from service.inbox.base import Receipt, ReceiptState, Reparsed, Verdict
+from service.inbox import sqlite_holds as holds
+from service.inbox import sqlite_jobs as jobs
+from service.inbox.base import Entry, NamelessJob, Receipt, ReceiptState, Reparsed, Verdict
 from service.inbox.rows import Arrival
+from service.jobs import JobReference
 
 # More rows per statement cost the writer more processor time each (measured: 8 against 16 and 32). Fewer mean more
 # releases of the interpreter lock; below 8 there is no clear measurement.
@@ -39,9 +41,9 @@ def _repeat(head: str, row: str, times: int) -> str:
 
 @dataclass(slots=True)
 class _Candidate:
-    """An event that a receipt brings, new or not."""
+    """An event that a receipt brings, new or not; ``at`` is when it counts as accepted."""
 
-    arrival: Arrival
+    at: int
     receipt_id: int
     event: Event
     body: str
@@ -50,12 +52,40 @@ class _Candidate:
     sinks: tuple[str, ...]
 
 
-def put(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[Verdict]:
-    """Receipts, their events, and the deliveries of the events that are new."""
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'receipts'").fetchone()
-    first_id = (row[0] if row else 0) + 1
-    candidates, conflicts = _collect(connection, arrivals, first_id)
+def put(connection: sqlite3.Connection, arrivals: Sequence[Arrival], *, are_jobs_awaited: bool) -> list[Verdict]:
+    """
+    Receipts, their events, and the deliveries of the events that are new, in order.
+
+    Args:
+        are_jobs_awaited: Whether there are jobs that events could end.
+    """
+    verdicts: list[Verdict] = []
+    start = 0
+    for number, arrival in enumerate(arrivals):
+        for entry in arrival.receipt.entries:
+            if entry.hold is not None or entry.nameless is not None:
+                break
+        else:
+            continue
+        # What this one comes to depends on what those before it have changed.
+        if start < number:
+            verdicts += _put_plain(connection, arrivals[start:number], are_jobs_awaited=are_jobs_awaited)
+        verdicts.append(put_one(connection, arrival)[0])
+        start = number + 1
+    if start < len(arrivals):
+        # Of a batch as it usually is, this is all.
+        rest = arrivals[start:] if start else arrivals
+        verdicts += _put_plain(connection, rest, are_jobs_awaited=are_jobs_awaited)
+    return verdicts
+
+
+def _put_plain(connection: sqlite3.Connection, arrivals: Sequence[Arrival], *, are_jobs_awaited: bool) -> list[Verdict]:
+    first_id = _next_receipt_id(connection)
+    receipts = [(arrival.receipt.entries, arrival.bodies, arrival.at) for arrival in arrivals]
+    candidates, conflicts = _collect(connection, receipts, first_id)
     accepted, repeated = _insert_events(connection, candidates)
+    if are_jobs_awaited:
+        jobs.end(connection, [(event, candidate.at) for candidate, _, event in accepted])
 
     accepted_by_receipt: dict[int, list[Event]] = {}
     for candidate, _, event in accepted:
@@ -63,7 +93,7 @@ def put(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[Ver
     verdicts = []
     for receipt_id, arrival in enumerate(arrivals, first_id):
         events = accepted_by_receipt.get(receipt_id)
-        state = _state(arrival, has_events=events is not None, conflict=conflicts.get(receipt_id))
+        state = _state(arrival.receipt, has_events=events is not None, conflict=conflicts.get(receipt_id))
         verdicts.append(Verdict(state, tuple(events) if events else ()))
     _insert_receipts(connection, arrivals, verdicts, conflicts, first_id)
     _note_repeated(connection, repeated)
@@ -71,43 +101,63 @@ def put(connection: sqlite3.Connection, arrivals: Sequence[Arrival]) -> list[Ver
     return verdicts
 
 
+def _next_receipt_id(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'receipts'").fetchone()
+    return (row[0] if row else 0) + 1
+
+
+def put_one(connection: sqlite3.Connection, arrival: Arrival) -> tuple[Verdict, "Brought"]:
+    """A receipt whatever is in it; what became of it, and of its entries."""
+    receipt = arrival.receipt
+    receipt_id = _next_receipt_id(connection)
+    brought = bring(connection, receipt.entries, receipt_id, arrival.at)
+    has_events = bool(brought.accepted) or brought.waits is not None
+    state = _state(receipt, has_events=has_events, conflict=brought.conflict)
+    verdict = Verdict(state, brought.accepted, brought.held)
+    entries = tuple([Entry(event, ()) for event in brought.events])
+    kept = replace(receipt, entries=entries, reason=brought.conflict or brought.waits or receipt.reason)
+    _insert_receipts(connection, [Arrival(kept, arrival.at)], [verdict], {}, receipt_id)
+    return verdict, brought
+
+
 def _collect(
-    connection: sqlite3.Connection, arrivals: Sequence[Arrival], first_id: int
+    connection: sqlite3.Connection, receipts: Iterable[tuple[Sequence[Entry], Sequence[str], int]], first_id: int
 ) -> tuple[list[_Candidate], dict[int, str]]:
     """
     The events of receipts, apart from those whose key is bound to something else.
+
+    Args:
+        receipts: The entries of each, their events in JSON, and when they count as accepted.
 
     Returns:
         The events; and what to say of each receipt, by its id, whose event was left out.
     """
     candidates: list[_Candidate] = []
     conflicts: dict[int, str] = {}
-    for receipt_id, arrival in enumerate(arrivals, first_id):
-        for entry, body in zip(arrival.receipt.entries, arrival.bodies, strict=True):
+    for receipt_id, (entries, bodies, at) in enumerate(receipts, first_id):
+        for entry, body in zip(entries, bodies, strict=True):
             event = entry.event
             digest = key_digest(event.id)
             if entry.binding is not None:
-                bound = _bind(connection, digest, entry.binding)
+                bound = jobs.bind(connection, digest, entry.binding)
                 if bound != entry.binding:
-                    conflicts[receipt_id] = f"the key is bound to {bound[:64]}, this receipt says {entry.binding[:64]}"
+                    conflicts[receipt_id] = _conflict(bound, entry.binding)
                     continue
             outcome = OUTCOMES.index(event.data.outcome)
-            candidates.append(_Candidate(arrival, receipt_id, event, body, digest, outcome, entry.sinks))
+            candidates.append(_Candidate(at, receipt_id, event, body, digest, outcome, entry.sinks))
     return candidates, conflicts
 
 
-def _state(arrival: Arrival, *, has_events: bool, conflict: str | None) -> ReceiptState:
+def _conflict(bound: str, binding: str) -> str:
+    return f"the key is bound to {bound[:64]}, this receipt says {binding[:64]}"
+
+
+def _state(receipt: Receipt, *, has_events: bool, conflict: str | None) -> ReceiptState:
     if has_events:
         return "accepted"
     if conflict is not None:
         return "conflict"
-    return "duplicate" if arrival.receipt.entries else "unparsed"
-
-
-def _bind(connection: sqlite3.Connection, digest: bytes, value: str) -> str:
-    """The value that the key is bound to: this one, unless there was one before."""
-    connection.execute("INSERT INTO bindings VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, value))
-    return cast(str, connection.execute("SELECT value FROM bindings WHERE key_digest = ?", (digest,)).fetchone()[0])
+    return "duplicate" if receipt.entries else "unparsed"
 
 
 def _insert_events(
@@ -144,7 +194,7 @@ def _insert_events(
                 candidate.outcome,
                 revision,
                 candidate.receipt_id,
-                candidate.arrival.at,
+                candidate.at,
                 data.product,
                 data.kind,
                 data.job_id,
@@ -200,7 +250,7 @@ def _insert_receipts(
                 _dump(receipt.warnings),
                 _dump(dict(receipt.meta)),
                 receipt.parser_version,
-                _event_ids(receipt, verdict.state),
+                _event_ids([entry.event.id for entry in receipt.entries], verdict.state),
                 receipt.body,
             )
         )
@@ -213,11 +263,9 @@ def _insert_receipts(
     )
 
 
-def _event_ids(receipt: Receipt, state: ReceiptState) -> str | None:
+def _event_ids(ids: Sequence[str], state: ReceiptState) -> str | None:
     # A conflict has brought nothing, though there may be an event under the id that it would have had.
-    if state == "conflict":
-        return None
-    return " ".join([entry.event.id for entry in receipt.entries]) or None
+    return None if state == "conflict" else " ".join(ids) or None
 
 
 def _dump(value: Sequence[str] | Mapping[str, str]) -> str | None:
@@ -239,7 +287,7 @@ def _insert_deliveries(connection: sqlite3.Connection, accepted: Sequence[tuple[
     further: list[tuple[_Candidate, int]] = []
     for candidate, row_id, event in accepted:
         if event.data.revision == 1:
-            at = candidate.arrival.at
+            at = candidate.at
             first += [(row_id, sink, at, at) for sink in candidate.sinks]
         else:
             further.append((candidate, row_id))
@@ -247,7 +295,7 @@ def _insert_deliveries(connection: sqlite3.Connection, accepted: Sequence[tuple[
     insert(connection, head, "(?,?,0,'pending',?,0,?)", first)
     # Only now, one after the other: what holds a further outcome back may be in this very batch.
     for candidate, row_id in further:
-        at = candidate.arrival.at
+        at = candidate.at
         for sink in candidate.sinks:
             due_at = None if _has_earlier(connection, candidate.digest, row_id, sink) else at
             connection.execute(f"{head} VALUES (?,?,0,'pending',?,0,?)", (row_id, sink, due_at, at))
@@ -256,29 +304,26 @@ def _insert_deliveries(connection: sqlite3.Connection, accepted: Sequence[tuple[
 def reparse(connection: sqlite3.Connection, receipt_id: int, arrival: Arrival, *, dry_run: bool) -> Reparsed:
     """Give a kept receipt its present meaning; in a dry run everything is taken back."""
     connection.execute("SAVEPOINT reparse")
-    candidates, conflicts = _collect(connection, [arrival], receipt_id)
-    accepted, repeated = _insert_events(connection, candidates)
-    changed = [candidate.event.id for candidate in repeated if _update_event(connection, candidate)]
-    brought = connection.execute("SELECT 1 FROM events WHERE receipt_id = ?", (receipt_id,)).fetchone() is not None
-    state = _state(arrival, has_events=brought, conflict=conflicts.get(receipt_id))
     receipt = arrival.receipt
+    brought = bring(connection, receipt.entries, receipt_id, arrival.at)
+    changed = [candidate.event.id for candidate in brought.repeated if _update_event(connection, candidate)]
+    is_first = connection.execute("SELECT 1 FROM events WHERE receipt_id = ?", (receipt_id,)).fetchone() is not None
+    state = _state(receipt, has_events=is_first or brought.waits is not None, conflict=brought.conflict)
     connection.execute(
         "UPDATE receipts SET state = ?, reason = ?, warnings = ?, parser = ?, event_ids = ? WHERE id = ?",
         (
             state,
-            conflicts.get(receipt_id, receipt.reason),
+            brought.conflict or brought.waits or receipt.reason,
             _dump(receipt.warnings),
             receipt.parser_version,
-            _event_ids(receipt, state),
+            _event_ids([event.id for event in brought.events], state),
             receipt_id,
         ),
     )
-    _note_repeated(connection, repeated)
-    _insert_deliveries(connection, accepted)
     if dry_run:
         connection.execute("ROLLBACK TO reparse")
     connection.execute("RELEASE reparse")
-    return Reparsed(state, tuple(event.id for _, _, event in accepted), tuple(changed))
+    return Reparsed(state, tuple([event.id for event in brought.accepted]), tuple(changed))
 
 
 def _update_event(connection: sqlite3.Connection, candidate: _Candidate) -> bool:
@@ -313,3 +358,154 @@ def _has_earlier(connection: sqlite3.Connection, digest: bytes, row_id: int, sin
         ).fetchone()
         is not None
     )
+
+
+# Entries that are held, or that name no job
+
+
+@dataclass(slots=True)
+class Brought:
+    """
+    What became of the entries of a receipt.
+
+    Attributes:
+        accepted: The new events, with the revision they got.
+        events: All events that they stand for, new or not, under the names found for them.
+        repeated: Those that were there before and whose content may be compared.
+        held: How many wait for the vendor's answer since now.
+        waits: Why something has not become an event, or None.
+        conflict: Why something will not, or None.
+    """
+
+    accepted: tuple[Event, ...]
+    events: tuple[Event, ...]
+    repeated: tuple[_Candidate, ...]
+    held: int
+    waits: str | None
+    conflict: str | None
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """
+    The entries of a receipt by what may happen with them.
+
+    Attributes:
+        leaving: Those that become events, under the names found for them.
+        known: Ids of events that would be held if they were not there already.
+        taken: Jobs that were found to be meant.
+    """
+
+    leaving: list[Entry] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+    taken: set[int] = field(default_factory=set)
+    held: int = 0
+    waits: str | None = None
+    conflict: str | None = None
+
+
+def bring(connection: sqlite3.Connection, entries: Sequence[Entry], receipt_id: int, at: int) -> Brought:
+    """Let the entries of a receipt become events with deliveries, as far as they may; the receipt's row is left."""
+    found = _Sorted()
+    for entry in entries:
+        _sort(connection, entry, receipt_id, at, found)
+    bodies = [entry.event.to_json().decode() for entry in found.leaving]
+    candidates, conflicts = _collect(connection, [(found.leaving, bodies, at)], receipt_id)
+    accepted, repeated = _insert_events(connection, candidates)
+    jobs.end(connection, [(event, at) for _, _, event in accepted])
+    nameless = {entry.event.id: entry.nameless for entry in found.leaving if entry.nameless is not None}
+    for _, row_id, event in accepted:
+        if event.id in nameless:
+            _match(connection, event, nameless[event.id], row_id, at)
+    _note_repeated(connection, repeated)
+    _insert_deliveries(connection, accepted)
+    return Brought(
+        accepted=tuple([event for _, _, event in accepted]),
+        events=tuple([candidate.event for candidate in candidates]),
+        repeated=tuple([candidate for candidate in repeated if candidate.event.id not in found.known]),
+        held=found.held,
+        waits=found.waits,
+        conflict=conflicts.get(receipt_id, found.conflict),
+    )
+
+
+def _sort(connection: sqlite3.Connection, entry: Entry, receipt_id: int, at: int, found: _Sorted) -> None:
+    if entry.nameless is not None and entry.nameless.takes_name:
+        named = _name(connection, entry, entry.nameless, at, found)
+        if named is None:
+            return
+        entry = named
+    if entry.hold is None:
+        found.leaving.append(entry)
+        return
+    event = entry.event
+    if entry.binding is not None:
+        bound = jobs.bound_value(connection, key_digest(event.id))
+        if bound is not None and bound != entry.binding:
+            found.conflict = _conflict(bound, entry.binding)
+            return
+    if _is_known(connection, event):
+        found.known.add(event.id)
+        # Without its binding: what was not confirmed binds nothing.
+        found.leaving.append(replace(entry, binding=None))
+        return
+    match holds.hold(connection, entry, entry.hold, receipt_id, at):
+        case "held":
+            found.held += 1
+            found.waits = holds.WAITS
+        case "own":
+            found.waits = holds.WAITS
+        case "other":
+            pass
+
+
+def _is_known(connection: sqlite3.Connection, event: Event) -> bool:
+    digest = key_digest(event.id)
+    return OUTCOMES.index(event.data.outcome) in _outcomes(connection, [digest]).get(digest, ())
+
+
+def _name(connection: sqlite3.Connection, entry: Entry, message: NamelessJob, at: int, found: _Sorted) -> Entry | None:
+    """The entry of the job that it was found to be about, or as it is; None when it gives no event."""
+    event = entry.event
+    digest = key_digest(event.id)
+    if _outcomes(connection, [digest]):
+        # Nobody took it when it came before.
+        return entry
+    if (recalled := jobs.recall(connection, digest)) is not None:
+        (reference,) = recalled
+        return None if reference is None else _renamed(entry, reference)
+    if entry.hold is not None:
+        # Whom it means is asked when it leaves.
+        return entry
+    meant = [job for job in jobs.meant_by(connection, message) if job[0] not in found.taken]
+    if len(meant) > 1:
+        jobs.remember(connection, digest, None, at)
+        jobs.ask_now(connection, [row_id for row_id, _ in meant], at)
+        found.waits = holds.SEVERAL
+        return None
+    job = meant[0] if meant else jobs.asked_about(connection, message, event.data.outcome)
+    if job is None:
+        return entry
+    row_id, reference = job
+    found.taken.add(row_id)
+    jobs.remember(connection, digest, row_id, at)
+    return _renamed(entry, reference)
+
+
+def _renamed(entry: Entry, reference: JobReference) -> Entry:
+    event = entry.event.renamed(reference.key(), reference.job_id or reference.nonce or "")
+    return replace(entry, event=event, nameless=None)
+
+
+def _match(connection: sqlite3.Connection, event: Event, message: NamelessJob, row_id: int, at: int) -> None:
+    """Find the job of a new event that has kept its own key."""
+    if not jobs.ends_job(event):
+        return
+    meant = [job for job, _ in jobs.meant_by(connection, message)]
+    if not meant:
+        jobs.keep_nameless(connection, row_id, message, at)
+    elif len(meant) == 1:
+        ending = jobs.Ending(event.id, event.data.outcome, at, event.data.transport)
+        jobs.end_job(connection, meant[0], ending)
+    else:
+        jobs.ask_now(connection, meant, at)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from service.errors import MalformedCallback
 from service.events import EventError, Frozen, Key, Kind, Outcome, Product, Transport, VerifiedBy
@@ -81,6 +81,8 @@ class Completion:
         occurred_at: The vendor's time of the event, where it gives one.
         subject: What the event is about when there is neither job id nor media id.
         binding: A value that must never change for this key, for example the task id of a minted URL.
+        nameless: The message names no job though a job has ended: an expected one of this family and asset may be
+            meant. ``takes_name``: it is a single job, and the completion is that job's.
     """
 
     family: str
@@ -96,6 +98,7 @@ class Completion:
     occurred_at: datetime | None = None
     subject: str | None = None
     binding: str | None = None
+    nameless: Literal["takes_name", "keeps_key"] | None = None
 
     def key(self, product: Product, account: str) -> Key:
         return Key(product, account, self.family, self.id)
@@ -119,7 +122,7 @@ Parser = Callable[[Message], Parsed]
 
 
 class Source(Protocol):
-    """One configured entrance."""
+    """One configured entrance, however messages come in through it."""
 
     @property
     def name(self) -> str: ...
@@ -129,6 +132,20 @@ class Source(Protocol):
     def account(self) -> str: ...
     @property
     def transport(self) -> Transport: ...
+
+    def parse(self, message: Message) -> Parsed:
+        """
+        Read the completions from a genuine message.
+
+        Raises:
+            Unparseable: There are none to be read; the message must be kept all the same.
+        """
+        ...
+
+
+class CallbackSource(Source, Protocol):
+    """A source that the vendor sends requests to."""
+
     @property
     def path(self) -> str: ...
     @property
@@ -152,14 +169,5 @@ class Source(Protocol):
 
         Raises:
             Rejected: It is not, or it is not fresh.
-        """
-        ...
-
-    def parse(self, message: Message) -> Parsed:
-        """
-        Read the completions from a genuine message.
-
-        Raises:
-            Unparseable: There are none to be read; the message must be kept all the same.
         """
         ...

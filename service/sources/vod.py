@@ -457,6 +457,7 @@ def _snapshot_completions(fields: Fields) -> tuple[Completion, ...]:
                 error=read_error(fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
                 user_data=user_data,
                 occurred_at=occurred_at,
+                nameless="takes_name" if kind == "snapshot" and video_id is not None else None,
             ),
         )
     completions = []
@@ -554,6 +555,7 @@ def _transcode_completions(fields: Fields) -> tuple[Completion, ...]:
         error=error,
         user_data=fields.verbatim("Extend"),
         occurred_at=occurred_at,
+        nameless="keeps_key" if kind == "transcode_task" and video_id is not None else None,
     )
     return (*streams, task)
 

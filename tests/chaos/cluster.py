@@ -22,7 +22,7 @@ import asyncpg
 import pytest
 
 from service.settings import build_settings
-from service.sources.base import Source
+from service.sources.base import CallbackSource
 from tests.chaos.vendor import ProxySender, RoundRobinSender
 from tests.deploy.proxy import find_nginx, proxying
 from tests.postgresql import PostgresqlServer
@@ -269,7 +269,7 @@ class Cluster:
     """
 
     instances: list[Instance]
-    sources: list[Source]
+    sources: list[CallbackSource]
     database: PostgresqlServer
     disk: Disk
     sender: ProxySender | RoundRobinSender
@@ -314,7 +314,7 @@ async def clustered(folder: Path, consumer_url: str, *, instances: int, complain
     made: list[Instance] = []
     try:
         await asyncio.to_thread(database.start)
-        for number, port in enumerate(_free_ports(instances), 1):
+        for number, port in enumerate(free_ports(instances), 1):
             made.append(Instance(f"instance-{number}", folder, port=port, complain=complain))
         sources = [_configure(one, consumer_url, database.url(), folder, disk=disk) for one in made]
         await asyncio.gather(*(instance.start() for instance in made))
@@ -328,7 +328,9 @@ async def clustered(folder: Path, consumer_url: str, *, instances: int, complain
         disk.remove()
 
 
-def _configure(instance: Instance, consumer_url: str, database_url: str, folder: Path, *, disk: Disk) -> list[Source]:
+def _configure(
+    instance: Instance, consumer_url: str, database_url: str, folder: Path, *, disk: Disk
+) -> list[CallbackSource]:
     """Write its configuration. Returns the sources that are in it."""
     second = {"vod": "/callbacks/vod-second", "ims": "/callbacks/ims-second", "mts": "/callbacks/mts/second-77aa01c2"}
     tables = make_tables(
@@ -357,7 +359,7 @@ def _configure(instance: Instance, consumer_url: str, database_url: str, folder:
     return [make_source(name, settings) for name in settings.sources]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

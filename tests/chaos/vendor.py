@@ -21,7 +21,7 @@ import aiohttp
 from yarl import URL
 
 from service.simulate import PushFormat, SimulatedRequest, forge
-from service.sources.base import Source
+from service.sources.base import CallbackSource
 from tests.chaos.consumer import Completion
 from tests.running import build_payload, sign
 
@@ -163,8 +163,10 @@ class Vendor:
         sources: Entrances by product; a duplicate may come through another one than the first.
     """
 
-    def __init__(self, sources: Sequence[Source], sender: Sender, *, seed: int, mixture: Mixture | None = None) -> None:
-        self._sources: dict[str, list[Source]] = {}
+    def __init__(
+        self, sources: Sequence[CallbackSource], sender: Sender, *, seed: int, mixture: Mixture | None = None
+    ) -> None:
+        self._sources: dict[str, list[CallbackSource]] = {}
         for source in sources:
             self._sources.setdefault(source.product, []).append(source)
         self._sender = sender

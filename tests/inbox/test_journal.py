@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,13 +22,14 @@ from structlog.testing import capture_logs
 from service.app import build_source
 from service.errors import ConfigError, InboxUnavailable
 from service.inbox import journal as journal_module
-from service.inbox.base import Receipt, StoredReceipt, Verdict
+from service.inbox.base import INQUIRIES, Receipt, StoredReceipt, Verdict
 from service.inbox.journal import JournaledInbox, decode_receipt, encode_receipt
 from service.inbox.sqlite import SqliteInbox
 from service.intake import build_receipt, restore_message
 from service.settings import build_settings
 from service.sources.base import Callback
-from tests.inbox.conformance import NOW, InboxConformance, Reopen, deliver, make_event, make_receipt
+from tests.inbox.conformance import LEASE_S, NOW, InboxConformance, Reopen, deliver, make_event, make_receipt
+from tests.inbox.conformance_jobs import JobsConformance, held
 from tests.running import build_payload, headers_of, make_tables, sign, signing_key_pem
 
 ROOT = Path(__file__).parents[2]
@@ -159,6 +160,22 @@ class TestConformance(InboxConformance):
         return again
 
 
+class TestJobsConformance(JobsConformance):
+    """Neither is it noticed with expected jobs and held events."""
+
+    @pytest.fixture
+    async def inbox(self, bench):
+        return bench.inbox
+
+    @pytest.fixture
+    async def reopen(self, bench) -> Reopen:
+        async def again():
+            await bench.restart()
+            return bench.inbox
+
+        return again
+
+
 # The store goes and comes
 
 
@@ -181,6 +198,29 @@ async def test_what_comes_while_the_store_is_away_is_kept_and_delivered_when_it_
     assert bench.files == []
     assert not (await bench.put("after")).is_journaled
     assert not (await bench.put("job-3")).is_journaled
+
+
+async def test_what_must_be_confirmed_is_held_when_it_comes_out_of_the_journal(bench):
+    """Its time-out counts from when it was received, however long the store was away."""
+
+    def rebuild_held(stored: StoredReceipt) -> Receipt:
+        until_at = stored.received_at + timedelta(minutes=5)
+        return held(make_event(stored.body.decode().split()[0]), until=until_at, at=stored.received_at)
+
+    bench.rebuild = rebuild_held
+    heard: list[str] = []
+    bench.inbox.listen(heard.extend)
+    bench.store.state = "away"
+    assert (await bench.put("a")).is_journaled
+    bench.store.state = "there"
+    await bench.until_empty()
+    assert [verdict for _, verdict in bench.drained] == [Verdict("accepted", held=1)]
+    assert heard == [INQUIRIES]
+    assert await deliver(bench.inbox, "a") == []
+    later = NOW + timedelta(hours=1)
+    (inquiry,) = await bench.inbox.claim_inquiries("vod", limit=9, now=later, lease_s=LEASE_S)
+    assert (inquiry.since, inquiry.until) == (NOW, NOW + timedelta(minutes=5))
+    assert inquiry.event == make_event("a")
 
 
 async def test_a_store_that_does_not_answer_is_not_waited_for(bench, monkeypatch):
@@ -399,7 +439,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("name", ["vod", "ims", "mts", "gif"])
 def test_a_receipt_is_the_same_after_the_journal(tmp_path, name):
     settings = build_settings(make_tables(tmp_path, {}), environ={})
-    source = build_source(name, settings.sources[name])
+    source = build_source(name, settings.callback_sources[name])
     now = datetime.now(UTC)
     for body in (build_payload(source, "job-1"), b'{"unreadable\xff\x00": \n'):
         request = sign(source, body, job_id="job-1", now=now)

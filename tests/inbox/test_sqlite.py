@@ -12,12 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, InboxUnavailable
-from service.inbox import sqlite, sqlite_queries, sqlite_reads, sqlite_replays
-from service.inbox.base import AttemptResult, EventFilter, ReplayRequest
+from service.inbox import sqlite, sqlite_inquiries, sqlite_jobs, sqlite_queries, sqlite_reads, sqlite_replays
+from service.inbox.base import AttemptResult, EventFilter, Finding, JobFilter, NamelessJob, ReplayRequest
 from service.inbox.migrations import load_migrations
+from service.inbox.rows import Arrival, to_milliseconds
 from service.inbox.sqlite import SqliteInbox, migrate
 from service.inbox.sqlite_filter import compile_filter
 from tests.inbox.conformance import LEASE_S, NOW, SECOND, InboxConformance, Reopen, deliver, make_event, make_receipt
+from tests.inbox.conformance_jobs import (
+    JobsConformance,
+    answer,
+    claim,
+    claim_one,
+    expect,
+    held,
+    nameless,
+    settle,
+    states,
+)
 
 
 @pytest.fixture
@@ -44,6 +56,10 @@ async def reopen(tmp_path: Path, inbox: SqliteInbox) -> AsyncIterator[Reopen]:
 
 class TestSqliteInbox(InboxConformance):
     """The suite that every inbox passes."""
+
+
+class TestSqliteJobs(JobsConformance):
+    """The suite of expected jobs and held events that every inbox passes."""
 
 
 async def test_everything_survives_a_restart_and_leases_are_freed(tmp_path: Path) -> None:
@@ -103,7 +119,7 @@ async def test_a_disk_that_cannot_write_fails_everything_waiting_and_recovers(
 ) -> None:
     original = sqlite_queries.put
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(sqlite_queries, "put", full)
@@ -302,15 +318,151 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(tmp
         await inbox.open()
     await inbox.close()
     with sqlite3.connect(path, isolation_level=None) as connection:
-        assert migrate(connection) == ["001_initial"]
+        assert migrate(connection) == ["001_initial", "002_jobs"]
         assert migrate(connection) == []
     inbox = SqliteInbox(path, auto_migrate=False)
     await inbox.open()
     await inbox.close()
 
 
+# Expected jobs and held events
+
+
+async def test_what_was_being_asked_is_asked_at_once_after_a_restart(inbox: SqliteInbox, reopen: Reopen) -> None:
+    await expect(inbox, "job-1", deadline_at=NOW)
+    await inbox.put(held(make_event("job-2")))
+    lost = await claim(inbox)
+    assert len(lost) == 2
+    again = await reopen()
+    assert await again.next_inquiry_at("vod") == NOW
+    assert [one.attempt for one in await claim(again)] == [1, 1]
+    assert [one.is_ours for one in await again.settle([Finding(inquiry=one) for one in lost], now=NOW)] == [False] * 2
+
+
+async def test_receipts_of_one_flush_are_looked_at_in_order(inbox: SqliteInbox) -> None:
+    await expect(inbox, "job-1")
+    named = make_event("job-1", "failed")
+    verdicts = await asyncio.gather(
+        inbox.put(make_receipt(make_event("job-0"))),
+        inbox.put(make_receipt(named)),
+        inbox.put(nameless(1)),
+        inbox.put(held(named)),
+        inbox.put(held(make_event("job-2"))),
+        inbox.put(make_receipt(make_event("job-2"))),
+        inbox.put(make_receipt(make_event("job-2"))),
+    )
+    assert [(len(verdict.accepted), verdict.held, verdict.state) for verdict in verdicts] == [
+        (1, 0, "accepted"),
+        (1, 0, "accepted"),
+        (1, 0, "accepted"),
+        (0, 0, "duplicate"),
+        (0, 1, "accepted"),
+        (1, 0, "accepted"),
+        (0, 0, "duplicate"),
+    ]
+    assert verdicts[2].accepted[0].data.job_id is None, "the job had ended"
+
+
+async def test_a_job_ends_with_the_first_of_two_outcomes_of_one_flush(inbox: SqliteInbox) -> None:
+    await expect(inbox, "job-1")
+    failed, succeeded = make_event(outcome="failed"), make_event()
+    await asyncio.gather(inbox.put(make_receipt(failed)), inbox.put(make_receipt(succeeded)))
+    (record,) = await inbox.list_jobs(JobFilter(), now=NOW, limit=9)
+    assert record.event_id == failed.id
+
+
+async def test_events_are_looked_up_among_jobs_only_while_one_is_awaited(
+    inbox: SqliteInbox, reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[str] = []
+    end = sqlite_jobs.end
+
+    def note(connection: sqlite3.Connection, accepted: Any) -> None:
+        looked_up.extend(event.data.job_id for event, _ in accepted)
+        end(connection, accepted)
+
+    monkeypatch.setattr(sqlite_jobs, "end", note)
+    await inbox.put(make_receipt(make_event("job-0")))
+    await expect(inbox, "job-1")
+    again = await reopen()
+    await again.put(make_receipt(make_event("job-1")))
+    again = await reopen()
+    await again.put(make_receipt(make_event("job-2")))
+    assert looked_up == ["job-1"]
+
+
+async def test_a_finding_that_the_database_refuses_does_not_fail_its_neighbours(inbox: SqliteInbox) -> None:
+    await expect(inbox, "job-1", "job-2", deadline_at=NOW)
+    one, two = await claim(inbox)
+    findings = [
+        Finding(inquiry=one, ask_again_at=NOW + SECOND, notification=object()),  # type: ignore[arg-type]
+        Finding(inquiry=two, receipt=answer(make_event(str(two.reference.job_id)))),
+    ]
+    with pytest.raises(InboxUnavailable):
+        await inbox.settle(findings, now=NOW)
+    assert sorted((await states(inbox)).values()) == ["healed", "overdue"]
+
+
+async def test_what_is_held_leaves_though_its_receipt_is_gone(tmp_path: Path, inbox: SqliteInbox) -> None:
+    event = make_event()
+    await inbox.put(held(event))
+    with sqlite3.connect(tmp_path / "inbox.db") as connection:
+        connection.execute("DELETE FROM receipts")
+    connection.close()
+    assert (await settle(inbox, await claim_one(inbox), release=event)).accepted == (event,)
+    assert await inbox.next_inquiry_at("vod") is None
+
+
+async def test_jobs_without_an_identity_are_refused(inbox: SqliteInbox) -> None:
+    with pytest.raises(ValueError, match="neither"):
+        await expect(inbox, None)  # type: ignore[arg-type]
+    assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
+
+
+async def test_many_ended_jobs_do_not_slow_down_what_looks_for_others(tmp_path: Path, inbox: SqliteInbox) -> None:
+    """By the plan of each query: it goes through an index that has the rows looked for, and no others."""
+    statements: list[str] = []
+    connection = sqlite3.connect(tmp_path / "inbox.db", isolation_level=None)
+    connection.set_trace_callback(statements.append)
+    for state in ("expected", "overdue", "unknown"):
+        sqlite_jobs.list_jobs(connection, JobFilter(state=state), now=0, before_id=None, limit=9)
+    sqlite_jobs.list_jobs(connection, JobFilter(job_id="job-1"), now=0, before_id=9, limit=9)
+    sqlite_jobs.count_waiting(connection, 0)
+    sqlite_jobs.report(connection, since=0, until=9, now=0)
+    sqlite_jobs.are_any_awaited(connection)
+    sqlite_inquiries.claim(connection, "vod", limit=9, now=0, until=9, lease="l")
+    sqlite_inquiries.next_at(connection, "vod")
+    sqlite_inquiries.free_leases(connection)
+    sqlite_jobs.meant_by(connection, NamelessJob("vod", "default", "snapshot", "media-1", takes_name=True))
+    connection.set_trace_callback(None)
+    assert len(statements) > 10
+    for statement in statements:
+        for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall():
+            scanned = step[-1].startswith("SCAN jobs")
+            assert not scanned or any(name in step[-1] for name in ("jobs_due", "jobs_open", "jobs_awaited")), statement
+    connection.close()
+
+
+async def test_a_database_of_the_release_before_gets_what_jobs_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *_ = load_migrations("sqlite")
+    path = tmp_path / "inbox.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    with monkeypatch.context() as before:
+        before.setattr(sqlite, "load_migrations", lambda _: [first])
+        assert migrate(connection) == ["001_initial"]
+    arrival = Arrival(make_receipt(make_event()), to_milliseconds(NOW))
+    sqlite_queries.put(connection, [arrival], are_jobs_awaited=False)
+    connection.close()
+    inbox = SqliteInbox(path)
+    await inbox.open()
+    assert [job.state for job in await expect(inbox, "job-1", "job-2")] == ["completed", "expected"]
+    await inbox.close()
+
+
 def test_a_migration_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (first,) = load_migrations("sqlite")
+    first, *_ = load_migrations("sqlite")
     broken = type(first)(2, "broken", "CREATE TABLE half (x);\nCREATE TABLE half (x);\n")
     monkeypatch.setattr(sqlite, "load_migrations", lambda _: [first, broken])
     connection = sqlite3.connect(tmp_path / "inbox.db", isolation_level=None)

@@ -1,0 +1,295 @@
+"""
+The reconciler asks the vendor about jobs whose end nobody has told, and about events that are held until the vendor
+has confirmed or completed them.
+
+The inbox keeps what is to be asked and when, so that a stopped service goes on where it was, and several instances
+share the work by leases. Products are asked independently of each other: one whose API is throttled delays no other.
+What an answer means is decided in ``service.findings``.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from random import Random
+from typing import Protocol
+
+import structlog
+
+from service.errors import VendorError
+from service.events import Event, Product
+from service.findings import Decision, Judgement, Patience, Result, judge
+from service.inbox.base import INQUIRIES, Finding, Inbox, Inquiry, Settled
+from service.intake import Route
+from service.queries.base import Answer, Call, Family, ProductQueries, QuerySource
+from service.waiting import Wait, wait_for
+
+# How often to look although nobody has called: for inquiries that another instance has left.
+POLL_S = 10.0
+# After the inbox failed, before it is asked again.
+INBOX_RETRY_S = 1.0
+# Of one product at a time; even where each needs several calls, at five a second, they are asked within a lease.
+MAX_IN_FLIGHT = 60
+LEASE_S = 180.0
+MIN_WAIT_S = 0.01
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """
+    Where an inquiry is asked.
+
+    Attributes:
+        source: What answers are read as.
+        call: None where there are no credentials to ask with.
+    """
+
+    source: QuerySource
+    call: Call | None
+
+
+class InquiryObserver(Protocol):
+    """Told about every inquiry, for metrics."""
+
+    def inquiry_judged(self, *, product: Product, reason: str, result: Result, decision: Decision) -> None: ...
+
+    def events_learned(self, events: Collection[Event]) -> None: ...
+
+
+class Reconciler:
+    """
+    Args:
+        queries: What can be asked, by product.
+        find_desk: Where an inquiry belongs.
+        clock: The time in UTC.
+        wait: How to wait for an event with a time-out in seconds.
+        rng: Where jitter comes from.
+        stop_timeout_s: How long questions in flight may go on after ``stop``.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        *,
+        queries: Mapping[Product, ProductQueries],
+        find_desk: Callable[[Inquiry], Desk],
+        patience: Patience,
+        route: Route,
+        clock: Callable[[], datetime],
+        rng: Random,
+        observer: InquiryObserver,
+        stop_timeout_s: float,
+        wait: Wait = wait_for,
+    ) -> None:
+        self._inbox = inbox
+        self._stop_timeout_s = stop_timeout_s
+        self._workers = [
+            _Worker(
+                inbox,
+                product,
+                rules,
+                find_desk=find_desk,
+                patience=patience,
+                route=route,
+                clock=clock,
+                rng=rng,
+                observer=observer,
+                wait=wait,
+            )
+            for product, rules in queries.items()
+        ]
+
+    def start(self) -> None:
+        self._inbox.listen(self._hear)
+        for worker in self._workers:
+            worker.start()
+
+    def _hear(self, names: Collection[str]) -> None:
+        if INQUIRIES in names:
+            self.wake()
+
+    def wake(self) -> None:
+        """There may be something new to ask."""
+        for worker in self._workers:
+            worker.wake()
+
+    async def stop(self) -> None:
+        """
+        Ask nothing more, and let questions in flight finish for a bounded time; the leases of the others run out. May
+        come twice, and without ``start``.
+        """
+        await asyncio.gather(*(worker.stop(self._stop_timeout_s) for worker in self._workers))
+
+
+class _Worker:
+    """Everything about one product."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        product: Product,
+        rules: ProductQueries,
+        *,
+        find_desk: Callable[[Inquiry], Desk],
+        patience: Patience,
+        route: Route,
+        clock: Callable[[], datetime],
+        rng: Random,
+        observer: InquiryObserver,
+        wait: Wait,
+    ) -> None:
+        self._inbox = inbox
+        self._product: Product = product
+        self._rules = rules
+        self._find_desk = find_desk
+        self._patience = patience
+        self._route = route
+        self._clock = clock
+        self._rng = rng
+        self._observer = observer
+        self._wait = wait
+        self._changed = asyncio.Event()
+        self._stopping = False
+        self._in_flight = 0
+        self._batches: set[asyncio.Task[None]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run_on(), name=f"reconciler-{self._product}")
+
+    def wake(self) -> None:
+        self._changed.set()
+
+    async def stop(self, timeout_s: float) -> None:
+        self._stopping = True
+        self._changed.set()
+        if self._task is not None:
+            await self._task
+        if self._batches:
+            _, late = await asyncio.wait(self._batches, timeout=timeout_s)
+            for batch in late:
+                batch.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _run_on(self) -> None:
+        while not self._stopping:
+            self._changed.clear()
+            try:
+                wait_s = await self.ask_due()
+            except Exception as error:  # noqa: BLE001 - jobs must be asked about after whatever it was
+                log.error("inquiries_failed", product=self._product, error=f"{type(error).__name__}: {error}")
+                wait_s = INBOX_RETRY_S
+            if not self._stopping:
+                await self._wait(self._changed, wait_s)
+
+    async def ask_due(self) -> float:
+        """Begin to ask what is due. Returns how long nothing else will be."""
+        room = MAX_IN_FLIGHT - self._in_flight
+        if room <= 0:
+            return POLL_S  # a batch that ends wakes us
+        now = self._clock()
+        inquiries = await self._inbox.claim_inquiries(self._product, limit=room, now=now, lease_s=LEASE_S)
+        for desk, family, batch in self._batch(inquiries):
+            self._in_flight += len(batch)
+            task = asyncio.create_task(self._ask(desk, family, batch))
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
+        if len(inquiries) == room:
+            return POLL_S
+        next_at = await self._inbox.next_inquiry_at(self._product)
+        left_s = POLL_S if next_at is None else (next_at - self._clock()).total_seconds()
+        return min(max(left_s, MIN_WAIT_S), POLL_S)
+
+    def _batch(self, inquiries: Sequence[Inquiry]) -> Iterable[tuple[Desk, Family | None, Sequence[Inquiry]]]:
+        """What can be asked in one call, and one by one what can't be asked."""
+        groups: dict[tuple[Desk, str, bool], list[Inquiry]] = defaultdict(list)
+        for inquiry in inquiries:
+            desk, name = self._find_desk(inquiry), inquiry.reference.family
+            can_ask = _reason_not_to_ask(desk, self._rules.families.get(name), inquiry) is None
+            groups[desk, name, can_ask].append(inquiry)
+        for (desk, name, can_ask), group in groups.items():
+            family = self._rules.families.get(name)
+            size = family.batch if family is not None and can_ask else 1
+            for start in range(0, len(group), size):
+                yield desk, family, group[start : start + size]
+
+    async def _ask(self, desk: Desk, family: Family | None, inquiries: Sequence[Inquiry]) -> None:
+        try:
+            answers = await self._answers(desk, family, inquiries)
+            await self._settle(
+                [self._judge(inquiry, answer, desk, family) for inquiry, answer in zip(inquiries, answers, strict=True)]
+            )
+        except Exception as error:  # noqa: BLE001 - their leases run out, and they are asked again
+            log.error("inquiries_failed", product=self._product, error=f"{type(error).__name__}: {error}")
+        finally:
+            self._in_flight -= len(inquiries)
+            self._changed.set()
+
+    async def _answers(
+        self, desk: Desk, family: Family | None, inquiries: Sequence[Inquiry]
+    ) -> Sequence[Answer | VendorError]:
+        unasked = _reason_not_to_ask(desk, family, inquiries[0])
+        if unasked is not None:
+            return [Answer(state="unlearnable", detail=unasked)] * len(inquiries)
+        assert desk.call is not None
+        try:
+            return await self._rules.ask([inquiry.reference for inquiry in inquiries], desk.call)
+        except VendorError as error:
+            return [error] * len(inquiries)
+
+    def _judge(self, inquiry: Inquiry, answer: Answer | VendorError, desk: Desk, family: Family | None) -> Judgement:
+        return judge(
+            inquiry,
+            answer,
+            family=family,
+            source=desk.source,
+            now=self._clock(),
+            jitter=self._rng.random(),
+            patience=self._patience,
+            route=self._route,
+        )
+
+    async def _settle(self, judgements: Sequence[Judgement]) -> None:
+        settled = await self._inbox.settle([judgement.finding for judgement in judgements], now=self._clock())
+        for judgement, result in zip(judgements, settled, strict=True):
+            if result.is_ours:
+                self._report(judgement, judgement.finding, result)
+
+    def _report(self, judgement: Judgement, finding: Finding, settled: Settled) -> None:
+        inquiry, decision = finding.inquiry, judgement.decision
+        self._observer.inquiry_judged(
+            product=self._product, reason=inquiry.reason, result=judgement.result, decision=decision
+        )
+        self._observer.events_learned(settled.accepted)
+        further = {"detail": judgement.detail[:300]} if judgement.detail else {}
+        if settled.accepted:
+            further["event_id"], further["type"] = settled.accepted[-1].id, settled.accepted[-1].type
+        is_alarming = decision in ("contradicted", "foreign", "given_up") or judgement.result == "refused"
+        (log.warning if is_alarming else log.info)(
+            "inquiry",
+            product=self._product,
+            family=inquiry.reference.family,
+            reason=inquiry.reason,
+            attempt=inquiry.attempt,
+            result=judgement.result,
+            decision=decision,
+            **further,
+        )
+
+
+def _reason_not_to_ask(desk: Desk, family: Family | None, inquiry: Inquiry) -> str | None:
+    reference = inquiry.reference
+    if family is None or family.batch == 0:
+        return f"the vendor offers no query for {reference.product} {reference.family}"
+    if inquiry.event is not None and inquiry.event.data.outcome == "received":
+        return "a notice tells of no end"
+    if not (reference.job_id or reference.nonce):
+        return "the message names no job"
+    if family.needs_media_id and not reference.media_id:
+        return "the query needs the media id, which nobody has told"
+    if desk.call is None:
+        return "no credentials are configured to ask with: add a table [vendor.<name>]"
+    return None

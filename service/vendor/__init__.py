@@ -1,0 +1,1 @@
+"""The vendor's APIs over the network: credentials, signatures, the OpenAPI and the queue."""

@@ -1,0 +1,104 @@
+"""What must be true in the end: between the cloud's truth, what the consumer got, and what the service says of it."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from service.app import PARSERS
+from service.client import ExpectedJobStatus
+from service.events import event_id
+from service.fake_cloud.callbacks import describe
+from service.fake_cloud.cloud import FakeCloud
+from service.fake_cloud.jobs import CloudJob
+from service.sources.base import Message
+from tests.chaos.consumer import Consumer, Event
+
+
+def judge(
+    cloud: FakeCloud, consumer: Consumer, records: Mapping[int, ExpectedJobStatus], completeness: Mapping[str, Any]
+) -> Iterator[str]:
+    """Everything that is not as it must be."""
+    by_key: dict[str, list[Event]] = defaultdict(list)
+    for event in consumer.events.values():
+        by_key[event.id[:-2]].append(event)
+    allowed = set()
+    for job in cloud.jobs:
+        record = records.get(job.number)
+        if record is None:
+            yield f"{_name(job)} is not registered"
+            continue
+        allowed |= {record.event_id, *_true_events(job)}
+        yield from _judge_job(job, record, consumer, by_key)
+    for event in consumer.events.values():
+        if event.id not in allowed:
+            yield f"an event that is not true: {event.id} {event.completion}, revision {event.revision}"
+        if event.taken_at is None:
+            yield f"{event.id} was never taken"
+    yield from (f"{changed} came with another content under the same id" for changed in consumer.changed)
+    yield from _judge_report(cloud, records, completeness)
+
+
+def _name(job: CloudJob) -> str:
+    told = f"told {job.told} times through {', '.join(job.sources) or 'nothing'}"
+    return f"{job.product} {job.family} {job.job_id} ({job.outcome}, {told}, {job.refused} refused)"
+
+
+def _judge_job(
+    job: CloudJob, record: ExpectedJobStatus, consumer: Consumer, by_key: Mapping[str, list[Event]]
+) -> Iterator[str]:
+    if record.event_id is None or record.event_id not in consumer.events:
+        yield f"lost: {_name(job)} is {record.state}, event {record.event_id}"
+        return
+    # Who was sent something and has not answered may have kept it, in the moment when it was killed.
+    may_be_told = {job.outcome} if job.unanswered else set()
+    if record.outcome not in {job.knowable_outcome, *may_be_told}:
+        yield f"{_name(job)} became {record.outcome}, expected {job.knowable_outcome}; {record.state}"
+    own = event_id(job.reference().key().digest(), "succeeded")[:-2]
+    events = {event.id: event for key in {own, record.event_id[:-2]} for event in by_key.get(key, ())}
+    if len(events) != 1:
+        told = sorted((event.revision, event.completion[2]) for event in events.values())
+        yield f"{len(events)} events {told}: {_name(job)}"
+    if job.told == job.unanswered == 0 and record.state == "completed" and record.transport != "query":
+        yield f"{_name(job)} was told by nobody and came through {record.transport}"
+    if record.state in ("expected", "overdue"):
+        yield f"{_name(job)} is still {record.state}"
+
+
+def _true_events(job: CloudJob) -> Iterator[str]:
+    """Ids of all events that the truth about a job may give: the activities of a run are jobs, too."""
+    body = json.dumps(describe(job, job.outcome)).encode()
+    message = Message(body, body, "query", datetime.now(UTC), {"nonce": job.nonce} if job.nonce else {})
+    for completion in PARSERS[job.product](message).completions:
+        yield event_id(completion.key(job.product, job.account).digest(), completion.outcome)
+
+
+def _judge_report(
+    cloud: FakeCloud, records: Mapping[int, ExpectedJobStatus], completeness: Mapping[str, Any]
+) -> Iterator[str]:
+    """The numbers of the report equal the truth."""
+    totals = {total["product"]: total for total in completeness["totals"]}
+    for product in {job.product for job in cloud.jobs}:
+        jobs = [job for job in cloud.jobs if job.product == product]
+        states = Counter(records[job.number].state for job in jobs if job.number in records)
+        expected = {"submitted": len(jobs), **{state: states[state] for state in ("completed", "healed", "unknown")}}
+        expected |= {"overdue": 0, "expected": 0}
+        found = {name: totals[product][name] for name in expected}
+        if found != expected:
+            yield f"the report says {found} of {product}, true is {expected}"
+        unknown = sum(job.knowable_outcome == "unknown" for job in jobs)
+        doubtful = sum(job.knowable_outcome == "unknown" and job.unanswered > 0 for job in jobs)
+        if not unknown - doubtful <= found["unknown"] <= unknown:
+            yield f"the report says that {found['unknown']} of {product} are unknown, true is {unknown}"
+        never = [job for job in jobs if job.told == job.unanswered == 0 and job.knowable_outcome != "unknown"]
+        if found["healed"] < len(never):
+            yield f"the report says that {found['healed']} of {product} were healed, at least {len(never)} had to be"
+        if product == "mts":
+            healed = [job for job in jobs if job.number in records and records[job.number].state == "healed"]
+            lost = sum(job.notification == "published" for job in healed)
+            if (totals["mts"]["lost_on_the_way"], totals["mts"]["never_sent"]) != (lost, len(healed) - lost):
+                yield (
+                    f"the report says {totals['mts']['lost_on_the_way']} lost on the way and"
+                    f" {totals['mts']['never_sent']} never sent, true is {lost} and {len(healed) - lost}"
+                )

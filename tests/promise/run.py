@@ -1,0 +1,337 @@
+"""One run: jobs are submitted and registered, everything goes wrong, and in the end the cloud's truth is compared."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from service.client import ExpectedJobStatus, JobsClient, JobsClientError, JobToExpect
+from service.fake_cloud.cloud import FakeCloud
+from service.fake_cloud.faults import Faults, Timing
+from service.fake_cloud.jobs import CloudJob
+from service.settings import build_settings
+from tests.chaos.cluster import Instance, free_ports
+from tests.chaos.consumer import Consumer, consuming
+from tests.promise.judge import judge
+from tests.running import ADMIN_TOKEN, make_tables, signer, to_toml
+
+DEADLINE_S = 8.0
+CONFIRM_TIMEOUT_S = 6.0
+GIVE_UP_S = 90.0
+SHORT_GIVE_UP_S = 25.0
+# When all has been submitted, the last deadline, giving up and confirmation are still to come.
+HEALING_S = DEADLINE_S + GIVE_UP_S + 240.0
+JOBS_TOKEN = "jobs-token-5b1f0c77aa91"
+FAULTS = Faults(
+    loss=0.10,
+    duplication=0.30,
+    delay=0.20,
+    delay_s=(0.5, 3.0),
+    reordering=0.10,
+    forgery=0.005,
+    alteration=0.005,
+)
+# Of a few hundred jobs, some must be lied about all the same.
+SHORT_FAULTS = replace(FAULTS, forgery=0.03, alteration=0.06)
+TIMING = Timing(duration_s=(0.1, 2.0), push_retries_s=((1.0, 2.0),) * 3)
+# Of a hundred jobs. What the vendor can be asked about fifteen times a second is not what most of them are.
+MIXTURE: Sequence[tuple[int, str, str, tuple[str, ...]]] = (
+    (14, "vod", "animated_image", ("succeeded", "succeeded", "succeeded", "failed")),
+    (7, "vod", "snapshot", ("succeeded", "succeeded", "failed")),
+    (12, "vod", "transcode", ("succeeded", "succeeded", "failed", "cancelled")),
+    (4, "ims", "DynamicImageComplete", ("succeeded", "failed")),
+    (3, "ims", "SnapshotComplete", ("succeeded", "failed")),
+    (2, "ims", "MediaConvertComplete", ("succeeded", "failed", "cancelled")),
+    (2, "ims", "ProduceMediaComplete", ("succeeded", "failed")),
+    (2, "ims", "WorkflowTaskComplete", ("succeeded", "failed")),
+    (18, "mts", "snapshot", ("succeeded", "succeeded", "failed")),
+    (14, "mts", "transcode", ("succeeded", "succeeded", "failed", "cancelled")),
+    (5, "mts", "mediainfo", ("succeeded", "failed")),
+    (3, "mts", "analysis", ("succeeded", "failed")),
+    (4, "mts", "run", ("succeeded", "partial", "failed")),
+    (10, "multimediaai", "animated_image", ("succeeded", "succeeded", "failed")),
+)
+
+
+@dataclass
+class Report:
+    seed: int
+    figures: dict[str, Any] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """
+    What a run consists of.
+
+    Attributes:
+        registered: What the service said of the jobs when they were registered, by the cloud's number of the job.
+    """
+
+    cloud: FakeCloud
+    service: Instance
+    consumer: Consumer
+    client: JobsClient
+    rng: random.Random
+    began_at: datetime
+    registered: dict[int, ExpectedJobStatus] = field(default_factory=dict)
+    kills: int = 0
+
+
+async def run_promise(
+    folder: Path,
+    *,
+    seed: int,
+    jobs: int,
+    rate_per_s: float,
+    kills: int,
+    is_short: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Jobs over all products and transports, and every way that one can be lost."""
+    report = Report(seed)
+    started = time.monotonic()
+    async with _running(folder, seed, is_short=is_short, complain=report.violations.append) as run:
+        submitting = asyncio.create_task(_submit(run, jobs, rate_per_s))
+        disturbing = [asyncio.create_task(_kill(run, kills, jobs / rate_per_s)), asyncio.create_task(_throttle(run))]
+        await submitting
+        say(f"{jobs} jobs submitted after {time.monotonic() - started:.0f} s")
+        await run.cloud.settled()
+        await asyncio.gather(*disturbing)
+        run.cloud.faults = replace(run.cloud.faults, throttling=0.0, server_errors=0.0, html=0.0)
+        say(f"nothing more to be sent after {time.monotonic() - started:.0f} s")
+        await _heal(run)
+        say(f"healed after {time.monotonic() - started:.0f} s")
+        records = await asyncio.to_thread(_all_records, run)
+        completeness = await asyncio.to_thread(_ask_report, run)
+        await run.service.stop()
+        report.violations += judge(run.cloud, run.consumer, records, completeness)
+        lines, others = run.service.log_lines()
+        report.violations += [f"the service wrote something that is no log line: {line[:300]}" for line in others]
+    report.figures = {
+        "jobs": jobs,
+        "states": dict(sorted(Counter(record.state for record in records.values()).items())),
+        "transports": dict(sorted(Counter(str(record.transport) for record in records.values()).items())),
+        "never_told": sum(job.told == 0 for job in run.cloud.jobs),
+        "told_before_registration": sum(
+            record.ended_at is not None and record.ended_at < record.registered_at for record in records.values()
+        ),
+        "attempts_of_callbacks": sum(run.cloud.counts.values()),
+        "refused_or_unanswered": sum(
+            count for (_, answer), count in run.cloud.counts.items() if not answer.startswith("2") and answer != "queue"
+        ),
+        "contradicted": sum(line.get("decision") in ("contradicted", "foreign") for line in lines),
+        "confirmed": sum(line.get("decision") == "confirmed" for line in lines),
+        "questions": sum(line["event"] == "inquiry" for line in lines),
+        "kills": run.kills,
+        "events": len(run.consumer.events),
+        "duplicate_attempts": sum(event.again for event in run.consumer.events.values()),
+        "max_memory_mib": max((size for life in run.service.lives for _, size in life.memory), default=0) >> 20,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return report
+
+
+@asynccontextmanager
+async def _running(folder: Path, seed: int, *, is_short: bool, complain: Callable[[str], None]) -> AsyncIterator[Run]:
+    rng = random.Random(f"{seed}:run")
+    server_port, admin_port, cloud_port = free_ports(3)
+    async with consuming(random.Random(f"{seed}:consumer")) as consumer:
+        changes = _changes(server_port, admin_port, cloud_port)
+        changes["jobs.give_up_s"] = SHORT_GIVE_UP_S if is_short else GIVE_UP_S
+        tables = make_tables(folder, {"orders": consumer.url}, changes)
+        service = Instance("service", folder, port=server_port, complain=complain)
+        service.config.write_text(to_toml(tables))
+        settings = build_settings(tables, environ={})
+        faults = SHORT_FAULTS if is_short else FAULTS
+        cloud = FakeCloud(settings, seed=seed, faults=faults, timing=TIMING, signer=signer()[0])
+        client = JobsClient(f"http://127.0.0.1:{admin_port}", JOBS_TOKEN)
+        async with cloud.running(port=cloud_port):
+            await service.start()
+            watching = asyncio.create_task(_watch(service))
+            try:
+                yield Run(cloud, service, consumer, client, rng, datetime.now(UTC))
+            finally:
+                watching.cancel()
+                service.kill()
+
+
+def _changes(server_port: int, admin_port: int, cloud_port: int) -> dict[str, Any]:
+    cloud = f"http://127.0.0.1:{cloud_port}"
+    queue = {"transport": "mns-queue", "endpoint": cloud, "long_poll_s": 2, "pollers": 2}
+    return {
+        "server.port": server_port,
+        "admin.port": admin_port,
+        "admin.token": ADMIN_TOKEN,
+        "admin.jobs_token": JOBS_TOKEN,
+        "jobs.deadline_s": DEADLINE_S,
+        "jobs.retry_s": 1.0,
+        "vendor.main.access_key_id": "promise-key",
+        "vendor.main.access_key_secret": "promise-secret-2f8c1a",
+        "vendor.main.region": "cn-shanghai",
+        "vendor.main.endpoints": dict.fromkeys(("vod", "ice", "mts", "multimediaai"), cloud),
+        # Their signatures do not cover the body: without the vendor's word, a lie would be as good as the truth.
+        "sources.vod.confirm": "always",
+        "sources.vod.confirm_timeout_s": CONFIRM_TIMEOUT_S,
+        "sources.ims.confirm": "always",
+        "sources.ims.confirm_timeout_s": CONFIRM_TIMEOUT_S,
+        "sources.gif.confirm_timeout_s": CONFIRM_TIMEOUT_S,
+        "sources.vod-queue": {"product": "vod", "queue": "vod-events", **queue},
+        "sources.ims-queue": {"product": "ims", "queue": "ice-callback-events", **queue},
+        "sources.mts-queue": {"product": "mts", "queue": "mts-events", **queue},
+        "sinks.orders.timeout_s": 2.0,
+        "sinks.orders.retry_delays_s": [1] * 10 + [2] * 40,
+    }
+
+
+async def _watch(service: Instance) -> None:
+    while True:
+        service.watch()
+        await asyncio.sleep(0.5)
+
+
+# Submitting and registering
+
+
+async def _submit(run: Run, jobs: int, rate_per_s: float) -> None:
+    weights = [weight for weight, *_ in MIXTURE]
+    began = time.monotonic()
+    waiting: list[tuple[float, CloudJob]] = []
+    submitted = 0
+    while submitted < jobs or waiting:
+        now = time.monotonic()
+        while submitted < min(jobs, int((now - began) * rate_per_s) + 1):
+            _, product, family, outcomes = run.rng.choices(MIXTURE, weights)[0]
+            job = _submit_one(run, product, family, run.rng.choice(outcomes))
+            submitted += 1
+            # Some applications are slow: the callback is there before them.
+            late_s = 6.0 if run.rng.random() < 0.05 else 0.0
+            waiting.append((now + late_s, job))
+        due = [job for at, job in waiting if at <= now]
+        waiting = [(at, job) for at, job in waiting if at > now]
+        if due:
+            await _register(run, due)
+        await asyncio.sleep(0.1)
+
+
+def _submit_one(run: Run, product: Any, family: str, outcome: Any) -> CloudJob:
+    entrances = [name for name, source in run.cloud.settings.sources.items() if source.product == product]
+    chosen = run.rng.choice([[name] for name in entrances] + [entrances])
+    if (product, family, outcome) in (("vod", "animated_image", "failed"), ("vod", "snapshot", "succeeded")):
+        # No API tells of failed animated images, and a failed snapshot names no job: over HTTP, where bodies are not
+        # signed, nobody could tell a lie about these from the truth.
+        chosen = ["vod-queue"]
+    return run.cloud.submit(
+        product, family, outcome=outcome, sources=chosen, user_data=f"order {len(run.cloud.jobs) + 1}"
+    )
+
+
+async def _register(run: Run, jobs: Sequence[CloudJob]) -> None:
+    """As an application would: until it has worked."""
+    expected = []
+    for job in jobs:
+        reference = job.reference()
+        expected.append(
+            JobToExpect(
+                product=reference.product,
+                family=reference.family,
+                job_id=reference.job_id,
+                media_id=reference.media_id,
+                nonce=reference.nonce,
+                bind=reference.bind,
+                user_data=job.user_data,
+            )
+        )
+    while True:
+        try:
+            found = await asyncio.to_thread(run.client.expect_many, expected)
+            break
+        except JobsClientError as error:
+            if not error.is_temporary:
+                raise
+            await asyncio.sleep(0.3)
+    run.registered.update({job.number: status for job, status in zip(jobs, found, strict=True)})
+
+
+# Disturbing
+
+
+async def _kill(run: Run, kills: int, seconds: float) -> None:
+    moments = sorted(run.rng.uniform(1.0, max(2.0, seconds)) for _ in range(kills))
+    began = time.monotonic()
+    for moment in moments:
+        await asyncio.sleep(max(0.0, began + moment - time.monotonic()))
+        run.service.kill()
+        run.kills += 1
+        await asyncio.sleep(run.rng.uniform(0.0, 1.5))
+        await run.service.start()
+
+
+async def _throttle(run: Run) -> None:
+    """Ten seconds in each half minute, the vendor's APIs and queues are not at their best."""
+    for _ in range(max(1, int(len(run.cloud.jobs) / 1000))):
+        await asyncio.sleep(4.0)
+        run.cloud.faults = replace(run.cloud.faults, throttling=0.6, server_errors=0.1, html=0.05)
+        await asyncio.sleep(6.0)
+        run.cloud.faults = replace(run.cloud.faults, throttling=0.0, server_errors=0.0, html=0.0)
+        await asyncio.sleep(10.0)
+
+
+# The end
+
+
+async def _heal(run: Run) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(HEALING_S):
+            while await asyncio.to_thread(_is_waiting, run):  # noqa: ASYNC110 - it is another process
+                await asyncio.sleep(0.5)
+
+
+def _is_waiting(run: Run) -> bool:
+    return (
+        bool(run.client.list(state="expected", limit=1) or run.client.list(state="overdue", limit=1))
+        or _metric(run, "media_callbacks_held_events") > 0
+        or _metric(run, "media_callbacks_deliveries") > 0
+        or any(run.cloud.queues.depth(queue) for queue in ("vod-events", "ice-callback-events", "mts-events"))
+    )
+
+
+def _all_records(run: Run) -> dict[int, ExpectedJobStatus]:
+    """What the service says of every job in the end, by the cloud's number."""
+    since = run.began_at - timedelta(seconds=5)
+    found = {status.id: status for status in run.client.list(since=since, limit=10**9)}
+    return {number: found[status.id] for number, status in run.registered.items() if status.id in found}
+
+
+def _ask_report(run: Run) -> Any:
+    since = (run.began_at - timedelta(seconds=5)).isoformat().replace("+00:00", "Z")
+    return json.loads(_get(run, f"/v1/report?since={since}"))
+
+
+def _metric(run: Run, name: str) -> float:
+    """The sum of a metric's values."""
+    return sum(
+        float(line.rpartition(" ")[2]) for line in _get(run, "/metrics").splitlines() if line.startswith(f"{name}{{")
+    )
+
+
+def _get(run: Run, target: str) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", run.cloud.settings.admin.port, timeout=30)
+    try:
+        connection.request("GET", target, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+        response = connection.getresponse()
+        body = response.read().decode()
+        assert response.status == 200, f"{target.partition('?')[0]} answered {response.status}: {body[:300]}"
+        return body
+    finally:
+        connection.close()

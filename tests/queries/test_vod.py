@@ -1,0 +1,397 @@
+import pytest
+
+from service.errors import VendorRefused, VendorUnavailable
+from service.events import AnimatedImageOutput, EventError, TranscodeOutput, WorkflowOutput
+from service.payloads import PAYLOADS
+from service.queries.vod import FAMILIES
+from tests.queries.vendor import (
+    NOW,
+    TIME,
+    Vendor,
+    ask,
+    ask_one,
+    callback,
+    completion,
+    identities,
+    job,
+    output,
+    read,
+    refused,
+)
+
+MEDIA = PAYLOADS["vod"]["TranscodeComplete"]("j-1", NOW, False)["VideoId"]
+
+
+def image(job_id, **fields):
+    return {
+        "JobId": job_id,
+        "VideoId": MEDIA,
+        "DynamicImageId": "d-1",
+        "FileURL": "https://v.example.com/image/dynamic/d-1.webp?auth_key=1-0-0-a",
+        "Format": "webp",
+        "Fps": "10",
+        "Width": "640",
+        "Height": "360",
+        "FileSize": "119866",
+        "Duration": "2",
+        "CreationTime": TIME,
+        **fields,
+    }
+
+
+def stream(job_id, status="TranscodeSuccess", **fields):
+    output = {
+        "OutputFileUrl": f"http://o.example.com/{job_id}.mp4",
+        "Format": "mp4",
+        "Bitrate": "925",
+        "Duration": 15,
+        "Fps": "30",
+        "Width": "1280",
+        "Height": "720",
+        "Filesize": 1815321,
+    }
+    made = {"OutputFile": output} if status == "TranscodeSuccess" else {}
+    return {
+        "TranscodeJobId": job_id,
+        "TranscodeJobStatus": status,
+        "Definition": "HD",
+        "CompleteTime": TIME,
+        **made,
+        **fields,
+    }
+
+
+def transcode_task(*streams, status="CompleteAllSucc", **fields):
+    task = {"TranscodeTaskId": "t-1", "VideoId": MEDIA, "TaskStatus": status, "CompleteTime": TIME}
+    return {"RequestId": "r", "TranscodeTask": task | {"TranscodeJobInfoList": list(streams)} | fields}
+
+
+def detail(job_type, **fields):
+    member = {"snapshot": "SnapshotJobDetail", "ai": "AIJobDetail", "workflow": "WorkflowTaskDetail"}[job_type]
+    return {"RequestId": "r", "JobType": job_type, member: fields}
+
+
+# Animated images
+
+
+async def test_an_image_that_is_listed_was_made():
+    vendor = Vendor(ListDynamicImage={"RequestId": "r", "DynamicImageList": [image("j-0"), image("j-1\n")]})
+    found = await completion(vendor, job("vod", "animated_image", media_id=MEDIA))
+    assert (found.family, found.id, found.outcome, found.media_id) == ("animated_image", ("j-1",), "succeeded", MEDIA)
+    assert found.occurred_at == NOW
+    assert found.outputs == (
+        AnimatedImageOutput(
+            url="https://v.example.com/image/dynamic/d-1.webp?auth_key=1-0-0-a",
+            format="webp",
+            width=640,
+            height=360,
+            fps=10.0,
+            size_bytes=119866,
+        ),
+    )
+    [query] = vendor.queries
+    assert (query.api, query.version, dict(query.parameters)) == ("vod", "2017-03-21", {"VideoId": MEDIA})
+
+
+async def test_an_image_that_is_not_listed_may_have_failed_or_not():
+    answer = await ask_one(Vendor(ListDynamicImage={"DynamicImageList": [image("j-0")]}), job_of_image())
+    assert answer.state == "unlearnable"
+    assert answer.detail == "not among the 1 animated images of its asset; VOD lists no failures"
+
+
+def job_of_image(**more):
+    return job("vod", "animated_image", **{"media_id": MEDIA, **more})
+
+
+async def test_without_an_asset_an_image_is_not_asked_about():
+    vendor = Vendor()
+    assert [answer.state for answer in await ask(vendor, job_of_image(media_id=None))] == ["unlearnable"]
+    assert vendor.queries == []
+    assert FAMILIES["animated_image"].needs_media_id
+
+
+async def test_the_images_of_an_asset_that_is_unknown():
+    assert (await ask_one(Vendor(ListDynamicImage=refused("InvalidVideo.NotFound")), job_of_image())).state == (
+        "not_found"
+    )
+    with pytest.raises(VendorRefused):
+        await ask_one(Vendor(ListDynamicImage=refused("Forbidden.RAM", 403)), job_of_image())
+
+
+# Snapshots, AI, workflows
+
+
+async def test_a_snapshot_has_a_state_and_no_pictures():
+    vendor = Vendor(GetJobDetail=detail("snapshot", JobId="j-1\n", VideoId=MEDIA, Status="Success", CompleteTime=TIME))
+    found = await completion(vendor, job("vod", "snapshot"))
+    assert (found.id, found.kind, found.outcome, found.outputs) == (("j-1",), "snapshot", "succeeded", ())
+    assert (found.vendor_event, found.media_id, found.occurred_at) == ("SnapshotComplete", MEDIA, NOW)
+    assert dict(vendor.queries[0].parameters) == {"JobId": "j-1", "JobType": "snapshot"}
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name.startswith("AI")])
+async def test_an_ai_job(family):
+    vendor = Vendor(GetJobDetail=detail("ai", JobId="j-1", MediaId=MEDIA, Status="success", CompleteTime=TIME))
+    found = await completion(vendor, job("vod", family))
+    assert (found.family, found.id, found.outcome, found.media_id) == (family, ("j-1",), "succeeded", MEDIA)
+    assert found.kind == FAMILIES[family].kind
+    assert vendor.queries[0].parameters["JobType"] == "ai"
+
+
+async def test_a_workflow_and_the_extend_that_was_given_with_it():
+    results = '{"Act_1": {"Status": "Failed", "ActivityId": "VideoTranslation", "Result": {"JobId": "a-1"}}}'
+    reply = detail(
+        "workflow",
+        TaskId="j-1",
+        Status="Succeed",
+        ActivityResults=results,
+        TaskInput=f'{{"Type": "Media", "Media": "{MEDIA}"}}',
+        UserData='{"Extend": "{\\"id\\": 7}"}',
+        FinishTime=TIME,
+    )
+    found = await completion(Vendor(GetJobDetail=reply), job("vod", "WorkflowTaskComplete"))
+    assert (found.id, found.outcome, found.user_data, found.media_id) == (("j-1",), "succeeded", '{"id": 7}', MEDIA)
+    assert found.outputs == (WorkflowOutput(name="Act_1", type="VideoTranslation", job_id="a-1", outcome="failed"),)
+
+
+async def test_user_data_without_extend_is_passed_on_whole():
+    reply = detail("workflow", TaskId="j-1", Status="Succeed", UserData=" mine ")
+    assert (await completion(Vendor(GetJobDetail=reply), job("vod", "WorkflowTaskComplete"))).user_data == " mine "
+
+
+@pytest.mark.parametrize(
+    ("family", "job_type", "words"),
+    [
+        ("snapshot", "snapshot", {"Processing": None, "Success": "succeeded", "Fail": "failed", "Odd": None}),
+        (
+            "AIVideoTagComplete",
+            "ai",
+            {
+                "reserved": None,
+                "init": None,
+                "processing": None,
+                "analysing": None,
+                "success": "succeeded",
+                "fail": "failed",
+            },
+        ),
+        (
+            "WorkflowTaskComplete",
+            "workflow",
+            {
+                "Init": None,
+                "Processing": None,
+                "Succeed": "succeeded",
+                "Failed": "failed",
+                "Canceled": "cancelled",
+                "Skip": "cancelled",
+            },
+        ),
+    ],
+)
+async def test_the_words_of_job_details(family, job_type, words):
+    for word, outcome in words.items():
+        answer = await ask_one(Vendor(GetJobDetail=detail(job_type, Status=word)), job("vod", family, media_id=MEDIA))
+        if outcome is None:
+            assert answer.state == "pending", word
+        else:
+            [found] = read("vod", answer).completions
+            assert (found.outcome, found.id) == (outcome, ("j-1",)), word
+
+
+async def test_an_unknown_word_is_asked_again_and_named():
+    answer = await ask_one(Vendor(GetJobDetail=detail("snapshot", Status="Exploded")), job("vod", "snapshot"))
+    assert (answer.state, answer.detail) == ("pending", "Exploded is not a known state")
+    answer = await ask_one(Vendor(GetJobDetail=detail("snapshot", JobId="j-1")), job("vod", "snapshot"))
+    assert (answer.state, answer.detail) == ("pending", "the reply has no state")
+
+
+async def test_a_reply_about_another_job_is_no_answer():
+    answer = await ask_one(
+        Vendor(GetJobDetail=detail("snapshot", JobId="j-9", Status="Success")), job("vod", "snapshot")
+    )
+    assert (answer.state, answer.detail) == ("not_found", "asked about j-1, the reply is about j-9")
+
+
+@pytest.mark.parametrize("code", ["InvalidJob.NotFound", "ResourceNotFound", "InvalidParameter"])
+async def test_a_job_that_does_not_exist(code):
+    answer = await ask_one(Vendor(GetJobDetail=refused(code)), job("vod", "snapshot"))
+    assert (answer.state, answer.detail) == ("not_found", f"the vendor says {code}")
+
+
+async def test_an_empty_reply_is_about_no_job():
+    for family in ("snapshot", "transcode", "transcode_task", "WorkflowTaskComplete"):
+        vendor = Vendor(GetJobDetail={"RequestId": "r"}, GetTranscodeTask={"RequestId": "r"})
+        assert (await ask_one(vendor, job("vod", family))).state == "not_found", family
+
+
+@pytest.mark.parametrize(
+    "error", [refused("InvalidAccessKeyId.NotFound"), refused("Forbidden", 403), VendorUnavailable("later")]
+)
+@pytest.mark.parametrize("family", ["snapshot", "transcode", "transcode_task"])
+async def test_what_is_not_about_the_job_is_raised(family, error):
+    vendor = Vendor(GetJobDetail=error, GetTranscodeTask=error)
+    with pytest.raises(type(error)):
+        await ask(vendor, job("vod", family))
+
+
+async def test_jobs_that_can_not_be_asked_about():
+    vendor = Vendor()
+    for reference in (job("vod", "UploadByURLComplete"), job("vod", "NoSuch"), job("vod", "snapshot", None)):
+        assert (await ask_one(vendor, reference)).state == "unlearnable"
+    assert vendor.queries == []
+    assert FAMILIES["UploadByURLComplete"].batch == 0
+
+
+# Streams
+
+
+async def test_ten_streams_are_asked_about_at_once_and_answered_in_order():
+    reply = {
+        "TranscodeJobInfoList": [
+            stream("j-3", "TranscodeFail", ErrorCode="InvalidParameter.X", ErrorMessage="bad"),
+            stream("j-1"),
+            stream("j-2", "Transcoding"),
+        ],
+        "NonExistJobIds": ["j-4 "],
+    }
+    vendor = Vendor(GetTranscodeTask=reply)
+    answers = await ask(vendor, *(job("vod", "transcode", f"j-{n}", media_id=MEDIA) for n in range(1, 6)))
+    assert [answer.state for answer in answers] == ["ended", "pending", "ended", "not_found", "not_found"]
+    assert [answer.detail for answer in answers[3:]] == [None, "the reply does not mention it"]
+    [query] = vendor.queries
+    assert dict(query.parameters) == {"JobIds": "j-1,j-2,j-3,j-4,j-5"}
+    [found] = read("vod", answers[0]).completions
+    assert (found.family, found.id, found.media_id, found.occurred_at) == ("transcode", ("j-1",), MEDIA, NOW)
+    assert found.outputs == (
+        TranscodeOutput(
+            job_id="j-1",
+            url="http://o.example.com/j-1.mp4",
+            format="mp4",
+            definition="HD",
+            width=1280,
+            height=720,
+            fps=30.0,
+            bitrate_kbps=925.0,
+            duration_s=15.0,
+            size_bytes=1815321,
+            encrypted=False,
+            audio_only=None,
+        ),
+    )
+    [lost] = read("vod", answers[2]).completions
+    assert lost.error == EventError(code="InvalidParameter.X", message="bad", retryable=False)
+    assert lost.outputs == ()
+
+
+async def test_one_bad_id_does_not_hide_the_others():
+    def reply(query):
+        if "j-2" in query.parameters["JobIds"]:
+            raise refused("InvalidParameter.JobIds", 400)
+        return {"TranscodeJobInfoList": [stream(job_id) for job_id in query.parameters["JobIds"].split(",")]}
+
+    answers = await ask(
+        Vendor(GetTranscodeTask=reply),
+        *(job("vod", "transcode", f"j-{n}") for n in (1, 2, 3)),
+        job("vod", "transcode", None),
+    )
+    assert [answer.state for answer in answers] == ["ended", "not_found", "ended", "unlearnable"]
+
+
+async def test_an_encrypted_stream():
+    file = stream("j-1")["OutputFile"] | {"Encryption": '{"EncryptType": "HLSEncryption"}'}
+    reply = {"TranscodeJobInfoList": [stream("j-1", OutputFile=file)]}
+    assert (await output(Vendor(GetTranscodeTask=reply), job("vod", "transcode"))).encrypted is True
+
+
+# Tasks
+
+
+@pytest.mark.parametrize(
+    ("streams", "word", "outcome"),
+    [
+        ([stream("j-1"), stream("j-2")], "CompleteAllSucc", "succeeded"),
+        ([stream("j-1"), stream("j-2")], "CompeleteAllSucc", "succeeded"),
+        ([stream("j-1"), stream("j-2", "TranscodeFail")], "CompletePartialSucc", "partial"),
+        # The streams decide, not the word.
+        ([stream("j-1"), stream("j-2", "TranscodeFail")], "CompleteAllSucces", "partial"),
+        ([stream("j-1", "TranscodeFail")], "CompleteAllFail", "failed"),
+        ([], "CompleteAllFail", "failed"),
+    ],
+)
+async def test_a_task_ends_as_its_streams_do(streams, word, outcome):
+    vendor = Vendor(GetTranscodeTask=transcode_task(*streams, status=word))
+    answer = await ask_one(vendor, job("vod", "transcode_task", "t-1"))
+    *parts, task = read("vod", answer).completions
+    assert (task.family, task.outcome) == ("transcode_task", outcome)
+    assert task.id == ((MEDIA, *(f"j-{n + 1}" for n in range(len(streams)))) if streams else (MEDIA, TIME))
+    assert [part.id for part in parts] == [(f"j-{n + 1}",) for n in range(len(streams))]
+    assert dict(vendor.queries[0].parameters) == {"TranscodeTaskId": "t-1"}
+
+
+@pytest.mark.parametrize(
+    ("word", "detail"),
+    [
+        ("Processing", None),
+        ("Partial", None),
+        ("Odd", "Odd is not a known state"),
+        (None, "the reply has no state"),
+        ("CompleteAllSucc", "CompleteAllSucc, but one of its jobs has not ended"),
+    ],
+)
+async def test_a_task_that_has_not_ended(word, detail):
+    reply = transcode_task(stream("j-1"), stream("j-2", "Transcoding"), status=word)
+    answer = await ask_one(Vendor(GetTranscodeTask=reply), job("vod", "transcode_task", "t-1"))
+    assert (answer.state, answer.detail) == ("pending", detail)
+
+
+async def test_another_task():
+    reply = transcode_task(stream("j-1"), TranscodeTaskId="t-9")
+    assert (await ask_one(Vendor(GetTranscodeTask=reply), job("vod", "transcode_task", "t-1"))).state == "not_found"
+
+
+# The same job, told by a callback
+
+
+def ai(*, failed):
+    return detail("ai", JobId="j-1", Status="fail" if failed else "success", CompleteTime=TIME)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+@pytest.mark.parametrize(
+    ("family", "event", "build"),
+    [
+        (
+            "snapshot",
+            "SnapshotComplete",
+            lambda failed: detail("snapshot", JobId="j-1", Status="Fail" if failed else "Success"),
+        ),
+        ("transcode", "StreamTranscodeComplete", None),
+        ("transcode_task", "TranscodeComplete", None),
+        (
+            "WorkflowTaskComplete",
+            "WorkflowTaskComplete",
+            lambda failed: detail("workflow", TaskId="j-1", Status="Failed" if failed else "Succeed"),
+        ),
+        *((name, name, lambda failed: ai(failed=failed)) for name in FAMILIES if name.startswith("AI")),
+    ],
+)
+async def test_a_reply_gives_the_event_of_the_callback(family, event, build, failed):
+    if (family, failed) == ("snapshot", True):
+        return  # the callback of a failed snapshot names no job
+    word = "TranscodeFail" if failed else "TranscodeSuccess"
+    one = stream("j-1", word)
+    replies = {
+        "transcode": {"TranscodeJobInfoList": [one]},
+        "transcode_task": transcode_task(one, status="CompleteAllFail" if failed else "CompleteAllSucc"),
+    }
+    reply = build(failed) if build else replies[family]
+    vendor = Vendor(GetJobDetail=reply, GetTranscodeTask=reply)
+    answer = await ask_one(vendor, job("vod", family, "t-1" if family == "transcode_task" else "j-1", media_id=MEDIA))
+    assert identities("vod", read("vod", answer)) == identities("vod", callback("vod", event, "j-1", failed=failed))
+
+
+async def test_a_listed_image_gives_the_event_of_the_callback():
+    vendor = Vendor(ListDynamicImage={"DynamicImageList": [image("j-1")]})
+    answer = await ask_one(vendor, job_of_image())
+    assert identities("vod", read("vod", answer)) == identities("vod", callback("vod", "DynamicImageComplete", "j-1"))
