@@ -77,6 +77,7 @@ from service.sources.token_url import TokenUrlSource
 from service.vendor.credentials import CredentialsProvider, choose_credentials
 from service.vendor.mns import MnsQueue
 from service.vendor.openapi import OpenApiClient
+from service.vendor.rate_limits import rate_per_s
 
 PARSERS: Mapping[str, Parser] = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": gif.parse}
 
@@ -282,6 +283,7 @@ class Service:
             region=settings.region,
             endpoints=settings.endpoints,
             observe=self.metrics.vendor_called,
+            rates=lambda api, action: settings.rates.get(action) or rate_per_s(api, action),
             clock=self.clock,
         )
         return Vendor(credentials, client, settings.region)
@@ -366,15 +368,18 @@ class Service:
 
     async def stop(self) -> None:
         self.readiness.is_draining = True
-        stop_timeout_s = self.settings.server.stop_timeout_s
-        await asyncio.gather(self.reconciler.stop(), *(poller.stop(stop_timeout_s) for _, poller in self._queues))
+        # All at once: each has the whole of stop_timeout_s for what is under way.
+        await asyncio.gather(
+            self.retention.stop(),
+            self.replayer.stop(),
+            self.reconciler.stop(),
+            self.dispatcher.stop(),
+            *(poller.stop(self.settings.server.stop_timeout_s) for _, poller in self._queues),
+        )
         for queue, _ in self._queues:
             await queue.close()
         for vendor in self._vendors.values():
             await vendor.client.close()
-        await self.retention.stop()
-        await self.replayer.stop()
-        await self.dispatcher.stop()
         await self.fetched_certificates.close()
         await self.inbox.close()
 

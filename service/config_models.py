@@ -390,6 +390,7 @@ class VendorSettings(Section):
     Attributes:
         access_key_id: None, together with the secret: the credentials are looked for in the environment.
         endpoints: In place of what follows from the region.
+        rates: Calls per second at most, by action, in place of half of what the vendor documents.
     """
 
     access_key_id: Annotated[
@@ -412,6 +413,16 @@ class VendorSettings(Section):
         Field(
             description="a table from vod, ice, mts or multimediaai to a host name or URL",
             examples=['{ vod = "vod.cn-shanghai.aliyuncs.com" }'],
+        ),
+    ] = {}
+    rates: Annotated[
+        Mapping[
+            Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z]{1,63}$")],
+            Annotated[Seconds, Field(gt=0, le=1000)],
+        ],
+        Field(
+            description="a table from the name of an action to calls per second, more than 0 and at most 1000",
+            examples=["{ GetDynamicImageJob = 20 }"],
         ),
     ] = {}
 

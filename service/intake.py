@@ -75,6 +75,8 @@ def build_receipt(
         parsed = source.parse(message)
     except Unparseable as error:
         reason = str(error)
+    except Exception as error:  # noqa: BLE001 - a fault of ours must cost the sender's message nothing: a later version reads it
+        reason = f"the parser failed ({type(error).__name__}): please report it"
     else:
         warnings = parsed.warnings
         entries = tuple(

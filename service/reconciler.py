@@ -17,7 +17,7 @@ from typing import Protocol
 
 import structlog
 
-from service.errors import VendorError
+from service.errors import ServiceError, VendorError, VendorUnavailable
 from service.events import Event, Product
 from service.findings import Decision, Judgement, Patience, Result, judge
 from service.inbox.base import INQUIRIES, Finding, Inbox, Inquiry, Settled
@@ -32,6 +32,9 @@ INBOX_RETRY_S = 1.0
 # Of one product at a time; even where each needs several calls, at five a second, they are asked within a lease.
 MAX_IN_FLIGHT = 60
 LEASE_S = 180.0
+# A vendor that hangs must not outlast the lease: answers that nobody may settle any more would be asked for again and
+# again, and nothing would ever be given up.
+ASK_TIMEOUT_S = 150.0
 MIN_WAIT_S = 0.01
 
 log = structlog.get_logger()
@@ -153,6 +156,7 @@ class _Worker:
         self._wait = wait
         self._changed = asyncio.Event()
         self._stopping = False
+        self._trouble: str | None = None
         self._in_flight = 0
         self._batches: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
@@ -179,8 +183,12 @@ class _Worker:
             self._changed.clear()
             try:
                 wait_s = await self.ask_due()
+                self._trouble = None
             except Exception as error:  # noqa: BLE001 - jobs must be asked about after whatever it was
-                log.error("inquiries_failed", product=self._product, error=f"{type(error).__name__}: {error}")
+                # Once, however long the store is away.
+                if self._trouble != (trouble := _describe(error)):
+                    log.error("inquiries_failed", product=self._product, error=trouble)
+                    self._trouble = trouble
                 wait_s = INBOX_RETRY_S
             if not self._stopping:
                 await self._wait(self._changed, wait_s)
@@ -223,7 +231,7 @@ class _Worker:
                 [self._judge(inquiry, answer, desk, family) for inquiry, answer in zip(inquiries, answers, strict=True)]
             )
         except Exception as error:  # noqa: BLE001 - their leases run out, and they are asked again
-            log.error("inquiries_failed", product=self._product, error=f"{type(error).__name__}: {error}")
+            log.error("inquiries_failed", product=self._product, error=_describe(error))
         finally:
             self._in_flight -= len(inquiries)
             self._changed.set()
@@ -236,9 +244,15 @@ class _Worker:
             return [Answer(state="unlearnable", detail=unasked)] * len(inquiries)
         assert desk.call is not None
         try:
-            return await self._rules.ask([inquiry.reference for inquiry in inquiries], desk.call)
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                return await self._rules.ask([inquiry.reference for inquiry in inquiries], desk.call)
         except VendorError as error:
             return [error] * len(inquiries)
+        except TimeoutError:
+            return [VendorUnavailable(f"no answer within {ASK_TIMEOUT_S:g} s")] * len(inquiries)
+        except Exception as error:  # noqa: BLE001 - else it would be asked about for ever, and never be given up
+            log.error("inquiries_failed", product=self._product, error=_describe(error))
+            return [VendorUnavailable(f"its answer could not be read ({type(error).__name__})")] * len(inquiries)
 
     def _judge(self, inquiry: Inquiry, answer: Answer | VendorError, desk: Desk, family: Family | None) -> Judgement:
         return judge(
@@ -293,3 +307,8 @@ def _reason_not_to_ask(desk: Desk, family: Family | None, inquiry: Inquiry) -> s
     if desk.call is None:
         return "no credentials are configured to ask with: add a table [vendor.<name>]"
     return None
+
+
+def _describe(error: Exception) -> str:
+    """What else an exception says may quote what the vendor has answered, pre-signed URLs among it."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, ServiceError) else type(error).__name__

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
@@ -59,6 +60,9 @@ MTS_PATH = "/callbacks/mts/5f0c9d6e3ab14477"
 WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"the secret of the webhook, 32 b.").decode()
 ADMIN_TOKEN = "admin-token-40aa21c7"
 SECRETS = (*VOD_KEYS, IMS_KEY, GIF_KEY, MTS_PATH.rpartition("/")[2], WEBHOOK_SECRET, ADMIN_TOKEN)
+
+# What gives a URL of OSS or of an API its power.
+_PRESIGNED = re.compile(r"[?&;](OSSAccessKeyId|AccessKeyId|Signature|security-token|x-oss-[a-z-]+)=", re.IGNORECASE)
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -450,6 +454,7 @@ class Running:
         for secret in self.secrets:
             assert secret.decode("utf-8", "replace") not in text, "something secret was logged"
             assert repr(secret)[2:-1] not in text, "something secret was logged"
+        assert _PRESIGNED.search(text) is None, "a pre-signed URL was logged"
 
 
 @asynccontextmanager

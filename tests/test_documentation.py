@@ -2,18 +2,24 @@
 
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from service.__main__ import build_parser
 from service.settings import build_settings, load_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = ("README.md", "CHANGELOG.md", "deploy/README.md", "docs/messages.md")
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 ENVIRON = {
     "ADMIN_TOKEN": "0123456789abcdef",
     "VOD_KEY": "Example1Key",
-    "IMS_KEY": "Example1Key",
+    "JOBS_TOKEN": "fedcba9876543210",
+    "ALIYUN_ID": "ExampleId",
+    "ALIYUN_SECRET": "ExampleSecret",
     "GIF_URL_KEY": SECRET.removeprefix("whsec_"),
     "ORDERS_SECRET": SECRET,
 }
@@ -35,9 +41,26 @@ def test_the_readme_names_every_command():
         assert re.search(rf"\| `media-callbacks {name}\b", README), name
 
 
-def test_the_files_that_the_readme_points_at_are_there():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def read_anchors(text: str) -> set[str]:
+    """As GitHub makes them of headings: lower case, blanks as hyphens, of the rest only letters, digits, - and _."""
+    without_code = re.sub(r"^(```\w*)\n.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    found: Counter[str] = Counter()
+    anchors = set()
+    for heading in re.findall(r"^#+ (.+)$", without_code, re.MULTILINE):
+        anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        anchors.add(f"{anchor}-{found[anchor]}" if found[anchor] else anchor)
+        found[anchor] += 1
+    return anchors
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings_that_are_there(page: str):
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", path.read_text("utf-8")):
+        name, _, anchor = target.partition("#")
+        led_to = path.parent / name if name else path
+        assert led_to.exists(), target
+        assert not anchor or anchor in read_anchors(led_to.read_text("utf-8")), target
 
 
 def test_the_sink_of_a_third_party_is_the_one_that_is_tested():

@@ -20,7 +20,7 @@ from service.inbox.sqlite import SqliteInbox
 from service.jobs import ExpectedJob, JobReference
 from service.queries import unknown
 from service.queries.base import Answer, Call, Family, ProductQueries, QuerySource
-from service.reconciler import LEASE_S, MAX_IN_FLIGHT, Desk, Reconciler
+from service.reconciler import ASK_TIMEOUT_S, LEASE_S, MAX_IN_FLIGHT, Desk, Reconciler
 from service.sources.base import Completion, Message, Parsed
 from tests.inbox.conformance import NOW, make_event
 from tests.inbox.conformance_jobs import held
@@ -376,3 +376,42 @@ async def test_it_logs_one_line_for_each_answer(setting: Setting, vendor: Vendor
         ("warning", "inquiry", "refused", "again"),
     ]
     assert lines[1]["detail"] == "GetJobDetail: 403 Forbidden.RAM"
+
+
+async def test_a_vendor_that_hangs_is_given_up_before_the_lease_is_over(
+    setting: Setting, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or others would ask the same meanwhile, and no answer would ever count."""
+    assert ASK_TIMEOUT_S < LEASE_S
+    monkeypatch.setattr("service.reconciler.ASK_TIMEOUT_S", 0.01)
+    vendor.gate.clear()
+    await setting.expect("job-1")
+    async with asyncio.timeout(PATIENCE_S):
+        await setting.turn()
+    assert setting.observer.judged == [("expected", "unavailable", "again")]
+    assert (await setting.jobs())["job-1"].attempts == 1
+
+
+async def test_an_answer_that_nobody_foresaw_is_given_up_too_and_not_quoted(setting: Setting, vendor: Vendor) -> None:
+    vendor.answers["job-1"] = ValueError("https://result.example.com/1.txt?Signature=secret")
+    await setting.expect("job-1")
+    with structlog.testing.capture_logs() as lines:
+        await setting.turn()
+        assert ((await setting.jobs())["job-1"].state, (await setting.jobs())["job-1"].attempts) == ("overdue", 1)
+        await setting.turn(seconds=86401)
+    assert (await setting.jobs())["job-1"].state == "unknown"
+    assert [line["error"] for line in lines if line["event"] == "inquiries_failed"] == ["ValueError"] * 2
+    assert "secret" not in str(lines)
+
+
+async def test_what_a_failing_store_says_is_logged(
+    setting: Setting, vendor: Vendor, inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def settle(*_: Any, **__: Any) -> Any:
+        raise InboxUnavailable("the disk is full")
+
+    monkeypatch.setattr(inbox, "settle", settle)
+    await setting.expect("job-1")
+    with structlog.testing.capture_logs() as lines:
+        await setting.turn()
+    assert [line["error"] for line in lines] == ["InboxUnavailable: the disk is full"]

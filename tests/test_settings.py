@@ -309,6 +309,7 @@ def test_settings_cannot_be_changed():
         {"vendor.main": {"region": "cn-hangzhou"}},
         {"sources.gif.keys": ["255:" + base64.urlsafe_b64encode(b"\xff" * 40).decode().rstrip("="), GIF["keys"][0]]},
         {"vendor.main.security_token": "sts", "vendor.main.endpoints": {"vod": "vod.cn-shanghai.aliyuncs.com"}},
+        {"vendor.main.rates": {"GetDynamicImageJob": 20, "GetTaskStatus": 0.5}},
         {"sinks.orders.secrets": [base64.b64encode(b"x" * 64).decode()], "sinks.orders.timeout_s": 25},
         {"sinks.orders.url": "http://10.0.0.1:8080/hook?x=1"},
         {"sinks.bus.endpoint_url": "http://localhost:4566"},
@@ -505,6 +506,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"vendor.main": {"region": "cn-hangzhou", "security_token": "sts"}}, "vendor.main.security_token: belongs to an access key; give access_key_id and"),
     ({"vendor.main.region": REMOVED}, "vendor.main.region: missing; expected a region name; for example region = "),
     ({"vendor.main.endpoints": {"vodd": "h"}}, 'vendor.main.endpoints.vodd: expected one of vod, ice, mts, multimediaai, came "vodd"; did you mean "vod"?'),
+    ({"vendor.main.rates": {"GetJobDetail": 0}}, "vendor.main.rates.GetJobDetail: expected a table from the name of an action"),
+    ({"vendor.main.rates": {"get job": 1}}, 'vendor.main.rates."get job": expected a table from the name of an action'),
     ({"vendor.main.endpoints": {"vod": "a b"}}, "vendor.main.endpoints.vod: expected a table from vod, ice, mts or"),
     # sinks
     ({"sinks.out.kind": REMOVED}, "sinks.out.kind: missing; expected one of webhook, sqs, sns, eventbridge, kinesis, stdout"),

@@ -1,4 +1,4 @@
-"""The simulator says everything that the parsers know, and the README lists it."""
+"""The simulator says everything that the parsers know, and docs/messages.md lists it."""
 
 import json
 from types import SimpleNamespace
@@ -14,9 +14,9 @@ from service.payloads import WITHOUT_FAILURE
 from service.simulate import PAYLOADS, set_field
 from service.sources import gif, ims, mts, vod
 from service.sources.base import Completion, Message
-from tests import readme_table
+from tests import message_tables
 from tests.contracts import check_event
-from tests.readme_table import JOB, NONCE, NOT_MEMBERS, NOW, TYPE, WORD, Row, find_word
+from tests.message_tables import JOB, NONCE, NOT_MEMBERS, NOW, TYPE, WORD, Row, find_word
 
 JOB_ID, MINTED = "3af7e9705cb24c0f9d23231d4c371900", "000102030405060708090a0b"
 PARSERS = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": gif.parse}
@@ -277,19 +277,19 @@ def test_the_known_messages_are_listed_without_a_configuration(product, capsys, 
     ]
 
 
-# The README
+# docs/messages.md
 
 
-def test_the_table_in_the_readme_is_today_s():
-    _, table, _ = readme_table.between(readme_table.README.read_text(encoding="utf-8"))
-    assert table == readme_table.render(), f"run: {readme_table.COMMAND}"
+def test_the_tables_on_the_page_are_today_s():
+    _, table, _ = message_tables.between(message_tables.PAGE.read_text(encoding="utf-8"))
+    assert table == message_tables.render(), f"run: {message_tables.COMMAND}"
 
 
 def test_the_table_lists_every_message():
-    rows = readme_table.all_rows()
+    rows = message_tables.all_rows()
     for product, event in EVENTS:
         assert any((row.product, row.event) == (product, event) for row in rows), event
-        assert f"| `{event}`" in readme_table.render()
+        assert f"| `{event}`" in message_tables.render()
 
 
 def locate(row: Row, path: str) -> str:
@@ -314,7 +314,7 @@ def find(row: Row, payload: Any) -> Completion:
     return completion
 
 
-@pytest.mark.parametrize("row", readme_table.all_rows(), ids=lambda row: f"{row.product}-{row.event}-{row.part}")
+@pytest.mark.parametrize("row", message_tables.all_rows(), ids=lambda row: f"{row.product}-{row.event}-{row.part}")
 def test_a_row_of_the_table_is_what_the_parser_does(row):
     payload = row.payload(failed=row.part == "without any")
     # Nothing that an id is made of may be missing, or the empty text would stand for every name.

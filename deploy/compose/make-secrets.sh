@@ -15,6 +15,10 @@ make() {
 make postgres_password "$(openssl rand -hex 24)"
 make store_url "postgresql://media_callbacks:$(cat secrets/postgres_password)@postgres/media_callbacks"
 make admin_token "$(openssl rand -hex 32)"
+make jobs_token "$(openssl rand -hex 32)"
 make orders_secret "whsec_$(openssl rand -base64 32)"
 # From the VOD console; until then callbacks are refused.
 make vod_key "replace-me-$(openssl rand -hex 16)"
+# The access key of a RAM user with ../ram-policy.json and no more; until then jobs are not asked about, nor queues read.
+make aliyun_id "replace-me"
+make aliyun_secret "replace-me"

@@ -400,7 +400,7 @@ class Finding:
             with ``release`` or ``conflict``, or alone.
         release: What was held leaves, in this form: of the same key, perhaps better verified or with more outputs, and
             where the outcome was unknown, maybe with another one. It counts as brought by the receipt that was held
-            for it, and binds what that would have bound.
+            for it, and binds what that would have bound if ``may_bind`` says so.
         conflict: What was held does not leave, and its receipt becomes a ``conflict`` with these words.
         notification: What the vendor says of its own notification about an expected job (MTS alone): ``sent``,
             ``not sent: <code>`` or ``not configured``.
@@ -412,6 +412,16 @@ class Finding:
     release: Event | None = None
     conflict: str | None = None
     notification: str | None = None
+
+    @property
+    def may_bind(self) -> bool:
+        """
+        Whether what leaves binds its key. What was to be confirmed and was not does not, or a lie that leaves because
+        nobody could be asked would have the truth refused; it still must agree with what the key is bound to already.
+        """
+        if self.release is None:
+            return False
+        return self.inquiry.reason != "confirm" or self.release.data.verified_by == "query"
 
 
 @dataclass(slots=True)

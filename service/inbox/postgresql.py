@@ -417,7 +417,17 @@ class PostgresqlInbox:
         return None if due_at is None else from_milliseconds(due_at)
 
     async def settle(self, findings: Sequence[Finding], *, now: datetime) -> Sequence[Settled]:
-        return [await self._settle(finding, to_milliseconds(now)) for finding in findings]
+        settled: list[Settled] = []
+        failure = None
+        for finding in findings:
+            try:
+                settled.append(await self._settle(finding, to_milliseconds(now)))
+            except InboxUnavailable as error:
+                # One that the server does not take must not keep those after it open for ever.
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return settled
 
     async def _settle(self, finding: Finding, now: int) -> Settled:
         settled, told = await self._run(lambda c: jobs_queries.settle(c, finding, now))

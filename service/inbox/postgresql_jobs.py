@@ -733,7 +733,7 @@ async def _settle(connection: Any, finding: Finding, now: int) -> tuple[Settled,
     if inquiry.event is not None:
         await connection.execute("DELETE FROM held WHERE id = $1", row["id"])
     if leaving is not None:
-        released = await _release(connection, row["receipt_id"], match, now)
+        released = await _release(connection, row["receipt_id"], match, now, may_bind=finding.may_bind)
         if released is not None:
             settled.accepted += (released,)
             told.update(leaving.sinks)
@@ -754,7 +754,7 @@ async def _settle(connection: Any, finding: Finding, now: int) -> tuple[Settled,
     return settled, told
 
 
-async def _release(connection: Any, receipt_id: int, match: _Match, now: int) -> Event | None:
+async def _release(connection: Any, receipt_id: int, match: _Match, now: int, *, may_bind: bool) -> Event | None:
     """Accept a held event as brought by its receipt. Returns it as it leaves, if it does."""
     if not match.entries:
         reason = ASKED_REASON if match.asked else None
@@ -763,6 +763,10 @@ async def _release(connection: Any, receipt_id: int, match: _Match, now: int) ->
         return None
     (entry,) = match.entries
     event = entry.event
+    if not may_bind and not await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM bindings WHERE key_digest = $1)", key_digest(event.id)
+    ):
+        entry = replace(entry, binding=None)
     candidate = Candidate(1, now, event, event.to_json().decode(), entry.binding, entry.sinks)
     result = await connection.fetchrow(
         "SELECT * FROM accept_events_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",

@@ -495,8 +495,10 @@ class SqliteInbox:
         return [pair for work in batch for pair in self._commit(connection, [work])]
 
     def _failed(self, batch: list[_Put | _Work], error: Exception) -> list[tuple[_Put | _Work, Any]]:
-        log.error("store_failed", error=f"{type(error).__name__}: {error}", works=len(batch))
-        failure = InboxUnavailable(f"the store cannot write: {error}")
+        # What else an exception says may quote what was to be written.
+        text = str(error) if isinstance(error, sqlite3.Error) else "see its type"
+        log.error("store_failed", error=f"{type(error).__name__}: {text}", works=len(batch))
+        failure = InboxUnavailable(f"the store cannot write: {type(error).__name__}: {text}")
         failure.__cause__ = error
         return [(work, failure) for work in batch]
 

@@ -14,6 +14,10 @@ from service.jobs import JobReference
 # Reasons of receipts whose events did not come to be, at least not yet.
 WAITS = "waits for the vendor's answer"
 SEVERAL = "names no job, and several expected ones may be meant: the vendor is asked about them"
+# Whoever knows one minted URL can make claims about it without end. Each is asked about, as one may be the truth, and
+# those beyond the first so slowly that the questions about other jobs are not held up. An honest job has few.
+FREE_CLAIMS = 4
+CLAIM_SPACING_MS = 5000
 _COLUMNS = "id, binding, receipt_id, reference, nameless, reason, event, sinks, held_at, until, attempts, lease"
 
 
@@ -44,6 +48,7 @@ def hold(
     ).fetchall()
     if rows:
         return "own" if (receipt_id,) in rows else "other"
+    (claims,) = connection.execute("SELECT count(*) FROM held WHERE key_digest = ?", (digest,)).fetchone()
     connection.execute(
         "INSERT INTO held (key_digest, outcome, binding, receipt_id, product, reference, nameless, reason, event,"
         " sinks, held_at, until, due_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -60,7 +65,7 @@ def hold(
             json.dumps(entry.sinks),
             at,
             to_milliseconds(why.until),
-            at,
+            at + CLAIM_SPACING_MS * max(0, claims + 1 - FREE_CLAIMS),
         ),
     )
     return "held"
@@ -129,7 +134,7 @@ def forget(
     elif reason == WAITS and others is None:
         reason = None
     ids = list(dict.fromkeys([*(event_ids.split() if event_ids else ()), *brought]))
-    if others or reason == SEVERAL or any(_is_brought_by(connection, event_id, held.receipt_id) for event_id in ids):
+    if others or reason == SEVERAL or any(is_brought_by(connection, event_id, held.receipt_id) for event_id in ids):
         state = "accepted"
     else:
         # Any reason that is left is that of a conflict, of this event or of another one of the receipt.
@@ -140,7 +145,8 @@ def forget(
     )
 
 
-def _is_brought_by(connection: sqlite3.Connection, event_id: str, receipt_id: int) -> bool:
+def is_brought_by(connection: sqlite3.Connection, event_id: str, receipt_id: int) -> bool:
+    """Whether an event is there, and this receipt was the first to bring it."""
     digest, outcome = parse_event_id(event_id)
     row = connection.execute(
         "SELECT receipt_id FROM events WHERE key_digest = ? AND outcome = ?", (digest, OUTCOMES.index(outcome))

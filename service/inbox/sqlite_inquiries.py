@@ -147,6 +147,8 @@ def _settle_held(connection: sqlite3.Connection, finding: Finding, now: int, wok
     if finding.release is not None:
         # First, so that it is this that leaves, should the receipt bring the same event.
         entry = replace(held.entry, event=finding.release)
+        if not finding.may_bind and jobs.bound_value(connection, key_digest(entry.event.id)) is None:
+            entry = replace(entry, binding=None)
         brought = bring(connection, [entry], held.receipt_id, now)
         ids = [event.id for event in brought.events]
         holds.forget(connection, held, brought=ids, conflict=brought.conflict, waits=brought.waits)

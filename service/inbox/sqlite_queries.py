@@ -307,7 +307,10 @@ def reparse(connection: sqlite3.Connection, receipt_id: int, arrival: Arrival, *
     receipt = arrival.receipt
     brought = bring(connection, receipt.entries, receipt_id, arrival.at)
     changed = [candidate.event.id for candidate in brought.repeated if _update_event(connection, candidate)]
-    is_first = connection.execute("SELECT 1 FROM events WHERE receipt_id = ?", (receipt_id,)).fetchone() is not None
+    # By their ids: the events of a receipt are in no index.
+    (before,) = connection.execute("SELECT event_ids FROM receipts WHERE id = ?", (receipt_id,)).fetchone()
+    known = {*(before or "").split(), *(event.id for event in brought.events)}
+    is_first = any(holds.is_brought_by(connection, event_id, receipt_id) for event_id in known)
     state = _state(receipt, has_events=is_first or brought.waits is not None, conflict=brought.conflict)
     connection.execute(
         "UPDATE receipts SET state = ?, reason = ?, warnings = ?, parser = ?, event_ids = ? WHERE id = ?",

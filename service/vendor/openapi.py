@@ -14,6 +14,7 @@ import asyncio
 import json
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,13 +28,14 @@ from yarl import URL
 
 from service.errors import VendorRefused, VendorUnavailable
 from service.queries.base import Api, Query
+from service.queries.replies import refusal
 from service.throttle import RateLimit
 from service.vendor.credentials import Credentials, CredentialsProvider
 from service.vendor.rate_limits import rate_per_s
 from service.vendor.signing import EMPTY_SHA256, canonical_query, sign_acs3, sign_rpc
 from service.waiting import Wait, wait_for
 
-Result = Literal["ok", "throttled", "unavailable", "refused"]
+Result = Literal["ok", "not_found", "throttled", "unavailable", "refused"]
 Observe = Callable[[Api, str, Result], None]
 """Is told how each request went: api, action, result."""
 
@@ -142,7 +144,8 @@ class OpenApiClient:
     """
     Asks the vendor's OpenAPI; ``call`` is a ``service.queries.base.Call``.
 
-    At most 8 requests run at once, each action keeps below its rate, and what may pass is tried up to 3 times.
+    At most 8 requests of an api run at once, so that one that hangs holds up no other. Each action keeps below its
+    rate, and what may pass is tried up to 3 times.
 
     Args:
         region: Where the jobs are, for example ``cn-hangzhou``.
@@ -181,7 +184,7 @@ class OpenApiClient:
         self._wait = wait
         self._nonce = nonce
         self._limits: dict[tuple[Api, str], _Turnstile] = {}
-        self._slots = asyncio.Semaphore(_CONCURRENCY)
+        self._slots: defaultdict[Api, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_CONCURRENCY))
         self._closed = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
 
@@ -228,15 +231,15 @@ class OpenApiClient:
     async def _attempt(self, query: Query, credentials: Credentials) -> Mapping[str, Any]:
         await self._take_turn(query)
         try:
-            async with self._slots:
+            async with self._slots[query.api]:
                 self._check_open(query)
                 reply = await self._exchange(query, credentials)
             content = read_reply(query.action, reply)
         except VendorUnavailable as error:
             self._note(query, "throttled" if error.is_throttled else "unavailable")
             raise
-        except VendorRefused:
-            self._note(query, "refused")
+        except VendorRefused as error:
+            self._note(query, "refused" if refusal(error) is None else "not_found")
             raise
         self._note(query, "ok")
         return content

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvloop
 
+from tests.bench.backlog import Backlog
 from tests.bench.callbacks import EVENT, body_size
 from tests.bench.compare import Comparison, choose_cores
 from tests.bench.delivery import CONCURRENCY, Delivering
@@ -19,6 +20,7 @@ from tests.bench.load import CONNECTIONS, InvalidRun
 from tests.bench.profiling import print_profile, profile
 from tests.bench.report import (
     parts_to_json,
+    print_backlog,
     print_delivery,
     print_isolation,
     print_stores,
@@ -29,7 +31,7 @@ from tests.bench.servers import CHECKOUT, file_system
 from tests.bench.stores import Stores, why_not
 
 # In this order, one after the other; what is left out needs asking.
-PARTS = ("accept", "delivery", "isolation", "postgresql")
+PARTS = ("accept", "delivery", "isolation", "backlog", "postgresql")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -102,7 +104,7 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
     if not arguments.what and (reason := why_not()) is not None:
         parts.remove("postgresql")
         print(f"the part postgresql is left out: {reason}", file=sys.stderr)
-    figures = delivery = isolation = stores = None
+    figures = delivery = isolation = backlog = stores = None
     for part in PARTS:
         if part not in parts:
             continue
@@ -117,6 +119,9 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
                 delivery = runner.run(delivering.measure(waiting=arguments.waiting))
             case "isolation":
                 isolation = runner.run(Delivering(inside, **sizes, events=arguments.events).isolate())
+            case "backlog":
+                sizes |= {"seconds": arguments.seconds, "waiting": arguments.waiting}
+                backlog = runner.run(Backlog(inside, **sizes).measure())
             case _:
                 sizes |= {"stored": arguments.stored}
                 stores = runner.run(Stores(inside, **sizes, seconds=arguments.seconds).run())
@@ -128,7 +133,9 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
     )
     if arguments.json:
         accept = {} if figures is None else to_json(figures)
-        print(json.dumps({"setting": setting, **accept, **parts_to_json(delivery, isolation, stores)}, indent=2))
+        print(
+            json.dumps({"setting": setting, **accept, **parts_to_json(delivery, isolation, backlog, stores)}, indent=2)
+        )
         return 0
     print(setting)
     if figures is not None:
@@ -137,6 +144,8 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
         print_delivery(delivery)
     if isolation is not None:
         print_isolation(isolation)
+    if backlog is not None:
+        print_backlog(backlog, waiting=arguments.waiting)
     if stores is not None:
         print_stores(stores)
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.backlog import RATE_PER_S
 from tests.bench.compare import DURABLE, NO_SINK, Figures
 from tests.bench.delivery import ALONE, BURST, DeliveryFigures, Window
 from tests.bench.load import CONNECTIONS, Load
@@ -242,6 +243,18 @@ def _print_ratios(console: Console, compared: dict[str, tuple[Spread, str]]) -> 
     console.print(table)
 
 
+# Answers beside a backlog
+
+
+def print_backlog(found: dict[str, list[Load]], *, waiting: int) -> None:
+    title = f"Answers to callbacks, {RATE_PER_S:g} a second, beside {waiting:,} events to deliver"
+    table = Table("the service has to deliver", "p50 ms", "p99 ms", "longest ms", title=title)
+    for name, loads in found.items():
+        columns = ([load.quantile_s(q) * 1000 for load in loads] for q in (0.5, 0.99, 1.0))
+        table.add_row(name, *(spread(column).show(".1f") for column in columns))
+    Console(width=max(Console().width, 110)).print(table)
+
+
 # Stores
 
 
@@ -286,7 +299,10 @@ def print_stores(figures: Accepting) -> None:
 
 
 def parts_to_json(
-    delivery: DeliveryFigures | None, isolation: dict[str, list[Window]] | None, stores: Accepting | None
+    delivery: DeliveryFigures | None,
+    isolation: dict[str, list[Window]] | None,
+    backlog: dict[str, list[Load]] | None,
+    stores: Accepting | None,
 ) -> dict[str, Any]:
     """What was measured of these, one entry per round, and what the tables say of it."""
     found: dict[str, Any] = {}
@@ -295,6 +311,11 @@ def parts_to_json(
     if isolation is not None:
         windows = {name: [asdict(window) for window in of_name] for name, of_name in isolation.items()}
         found["isolation"] = {"measured": windows, "compared": _compared(isolation_ratios(isolation))}
+    if backlog is not None:
+        found["backlog"] = {
+            name: [{f"p{q * 100:g}_s": load.quantile_s(q) for q in (0.5, 0.99, 1.0)} for load in loads]
+            for name, loads in backlog.items()
+        }
     if stores is not None:
         found["postgresql"] = {
             "stored": stores.stored,

@@ -23,6 +23,7 @@ import pytest
 
 from service.settings import build_settings
 from service.sources.base import CallbackSource
+from tests.chaos.queues import Queues
 from tests.chaos.vendor import ProxySender, RoundRobinSender
 from tests.deploy.proxy import find_nginx, proxying
 from tests.postgresql import PostgresqlServer
@@ -116,6 +117,9 @@ class Instance:
                 "FAKETIME_CACHE_DURATION": "1",
                 # A clock that is set does not move this one.
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+                # Otherwise a thread that waits for the interpreter's lock does not wait: with two threads at work, as
+                # when there is a journal, they take a whole core, and a callback takes a second.
+                "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             }
         with self.log.open("ab") as file:
             self._process = subprocess.Popen(
@@ -270,6 +274,7 @@ class Cluster:
 
     instances: list[Instance]
     sources: list[CallbackSource]
+    queues: Queues
     database: PostgresqlServer
     disk: Disk
     sender: ProxySender | RoundRobinSender
@@ -302,7 +307,9 @@ class Cluster:
 
 
 @asynccontextmanager
-async def clustered(folder: Path, consumer_url: str, *, instances: int, complain: Complain) -> AsyncIterator[Cluster]:
+async def clustered(
+    folder: Path, consumer_url: str, queues: Queues, *, instances: int, complain: Complain
+) -> AsyncIterator[Cluster]:
     """
     A cluster that is up and ready.
 
@@ -316,11 +323,11 @@ async def clustered(folder: Path, consumer_url: str, *, instances: int, complain
         await asyncio.to_thread(database.start)
         for number, port in enumerate(free_ports(instances), 1):
             made.append(Instance(f"instance-{number}", folder, port=port, complain=complain))
-        sources = [_configure(one, consumer_url, database.url(), folder, disk=disk) for one in made]
+        sources = [_configure(one, consumer_url, queues, database.url(), folder, disk=disk) for one in made]
         await asyncio.gather(*(instance.start() for instance in made))
         names = {instance.address: instance.name for instance in made}
         async with _sending(folder, names) as (sender, has_nginx):
-            yield Cluster(made, sources[0], database, disk, sender, has_nginx)
+            yield Cluster(made, sources[0], queues, database, disk, sender, has_nginx)
     finally:
         for instance in made:
             instance.kill()
@@ -329,14 +336,15 @@ async def clustered(folder: Path, consumer_url: str, *, instances: int, complain
 
 
 def _configure(
-    instance: Instance, consumer_url: str, database_url: str, folder: Path, *, disk: Disk
+    instance: Instance, consumer_url: str, queues: Queues, database_url: str, folder: Path, *, disk: Disk
 ) -> list[CallbackSource]:
-    """Write its configuration. Returns the sources that are in it."""
+    """Write its configuration. Returns the sources in it that are reached over HTTP."""
     second = {"vod": "/callbacks/vod-second", "ims": "/callbacks/ims-second", "mts": "/callbacks/mts/second-77aa01c2"}
     tables = make_tables(
         folder,
         {"orders": consumer_url},
-        {
+        queues.changes()
+        | {
             "server.port": instance.port,
             "server.drain_s": DRAIN_S,
             "server.stop_timeout_s": STOP_TIMEOUT_S,
@@ -356,7 +364,7 @@ def _configure(
         tables["sources"][f"{name}-second"] = table
     instance.config.write_text(to_toml(tables))
     settings = build_settings(tables, environ={})
-    return [make_source(name, settings) for name in settings.sources]
+    return [make_source(name, settings) for name in settings.callback_sources]
 
 
 def free_ports(count: int) -> list[int]:

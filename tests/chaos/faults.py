@@ -1,6 +1,7 @@
 """
-What breaks, drawn from a seed: three series side by side, one of the instances, one of the store and the journals' disk,
-one of the consumer. In each series one thing happens after the other, so that there is always an instance left.
+What breaks, drawn from a seed: four series side by side, one of the instances, one of the store and the journals' disk,
+one of the vendor's queues, one of the consumer. In each series one thing happens after the other, so that there is
+always an instance left.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+from service.fake_cloud.queues import QueueFaults
 from tests.chaos.cluster import LEASE_S, Cluster, find_faketime
 from tests.chaos.consumer import Consumer, Mood
 
@@ -86,6 +88,16 @@ class Faults:
                     ("freeze", self._freeze_store),
                     ("crashes", self._crash_both),
                     ("full", self._fill_disk),
+                ],
+                enough,
+            ),
+            self._series(
+                "queues",
+                [
+                    ("throttled", partial(self._upset_queues, "throttled", QueueFaults(throttled=0.9))),
+                    ("failing", partial(self._upset_queues, "failing", QueueFaults(failing=0.9))),
+                    ("impatient", partial(self._upset_queues, "without long polls", QueueFaults(max_long_polls=0))),
+                    ("unanswered", partial(self._upset_queues, "without answers", QueueFaults(), unanswered=0.6)),
                 ],
                 enough,
             ),
@@ -200,6 +212,16 @@ class Faults:
                 await asyncio.sleep(rng.uniform(0.5, 1.0))
             await self._cluster.start_database()
             self._cluster.disk.free()
+
+    # The queues
+
+    async def _upset_queues(
+        self, what: str, faults: QueueFaults, rng: random.Random, *, unanswered: float = 0.0
+    ) -> None:
+        async with self._incident(f"queues {what}"):
+            self._cluster.queues.set_faults(faults, unanswered=unanswered)
+            await asyncio.sleep(rng.uniform(2.0, 3.0 if self._is_short else 8.0))
+            self._cluster.queues.set_faults(QueueFaults())
 
     # The consumer
 

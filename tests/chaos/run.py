@@ -7,7 +7,8 @@ from pathlib import Path
 from tests.chaos.cluster import Cluster, clustered
 from tests.chaos.consumer import Consumer, consuming
 from tests.chaos.faults import Faults, Incident
-from tests.chaos.report import Report, describe, judge, judge_instances, judge_store
+from tests.chaos.queues import queueing
+from tests.chaos.report import Report, count_queued, describe, judge, judge_instances, judge_store
 from tests.chaos.vendor import Mixture, Vendor
 
 # A breaker that has just opened asks the consumer again after 30 s, and twice that the next time.
@@ -21,9 +22,10 @@ async def run_chaos(
     report = Report(seed)
     async with (
         consuming(random.Random(f"{seed}:consumer")) as consumer,
-        clustered(folder, consumer.url, instances=instances, complain=report.violations.append) as cluster,
+        queueing(random.Random(f"{seed}:queues")) as queues,
+        clustered(folder, consumer.url, queues, instances=instances, complain=report.violations.append) as cluster,
     ):
-        vendor = Vendor(cluster.sources, cluster.sender, seed=seed)
+        vendor = Vendor(cluster.sources, queues.entrances, cluster.sender, seed=seed)
         faults = Faults(cluster, consumer, seed=seed, now=lambda: vendor.now, is_short=is_short)
         enough = asyncio.Event()
         watching = asyncio.create_task(_watch(cluster))
@@ -42,10 +44,11 @@ async def run_rolling(folder: Path, *, seed: int, rate_per_s: float, instances: 
     report = Report(seed)
     async with (
         consuming(random.Random(f"{seed}:consumer")) as consumer,
-        clustered(folder, consumer.url, instances=instances, complain=report.violations.append) as cluster,
+        queueing(random.Random(f"{seed}:queues")) as queues,
+        clustered(folder, consumer.url, queues, instances=instances, complain=report.violations.append) as cluster,
     ):
         once = Mixture(stale=0.0, forgeries=0.0, attempts_http=1, attempts_push=1)
-        vendor = Vendor(cluster.sources, cluster.sender, seed=seed, mixture=once)
+        vendor = Vendor(cluster.sources, queues.entrances, cluster.sender, seed=seed, mixture=once)
         enough = asyncio.Event()
         watching = asyncio.create_task(_watch(cluster))
         sending = asyncio.create_task(vendor.run_until(enough, rate_per_s=rate_per_s))
@@ -84,6 +87,9 @@ async def _heal(cluster: Cluster) -> None:
 
 
 async def _is_busy(cluster: Cluster) -> bool:
+    # In this order: a message is deleted once it is in a journal or the store, and a journal when the store has it.
+    if cluster.queues.depths():
+        return True
     if any(instance.journal_files("*.journal") for instance in cluster.instances):
         return True
     ((due,),) = await cluster.query("SELECT count(*) FROM deliveries WHERE state NOT IN ('delivered', 'dead')")
@@ -100,7 +106,9 @@ async def _finish(
     jobs: int,
 ) -> None:
     report.incidents = [f"{i.began:.2f} to {i.ended:.2f} s: {i.what}" for i in incidents]
+    received, again = await count_queued(cluster)
     report.figures = describe(vendor, consumer, incidents, cluster, jobs=jobs)
+    report.figures |= {"queued": cluster.queues.sent, "from_queues": received, "from_queues_again": again}
     await asyncio.gather(*(instance.stop() for instance in cluster.instances if instance.is_running))
     report.violations += judge(vendor, consumer, incidents)
     report.violations += await judge_store(cluster, consumer)

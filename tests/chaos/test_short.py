@@ -32,7 +32,10 @@ async def test_whatever_breaks_nothing_is_lost_and_nothing_comes_as_two(folder: 
     report = await run_chaos(folder, seed=SEED, jobs=1500, rate_per_s=60.0, instances=2, is_short=True)
     assert_clean(report)
     assert report.figures["incidents"].keys() >= {"kill", "pause", "outage", "outage with kill", "freeze", "cut"}
+    assert report.figures["incidents"].keys() >= {f"queues {what}" for what in ("throttled", "failing")}
     assert report.figures["forged"]
+    assert report.figures["from_queues"] == report.figures["queued"] > 200
+    assert report.figures["from_queues_again"], "none came a second time: nothing was taken from anybody"
     assert report.figures["journaled"]
 
 
@@ -41,4 +44,6 @@ async def test_whatever_breaks_nothing_is_lost_and_nothing_comes_as_two(folder: 
 async def test_restarting_all_instances_one_by_one_fails_no_request(folder: Path) -> None:
     report = await run_rolling(folder, seed=SEED, rate_per_s=40.0)
     assert_clean(report)
-    assert report.figures["acknowledged"] == report.figures["requests"] > 100
+    figures = report.figures
+    assert figures["acknowledged"] == figures["requests"] + figures["queued"] > 100
+    assert figures["from_queues"] == figures["queued"]

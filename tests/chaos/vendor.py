@@ -1,5 +1,6 @@
 """
-The vendor: sends what its jobs came to, over every transport, and repeats as it is documented to.
+The vendor: sends what its jobs came to, over every transport, and repeats as it is documented to. What is in a queue
+is no longer the vendor's business.
 
 VOD and IMS wait five seconds for an answer and try three times with a second between; MNS, with its default strategy,
 tries four times with 10 to 20 seconds between, of which a tenth is waited here. Of CreateGifTask nothing is documented:
@@ -8,6 +9,7 @@ it does as VOD does.
 
 import asyncio
 import hashlib
+import json
 import random
 import time
 from collections import Counter
@@ -20,13 +22,15 @@ from typing import Literal, Protocol
 import aiohttp
 from yarl import URL
 
-from service.simulate import PushFormat, SimulatedRequest, forge
+from service.simulate import PAYLOADS, PushFormat, SimulatedRequest, forge
 from service.sources.base import CallbackSource
 from tests.chaos.consumer import Completion
-from tests.running import build_payload, sign
+from tests.chaos.queues import QueueEntrance
+from tests.running import sign
 
 ANSWER_TIMEOUT_S = 5.0
 NO_ANSWER = "no answer in time"
+QUEUED = "queued"
 Kind = Literal["genuine", "forged", "stale"]
 
 # Messages that give one event each, which has the job's id.
@@ -129,13 +133,14 @@ class Message:
 
     Attributes:
         completion: What it would be an event of.
+        success_status: ``QUEUED`` when it was put into a queue.
         answers: In order, each with its time in seconds since the run began.
     """
 
     kind: Kind
     source: str
     completion: Completion
-    success_status: int
+    success_status: int | str
     answers: list[tuple[float, Answer]] = field(default_factory=list)
     is_acknowledged: bool = False
 
@@ -146,13 +151,19 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """How many of the jobs are special, as shares of one."""
+    """
+    How many of the jobs are special, as shares of one.
+
+    Attributes:
+        queued: Of what is genuine, a duplicate or not, and of a product that has a queue.
+    """
 
     duplicates: float = 0.3
     reruns: float = 0.1
     failures: float = 0.1
     forgeries: float = 0.01
     stale: float = 0.01
+    queued: float = 0.3
     attempts_http: int = 3
     attempts_push: int = 4
 
@@ -164,11 +175,18 @@ class Vendor:
     """
 
     def __init__(
-        self, sources: Sequence[CallbackSource], sender: Sender, *, seed: int, mixture: Mixture | None = None
+        self,
+        sources: Sequence[CallbackSource],
+        queues: Sequence[QueueEntrance],
+        sender: Sender,
+        *,
+        seed: int,
+        mixture: Mixture | None = None,
     ) -> None:
         self._sources: dict[str, list[CallbackSource]] = {}
         for source in sources:
             self._sources.setdefault(source.product, []).append(source)
+        self._queues: dict[str, QueueEntrance] = {queue.product: queue for queue in queues}
         self._sender = sender
         self._seed = seed
         self._mixture = mixture or Mixture()
@@ -240,11 +258,17 @@ class Vendor:
     ) -> None:
         rng = random.Random(choice)
         await asyncio.sleep(delay_s)
+        payload = PAYLOADS[product][event](job_id, datetime.now(UTC), failed)
+        subject = str(payload["TaskId"]) if product == "multimediaai" else job_id
+        completion = (product, subject, "failed" if failed else "succeeded")
+        queue = self._queues.get(product)
+        if kind == "genuine" and queue is not None and rng.random() < self._mixture.queued:
+            queue.put(json.dumps(payload, ensure_ascii=False).encode())
+            self._queued(Message(kind, queue.name, completion, QUEUED))
+            return
         source = rng.choice(self._sources[product])
         push_format = rng.choice(_FORMATS)
-        payload = build_payload(source, job_id, event=event, failed=failed)
-        completion = (product, str(payload.get("TaskId", job_id)) if product == "multimediaai" else job_id)
-        message = Message(kind, source.name, (*completion, "failed" if failed else "succeeded"), source.success_status)
+        message = Message(kind, source.name, completion, source.success_status)
         self.messages.append(message)
         off = timedelta(hours=rng.choice([-3, 3]) if kind == "stale" and product != "multimediaai" else 0)
         if kind == "stale" and product == "multimediaai":
@@ -257,6 +281,11 @@ class Vendor:
             request = sign(source, payload, job_id=job_id, now=datetime.now(UTC) + off, push_format=push_format)
             if await self._send(message, forge(request) if kind == "forged" else request):
                 return
+
+    def _queued(self, message: Message) -> None:
+        message.answers.append((self.now, Answer(QUEUED, message.source)))
+        message.is_acknowledged = True
+        self.messages.append(message)
 
     async def _send(self, message: Message, request: SimulatedRequest) -> bool:
         self.requests += 1

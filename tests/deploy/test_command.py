@@ -21,17 +21,21 @@ ROOT = Path(__file__).parents[2]
 UNIT = (ROOT / "deploy/systemd/media-callbacks.service").read_text("utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
 SECRET = base64.b64encode(b"0123456789abcdef" * 2).decode()
-# What /etc/media-callbacks/environment has, and what makes it a test: no fixed ports, a store of its own.
+# What /etc/media-callbacks/environment has, and what makes it a test: no fixed ports, nobody outside of this machine.
 ENVIRONMENT = {
     "ADMIN_TOKEN": "0123456789abcdef",
+    "JOBS_TOKEN": "fedcba9876543210",
+    "ALIYUN_ID": "ExampleId",
+    "ALIYUN_SECRET": "ExampleSecret",
     "VOD_KEY": "Example1Key",
-    "IMS_KEY": "Example1Key",
     "GIF_URL_KEY": SECRET,
     "ORDERS_SECRET": f"whsec_{SECRET}",
     "MEDIA_CALLBACKS__SERVER__HOST": "127.0.0.1",
     "MEDIA_CALLBACKS__SERVER__PORT": "0",
     "MEDIA_CALLBACKS__SERVER__DRAIN_S": "0",
     "MEDIA_CALLBACKS__ADMIN__PORT": "0",
+    # Nobody listens there: a vendor that is away stops nothing here.
+    "MEDIA_CALLBACKS__SOURCES__IMS__ENDPOINT": "http://127.0.0.1:9",
 }
 
 
@@ -45,9 +49,10 @@ class Started:
     def port(self) -> str:
         return self.address.rpartition(":")[2]
 
-    async def status(self, address: str, target: str) -> int:
+    async def status(self, address: str, target: str, *, token: str | None = None) -> int:
+        headers = [] if token is None else [(b"Authorization", f"Bearer {ENVIRONMENT[token]}".encode())]
         async with connected(address) as (reader, writer):
-            writer.write(encode_request("GET", target))
+            writer.write(encode_request("GET", target, headers))
             answer = await read_answer(reader, method="GET")
         assert answer is not None
         return answer.status
@@ -107,6 +112,10 @@ async def test_the_units_command_gets_ready_and_stops_cleanly(tmp_path: Path):
         assert await service.status(service.address, "/health/ready") == 200
         assert await service.status(service.address, "/metrics") == 404
         assert await service.status(service.admin_address, "/metrics") == 401
+        for target in ("/metrics", "/v1/events", "/v1/report", "/openapi.json"):
+            assert await service.status(service.admin_address, target, token="ADMIN_TOKEN") == 200
+            assert await service.status(service.admin_address, target, token="JOBS_TOKEN") == 401, target
+        assert await service.status(service.admin_address, "/v1/jobs", token="JOBS_TOKEN") == 200
         assert await service.stop() == 0
     assert (tmp_path / "state/store.db").exists()
 

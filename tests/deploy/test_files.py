@@ -2,6 +2,7 @@
 before it has stopped, nothing runs as root."""
 
 import base64
+import json
 import re
 import shlex
 import tomllib
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from service.checks.vendor import QUESTIONS
+from service.config_models import SOURCE_MODELS
 from service.errors import ConfigError
 from service.settings import load_settings
 
@@ -65,8 +68,11 @@ def test_the_clusters_configuration_is_right(tmp_path: Path):
     secrets = {
         "store_url": "postgresql://media_callbacks:secret@postgres/media_callbacks",
         "admin_token": "0123456789abcdef",
+        "jobs_token": "fedcba9876543210",
         "vod_key": "Example1Key",
         "orders_secret": WEBHOOK_SECRET,
+        "aliyun_id": "ExampleId",
+        "aliyun_secret": "ExampleSecret",
     }
     assert set(re.findall(r"file:/run/secrets/(\w+)", CLUSTER)) == set(secrets)
     for name, value in secrets.items():
@@ -95,6 +101,43 @@ def test_secrets_that_the_configuration_reads_are_given():
             assert set(service["secrets"]) == names
     assert {each["file"] for each in compose["secrets"].values()} == {f"secrets/{name}" for name in compose["secrets"]}
     assert "secrets/" in (DEPLOY / "compose/.gitignore").read_text("utf-8").splitlines()
+
+
+@pytest.mark.parametrize("name", ["media-callbacks.toml", "media-callbacks-cluster.toml"])
+def test_configurations_ask_the_vendor_and_read_a_queue(name: str):
+    settings = tomllib.loads((DEPLOY / name).read_text("utf-8"))
+    assert {"vendor", "jobs"} <= settings.keys()
+    assert {"token", "jobs_token"} <= settings["admin"].keys(), (
+        "without token every other pod of the machine is trusted"
+    )
+    transports = {source["transport"] for source in settings["sources"].values()}
+    # A minted URL is for one task of one application, and has no place in an example for several instances.
+    assert transports >= SOURCE_MODELS.keys() - ({"token-url"} if "cluster" in name else set())
+    (queue,) = (source for source in settings["sources"].values() if source["transport"] == "mns-queue")
+    # Otherwise what the policy for egress opens, 443 alone, does not reach it.
+    assert queue["endpoint"].startswith("https://")
+
+
+# Rights at the vendor
+
+
+def test_the_ram_policy_allows_what_is_asked_and_nothing_else():
+    policy = json.loads((DEPLOY / "ram-policy.json").read_text("utf-8"))
+    assert policy["Version"] == "1"
+    jobs, queue = policy["Statement"]
+    assert {each["Effect"] for each in (jobs, queue)} == {"Allow"}
+    asked = set()
+    for module, api in (("vod", "vod"), ("ims", "ice"), ("mts", "mts"), ("multimediaai", "multimediaai")):
+        code = (ROOT / f"service/queries/{module}.py").read_text("utf-8")
+        asked |= {f"{api}:{action}" for action in re.findall(r'"((?:Get|List|Query)[A-Z]\w+)"', code)}
+    assert asked == set(jobs["Action"])
+    assert {f"{query.api}:{query.action}" for query in QUESTIONS.values()} <= asked, "check could not ask"
+    # A callback's key is in what these give back; nothing that reads jobs may read that.
+    assert not any("Callback" in action or "*" in action for action in jobs["Action"])
+    assert set(queue["Action"]) == {"mns:ReceiveMessage", "mns:DeleteMessage", "mns:ChangeMessageVisibility"}
+    source = next(s for s in tomllib.loads(CLUSTER)["sources"].values() if s["transport"] == "mns-queue")
+    owner, _, region, *_ = source["endpoint"].removeprefix("https://").split(".")
+    assert queue["Resource"] == f"acs:mns:{region}:{owner}:/queues/{source['queue']}/messages"
 
 
 # Compose
@@ -140,6 +183,16 @@ def test_composes_nginx_knows_the_instances():
     assert len(addresses) == 2
     assert "front" in compose["services"]["nginx"]["networks"]
     assert "postgres" not in {name for name, each in compose["services"].items() if "out" in each["networks"]}
+
+
+def test_composes_applications_reach_the_instances_and_nothing_else():
+    compose = load_yaml("compose/compose.yaml")
+    jobs = {name: each["networks"]["jobs"] for name, each in compose["services"].items() if "jobs" in each["networks"]}
+    assert jobs == {name: {"aliases": ["media-callbacks"]} for name in ("media-callbacks-1", "media-callbacks-2")}
+    # Others join it by this name; it leads nowhere else.
+    assert compose["networks"]["jobs"] == {"name": "media-callbacks-jobs", "internal": True}
+    # The way to the vendor.
+    assert all("out" in compose["services"][name]["networks"] for name in jobs)
 
 
 def test_composes_images_are_pinned_and_watched():
@@ -214,7 +267,6 @@ def test_admin_is_never_public_in_kubernetes():
         targets = {port["targetPort"] for port in service["spec"]["ports"]}
         if "admin" in targets:
             assert targets == {"admin"}
-            assert service["spec"]["clusterIP"] == "None"
     for ingress in (each for each in manifests() if each["kind"] == "Ingress"):
         for rule in ingress["spec"]["rules"]:
             for path in rule["http"]["paths"]:
@@ -228,10 +280,37 @@ def test_admin_is_never_public_in_kubernetes():
         # A rule without either would let everyone in.
         assert rule["from"]
         assert rule["ports"]
-        if any(port["port"] == "admin" for port in rule["ports"]):
-            assert rule["from"] == [
-                {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-            ]
+    namespace = "kubernetes.io/metadata.name"
+    to_admin = [
+        each
+        for rule in policy["ingress"]
+        if {"protocol": "TCP", "port": "admin"} in rule["ports"]
+        for each in rule["from"]
+    ]
+    assert to_admin == [
+        {"namespaceSelector": {"matchLabels": {namespace: "monitoring"}}},
+        # Of the applications' namespace those pods alone that say so.
+        {
+            "namespaceSelector": {"matchLabels": {namespace: "media-jobs"}},
+            "podSelector": {"matchLabels": {"media-callbacks/registers-jobs": "true"}},
+        },
+    ]
+
+
+def test_operators_see_each_instance_and_applications_those_that_are_ready():
+    operators, applications = (manifest("Service", f"media-callbacks-{who}")["spec"] for who in ("admin", "jobs"))
+    assert (operators["clusterIP"], operators["publishNotReadyAddresses"]) == ("None", True)
+    assert not {"clusterIP", "publishNotReadyAddresses"} & applications.keys()
+    assert [port["targetPort"] for port in applications["ports"]] == ["admin"]
+
+
+def test_pods_reach_the_vendor_and_no_giver_of_credentials():
+    (rule,) = (
+        rule
+        for rule in manifest("NetworkPolicy")["spec"]["egress"]
+        if {"protocol": "TCP", "port": 443} in rule["ports"]
+    )
+    assert rule["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16", "100.100.100.200/32"]}}]
 
 
 def test_kustomization_names_the_manifests_that_are_no_examples():
@@ -262,6 +341,10 @@ def test_the_image_is_built_from_pinned_things():
     assert [stage[0] for stage in stages] == ["FROM ${PYTHON} AS build", "FROM ${PYTHON}"]
     (locked,) = (line for line in stages[0] if "requirements.lock" in line and line.startswith("RUN"))
     assert "--require-hashes" in locked
+    # Published as source alone: an installation of nothing but wheels would stop there.
+    (source_only,) = re.findall(r"--no-binary (\S+)", locked)
+    packages = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text("utf-8"))
+    assert [each.split("==")[0] for each in packages if each.count("--hash=") == 1] == source_only.split(",")
     (built,) = (line for line in stages[0] if " wheel " in line)
     assert "--build-constraint requirements-dev.lock" in built
     assert re.search(r"^hatchling==", (ROOT / "requirements-dev.lock").read_text("utf-8"), re.MULTILINE)
@@ -332,6 +415,13 @@ def test_the_unit_has_time_to_stop_and_the_state_where_the_configuration_wants_i
 )
 def test_the_unit_is_hardened(setting: str, value: str):
     assert unit()[setting] == [value]
+
+
+def test_the_unit_says_which_secrets_the_configuration_reads():
+    example = (DEPLOY / "media-callbacks.toml").read_text("utf-8")
+    comment = (DEPLOY / "systemd/media-callbacks.service").read_text("utf-8").partition("[Unit]")[0]
+    for name in re.findall(r"\$\{([A-Z_]{2,})\}", example.partition("\n\n")[2]):
+        assert re.search(rf"\b{name}\b", comment), name
 
 
 def test_the_unit_runs_the_service():

@@ -114,6 +114,20 @@ def test_every_alert_is_tried():
     assert tried == set(names)
 
 
+def test_the_dashboard_shows_whether_every_job_ends_in_an_event():
+    asked = " ".join(target["expr"] for panel in PANELS for target in panel["targets"])
+    for name in (
+        "waiting_jobs",
+        "recent_jobs",
+        "held_events",
+        "oldest_held_age_seconds",
+        "inquiry_decisions_total",
+        "vendor_calls_total",
+        "queue_polls_total",
+    ):
+        assert f"media_callbacks_{name}" in asked
+
+
 def test_the_dashboard_has_its_panels_in_order():
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(ids) == len(set(ids))

@@ -620,7 +620,8 @@ class JobsConformance:
         inquiries = {inquiry.reference.job_id: inquiry for inquiry in await claim(inbox)}
         assert inquiries.keys() == {"foreign", "job-1", "other"}
         await settle(inbox, inquiries["foreign"], conflict="not the task of this URL")
-        assert (await settle(inbox, inquiries["job-1"], release=event)).accepted == (event,)
+        confirmed = answered(event)
+        assert (await settle(inbox, inquiries["job-1"], release=confirmed)).accepted == (confirmed,)
         late = await settle(inbox, inquiries["other"], release=event)
         assert late == Settled(True), "the key is bound now: nothing leaves"
         assert [r.state for r in (await find_receipts(inbox)).values()] == [
@@ -632,6 +633,31 @@ class JobsConformance:
         assert await deliver(inbox, "a") == ids(event)
         assert [r.state for r in (await find(inbox, event)).receipts] == ["accepted"]
         assert await inbox.next_inquiry_at("vod") is None
+
+    async def test_what_leaves_unconfirmed_binds_nothing_and_agrees_with_what_is_bound(self, inbox: Inbox) -> None:
+        notice = make_event(outcome="received", kind="notice", key_id=(NONCE,))
+        lie, truth = make_event(outcome="failed", key_id=(NONCE,)), make_event(key_id=(NONCE,))
+        await inbox.put(held(notice, binding="foreign"))
+        assert (await settle(inbox, await claim_one(inbox), release=notice)).accepted == (notice,)
+        assert await inbox.put(held(lie, binding="foreign")) == Verdict("accepted", held=1)
+        refuted = await claim_one(inbox)
+        assert await inbox.put(held(truth, binding="job-1")) == Verdict("accepted", held=1), "nothing was bound"
+        confirmed = answered(truth)
+        settled = await settle(inbox, await claim_one(inbox), release=confirmed)
+        assert settled.accepted == (confirmed.with_revision(2),)
+        assert await settle(inbox, refuted, release=lie) == Settled(True), "another task has the key now"
+        assert (await find_receipts(inbox))[2].state == "conflict"
+
+    async def test_many_claims_about_one_key_are_asked_about_one_after_the_other(self, inbox: Inbox) -> None:
+        """Or whoever knows one minted URL could keep the vendor from being asked about anything else."""
+        event = make_event(key_id=(NONCE,))
+        for number in range(7):
+            assert await inbox.put(held(event, binding=f"job-{number}")) == Verdict("accepted", held=1)
+        await inbox.put(held(make_event("honest")))
+        assert len(await claim(inbox)) == 4 + 1
+        for seconds in (5, 10, 15):
+            assert await claim(inbox, now=NOW + (seconds - 1) * SECOND) == []
+            assert len(await claim(inbox, now=NOW + seconds * SECOND)) == 1
 
     async def test_the_truth_that_comes_unheld_leaves_at_once(self, inbox: Inbox) -> None:
         event = make_event()

@@ -828,6 +828,27 @@ async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbour
     await inbox.check()
 
 
+async def test_a_finding_that_the_database_refuses_does_not_fail_its_neighbours(
+    inbox: PostgresqlInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [ExpectedJob(reference=reference(f"job-{n}"), deadline_at=NOW) for n in range(3)]
+    await inbox.expect(jobs, now=NOW)
+    inquiries = await inbox.claim_inquiries("vod", limit=9, now=NOW, lease_s=LEASE_S)
+    settle = postgresql_jobs.settle
+
+    async def refusing(connection: Any, finding: Finding, now: int) -> Any:
+        if finding.inquiry is inquiries[1]:
+            raise asyncpg.DataError("what was sent can't be kept")
+        return await settle(connection, finding, now)
+
+    monkeypatch.setattr(postgresql_jobs, "settle", refusing)
+    findings = [Finding(inquiry=one, receipt=answer(make_event(str(one.reference.job_id)))) for one in inquiries]
+    with pytest.raises(InboxUnavailable):
+        await inbox.settle(findings, now=NOW)
+    records = await inbox.list_jobs(JobFilter(), now=NOW, limit=9)
+    assert sorted(record.state for record in records) == ["healed", "healed", "overdue"]
+
+
 async def test_beyond_the_bound_put_fails_at_once(open_inbox: OpenInbox) -> None:
     inbox = await open_inbox(max_pending=3, max_pending_bytes=100)
     puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(5)]

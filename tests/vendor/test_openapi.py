@@ -343,7 +343,7 @@ async def test_what_will_stay_is_refused_at_once(vendor, client, reply, code, ad
     assert f"code {code} (request 0A1B-2C)" in str(raised.value)
     assert advice in str(raised.value)
     assert not any(secret in str(raised.value) for secret in SECRETS)
-    assert vendor.results() == ["refused"]
+    assert vendor.results() == ["not_found" if code == "InvalidJob.NotFound" else "refused"]
     assert vendor.waits == []
 
 

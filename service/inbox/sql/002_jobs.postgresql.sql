@@ -267,7 +267,10 @@ BEGIN
                 sinks, body
             ) VALUES (
                 h_digest[n], h_outcome[n], h_binding[n], h_receipt[n], h_product[n], h_reason[n], h_reference[n],
-                h_nameless[n], h_at[n], h_until[n], h_at[n], h_sinks[n], h_body[n]
+                h_nameless[n], h_at[n], h_until[n],
+                -- See sqlite_holds.FREE_CLAIMS.
+                h_at[n] + 5000 * greatest(0, (SELECT count(*) FROM held o WHERE o.key_digest = h_digest[n]) - 3),
+                h_sinks[n], h_body[n]
             ) ON CONFLICT DO NOTHING;
             state := CASE WHEN FOUND THEN 'held' ELSE 'waiting' END;
         END IF;

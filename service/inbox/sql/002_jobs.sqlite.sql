@@ -52,7 +52,7 @@ CREATE TABLE held (
     attempts   INTEGER NOT NULL DEFAULT 0,
     lease      TEXT
 );
-CREATE INDEX held_by_key ON held (key_digest);
+CREATE INDEX held_by_key ON held (key_digest, outcome, binding);
 CREATE INDEX held_by_receipt ON held (receipt_id);
 CREATE INDEX held_due ON held (product, due_at);
 CREATE INDEX held_by_product ON held (product, held_at);

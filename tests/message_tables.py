@@ -1,7 +1,7 @@
 """
-The table of messages in the README, made from the parsers' tables.
+The tables of ``docs/messages.md``, made from the parsers' tables.
 
-``python -m tests.readme_table --write`` puts it there; ``tests/test_simulate.py`` holds the README to it, and every
+``python -m tests.message_tables --write`` puts them there; ``tests/test_simulate.py`` holds the page to them, and every
 row to the parsers. What is more than a row of a parser's table is written here by hand.
 """
 
@@ -17,9 +17,9 @@ from service.events import Kind
 from service.payloads import PAYLOADS, WITHOUT_FAILURE
 from service.sources import ims, mts, outcomes, vod
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs/messages.md"
 BEGIN, END = "<!-- messages -->", "<!-- /messages -->"
-COMMAND = "python -m tests.readme_table --write"
+COMMAND = "python -m tests.message_tables --write"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
 # Parts of an id that are no member of the message.
@@ -262,7 +262,7 @@ def render() -> str:
         f"- **not ended** (a `notice` that adds the word to its id): {', '.join(sorted(outcomes._PROGRESS))}",
     ]
     for product, (title, note) in notes.items():
-        lines += ["", f"**{title}.** {note}", ""]
+        lines += ["", f"## {title}", "", note, ""]
         lines += ["| message | kind | succeeded / failed | job id | family | id |", "|---|---|---|---|---|---|"]
         lines += [f"| {' | '.join(shown(row))} |" for row in all_rows() if row.product == product]
     return "\n".join(lines)
@@ -271,21 +271,23 @@ def render() -> str:
 def between(text: str) -> tuple[str, str, str]:
     """
     Raises:
-        ValueError: The README has not both markers.
+        ValueError: The page has not both markers.
     """
     before, begin, rest = text.partition(BEGIN)
     table, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"expected {BEGIN} and {END} in {README.name}")
+        raise ValueError(f"expected {BEGIN} and {END} in {PAGE.name}")
     return before, table.strip("\n"), after
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.readme_table", description="the README's table of messages")
-    parser.add_argument("--write", action="store_true", help="write it into the README instead of printing it")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.message_tables", description="the tables of docs/messages.md"
+    )
+    parser.add_argument("--write", action="store_true", help="write them into the page instead of printing them")
     if parser.parse_args().write:
-        before, _, after = between(README.read_text(encoding="utf-8"))
-        README.write_text(f"{before}{BEGIN}\n\n{render()}\n\n{END}{after}", encoding="utf-8")
+        before, _, after = between(PAGE.read_text(encoding="utf-8"))
+        PAGE.write_text(f"{before}{BEGIN}\n\n{render()}\n\n{END}{after}", encoding="utf-8")
     else:
         print(render())
     return 0
