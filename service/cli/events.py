@@ -63,6 +63,11 @@ def add_command(commands: Any) -> None:
     add_config_option(reparse)
     add_json_option(reparse)
     reparse.add_argument("--dry-run", action="store_true", help="count what would change, and change nothing")
+    reparse.add_argument(
+        "--conflicts",
+        action="store_true",
+        help="also what was refused as a conflict, after a wrong region or the like was mended",
+    )
     reparse.set_defaults(run=run_reparse)
 
 
@@ -152,7 +157,7 @@ async def show_events(client: AdminClient, arguments: argparse.Namespace) -> int
 def run_reparse(arguments: argparse.Namespace) -> int:
     settings = read_settings(arguments)
     try:
-        counts = asyncio.run(reparse(settings, dry_run=arguments.dry_run))
+        counts = asyncio.run(reparse(settings, dry_run=arguments.dry_run, with_conflicts=arguments.conflicts))
     except InboxUnavailable as error:
         print(f"the store can't be used: {error}; is it busy or full? Nothing is lost: run this again", file=sys.stderr)
         return 1
@@ -169,7 +174,7 @@ def run_reparse(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def reparse(settings: Settings, *, dry_run: bool) -> dict[str, int]:
+async def reparse(settings: Settings, *, dry_run: bool, with_conflicts: bool = False) -> dict[str, int]:
     """
     Read outdated receipts again.
 
@@ -186,7 +191,9 @@ async def reparse(settings: Settings, *, dry_run: bool) -> dict[str, int]:
     try:
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
             task = progress.add_task("receipts", total=None)
-            while page := await inbox.outdated_receipts(parser_version=PARSER_VERSION, after_id=after_id, limit=_PAGE):
+            while page := await inbox.outdated_receipts(
+                parser_version=PARSER_VERSION, after_id=after_id, limit=_PAGE, with_conflicts=with_conflicts
+            ):
                 after_id = page[-1].id
                 for stored in page:
                     receipt = read(stored)

@@ -579,10 +579,12 @@ class Inbox(Protocol):
         """
         ...
 
-    async def outdated_receipts(self, *, parser_version: int, after_id: int, limit: int) -> Sequence[StoredReceipt]:
+    async def outdated_receipts(
+        self, *, parser_version: int, after_id: int, limit: int, with_conflicts: bool = False
+    ) -> Sequence[StoredReceipt]:
         """
-        Receipts with an id above ``after_id`` that gave no event or were read by older parsers, in order of arrival,
-        as far as their bodies are still there.
+        Receipts with an id above ``after_id`` that could not be read, or were read by older parsers, in order of
+        arrival, as far as their bodies are still there. ``with_conflicts``: also those that were refused as such.
         """
         ...
 

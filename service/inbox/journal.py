@@ -190,6 +190,7 @@ class JournaledInbox:
 
     async def put(self, receipt: Receipt) -> Verdict:
         """As every inbox does, or durable in the journal: then it says that it is journaled."""
+        problem = "not asked"
         if not self._must_journal():
             try:
                 async with asyncio.timeout(PUT_TIMEOUT_S):
@@ -198,9 +199,11 @@ class JournaledInbox:
                 problem = str(error)
             except TimeoutError:
                 problem = f"no answer within {PUT_TIMEOUT_S:g} s"
-            if not self._must_journal():
-                log.warning("journal_begun", store=problem)
+        begins = not self._must_journal()
         await self._append(encode_receipt(receipt))
+        if begins:
+            # Not before: a journal that can't take it has not begun.
+            log.warning("journal_begun", store=problem)
         return Verdict("accepted", is_journaled=True)
 
     def _must_journal(self) -> bool:

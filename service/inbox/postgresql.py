@@ -296,9 +296,13 @@ class PostgresqlInbox:
         due_at = await self._run(lambda c: queries.next_due_at(c, sink))
         return None if due_at is None else from_milliseconds(due_at)
 
-    async def outdated_receipts(self, *, parser_version: int, after_id: int, limit: int) -> Sequence[StoredReceipt]:
+    async def outdated_receipts(
+        self, *, parser_version: int, after_id: int, limit: int, with_conflicts: bool = False
+    ) -> Sequence[StoredReceipt]:
         return await self._list(
-            lambda c: queries.outdated_receipts(c, parser_version=parser_version, after_id=after_id, limit=limit)
+            lambda c: queries.outdated_receipts(
+                c, parser_version=parser_version, after_id=after_id, limit=limit, with_conflicts=with_conflicts
+            )
         )
 
     async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:

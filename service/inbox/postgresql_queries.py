@@ -208,14 +208,16 @@ def _event_ids(receipt: Receipt) -> str | None:
 
 
 async def outdated_receipts(
-    connection: Any, *, parser_version: int, after_id: int, limit: int
+    connection: Any, *, parser_version: int, after_id: int, limit: int, with_conflicts: bool
 ) -> tuple[StoredReceipt, ...]:
     rows = await connection.fetch(
         "SELECT id, source, verified_by, received_at, body, meta FROM receipts WHERE id > $1"
-        " AND (state = 'unparsed' OR parser < $2) AND body IS NOT NULL ORDER BY id LIMIT $3",
+        " AND (state = 'unparsed' OR parser < $2 OR ($4 AND state = 'conflict')) AND body IS NOT NULL"
+        " ORDER BY id LIMIT $3",
         after_id,
         parser_version,
         limit,
+        with_conflicts,
     )
     return tuple(
         StoredReceipt(

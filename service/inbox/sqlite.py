@@ -252,9 +252,13 @@ class SqliteInbox:
         due_at = await self._read(lambda c: reads.next_due_at(c, sink), reader=self._dispatching)
         return None if due_at is None else from_milliseconds(due_at)
 
-    async def outdated_receipts(self, *, parser_version: int, after_id: int, limit: int) -> Sequence[StoredReceipt]:
+    async def outdated_receipts(
+        self, *, parser_version: int, after_id: int, limit: int, with_conflicts: bool = False
+    ) -> Sequence[StoredReceipt]:
         return await self._read(
-            lambda c: reads.outdated_receipts(c, parser_version=parser_version, after_id=after_id, limit=limit)
+            lambda c: reads.outdated_receipts(
+                c, parser_version=parser_version, after_id=after_id, limit=limit, with_conflicts=with_conflicts
+            )
         )
 
     async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:

@@ -142,12 +142,13 @@ def _receipt_record(row: Sequence[Any]) -> ReceiptRecord:
 
 
 def outdated_receipts(
-    connection: sqlite3.Connection, *, parser_version: int, after_id: int, limit: int
+    connection: sqlite3.Connection, *, parser_version: int, after_id: int, limit: int, with_conflicts: bool
 ) -> list[StoredReceipt]:
     rows = connection.execute(
         "SELECT id, source, verified_by, received_at, body, meta FROM receipts WHERE id > ?"
-        " AND (state = 'unparsed' OR parser < ?) AND body IS NOT NULL ORDER BY id LIMIT ?",
-        (after_id, parser_version, limit),
+        " AND (state = 'unparsed' OR parser < ? OR (? AND state = 'conflict')) AND body IS NOT NULL"
+        " ORDER BY id LIMIT ?",
+        (after_id, parser_version, with_conflicts, limit),
     )
     return [
         StoredReceipt(

@@ -751,6 +751,17 @@ class JobsConformance:
         assert (reparsed.state, reparsed.accepted) == ("accepted", ())
         assert len(await claim(inbox)) == (0 if dry_run else 1)
 
+    async def test_what_was_refused_wrongly_can_be_read_again(self, inbox: Inbox) -> None:
+        await inbox.put(held(make_event()))
+        await settle(inbox, await claim_one(inbox), conflict="the vendor knows no such job")
+        assert list(await inbox.outdated_receipts(parser_version=0, after_id=0, limit=9)) == []
+        (receipt,) = await inbox.outdated_receipts(parser_version=0, after_id=0, limit=9, with_conflicts=True)
+        await inbox.reparse(receipt.id, held(make_event()), now=NOW, dry_run=False)
+        settled = await settle(inbox, await claim_one(inbox), release=answered(make_event()))
+        assert [event.id for event in settled.accepted] == [make_event().id]
+        (record,) = await inbox.list_receipts(limit=9)
+        assert (record.state, record.reason) == ("accepted", None)
+
     # Messages that name no job
 
     async def test_the_only_job_that_may_be_meant_takes_the_event(self, inbox: Inbox, reopen: Reopen) -> None:

@@ -92,7 +92,10 @@ def _judge_report(
         if not unknown - doubtful <= found["unknown"] <= unknown:
             yield f"the report says that {found['unknown']} of {product} are unknown, true is {unknown}"
         never = [job for job in jobs if job.told == job.unanswered == 0 and job.knowable_outcome != "unknown"]
-        if found["healed"] < len(never):
+        # Of a lie about a lost job the truth is learnt, too, before the deadline.
+        asked = [records[job.number] for job in jobs if job.number in records]
+        learned = sum(record.state == "completed" and record.transport == "query" for record in asked)
+        if found["healed"] + learned < len(never):
             yield f"the report says that {found['healed']} of {product} were healed, at least {len(never)} had to be"
         if product == "mts":
             healed = [job for job in jobs if job.number in records and records[job.number].state == "healed"]
