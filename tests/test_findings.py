@@ -192,6 +192,18 @@ def test_the_outputs_of_a_signed_message_stay_where_the_vendor_names_none():
     assert released.data.outputs == held.data.outputs
 
 
+def test_a_claim_that_names_no_job_is_judged_by_the_job_that_it_was_asked_about_as():
+    nameless = make_event("job-1", "failed", family="snapshot", kind="snapshot", key_id=("media-1", "", "", ""))
+    nameless = nameless.model_copy(update={"data": nameless.data.model_copy(update={"job_id": None})})
+    confirmed = ask(make_inquiry("confirm", event=nameless), ended("failed"))
+    assert confirmed.decision == "confirmed"
+    assert confirmed.finding.release is not None
+    assert (confirmed.finding.release.id, confirmed.finding.release.data.job_id) == (nameless.id, "job-1")
+    contradicted = ask(make_inquiry("confirm", event=nameless), ended("succeeded"))
+    assert contradicted.decision == "contradicted"
+    assert only_event(contradicted).data.job_id == "job-1"
+
+
 @pytest.mark.parametrize("verified_by", ["token", "none"])
 def test_nothing_in_an_unsigned_message_is_believed_that_the_vendor_did_not_say(verified_by):
     held = make_held(url="http://evil.example.com/claimed.jpg", verified_by=verified_by)

@@ -692,7 +692,7 @@ class Inbox(Protocol):
     ) -> Sequence[Inquiry]:
         """
         Lease up to ``limit`` of what is due to be asked about, longest due first: expected jobs from their deadline on,
-        held events at once.
+        held events at once. A held event that names no job is asked about by the only expected job that it may mean.
         """
         ...
 

@@ -641,14 +641,26 @@ async def claim_inquiries(
         held = {
             row["id"]: row
             for row in await connection.fetch(
-                "SELECT id, reason, reference, since, until, attempts, body FROM held WHERE id = ANY ($1)",
+                "SELECT id, reason, reference, nameless, since, until, attempts, body FROM held WHERE id = ANY ($1)",
                 [-row_id for row_id in claimed["due"] if row_id < 0],
             )
         }
+        meant = {row["id"]: await _only_job_meant(connection, row["nameless"]) for row in held.values()}
     return tuple(
-        _job_inquiry(jobs[row_id], lease) if row_id > 0 else _held_inquiry(held[-row_id], lease)
+        _job_inquiry(jobs[row_id], lease) if row_id > 0 else _held_inquiry(held[-row_id], lease, job_id=meant[-row_id])
         for row_id in claimed["due"]
     )
+
+
+async def _only_job_meant(connection: Any, text: str | None) -> str | None:
+    """The id of the job that a held message which names none may be about, if there is just one."""
+    message = None if text is None else NamelessJob(**json.loads(text))
+    if message is None or not message.takes_name:
+        return None
+    rows = await connection.fetch(
+        "SELECT job_id FROM jobs WHERE asset_digest = $1 AND state IN ('expected', 'unknown') LIMIT 2", _asset(message)
+    )
+    return rows[0]["job_id"] if len(rows) == 1 else None
 
 
 def _job_inquiry(row: Any, lease: str) -> Inquiry:
@@ -664,11 +676,12 @@ def _job_inquiry(row: Any, lease: str) -> Inquiry:
     )
 
 
-def _held_inquiry(row: Any, lease: str) -> Inquiry:
+def _held_inquiry(row: Any, lease: str, *, job_id: str | None) -> Inquiry:
+    reference = JobReference(**json.loads(row["reference"]))
     return Inquiry(
         id=row["id"],
         reason=row["reason"],
-        reference=JobReference(**json.loads(row["reference"])),
+        reference=reference if job_id is None else replace(reference, job_id=job_id),
         since=from_milliseconds(row["since"]),
         until=from_milliseconds(row["until"]),
         attempt=row["attempts"] + 1,

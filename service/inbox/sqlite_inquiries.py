@@ -74,10 +74,15 @@ def _job_inquiry(connection: sqlite3.Connection, row_id: int, lease: str) -> Inq
 def _held_inquiry(connection: sqlite3.Connection, row_id: int, lease: str) -> Inquiry:
     held = holds.find(connection, row_id)
     assert held is not None
+    reference, message = held.reference, held.entry.nameless
+    if message is not None and message.takes_name:
+        meant = jobs.meant_by(connection, message)
+        if len(meant) == 1:
+            reference = replace(reference, job_id=meant[0][1].job_id)
     return Inquiry(
         id=row_id,
         reason=held.reason,
-        reference=held.reference,
+        reference=reference,
         since=from_milliseconds(held.held_at),
         until=from_milliseconds(held.until),
         attempt=held.attempts + 1,

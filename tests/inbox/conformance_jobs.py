@@ -751,6 +751,27 @@ class JobsConformance:
         assert (reparsed.state, reparsed.accepted) == ("accepted", ())
         assert len(await claim(inbox)) == (0 if dry_run else 1)
 
+    async def test_a_held_event_that_names_no_job_is_asked_about_by_the_only_one_that_may_be_meant(
+        self, inbox: Inbox
+    ) -> None:
+        message = NamelessJob("vod", "default", "animated_image", "media-1", takes_name=True)
+        await inbox.put(held(nameless_event(), nameless=message))
+        inquiry = await claim_one(inbox)
+        assert inquiry.reference.job_id is None, "nobody expects a job of this asset"
+        await settle(inbox, inquiry, ask_again_at=NOW)
+        await expect(inbox, "job-1")
+        inquiry = await claim_one(inbox)
+        assert inquiry.reference.job_id == "job-1"
+        settled = await settle(inbox, inquiry, release=answered(nameless_event()))
+        assert [event.id for event in settled.accepted] == [make_event("job-1", "failed").id]
+        assert await states(inbox) == {"job-1": "completed"}
+
+    async def test_a_held_event_that_may_mean_several_jobs_is_asked_about_by_none(self, inbox: Inbox) -> None:
+        message = NamelessJob("vod", "default", "animated_image", "media-1", takes_name=True)
+        await expect(inbox, "job-1", "job-2")
+        await inbox.put(held(nameless_event(), nameless=message))
+        assert (await claim_one(inbox)).reference.job_id is None
+
     async def test_what_was_refused_wrongly_can_be_read_again(self, inbox: Inbox) -> None:
         await inbox.put(held(make_event()))
         await settle(inbox, await claim_one(inbox), conflict="the vendor knows no such job")
