@@ -21,7 +21,8 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -71,8 +72,16 @@ from service.inbox.sqlite_reader import Reader
 from service.jobs import ExpectedJob
 
 _BUSY_TIMEOUT_MS = 5000
-# A checkpoint copies pages back and flushes the main file; every 16 MiB it costs little and the WAL stays small.
+# A checkpoint copies pages back and flushes the main file. About every 16 MiB it costs little, and no flush waits
+# long for that of the main file.
 _CHECKPOINT_PAGES = 4096
+# What a receipt writes besides its body, and what other works do, in pages: about, as nobody tells.
+_PAGES_PER_RECEIPT = 1.5
+_PAGES_PER_WORK = 32
+_PAGE_BYTES = 4096
+# Further passes copy what was written during the ones before, until this little is left to the writer.
+_CHECKPOINT_PASSES = 4
+_CHECKPOINT_REST_PAGES = 256
 _VACUUMS_PER_PURGE = 8
 _T = TypeVar("_T")
 
@@ -195,7 +204,8 @@ class SqliteInbox:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        # The net under `_Checkpoints`: this one holds up whoever commits.
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES * 8}")
         connection.execute("PRAGMA cache_size = -16384")
         return connection
 
@@ -479,6 +489,7 @@ class SqliteInbox:
 
     def _write(self, connection: sqlite3.Connection) -> None:
         assert self._loop is not None
+        checkpoints = _Checkpoints(self._connect)
         while (batch := self._queue.get()) is not None:
             done = self._commit(connection, batch)
             try:
@@ -486,6 +497,8 @@ class SqliteInbox:
             except RuntimeError:
                 # The loop was closed under us: everything is on disk, and nobody is left to be told.
                 break
+            checkpoints.follow(connection, sum(map(_pages, batch)))
+        checkpoints.close()
         connection.close()
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[tuple[_Put | _Work, Any]]:
@@ -516,6 +529,59 @@ class SqliteInbox:
                 done += zip(puts, verdicts, strict=True)
             done += [(work, work.run(connection)) for work in batch if isinstance(work, _Work)]
         return done
+
+
+def _pages(work: _Put | _Work) -> float:
+    """About how many pages it writes."""
+    if isinstance(work, _Put):
+        # Its body, and the event that is made of it
+        return _PAGES_PER_RECEIPT + 2 * len(work.arrival.receipt.body) / _PAGE_BYTES
+    return _PAGES_PER_WORK
+
+
+class _Checkpoints:
+    """
+    Checkpoints beside the writer, which would be held up by one for as long as dozens of commits take.
+
+    Another thread copies pages back while the writer goes on. It never catches up with a writer that is busy, and only
+    a WAL that was copied to its end is begun again; so the writer itself copies the little that is left. Only for the
+    writer's thread.
+    """
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._executor = ThreadPoolExecutor(1, "inbox-checkpoints")
+        self._running: Future[None] | None = None
+        self._pages = 0.0
+
+    def follow(self, connection: sqlite3.Connection, pages: float) -> None:
+        """After each commit of the writer, with what it has written."""
+        self._pages += pages
+        if self._running is None:
+            if self._pages >= _CHECKPOINT_PAGES:
+                self._pages = 0.0
+                self._running = self._executor.submit(self._copy)
+        elif self._running.done():
+            self._running = None
+            with suppress(sqlite3.Error):
+                _checkpoint(connection)
+
+    def _copy(self) -> None:
+        # An error, such as of a full disk, is met again by the writer, or by the next checkpoint.
+        with suppress(sqlite3.Error), closing(self._connect()) as connection:
+            copied = 0
+            for _ in range(_CHECKPOINT_PASSES):
+                before, copied = copied, _checkpoint(connection)
+                if copied - before < _CHECKPOINT_REST_PAGES:
+                    break
+
+    def close(self) -> None:
+        self._executor.shutdown()
+
+
+def _checkpoint(connection: sqlite3.Connection) -> int:
+    """Copy back what no reader needs the old state of, waiting for nobody; how many pages of the WAL are copied."""
+    return int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[2])
 
 
 def _may_ask(entry: Entry) -> bool:
