@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
-from sqlite3 import connect
+from sqlite3 import Connection, connect
 from typing import Any
 from unittest.mock import patch
 
@@ -31,6 +31,7 @@ from structlog.testing import capture_logs
 from service import server
 from service.app import Service, build_source, create_app
 from service.certs import CertificateStore, Fetch
+from service.inbox.sqlite import SqliteDatabase
 from service.protocol import GuardedProtocol
 from service.server import serve
 from service.settings import Settings, build_settings
@@ -436,7 +437,11 @@ class Running:
     @asynccontextmanager
     async def failing_store(self, breaking: str, mending: str) -> AsyncIterator[None]:
         """The writer's connection with a PRAGMA that makes writing fail, and with another one afterwards."""
-        connection = await self.service.inbox._do(lambda c: c)  # type: ignore[attr-defined]
+
+        async def find(database: SqliteDatabase) -> Connection:
+            return database.connection
+
+        connection = await self.service.inbox._write(find)  # type: ignore[attr-defined]
         connection.execute(f"PRAGMA {breaking}")
         try:
             yield

@@ -516,7 +516,7 @@ async def test_hundreds_of_claims_about_one_url_delay_no_other_job(tmp_path):
 
 
 async def test_the_truth_among_many_claims_about_one_url_is_found(tmp_path):
-    with patch("service.inbox.sqlite_holds.CLAIM_SPACING_MS", 50):
+    with patch("service.inbox.holds.CLAIM_SPACING_MS", 50):
         async with vendor(**{"8": gif_task()}) as bad, service(tmp_path, bad) as running:
             for n in range(20):
                 await call(running, "attacked", 1000 + n)

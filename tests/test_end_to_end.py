@@ -170,8 +170,8 @@ async def test_what_was_not_delivered_is_delivered_by_the_next_life_of_the_servi
     # As if the time for the second attempt had come.
     async with run_service(tmp_path) as running:
         assert running.receiver.port != port
-        await running.service.inbox._do(  # type: ignore[attr-defined]
-            lambda c: c.execute("UPDATE deliveries SET due_at = 0 WHERE state = 'retrying'").rowcount
+        await running.service.inbox._write(  # type: ignore[attr-defined]
+            lambda d: d.execute("UPDATE deliveries SET due_at = 0 WHERE state = 'retrying'")
         )
         # Something new wakes the sink up.
         await running.send(running.build("vod", "new"))

@@ -7,10 +7,11 @@ trip, one transaction, one flush. While that is on its way, the next batch gathe
 - an awaited ``put`` returns after the commit that its receipt was part of;
 - receipts of one service never overtake each other; those of several are put in order by locks on their keys, which
   the function holds from before it looks until it has committed;
-- no lock depends on us to be released: a service that stops in the middle holds nobody up.
+- none of these locks depends on us to be released: a service that stops in the middle holds nobody up.
 
-A receipt whose message names no job, though an expected one may be meant, is rare and takes several round trips, in a
-transaction of its own. So does a finding of what the vendor was asked.
+Receipts with events that are held, or with messages that name no job, take several round trips, a few of them in a
+transaction. So does a finding of what the vendor was asked. A service that stops in the middle of such a one holds
+others up until the server gives up on it, which is before they give up on the locks.
 
 Between services news travel by ``NOTIFY``, outside of those transactions: a transaction that notifies would make all
 others that do wait for its flush. News may be lost with a connection; the dispatchers look by themselves, too.
@@ -26,46 +27,20 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from secrets import token_hex
 from typing import Any, TypeVar, cast
 
 import structlog
 
 from service.errors import ConfigError, InboxUnavailable
-from service.events import Delivery, Product
-from service.inbox import postgresql_jobs as jobs_queries
-from service.inbox import postgresql_queries as queries
-from service.inbox.base import (
-    INQUIRIES,
-    AttemptResult,
-    EventFilter,
-    EventRecord,
-    EventSummary,
-    Finding,
-    Inquiry,
-    JobFilter,
-    JobRecord,
-    Purged,
-    Receipt,
-    ReceiptRecord,
-    ReceiptState,
-    Reparsed,
-    ReplayRecord,
-    ReplayRequest,
-    ReportRow,
-    Settled,
-    SinkRecord,
-    SinkState,
-    StoredReceipt,
-    Verdict,
-    WaitingCounts,
-)
+from service.events import OUTCOMES, Delivery, Event, event_id
+from service.inbox import accepting
+from service.inbox.base import AttemptResult, Receipt, Verdict
+from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import Migration, load_migrations, missing_migrations
-from service.inbox.rows import Arrival, from_milliseconds, to_milliseconds
-from service.jobs import ExpectedJob
+from service.inbox.operations import Operations, Run, needs_care, told_by
+from service.inbox.rows import Arrival, to_milliseconds
 
 try:
     import asyncpg
@@ -81,7 +56,8 @@ _STATEMENT_TIMEOUT_S = 30.0
 _PUT_TIMEOUT_S = 5.0
 _LOCK_TIMEOUT_S = 4.0
 _COMMAND_MARGIN_S = 2.0
-_IDLE_IN_TRANSACTION_S = 30.0
+# Less than others wait for a lock: a service that is frozen in the middle of a transaction holds nobody up for longer.
+_IDLE_IN_TRANSACTION_S = 3.0
 _CLOSE_TIMEOUT_S = 5.0
 # Two of a service's connections accept receipts and one hears news.
 _WRITERS = 2
@@ -89,6 +65,8 @@ _LISTENERS = 1
 MIN_POOL_SIZE = 5
 # One transaction: enough to share a flush well, little enough to be done soon.
 _MAX_BATCH_RECEIPTS = 256
+# Of those that take several round trips each
+_MAX_CAREFUL_RECEIPTS = 16
 _MAX_BATCH_EVENTS = 512
 _MAX_BATCH_BYTES = 8 * 2**20
 _MAX_BACKOFF_S = 1.0
@@ -97,6 +75,10 @@ _MAX_ATTEMPTS = 3
 # A notification has room for 8000 bytes.
 _MAX_NEWS_CHARACTERS = 7000
 _MIGRATION_LOCK = (7105, -1)
+# How many locks stand for all keys. Enough that two small batches seldom meet; few enough for the server's table of
+# locks, which has room for some thousands, however large batches and however many services there are.
+_LOCKS = 1024
+_FIRST_REVISION = '"revision":1,'
 _TABLES = (
     "receipts",
     "events",
@@ -111,7 +93,8 @@ _TABLES = (
     "migrations",
     "jobs",
     "held",
-    "nameless",
+    "nameless_keys",
+    "nameless_events",
 )
 _SEQUENCES = ("receipts_id_seq", "events_id_seq", "replays_id_seq", "jobs_id_seq", "held_id_seq")
 _T = TypeVar("_T")
@@ -127,7 +110,7 @@ class _Put:
     arrival: Arrival
 
 
-class PostgresqlInbox:
+class PostgresqlInbox(Operations):
     """
     Args:
         url: ``postgresql://user:password@host:port/database?…``; what is left out is found as libpq finds it.
@@ -149,6 +132,7 @@ class PostgresqlInbox:
         max_pending: int = 10_000,
         max_pending_bytes: int = 64 * 2**20,
     ) -> None:
+        super().__init__()
         self._url = url
         self._auto_migrate = auto_migrate
         self._must_connect = must_connect
@@ -159,7 +143,6 @@ class PostgresqlInbox:
         self._pending = 0
         self._queue: deque[_Put] = deque()
         self._arrived = asyncio.Event()
-        self._listeners: list[Callable[[Collection[str]], None]] = []
         self._news: set[str] = set()
         self._has_news = asyncio.Event()
         self._channel = ""
@@ -175,7 +158,6 @@ class PostgresqlInbox:
         self._tasks: list[asyncio.Task[None]] = []
         self._opening: asyncio.Task[None] | None = None
         self._writer: asyncio.Task[None] | None = None
-        self._purge_position = queries.PurgePosition()
 
     # Life
 
@@ -210,7 +192,7 @@ class PostgresqlInbox:
         self._channel = f"media_callbacks:{schema}"[:63]
         self._writers = await self._create_pool(_WRITERS, _PUT_TIMEOUT_S)
         self._pool = await self._create_pool(self._pool_size - _WRITERS - _LISTENERS, _STATEMENT_TIMEOUT_S)
-        self._writer = asyncio.create_task(self._write())
+        self._writer = asyncio.create_task(self._work())
         self._tasks = [asyncio.create_task(self._exchange_news())]
         self._problem = self._misfit = None
 
@@ -263,9 +245,6 @@ class PostgresqlInbox:
         self._pool = self._writers = None
         self._is_closing = False
 
-    def listen(self, listener: Callable[[Collection[str]], None]) -> None:
-        self._listeners.append(listener)
-
     # Operations
 
     async def put(self, receipt: Receipt) -> Verdict:
@@ -281,173 +260,6 @@ class PostgresqlInbox:
         self._arrived.set()
         return await work.future
 
-    async def claim(self, sink: str, *, limit: int, now: datetime, lease_s: float) -> Sequence[Delivery]:
-        now_ms, lease = to_milliseconds(now), token_hex(8)
-        until = now_ms + int(lease_s * 1000)
-        return await self._run(lambda c: queries.claim(c, sink, limit=limit, now=now_ms, until=until, lease=lease))
-
-    async def record(self, results: Sequence[AttemptResult], *, now: datetime) -> Sequence[bool]:
-        now_ms = to_milliseconds(now)
-        kept, released = await self._run(lambda c: queries.record(c, results, now_ms))
-        self._tell(released)
-        return kept
-
-    async def next_due_at(self, sink: str) -> datetime | None:
-        due_at = await self._run(lambda c: queries.next_due_at(c, sink))
-        return None if due_at is None else from_milliseconds(due_at)
-
-    async def outdated_receipts(
-        self, *, parser_version: int, after_id: int, limit: int, with_conflicts: bool = False
-    ) -> Sequence[StoredReceipt]:
-        return await self._list(
-            lambda c: queries.outdated_receipts(
-                c, parser_version=parser_version, after_id=after_id, limit=limit, with_conflicts=with_conflicts
-            )
-        )
-
-    async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:
-        arrival = Arrival(receipt, to_milliseconds(now))
-        told: set[str] = set()
-        if _is_nameless(receipt):
-            reparsed, told = await self._run(
-                lambda c: jobs_queries.reparse_nameless(c, receipt_id, arrival, dry_run=dry_run)
-            )
-        else:
-            reparsed = await self._run(lambda c: queries.reparse(c, receipt_id, arrival, dry_run=dry_run))
-        if not dry_run:
-            if any(entry.hold for entry in receipt.entries):
-                told.add(INQUIRIES)
-            if reparsed.accepted:
-                told.update(sink for entry in receipt.entries for sink in entry.sinks)
-            self._tell(told)
-        return reparsed
-
-    async def find_event(self, event_id: str) -> EventRecord | None:
-        return await self._list(lambda c: queries.find_event(c, event_id))
-
-    async def list_receipts(
-        self,
-        *,
-        state: ReceiptState | None = None,
-        source: str | None = None,
-        since: datetime | None = None,
-        before_id: int | None = None,
-        limit: int,
-    ) -> Sequence[ReceiptRecord]:
-        since_ms = None if since is None else to_milliseconds(since)
-        return await self._list(
-            lambda c: queries.list_receipts(
-                c, state=state, source=source, since=since_ms, before_id=before_id, limit=limit
-            )
-        )
-
-    async def list_events(
-        self, event_filter: EventFilter, *, before: int | None = None, limit: int
-    ) -> Sequence[EventSummary]:
-        return await self._list(lambda c: queries.list_events(c, event_filter, before=before, limit=limit))
-
-    async def count_events(self, event_filter: EventFilter) -> int:
-        return await self._list(lambda c: queries.count_events(c, event_filter))
-
-    async def list_sinks(self) -> Sequence[SinkRecord]:
-        return await self._list(queries.list_sinks)
-
-    async def set_sink_state(
-        self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None, now: datetime
-    ) -> None:
-        now_ms = to_milliseconds(now)
-        await self._run(
-            lambda c: queries.set_sink_state(c, name, state, reason=reason, changed_by=changed_by, now=now_ms)
-        )
-        if state == "active":
-            self._tell({name})
-
-    async def create_replay(self, request: ReplayRequest, *, now: datetime) -> ReplayRecord:
-        return await self._list(lambda c: queries.create_replay(c, request, to_milliseconds(now)))
-
-    async def advance_replays(self, *, now: datetime) -> datetime | None:
-        woken, next_at = await self._list(lambda c: queries.advance_replays(c, to_milliseconds(now)))
-        self._tell(woken)
-        return None if next_at is None else from_milliseconds(next_at)
-
-    async def cancel_replay(self, replay_id: int, *, now: datetime) -> ReplayRecord | None:
-        return await self._run(lambda c: queries.cancel_replay(c, replay_id, to_milliseconds(now)))
-
-    async def find_replay(self, replay_id: int) -> ReplayRecord | None:
-        return await self._list(lambda c: queries.find_replay(c, replay_id))
-
-    async def list_replays(self, *, before_id: int | None = None, limit: int) -> Sequence[ReplayRecord]:
-        return await self._list(lambda c: queries.list_replays(c, before_id=before_id, limit=limit))
-
-    async def purge(self, *, payloads_before: datetime, keys_before: datetime, limit: int) -> Purged:
-        position = self._purge_position
-        purged, self._purge_position = await self._list(
-            lambda c: queries.purge(
-                c,
-                position,
-                payloads_before=to_milliseconds(payloads_before),
-                keys_before=to_milliseconds(keys_before),
-                limit=limit,
-            )
-        )
-        return purged
-
-    # Expected jobs, and what is asked of the vendor
-
-    async def expect(self, jobs: Sequence[ExpectedJob], *, now: datetime) -> Sequence[JobRecord]:
-        records = await self._run(lambda c: jobs_queries.expect(c, jobs, to_milliseconds(now)))
-        if any(record.ended_at is None for record in records):
-            self._tell({INQUIRIES})
-        return records
-
-    async def list_jobs(
-        self, job_filter: JobFilter, *, now: datetime, before_id: int | None = None, limit: int
-    ) -> Sequence[JobRecord]:
-        return await self._list(
-            lambda c: jobs_queries.list_jobs(c, job_filter, now=to_milliseconds(now), before_id=before_id, limit=limit)
-        )
-
-    async def claim_inquiries(
-        self, product: Product, *, limit: int, now: datetime, lease_s: float
-    ) -> Sequence[Inquiry]:
-        now_ms, lease = to_milliseconds(now), token_hex(8)
-        until = now_ms + int(lease_s * 1000)
-        return await self._run(
-            lambda c: jobs_queries.claim_inquiries(c, product, limit=limit, now=now_ms, until=until, lease=lease)
-        )
-
-    async def next_inquiry_at(self, product: Product) -> datetime | None:
-        due_at = await self._run(lambda c: jobs_queries.next_inquiry_at(c, product))
-        return None if due_at is None else from_milliseconds(due_at)
-
-    async def settle(self, findings: Sequence[Finding], *, now: datetime) -> Sequence[Settled]:
-        settled: list[Settled] = []
-        failure = None
-        for finding in findings:
-            try:
-                settled.append(await self._settle(finding, to_milliseconds(now)))
-            except InboxUnavailable as error:
-                # One that the server does not take must not keep those after it open for ever.
-                failure = failure or error
-        if failure is not None:
-            raise failure
-        return settled
-
-    async def _settle(self, finding: Finding, now: int) -> Settled:
-        settled, told = await self._run(lambda c: jobs_queries.settle(c, finding, now))
-        self._tell(told)
-        return settled
-
-    async def report_jobs(self, *, since: datetime, until: datetime, now: datetime) -> Sequence[ReportRow]:
-        return await self._list(
-            lambda c: jobs_queries.report_jobs(
-                c, since=to_milliseconds(since), until=to_milliseconds(until), now=to_milliseconds(now)
-            )
-        )
-
-    async def count_waiting(self, *, now: datetime) -> WaitingCounts:
-        return await self._list(lambda c: jobs_queries.count_waiting(c, to_milliseconds(now)))
-
     async def check(self) -> None:
         """
         Raises:
@@ -461,7 +273,7 @@ class PostgresqlInbox:
         if self._pending >= self._max_pending:
             raise InboxUnavailable(f"{self._pending} receipts are waiting for the database, which is the limit")
         try:
-            applied = await self._run(queries.beat, pool=self._writers)
+            applied = await self._run(_beat, self._writers, in_transaction=False)
         except InboxUnavailable as error:
             if isinstance(error.__cause__, (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError)):
                 applied = set()
@@ -474,27 +286,34 @@ class PostgresqlInbox:
         if self._problem is not None:
             raise InboxUnavailable(self._problem)
 
-    async def _run(self, run: Callable[[Any], Awaitable[_T]], *, pool: Any = None) -> _T:
+    async def _write(self, run: Run[_T], *, is_one_statement: bool = False) -> _T:
+        return await self._run(run, self._pool, in_transaction=not is_one_statement)
+
+    async def _read(self, run: Run[_T], *, may_take_long: bool = True) -> _T:
+        if not may_take_long:
+            return await self._run(run, self._pool, in_transaction=False)
+        # Never on all connections at once, so that deliveries go on.
+        async with self._listing:
+            return await self._run(run, self._pool, in_transaction=False)
+
+    async def _run(self, run: Run[_T], pool: Any, *, in_transaction: bool) -> _T:
         """Call with a connection. What lost against somebody else's transaction is done again."""
         self._raise_if_unusable()
-        pool = pool or self._pool
         for attempt in range(1, _MAX_ATTEMPTS + 1):
             try:
-                async with _lend(pool) as connection:
-                    return await run(connection)
+                async with (
+                    _lend(pool) as connection,
+                    connection.transaction() if in_transaction else contextlib.nullcontext(),
+                ):
+                    return await run(PostgresqlDatabase(connection))
             except _errors() as error:
                 if attempt == _MAX_ATTEMPTS or not _is_lost_race(error):
                     raise _unavailable(error) from error
         raise AssertionError
 
-    async def _list(self, run: Callable[[Any], Awaitable[_T]]) -> _T:
-        """The same for what may take long: never on all connections at once, so that deliveries go on."""
-        async with self._listing:
-            return await self._run(run)
-
     # The writer
 
-    async def _write(self) -> None:
+    async def _work(self) -> None:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
@@ -515,10 +334,12 @@ class PostgresqlInbox:
     def _next_batch(self) -> list[_Put]:
         batch: list[_Put] = []
         events = size = 0
-        while self._queue and len(batch) < _MAX_BATCH_RECEIPTS:
+        is_careful = False
+        while self._queue and len(batch) < (_MAX_CAREFUL_RECEIPTS if is_careful else _MAX_BATCH_RECEIPTS):
             receipt = self._queue[0].arrival.receipt
-            if batch and (_is_nameless(receipt) or _is_nameless(batch[0].arrival.receipt)):
+            if batch and needs_care(receipt) is not is_careful:
                 break
+            is_careful = needs_care(receipt)
             events += len(receipt.entries)
             size += len(receipt.body)
             if batch and (events > _MAX_BATCH_EVENTS or size > _MAX_BATCH_BYTES):
@@ -526,7 +347,7 @@ class PostgresqlInbox:
             batch.append(self._queue.popleft())
         return batch
 
-    async def _commit(self, arrivals: Sequence[Arrival]) -> list[Verdict | InboxUnavailable]:
+    async def _commit(self, arrivals: Sequence[Arrival]) -> Sequence[Verdict | InboxUnavailable]:
         """
         Raises:
             InboxUnavailable: It is the server's error; where it is away, ``_problem`` says so.
@@ -534,9 +355,9 @@ class PostgresqlInbox:
         try:
             async with _lend(self._writers) as connection:
                 try:
-                    return await self._put(connection, arrivals)
+                    return await _put(connection, arrivals)
                 except asyncpg.DeadlockDetectedError:
-                    return await self._put(connection, arrivals)
+                    return await _put(connection, arrivals)
         except _errors() as error:
             failure = _unavailable(error)
             failure.__cause__ = error
@@ -555,24 +376,13 @@ class PostgresqlInbox:
         half = len(arrivals) // 2
         return [*await self._commit(arrivals[:half]), *await self._commit(arrivals[half:])]
 
-    async def _put(self, connection: Any, arrivals: Sequence[Arrival]) -> list[Verdict | InboxUnavailable]:
-        if len(arrivals) == 1 and _is_nameless(arrivals[0].receipt):
-            verdict, told = await jobs_queries.put_nameless(connection, arrivals[0])
-            self._tell(told)
-            return [verdict]
-        return list(await queries.put(connection, arrivals))
-
     def _resolve(self, batch: Sequence[_Put], results: Sequence[Any]) -> None:
-        sinks: set[str] = set()
+        told: set[str] = set()
         for work, result in zip(batch, results, strict=True):
             self._pending -= 1
             self._pending_bytes -= len(work.arrival.receipt.body)
-            if isinstance(result, Verdict):
-                if result.accepted:
-                    for entry in work.arrival.receipt.entries:
-                        sinks.update(entry.sinks)
-                if result.held:
-                    sinks.add(INQUIRIES)
+            if isinstance(result, Verdict) and result.state == "accepted":
+                told |= told_by(work.arrival.receipt, has_accepted=bool(result.accepted))
             if work.future.done():
                 continue
             if isinstance(result, BaseException):
@@ -581,7 +391,7 @@ class PostgresqlInbox:
                 work.future.exception()
             else:
                 work.future.set_result(result)
-        self._tell(sinks)
+        self._tell(told)
 
     async def _wait_until_back(self) -> None:
         log.warning("store_away", error=self._problem)
@@ -616,8 +426,7 @@ class PostgresqlInbox:
             self._has_news.set()
 
     def _tell_own(self, names: Collection[str]) -> None:
-        for listener in self._listeners:
-            listener(names)
+        super()._tell(names)
 
     async def _exchange_news(self) -> None:
         async for _ in _backoff():
@@ -651,10 +460,6 @@ class PostgresqlInbox:
                 await connection.execute("SELECT pg_notify($1, $2)", self._channel, payload)
             if not news:
                 await connection.execute("SELECT 1")
-
-
-def _is_nameless(receipt: Receipt) -> bool:
-    return any(entry.nameless is not None for entry in receipt.entries)
 
 
 def _payloads(names: Collection[str]) -> list[str]:
@@ -722,6 +527,8 @@ def _connect_arguments(statement_timeout_s: float) -> dict[str, Any]:
             "idle_in_transaction_session_timeout": f"{_IDLE_IN_TRANSACTION_S * 1000:.0f}",
             "client_min_messages": "warning",
             "jit": "off",
+            # A plan that was made when a table was still empty would read all of it later.
+            "enable_seqscan": "off",
         },
     }
 
@@ -930,3 +737,177 @@ def _config_problem(error: Exception) -> str | None:
     if isinstance(error, ssl.SSLError):
         return f"no encrypted connection can be made: {error.reason or 'unknown'}; correct sslmode or sslrootcert"
     return None
+
+
+# What this database does for the shared queries
+
+
+class PostgresqlDatabase(Database):
+    """Texts are made such that PostgreSQL can keep them; see ``_to_text``."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+
+    async def fetch(self, sql: str, *parameters: Value) -> Sequence[Row]:
+        return cast(Sequence[Row], await self.connection.fetch(sql, *map(_storable, parameters)))
+
+    async def execute(self, sql: str, *parameters: Value) -> int:
+        status: str = await self.connection.execute(sql, *map(_storable, parameters))
+        count = status.rpartition(" ")[2]
+        return int(count) if count.isdecimal() else 0
+
+    async def execute_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
+        if rows:
+            await self.connection.executemany(sql, [[*map(_storable, row)] for row in rows])
+
+    def using(self, index: str) -> str:
+        return ""
+
+    def for_update(self, alias: str, *, skip_locked: bool = False) -> str:
+        return f" FOR UPDATE OF {alias}{' SKIP LOCKED' if skip_locked else ''}"
+
+    async def lock(self, *, assets: Collection[bytes] = (), keys: Collection[bytes] = ()) -> None:
+        for numbers in ({_LOCKS + _lock(asset) for asset in assets}, {_lock(key) for key in keys}):
+            if numbers:
+                await self.connection.execute("SELECT lock_keys_1($1)", sorted(numbers))
+
+    async def accept_events(self, candidates: Sequence[Candidate]) -> list[Fate]:
+        row = await self.connection.fetchrow(
+            "SELECT * FROM accept_events_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            [],
+            [candidate.receipt_id for candidate in candidates],
+            *_event_arrays(candidates),
+        )
+        fates = [Fate(bound=bound) for bound in row["bound"] or [None] * len(candidates)]
+        for n, event in _accepted(candidates, row):
+            fates[n] = Fate(event)
+        return fates
+
+    async def claim_deliveries(self, sink: str, *, limit: int, now: int, until: int, lease: str) -> list[Delivery]:
+        rows = await self.connection.fetch(
+            "SELECT * FROM claim_deliveries_1($1, $2, $3, $4, $5)", sink, now, until, lease, limit
+        )
+        return [
+            Delivery(
+                row_id=row_id,
+                sink=sink,
+                event_id=event_id(digest, OUTCOMES[outcome]),
+                body=body.encode(),
+                attempt=attempts + 1,
+                lease=lease,
+                replay=replay,
+            )
+            for row_id, replay, attempts, digest, outcome, body in rows
+        ]
+
+    async def record_attempts(self, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
+        deliveries = [result.delivery for result in results]
+        row = await self.connection.fetchrow(
+            "SELECT * FROM record_attempts_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            now,
+            [delivery.row_id for delivery in deliveries],
+            [delivery.sink for delivery in deliveries],
+            [delivery.replay for delivery in deliveries],
+            [delivery.lease for delivery in deliveries],
+            [result.state for result in results],
+            [None if result.due_at is None else to_milliseconds(result.due_at) for result in results],
+            [_to_text(result.error) for result in results],
+            [None if result.started_at is None else to_milliseconds(result.started_at) for result in results],
+            [round(result.duration_s * 1000) for result in results],
+            [delivery.attempt for delivery in deliveries],
+        )
+        kept = set(row["kept"] or ())
+        return [n in kept for n in range(1, len(results) + 1)], set(row["released"] or ())
+
+
+def _lock(digest: bytes) -> int:
+    """Which lock stands for a key or an asset."""
+    return int.from_bytes(digest[-2:]) % _LOCKS
+
+
+def _storable(value: Value) -> Value:
+    return _to_text(value) if isinstance(value, str) else value
+
+
+def _to_text(value: str | None) -> str | None:
+    """
+    What PostgreSQL can keep of a text: NUL and lone halves of surrogate pairs become U+FFFD.
+
+    Events keep the original, because JSON escapes it, and identity is in the digest. So this is only about what lists
+    show and are asked for: filters pass through here as well.
+    """
+    if value is None or (value.isascii() and "\0" not in value):
+        return value
+    return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _event_arrays(candidates: Sequence[Candidate]) -> tuple[list[Any], ...]:
+    """The parameters of ``accept_events_1`` from ``e_at`` to ``e_sinks``."""
+    data = [candidate.event.data for candidate in candidates]
+    return (
+        [candidate.at for candidate in candidates],
+        [candidate.digest for candidate in candidates],
+        [candidate.outcome for candidate in candidates],
+        [one.product for one in data],
+        [one.kind for one in data],
+        [_to_text(one.job_id) for one in data],
+        [_to_text(one.media_id) for one in data],
+        [candidate.body for candidate in candidates],
+        [_revision_at(candidate.body) for candidate in candidates],
+        [_to_text(candidate.binding) for candidate in candidates],
+        [" ".join(candidate.sinks) for candidate in candidates],
+    )
+
+
+def _revision_at(body: str) -> int:
+    # The last one is ours: what follows it is names and times of our own.
+    return body.rindex(_FIRST_REVISION) + len(_FIRST_REVISION) - 1
+
+
+def _accepted(candidates: Sequence[Candidate], row: Any) -> Iterator[tuple[int, Event]]:
+    """The events that are new, each with the place of its candidate."""
+    for n, revision in zip(row["new_positions"] or (), row["new_revisions"] or (), strict=True):
+        event = candidates[n - 1].event
+        yield n - 1, event if revision == 1 else event.with_revision(revision)
+
+
+async def _put(connection: Any, arrivals: Sequence[Arrival]) -> Sequence[Verdict]:
+    """Keep receipts, their events, and the deliveries of the events that are new; durable when it returns."""
+    if needs_care(arrivals[0].receipt):
+        async with connection.transaction():
+            return await accepting.put(PostgresqlDatabase(connection), arrivals)
+    candidates = [
+        Candidate(position, arrival.at, entry.event, body, entry.binding, entry.sinks)
+        for position, arrival in enumerate(arrivals, 1)
+        for entry, body in zip(arrival.receipt.entries, arrival.bodies, strict=True)
+    ]
+    receipts = [arrival.receipt for arrival in arrivals]
+    row = await connection.fetchrow(
+        "SELECT * FROM accept_receipts_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,"
+        " $18, $19, $20, $21, $22, $23, $24, $25)",
+        sorted({_lock(candidate.digest) for candidate in candidates}),
+        [arrival.at for arrival in arrivals],
+        [receipt.source for receipt in receipts],
+        [receipt.product for receipt in receipts],
+        [receipt.transport for receipt in receipts],
+        [receipt.verified_by for receipt in receipts],
+        [_to_text(receipt.reason) for receipt in receipts],
+        [accepting.dump(receipt.warnings) for receipt in receipts],
+        [accepting.dump(dict(receipt.meta)) for receipt in receipts],
+        [receipt.parser_version for receipt in receipts],
+        [" ".join([entry.event.id for entry in receipt.entries]) or None for receipt in receipts],
+        [receipt.body for receipt in receipts],
+        [candidate.receipt_id for candidate in candidates],
+        *_event_arrays(candidates),
+        [candidate.event.data.transport for candidate in candidates],
+    )
+    accepted: dict[int, list[Event]] = {}
+    for n, event in _accepted(candidates, row):
+        accepted.setdefault(candidates[n].receipt_id, []).append(event)
+    return [Verdict(state, tuple(accepted.get(position, ()))) for position, state in enumerate(row["states"], 1)]
+
+
+async def _beat(database: Database) -> set[int]:
+    """Make something durable. Returns the numbers of the migrations that were applied."""
+    rows = await database.fetch("WITH beat AS (UPDATE heartbeat SET beats = beats + 1) SELECT number FROM migrations")
+    return {number for (number,) in rows}

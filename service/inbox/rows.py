@@ -8,10 +8,17 @@ from typing import Any, cast
 
 from service.inbox.base import DeliveryState, EventFilter, Receipt, ReplayRecord, ReplayRequest
 
+_MAX_ID = 2**63 - 1
+
 
 def to_milliseconds(moment: datetime) -> int:
     # A millisecond in floating point is up to 0.0003 short.
     return int(moment.timestamp() * 1000 + 0.0005)
+
+
+def to_id(number: int | None) -> int:
+    """A number of a row as given by a caller, within what the databases count to; the highest for none."""
+    return _MAX_ID if number is None else max(-1, min(number, _MAX_ID))
 
 
 def from_milliseconds(milliseconds: int) -> datetime:

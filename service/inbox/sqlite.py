@@ -17,58 +17,29 @@ looked for by doing each piece of work again in a transaction of its own, so tha
 import asyncio
 import fcntl
 import queue
-import secrets
+import re
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cache, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
 import structlog
 
-from service.errors import ConfigError, InboxUnavailable, JobConflict
-from service.events import Delivery, Product
-from service.inbox import sqlite_deliveries as deliveries
-from service.inbox import sqlite_inquiries as inquiries
-from service.inbox import sqlite_jobs as jobs
-from service.inbox import sqlite_purge as purge
-from service.inbox import sqlite_queries as queries
-from service.inbox import sqlite_reads as reads
-from service.inbox import sqlite_replays as replays
-from service.inbox.base import (
-    INQUIRIES,
-    AttemptResult,
-    Entry,
-    EventFilter,
-    EventRecord,
-    EventSummary,
-    Finding,
-    Inquiry,
-    JobFilter,
-    JobRecord,
-    Purged,
-    Receipt,
-    ReceiptRecord,
-    ReceiptState,
-    Reparsed,
-    ReplayRecord,
-    ReplayRequest,
-    ReportRow,
-    Settled,
-    SinkRecord,
-    SinkState,
-    StoredReceipt,
-    Verdict,
-    WaitingCounts,
-)
+from service.errors import ConfigError, InboxUnavailable
+from service.events import OUTCOMES, Delivery, Event, event_id
+from service.inbox import accepting, inquiries, jobs
+from service.inbox.base import AttemptResult, JobRecord, Purged, Receipt, Verdict
+from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import load_migrations, missing_migrations
-from service.inbox.rows import Arrival, from_milliseconds, to_milliseconds
-from service.inbox.sqlite_reader import Reader
+from service.inbox.operations import Operations, Run, needs_care, told_by
+from service.inbox.rows import Arrival, to_milliseconds
 from service.jobs import ExpectedJob
 
 _BUSY_TIMEOUT_MS = 5000
@@ -83,6 +54,12 @@ _PAGE_BYTES = 4096
 _CHECKPOINT_PASSES = 4
 _CHECKPOINT_REST_PAGES = 256
 _VACUUMS_PER_PURGE = 8
+# Moving this many pages takes about as long as a step of the purge. What is left over is used again by new rows.
+_VACUUM_PAGES = 250
+# More rows per statement cost the writer more processor time each (measured: 8 against 16 and 32). Fewer mean more
+# releases of the interpreter lock; below 8 there is no clear measurement.
+_ROWS_PER_INSERT = 8
+_KEYS_PER_SELECT = 32
 _T = TypeVar("_T")
 
 log = structlog.get_logger()
@@ -90,10 +67,10 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Work:
-    """Something for the writer: ``run`` gets the connection inside a transaction."""
+    """Something for the writer, to be done inside a transaction."""
 
     future: "asyncio.Future[Any]"
-    run: Callable[[sqlite3.Connection], Any]
+    run: Run[Any]
 
 
 @dataclass(slots=True)
@@ -104,7 +81,7 @@ class _Put:
     arrival: Arrival
 
 
-class SqliteInbox:
+class SqliteInbox(Operations):
     """
     Args:
         path: The database file. Its directory must exist.
@@ -124,6 +101,7 @@ class SqliteInbox:
         max_pending: int = 10_000,
         max_pending_bytes: int = 64 * 2**20,
     ) -> None:
+        super().__init__()
         self._path = path
         self._is_exclusive = is_exclusive
         self._auto_migrate = auto_migrate
@@ -135,7 +113,6 @@ class SqliteInbox:
         self._gathered: list[_Put | _Work] = []
         self._is_writing = self._is_handing_over = False
         self._queue: queue.SimpleQueue[list[_Put | _Work] | None] = queue.SimpleQueue()
-        self._listeners: list[Callable[[Collection[str]], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: threading.Thread | None = None
         self._is_closing = False
@@ -143,7 +120,6 @@ class SqliteInbox:
         self._listing = Reader("inbox-lists", self._connect)
         self._dispatching = Reader("inbox-dispatching", self._connect)
         self._lock_file: IO[bytes] | None = None
-        self._purge_position = purge.Position()
         # For the writer: as long as nobody awaits a job, no event is looked up among them.
         self._are_jobs_awaited = False
 
@@ -156,7 +132,7 @@ class SqliteInbox:
         """
         self._loop = asyncio.get_running_loop()
         connection = await asyncio.to_thread(self._prepare)
-        self._writer = threading.Thread(target=self._write, args=(connection,), name="inbox-writer", daemon=True)
+        self._writer = threading.Thread(target=self._work, args=(connection,), name="inbox-writer", daemon=True)
         self._writer.start()
 
     def _prepare(self) -> sqlite3.Connection:
@@ -174,8 +150,8 @@ class SqliteInbox:
                     "UPDATE deliveries SET due_at = changed_at, lease = NULL"
                     " WHERE due_at IS NOT NULL AND lease IS NOT NULL"
                 )
-                inquiries.free_leases(connection)
-            self._are_jobs_awaited = jobs.are_any_awaited(connection)
+                _run_now(inquiries.free_leases(SqliteDatabase(connection)))
+            self._are_jobs_awaited = _run_now(jobs.are_any_awaited(SqliteDatabase(connection)))
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -211,7 +187,7 @@ class SqliteInbox:
 
     async def close(self) -> None:
         if self._writer is not None:
-            last = _Work(self._new_future(), lambda _: None)
+            last = _Work(self._new_future(), _do_nothing)
             self._submit(last)
             self._is_closing = True
             await last.future
@@ -224,13 +200,6 @@ class SqliteInbox:
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
-
-    def listen(self, listener: Callable[[Collection[str]], None]) -> None:
-        self._listeners.append(listener)
-
-    def _tell(self, names: Collection[str]) -> None:
-        for listener in self._listeners:
-            listener(names)
 
     # Operations
 
@@ -246,186 +215,24 @@ class SqliteInbox:
         self._submit(work)
         return work.future
 
-    async def claim(self, sink: str, *, limit: int, now: datetime, lease_s: float) -> Sequence[Delivery]:
-        now_ms, lease = to_milliseconds(now), secrets.token_hex(8)
-        until_ms = now_ms + int(lease_s * 1000)
-        return await self._do(lambda c: deliveries.claim(c, sink, limit=limit, now=now_ms, until=until_ms, lease=lease))
-
-    async def record(self, results: Sequence[AttemptResult], *, now: datetime) -> Sequence[bool]:
-        now_ms = to_milliseconds(now)
-        kept, released = await self._do(lambda c: deliveries.record(c, results, now_ms))
-        if released:
-            self._tell(released)
-        return kept
-
-    async def next_due_at(self, sink: str) -> datetime | None:
-        due_at = await self._read(lambda c: reads.next_due_at(c, sink), reader=self._dispatching)
-        return None if due_at is None else from_milliseconds(due_at)
-
-    async def outdated_receipts(
-        self, *, parser_version: int, after_id: int, limit: int, with_conflicts: bool = False
-    ) -> Sequence[StoredReceipt]:
-        return await self._read(
-            lambda c: reads.outdated_receipts(
-                c, parser_version=parser_version, after_id=after_id, limit=limit, with_conflicts=with_conflicts
-            )
-        )
-
-    async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:
-        arrival = Arrival(receipt, to_milliseconds(now))
-        reparsed = await self._do(lambda c: queries.reparse(c, receipt_id, arrival, dry_run=dry_run))
-        if not dry_run and any(_may_ask(entry) for entry in receipt.entries):
-            self._tell({INQUIRIES})
-        return reparsed
-
-    async def find_event(self, event_id: str) -> EventRecord | None:
-        return await self._read(lambda c: reads.find_event(c, event_id))
-
-    async def list_receipts(
-        self,
-        *,
-        state: ReceiptState | None = None,
-        source: str | None = None,
-        since: datetime | None = None,
-        before_id: int | None = None,
-        limit: int,
-    ) -> Sequence[ReceiptRecord]:
-        since_ms = None if since is None else to_milliseconds(since)
-        return await self._read(
-            lambda c: reads.list_receipts(
-                c, state=state, source=source, since=since_ms, before_id=before_id, limit=limit
-            )
-        )
-
-    async def list_events(
-        self, event_filter: EventFilter, *, before: int | None = None, limit: int
-    ) -> Sequence[EventSummary]:
-        return await self._read(lambda c: reads.list_events(c, event_filter, before=before, limit=limit))
-
-    async def count_events(self, event_filter: EventFilter) -> int:
-        return await self._read(lambda c: reads.count_events(c, event_filter))
-
-    async def list_sinks(self) -> Sequence[SinkRecord]:
-        return await self._read(reads.list_sinks)
-
-    async def set_sink_state(
-        self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None, now: datetime
-    ) -> None:
-        now_ms = to_milliseconds(now)
-        await self._do(
-            lambda c: deliveries.set_sink_state(c, name, state, reason=reason, changed_by=changed_by, now=now_ms)
-        )
-        if state == "active":
-            self._tell({name})
-
-    async def create_replay(self, request: ReplayRequest, *, now: datetime) -> ReplayRecord:
-        total, last_id = await self._read(lambda c: replays.measure(c, request))
-        now_ms = to_milliseconds(now)
-        return await self._do(lambda c: replays.create(c, request, total=total, last_id=last_id, now=now_ms))
-
-    async def advance_replays(self, *, now: datetime) -> datetime | None:
-        now_ms = to_milliseconds(now)
-        if steps := await self._read(lambda c: replays.next_steps(c, now_ms)):
-            woken = await self._do(lambda c: replays.take_steps(c, steps, now_ms))
-            if woken:
-                self._tell(woken)
-        next_at = await self._read(replays.next_at)
-        return None if next_at is None else from_milliseconds(next_at)
-
-    async def cancel_replay(self, replay_id: int, *, now: datetime) -> ReplayRecord | None:
-        now_ms = to_milliseconds(now)
-        return await self._do(lambda c: replays.cancel(c, replay_id, now_ms))
-
-    async def find_replay(self, replay_id: int) -> ReplayRecord | None:
-        return await self._read(lambda c: replays.find(c, replay_id))
-
-    async def list_replays(self, *, before_id: int | None = None, limit: int) -> Sequence[ReplayRecord]:
-        return await self._read(lambda c: replays.list_replays(c, before_id=before_id, limit=limit))
+    async def expect(self, jobs_: Sequence[ExpectedJob], *, now: datetime) -> Sequence[JobRecord]:
+        self._are_jobs_awaited = True
+        return await super().expect(jobs_, now=now)
 
     async def purge(self, *, payloads_before: datetime, keys_before: datetime, limit: int) -> Purged:
-        position = self._purge_position
-        purged, self._purge_position = await self._do(
-            lambda c: purge.purge(
-                c,
-                position,
-                payloads_before=to_milliseconds(payloads_before),
-                keys_before=to_milliseconds(keys_before),
-                limit=limit,
-            )
-        )
+        purged = await super().purge(payloads_before=payloads_before, keys_before=keys_before, limit=limit)
         # Each in a transaction of its own, so that receipts can go between them.
         for _ in range(_VACUUMS_PER_PURGE):
-            if not await self._do(purge.vacuum):
+            if not await self._write(_vacuum):
                 break
         return purged
-
-    # Expected jobs, and what is asked of the vendor
-
-    async def expect(self, jobs: Sequence[ExpectedJob], *, now: datetime) -> Sequence[JobRecord]:
-        keyed = [(job.reference.key().digest(), job) for job in jobs]
-        now_ms = to_milliseconds(now)
-        records = await self._do(lambda c: self._expect(c, keyed, now_ms))
-        if isinstance(records, str):
-            raise JobConflict(records)
-        if any(record.ended_at is None for record in records):
-            self._tell({INQUIRIES})
-        return records
-
-    def _expect(
-        self, connection: sqlite3.Connection, keyed: Sequence[tuple[bytes, ExpectedJob]], now: int
-    ) -> list[JobRecord] | str:
-        self._are_jobs_awaited = True
-        return jobs.expect(connection, keyed, now)
-
-    async def list_jobs(
-        self, job_filter: JobFilter, *, now: datetime, before_id: int | None = None, limit: int
-    ) -> Sequence[JobRecord]:
-        now_ms = to_milliseconds(now)
-        return await self._read(lambda c: jobs.list_jobs(c, job_filter, now=now_ms, before_id=before_id, limit=limit))
-
-    async def claim_inquiries(
-        self, product: Product, *, limit: int, now: datetime, lease_s: float
-    ) -> Sequence[Inquiry]:
-        now_ms, lease = to_milliseconds(now), secrets.token_hex(8)
-        until_ms = now_ms + int(lease_s * 1000)
-        return await self._do(
-            lambda c: inquiries.claim(c, product, limit=limit, now=now_ms, until=until_ms, lease=lease)
-        )
-
-    async def next_inquiry_at(self, product: Product) -> datetime | None:
-        due_at = await self._read(lambda c: inquiries.next_at(c, product), reader=self._dispatching)
-        return None if due_at is None else from_milliseconds(due_at)
-
-    async def settle(self, findings: Sequence[Finding], *, now: datetime) -> Sequence[Settled]:
-        now_ms = to_milliseconds(now)
-        # Each is a piece of work of its own, so that one cannot fail its neighbours.
-        results = await asyncio.gather(
-            *(self._do(partial(inquiries.settle, finding=finding, now=now_ms)) for finding in findings),
-            return_exceptions=True,
-        )
-        if woken := {name for result in results if not isinstance(result, BaseException) for name in result[1]}:
-            self._tell(woken)
-        settled = []
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-            settled.append(result[0])
-        return settled
-
-    async def report_jobs(self, *, since: datetime, until: datetime, now: datetime) -> Sequence[ReportRow]:
-        times = {"since": to_milliseconds(since), "until": to_milliseconds(until), "now": to_milliseconds(now)}
-        return await self._read(lambda c: jobs.report(c, **times))
-
-    async def count_waiting(self, *, now: datetime) -> WaitingCounts:
-        now_ms = to_milliseconds(now)
-        return await self._read(lambda c: jobs.count_waiting(c, now_ms))
 
     async def check(self) -> None:
         if self._writer is None or not self._writer.is_alive():
             raise InboxUnavailable("the store is not open")
         if self._pending >= self._max_pending:
             raise InboxUnavailable(f"{self._pending} receipts are waiting for the disk, which is the limit")
-        await self._do(lambda c: c.execute("UPDATE heartbeat SET beats = beats + 1").rowcount)
+        await self._write(lambda d: d.execute("UPDATE heartbeat SET beats = beats + 1"))
 
     # The event loop's side
 
@@ -434,10 +241,14 @@ class SqliteInbox:
             raise InboxUnavailable("the store is not open")
         return self._loop.create_future()
 
-    async def _do(self, run: Callable[[sqlite3.Connection], _T]) -> _T:
+    async def _write(self, run: Run[_T], *, is_one_statement: bool = False) -> _T:
         work = _Work(self._new_future(), run)
         self._submit(work)
         return cast(_T, await work.future)
+
+    async def _write_each(self, runs: Sequence[Run[_T]]) -> list[_T | BaseException]:
+        # They are done in this order, with one flush.
+        return await asyncio.gather(*map(self._write, runs), return_exceptions=True)
 
     def _submit(self, work: _Put | _Work) -> None:
         self._gathered.append(work)
@@ -454,26 +265,22 @@ class SqliteInbox:
             batch, self._gathered = self._gathered, []
             self._queue.put(batch)
 
-    async def _read(self, run: Callable[[sqlite3.Connection], _T], *, reader: Reader | None = None) -> _T:
+    async def _read(self, run: Run[_T], *, may_take_long: bool = True) -> _T:
         if self._writer is None:
             raise InboxUnavailable("the store is not open")
-        return await (reader or self._listing).run(run)
+        return await (self._listing if may_take_long else self._dispatching).run(run)
 
     def _resolve(self, done: list[tuple[_Put | _Work, Any]]) -> None:
         # First, so that the writer and its disk are busy while these are answered.
         self._is_writing = False
         self._hand_over()
-        sinks: set[str] = set()
+        told: set[str] = set()
         for work, result in done:
             if isinstance(work, _Put):
                 self._pending -= 1
                 self._pending_bytes -= len(work.arrival.receipt.body)
                 if isinstance(result, Verdict) and result.state == "accepted":
-                    for entry in work.arrival.receipt.entries:
-                        if result.accepted:
-                            sinks.update(entry.sinks)
-                        if _may_ask(entry):
-                            sinks.add(INQUIRIES)
+                    told |= told_by(work.arrival.receipt, has_accepted=bool(result.accepted))
             if work.future.done():
                 continue
             if isinstance(result, BaseException):
@@ -482,12 +289,11 @@ class SqliteInbox:
                 work.future.exception()
             else:
                 work.future.set_result(result)
-        if sinks:
-            self._tell(sinks)
+        self._tell(told)
 
     # The writer's side
 
-    def _write(self, connection: sqlite3.Connection) -> None:
+    def _work(self, connection: sqlite3.Connection) -> None:
         assert self._loop is not None
         checkpoints = _Checkpoints(self._connect)
         while (batch := self._queue.get()) is not None:
@@ -520,14 +326,14 @@ class SqliteInbox:
         return [(work, failure) for work in batch]
 
     def _transact(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[tuple[_Put | _Work, Any]]:
+        database = SqliteDatabase(connection)
         with _transaction(connection):
             puts = [work for work in batch if isinstance(work, _Put)]
             done: list[tuple[_Put | _Work, Any]] = []
             if puts:
-                arrivals = [work.arrival for work in puts]
-                verdicts = queries.put(connection, arrivals, are_jobs_awaited=self._are_jobs_awaited)
+                verdicts = _put(database, [work.arrival for work in puts], are_jobs_awaited=self._are_jobs_awaited)
                 done += zip(puts, verdicts, strict=True)
-            done += [(work, work.run(connection)) for work in batch if isinstance(work, _Work)]
+            done += [(work, _run_now(work.run(database))) for work in batch if isinstance(work, _Work)]
         return done
 
 
@@ -584,15 +390,47 @@ def _checkpoint(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[2])
 
 
-def _may_ask(entry: Entry) -> bool:
-    """Whether an entry may give something to ask the vendor about."""
-    return entry.hold is not None or entry.nameless is not None
-
-
 def _refused(message: str) -> "asyncio.Future[Verdict]":
     refused: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
     refused.set_exception(InboxUnavailable(message))
     return refused
+
+
+class Reader:
+    """A thread that reads, beside the writer; its connection is opened when it is first needed."""
+
+    def __init__(self, name: str, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._name = name
+        self._connect = connect
+        self._executor: ThreadPoolExecutor | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    async def run(self, run: Run[_T]) -> _T:
+        """Call with the database, inside a transaction that sees one state of it throughout."""
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, self._name)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, run)
+
+    def _run(self, run: Run[_T]) -> _T:
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            self._connection.execute("BEGIN")
+            try:
+                return _run_now(run(SqliteDatabase(self._connection)))
+            finally:
+                self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise InboxUnavailable(f"cannot read the store: {error}") from error
+
+    async def close(self) -> None:
+        """After what is running."""
+        if self._executor is not None:
+            executor, self._executor = self._executor, None
+            await asyncio.to_thread(executor.shutdown)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 @contextmanager
@@ -638,3 +476,417 @@ def _statements(script: str) -> Iterable[str]:
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""
+
+
+class SqliteDatabase(Database):
+    """Nothing here ever waits: what is written over it runs to its end at once (see ``_run_now``)."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+
+    async def fetch(self, sql: str, *parameters: Value) -> Sequence[Row]:
+        return self.connection.execute(_numbered(sql), parameters).fetchall()
+
+    async def execute(self, sql: str, *parameters: Value) -> int:
+        return max(0, self.connection.execute(_numbered(sql), parameters).rowcount)
+
+    async def execute_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
+        self.connection.executemany(_numbered(sql), rows)
+
+    def using(self, index: str) -> str:
+        return f" INDEXED BY {index}"
+
+    def for_update(self, alias: str, *, skip_locked: bool = False) -> str:
+        return ""
+
+    async def lock(self, *, assets: Collection[bytes] = (), keys: Collection[bytes] = ()) -> None:
+        """There is one writer."""
+
+    async def accept_events(self, candidates: Sequence[Candidate]) -> list[Fate]:
+        return _accept_events(self.connection, candidates)
+
+    async def claim_deliveries(self, sink: str, *, limit: int, now: int, until: int, lease: str) -> list[Delivery]:
+        return _claim(self.connection, sink, limit=limit, now=now, until=until, lease=lease)
+
+    async def record_attempts(self, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
+        return _record(self.connection, results, now)
+
+
+@lru_cache(1024)
+def _numbered(sql: str) -> str:
+    """Parameters as SQLite writes them."""
+    return re.sub(r"\$(\d+)", r"?\1", sql)
+
+
+def _run_now(awaitable: Awaitable[_T]) -> _T:
+    """The result of what never waits."""
+    try:
+        cast(Coroutine[Any, Any, _T], awaitable).send(None)
+    except StopIteration as stop:
+        return cast(_T, stop.value)
+    raise RuntimeError("expected an operation on SQLite to end without waiting")
+
+
+async def _do_nothing(_: Database) -> None:
+    """To be awaited for what was submitted before it."""
+
+
+async def _vacuum(database: Database) -> bool:
+    """
+    Give free pages back to the file system; the file gets smaller at the next checkpoint.
+
+    Returns:
+        Whether there are more.
+    """
+    for _ in range(_VACUUM_PAGES):
+        # A page each: ``sqlite3`` takes only the first step of a statement without columns.
+        await database.execute("PRAGMA incremental_vacuum(1)")
+    return bool(await database.fetch_value("PRAGMA freelist_count"))
+
+
+# Receipts in. What is done for each is done without the detour over ``Database``, which would cost a tenth.
+
+
+def _put(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_jobs_awaited: bool) -> list[Verdict]:
+    """
+    Keep receipts, their events, and the deliveries of the events that are new, in order.
+
+    Args:
+        are_jobs_awaited: Whether there are jobs that events could end.
+    """
+    verdicts: list[Verdict] = []
+    start = 0
+    for number, arrival in enumerate(arrivals):
+        if needs_care(arrival.receipt):
+            # What this one comes to depends on what those before it have changed.
+            if start < number:
+                verdicts += _put_plain(database, arrivals[start:number], are_jobs_awaited=are_jobs_awaited)
+            verdicts += _run_now(accepting.put(database, [arrival]))
+            start = number + 1
+    if start < len(arrivals):
+        # Of a batch as it usually is, this is all.
+        rest = arrivals[start:] if start else arrivals
+        verdicts += _put_plain(database, rest, are_jobs_awaited=are_jobs_awaited)
+    return verdicts
+
+
+def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_jobs_awaited: bool) -> list[Verdict]:
+    connection = database.connection
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'receipts'").fetchone()
+    first_id = (row[0] if row else 0) + 1
+    candidates = [
+        Candidate(receipt_id, arrival.at, entry.event, body, entry.binding, entry.sinks)
+        for receipt_id, arrival in enumerate(arrivals, first_id)
+        for entry, body in zip(arrival.receipt.entries, arrival.bodies, strict=True)
+    ]
+    accepted: dict[int, list[Event]] = {}
+    conflicts: dict[int, str] = {}
+    ended: list[tuple[Event, int]] = []
+    for candidate, fate in zip(candidates, _accept_events(connection, candidates), strict=True):
+        if fate.accepted is not None:
+            accepted.setdefault(candidate.receipt_id, []).append(fate.accepted)
+            ended.append((fate.accepted, candidate.at))
+        elif fate.bound is not None:
+            conflicts[candidate.receipt_id] = accepting.conflict(fate.bound, candidate.binding or "")
+    if are_jobs_awaited:
+        _run_now(jobs.end(database, ended))
+    verdicts = []
+    for receipt_id, arrival in enumerate(arrivals, first_id):
+        events = accepted.get(receipt_id)
+        state = accepting.state(arrival.receipt, has_events=events is not None, conflict=conflicts.get(receipt_id))
+        verdicts.append(Verdict(state, tuple(events) if events else ()))
+    _insert_receipts(connection, arrivals, verdicts, conflicts, first_id)
+    return verdicts
+
+
+def _accept_events(connection: sqlite3.Connection, candidates: Sequence[Candidate]) -> list[Fate]:
+    fates: list[Fate] = []
+    repeated: list[Candidate] = []
+    rows: list[tuple[object, ...]] = []
+    bodies: list[tuple[object, ...]] = []
+    deliveries: list[tuple[object, ...]] = []
+    further: list[tuple[Candidate, int]] = []
+    outcomes_by_key = _outcomes(connection, [candidate.digest for candidate in candidates])
+    (row_id,) = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
+    for candidate in candidates:
+        if candidate.binding is not None:
+            bound = _bind(connection, candidate.digest, candidate.binding)
+            if bound != candidate.binding:
+                fates.append(Fate(bound=bound))
+                continue
+        outcomes = outcomes_by_key.setdefault(candidate.digest, set())
+        if candidate.outcome in outcomes:
+            repeated.append(candidate)
+            fates.append(Fate())
+            continue
+        outcomes.add(candidate.outcome)
+        event, body, revision, at = candidate.event, candidate.body, len(outcomes), candidate.at
+        row_id += 1
+        if revision == 1:
+            deliveries += [(row_id, sink, at, at) for sink in candidate.sinks]
+        else:
+            event = event.with_revision(revision)
+            body = event.to_json().decode()
+            further.append((candidate, row_id))
+        data = event.data
+        rows.append(
+            (
+                row_id,
+                candidate.digest,
+                candidate.outcome,
+                revision,
+                candidate.receipt_id,
+                at,
+                data.product,
+                data.kind,
+                data.job_id,
+                data.media_id,
+                1 if candidate.sinks else 0,
+            )
+        )
+        bodies.append((row_id, body))
+        fates.append(Fate(event))
+    _insert(
+        connection,
+        "INSERT INTO events (id, key_digest, outcome, revision, receipt_id, accepted_at, product, kind, job_id,"
+        " media_id, is_routed)",
+        "(?,?,?,?,?,?,?,?,?,?,?)",
+        rows,
+    )
+    _insert(connection, "INSERT INTO event_bodies (event_id, body)", "(?,?)", bodies)
+    head = "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at)"
+    _insert(connection, head, "(?,?,0,'pending',?,0,?)", deliveries)
+    # Only now, one after the other: what holds a further outcome back may be in this very batch.
+    for candidate, row_id in further:
+        at = candidate.at
+        for sink in candidate.sinks:
+            due_at = None if _has_earlier(connection, candidate.digest, row_id, sink) else at
+            connection.execute(f"{head} VALUES (?,?,0,'pending',?,0,?)", (row_id, sink, due_at, at))
+    if repeated:
+        connection.executemany(
+            "INSERT OR IGNORE INTO event_receipts"
+            " SELECT id, ?1 FROM events WHERE key_digest = ?2 AND outcome = ?3 AND receipt_id <> ?1",
+            [(candidate.receipt_id, candidate.digest, candidate.outcome) for candidate in repeated],
+        )
+    return fates
+
+
+def _bind(connection: sqlite3.Connection, digest: bytes, value: str) -> str:
+    """The value that the key is bound to: this one, unless there was one before."""
+    connection.execute("INSERT INTO bindings VALUES (?, ?) ON CONFLICT DO NOTHING", (digest, value))
+    (bound,) = connection.execute("SELECT value FROM bindings WHERE key_digest = ?", (digest,)).fetchone()
+    return cast(str, bound)
+
+
+def _outcomes(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, set[int]]:
+    """The outcomes known of each key; keys without any are left out. True until the transaction ends."""
+    found: dict[bytes, set[int]] = {}
+    for start in range(0, len(digests), _KEYS_PER_SELECT):
+        chunk = digests[start : start + _KEYS_PER_SELECT]
+        marks = ",".join("?" * len(chunk))
+        sql = f"SELECT key_digest, outcome FROM events WHERE key_digest IN ({marks})"
+        for digest, outcome in connection.execute(sql, chunk):
+            found.setdefault(digest, set()).add(outcome)
+    return found
+
+
+def _insert_receipts(
+    connection: sqlite3.Connection,
+    arrivals: Sequence[Arrival],
+    verdicts: Sequence[Verdict],
+    conflicts: Mapping[int, str],
+    first_id: int,
+) -> None:
+    rows = []
+    for receipt_id, (arrival, verdict) in enumerate(zip(arrivals, verdicts, strict=True), first_id):
+        receipt = arrival.receipt
+        rows.append(
+            (
+                receipt_id,
+                arrival.at,
+                receipt.source,
+                receipt.product,
+                receipt.transport,
+                receipt.verified_by,
+                verdict.state,
+                conflicts.get(receipt_id, receipt.reason),
+                accepting.dump(receipt.warnings),
+                accepting.dump(dict(receipt.meta)),
+                receipt.parser_version,
+                accepting.event_ids([entry.event.id for entry in receipt.entries], verdict.state),
+                receipt.body,
+            )
+        )
+    _insert(
+        connection,
+        "INSERT INTO receipts (id, received_at, source, product, transport, verified_by, state, reason, warnings,"
+        " meta, parser, event_ids, body)",
+        "(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        rows,
+    )
+
+
+def _has_earlier(connection: sqlite3.Connection, digest: bytes, row_id: int, sink: str) -> bool:
+    """Whether an earlier outcome of the job is still on its way to the sink."""
+    return (
+        connection.execute(
+            "SELECT 1 FROM events e JOIN deliveries d ON d.event_id = e.id AND d.sink = ? AND d.replay = 0"
+            " WHERE e.key_digest = ? AND e.id < ? AND d.state IN ('pending', 'retrying')",
+            (sink, digest, row_id),
+        ).fetchone()
+        is not None
+    )
+
+
+def _insert(connection: sqlite3.Connection, head: str, row: str, rows: Sequence[Sequence[object]]) -> None:
+    """
+    Insert rows many to a statement: each statement costs releases of the interpreter lock.
+
+    ``head`` and ``row`` read no table and return nothing: with either, a row was measured to cost a fifth more.
+    """
+    for start in range(0, len(rows), _ROWS_PER_INSERT):
+        chunk = rows[start : start + _ROWS_PER_INSERT]
+        connection.execute(_repeat(head, row, len(chunk)), list(chain.from_iterable(chunk)))
+
+
+@cache
+def _repeat(head: str, row: str, times: int) -> str:
+    return f"{head} VALUES {','.join([row] * times)}"
+
+
+# Deliveries out
+
+
+def _claim(
+    connection: sqlite3.Connection, sink: str, *, limit: int, now: int, until: int, lease: str
+) -> list[Delivery]:
+    """What is due at a sink that is active, leased."""
+    rows = connection.execute(
+        "SELECT d.event_id, d.replay, d.attempts, e.key_digest, e.outcome, b.body FROM deliveries d"
+        " JOIN events e ON e.id = d.event_id JOIN event_bodies b ON b.event_id = d.event_id"
+        " WHERE d.sink = ? AND d.due_at <= ? AND NOT EXISTS (SELECT 1 FROM sinks WHERE name = ? AND state <> 'active')"
+        " ORDER BY d.due_at, d.event_id LIMIT ?",
+        (sink, now, sink, limit),
+    ).fetchall()
+    connection.executemany(
+        "UPDATE deliveries SET due_at = ?, lease = ? WHERE event_id = ? AND sink = ? AND replay = ?",
+        [(until, lease, row[0], sink, row[1]) for row in rows],
+    )
+    return [
+        Delivery(
+            row_id=row_id,
+            sink=sink,
+            event_id=event_id(digest, OUTCOMES[outcome]),
+            body=body.encode(),
+            attempt=attempts + 1,
+            lease=lease,
+            replay=replay,
+        )
+        for row_id, replay, attempts, digest, outcome, body in rows
+    ]
+
+
+def _record(connection: sqlite3.Connection, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
+    """Returns which results still held their lease, and the sinks where a later outcome may go now."""
+    leases = _leases(connection, results)
+    kept: list[bool] = []
+    updates: list[tuple[object, ...]] = []
+    given_back: list[tuple[object, ...]] = []
+    attempts: list[tuple[object, ...]] = []
+    ended: list[AttemptResult] = []
+    dead: list[tuple[object, ...]] = []
+    for result in results:
+        delivery = result.delivery
+        key = (delivery.row_id, delivery.sink, delivery.replay)
+        if key not in leases:
+            kept.append(False)
+            continue
+        if result.started_at is not None:
+            attempts.append(
+                (
+                    *key,
+                    to_milliseconds(result.started_at),
+                    delivery.attempt,
+                    round(result.duration_s * 1000),
+                    "interrupted" if result.state == "pending" else result.state,
+                    result.error,
+                )
+            )
+        is_kept = leases[key] == delivery.lease
+        kept.append(is_kept)
+        if not is_kept:
+            continue
+        leases[key] = None
+        due_at = now if result.due_at is None else to_milliseconds(result.due_at)
+        if result.state == "pending":
+            given_back.append((due_at, now, *key))
+        elif result.state == "retrying":
+            updates.append((result.state, due_at, now, result.error, *key))
+        else:
+            updates.append((result.state, None, now, result.error, *key))
+            if delivery.replay == 0:
+                ended.append(result)
+            if result.state == "dead":
+                dead.append(key)
+    connection.executemany(
+        "UPDATE deliveries SET state = ?, due_at = ?, lease = NULL, attempts = attempts + 1, changed_at = ?, error = ?"
+        " WHERE event_id = ? AND sink = ? AND replay = ?",
+        updates,
+    )
+    if given_back:
+        # It is what it was before: pending, or retrying after earlier attempts.
+        connection.executemany(
+            "UPDATE deliveries SET due_at = ?, lease = NULL, changed_at = ?"
+            " WHERE event_id = ? AND sink = ? AND replay = ?",
+            given_back,
+        )
+    if dead:
+        connection.executemany(
+            "UPDATE deliveries SET state = 'replaced' WHERE event_id = ?1 AND sink = ?2 AND replay = ?3 AND EXISTS"
+            " (SELECT 1 FROM deliveries WHERE event_id = ?1 AND sink = ?2 AND replay > ?3)",
+            dead,
+        )
+    _insert(
+        connection,
+        "INSERT OR REPLACE INTO attempts (event_id, sink, replay, started_at, number, duration_ms, result, error)",
+        "(?,?,?,?,?,?,?,?)",
+        attempts,
+    )
+    return kept, _release_held(connection, ended, now)
+
+
+def _leases(connection: sqlite3.Connection, results: Sequence[AttemptResult]) -> dict[tuple[int, str, int], str | None]:
+    """The present lease of each delivery that there is."""
+    leases: dict[tuple[int, str, int], str | None] = {}
+    for start in range(0, len(results), _KEYS_PER_SELECT):
+        chunk = [result.delivery for result in results[start : start + _KEYS_PER_SELECT]]
+        marks = ",".join("?" * len(chunk))
+        for row_id, sink, replay, lease in connection.execute(
+            f"SELECT event_id, sink, replay, lease FROM deliveries WHERE event_id IN ({marks})",
+            [delivery.row_id for delivery in chunk],
+        ):
+            leases[row_id, sink, replay] = lease
+    return leases
+
+
+def _release_held(connection: sqlite3.Connection, ended: Sequence[AttemptResult], now: int) -> set[str]:
+    """Let the next outcome of each ended job go, where one waits."""
+    released = set()
+    for sink in {result.delivery.sink for result in ended}:
+        if connection.execute(
+            "SELECT 1 FROM deliveries WHERE due_at IS NULL AND state IN ('pending', 'dead') AND state = 'pending'"
+            " AND sink = ? LIMIT 1",
+            (sink,),
+        ).fetchone():
+            cursor = connection.executemany(
+                "UPDATE deliveries SET due_at = ?"
+                " WHERE sink = ? AND replay = 0 AND state = 'pending' AND due_at IS NULL"
+                " AND event_id = (SELECT min(later.id) FROM events ended JOIN events later"
+                " ON later.key_digest = ended.key_digest AND later.id > ended.id"
+                " JOIN deliveries d ON d.event_id = later.id AND d.sink = ? AND d.replay = 0"
+                " WHERE ended.id = ? AND d.state = 'pending')",
+                [(now, sink, sink, result.delivery.row_id) for result in ended if result.delivery.sink == sink],
+            )
+            if cursor.rowcount:
+                released.add(sink)
+    return released

@@ -1,6 +1,7 @@
 """
-What every inbox must do. A database's own test module imports this class and provides two fixtures: ``inbox``, and
-``reopen``, which closes that one and returns another instance on the same database.
+What every inbox must do, and what the databases share. A database's own test module imports these classes and provides
+two fixtures: ``inbox``, and ``reopen``, which closes that one and returns another instance on the same database; a
+database's also takes arguments for that.
 """
 
 import asyncio
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from service.errors import InboxUnavailable
 from service.events import Event, Key, event_id
+from service.inbox import reads, replays
 from service.inbox.base import (
     AttemptResult,
     DeliveryRecord,
@@ -30,7 +33,7 @@ LEASE_S = 20.0
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
 
-Reopen = Callable[[], Awaitable[Inbox]]
+Reopen = Callable[..., Awaitable[Inbox]]
 
 
 def make_event(
@@ -191,6 +194,51 @@ class InboxConformance:
         verdict = await inbox.put(make_receipt(succeeded))
         assert verdict == Verdict("accepted", (succeeded.with_revision(2),))
         assert await inbox.put(make_receipt(again)) == Verdict("duplicate"), "recorded before, whatever came between"
+
+    async def test_the_revision_is_put_where_it_belongs(self, inbox: Inbox) -> None:
+        def make(outcome: str) -> Event:
+            event = make_event('"revision":1,', outcome).model_dump()
+            result = {"revision": 1, "ä": [1], "source": "vod"}
+            event["data"] |= {"kind": "ai", "outputs": [{"result": result}], "user_data": '作"revision":1,'}
+            return Event.model_validate(
+                event | {"type": f"media.ai.{outcome}", "dataschema": "urn:media-callbacks:ai:1"}
+            )
+
+        await inbox.put(make_receipt(make("failed"), sinks=()))
+        second = make("succeeded")
+        assert (await inbox.put(make_receipt(second))).accepted == (second.with_revision(2),)
+        (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
+        assert delivery.body == second.with_revision(2).to_json()
+
+    async def test_a_conflict_says_what_the_key_is_bound_to(self, inbox: Inbox) -> None:
+        await inbox.put(make_receipt(make_event(), binding="1"))
+        verdicts = await asyncio.gather(
+            inbox.put(make_receipt(make_event("job-2"))), inbox.put(make_receipt(make_event(), binding="2"))
+        )
+        assert [verdict.state for verdict in verdicts] == ["accepted", "conflict"]
+        (refused, _, _) = await inbox.list_receipts(limit=5)
+        assert refused.reason == "the key is bound to 1, this receipt says 2"
+
+    async def test_a_receipt_read_again_may_be_a_conflict(self, inbox: Inbox) -> None:
+        await inbox.put(make_receipt(make_event(), binding="1"))
+        await inbox.put(make_receipt(reason="not understood"))
+        (_, stored) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=5)
+        again = make_receipt(make_event(outcome="failed"), binding="2", parser_version=2)
+        assert (await inbox.reparse(stored.id, again, now=NOW, dry_run=False)).state == "conflict"
+        (record, _) = await inbox.list_receipts(limit=5)
+        assert (record.state, record.reason) == ("conflict", "the key is bound to 1, this receipt says 2")
+
+    async def test_numbers_beyond_what_databases_count_to_find_nothing_or_all(self, inbox: Inbox) -> None:
+        event = make_event()
+        await inbox.put(make_receipt(event))
+        assert await inbox.find_replay(2**70) is None
+        assert await inbox.cancel_replay(-(2**70), now=NOW) is None
+        assert len(await inbox.list_replays(before_id=2**70, limit=5)) == 0
+        assert len(await inbox.list_events(EventFilter(), before=2**70, limit=5)) == 1
+        assert len(await inbox.list_events(EventFilter(), before=-(2**70), limit=5)) == 0
+        assert len(await inbox.list_receipts(before_id=2**70, limit=5)) == 1
+        assert len(await inbox.list_receipts(before_id=-(2**70), limit=5)) == 0
+        assert len(await inbox.outdated_receipts(parser_version=9, after_id=2**70, limit=5)) == 0
 
     async def test_revision_is_in_the_delivered_body(self, inbox: Inbox) -> None:
         await inbox.put(make_receipt(make_event(outcome="failed"), sinks=()))
@@ -883,7 +931,48 @@ class InboxConformance:
         assert await inbox.record([AttemptResult(lost, "delivered", started_at=NOW)], now=later) == [False]
         assert (await find(inbox, event)).deliveries == ()
 
+    async def test_purge_goes_on_behind_what_it_had_to_leave(self, inbox: Inbox) -> None:
+        for n in range(20):
+            await inbox.put(make_receipt(make_event(f"job-{n}"), sinks=("never",)))
+        await inbox.put(make_receipt(make_event("last")))
+        await deliver(inbox, "a")
+        for _ in range(2):
+            steps = [await inbox.purge(payloads_before=NOW + SECOND, keys_before=NOW, limit=7)]
+            while not steps[-1].is_finished:
+                steps.append(await inbox.purge(payloads_before=NOW + SECOND, keys_before=NOW, limit=7))
+            assert [step.payloads for step in steps[:3]] == [0, 0, 1], "seven are looked at in a step"
+            assert {(step.payloads, step.keys) for step in steps[3:]} == {(0, 0)}
+            await inbox.put(make_receipt(make_event("last")))
+
+    async def test_a_key_goes_with_all_its_outcomes_or_not_at_all(self, inbox: Inbox) -> None:
+        """Also where a step of the purge ends between them."""
+        failed, succeeded = make_event(outcome="failed"), make_event()
+        await put(inbox, failed, make_event("job-2"), at=NOW - 2 * DAY)
+        await inbox.put(make_receipt(succeeded, make_event("job-3"), make_event("job-4"), at=NOW - 2 * DAY))
+        await deliver(inbox, "a")
+        known = 2
+        while known:
+            step = await inbox.purge(payloads_before=NOW, keys_before=NOW - DAY, limit=1)
+            known = sum([await inbox.find_event(event.id) is not None for event in (failed, succeeded)])
+            assert known in (0, 2)
+            assert known == 0 or not step.is_finished
+
     # Life
+
+    async def test_a_cancelled_put_is_kept_all_the_same(self, inbox: Inbox) -> None:
+        put = asyncio.ensure_future(inbox.put(make_receipt(make_event())))
+        await asyncio.sleep(0)
+        put.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await put
+        assert (await inbox.put(make_receipt(make_event()))).state == "duplicate"
+
+    async def test_closing_keeps_what_is_on_its_way(self, inbox: Inbox, reopen: Reopen) -> None:
+        puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(600)]
+        await asyncio.sleep(0)
+        again = await reopen()
+        assert {(await put).state for put in puts} == {"accepted"}
+        assert len(await deliver(again, "a")) == 600
 
     async def test_listener_hears_of_new_and_of_released_deliveries(self, inbox: Inbox) -> None:
         heard: list[str] = []
@@ -907,3 +996,73 @@ class InboxConformance:
         assert (await inbox.put(make_receipt(event, meta={"k": "\x00"}, warnings=("ä",)))).state == "accepted"
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         assert delivery.body == event.to_json()
+
+
+class DatabaseConformance:
+    """What both databases do, by the queries that they share."""
+
+    async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(self, inbox: Inbox) -> None:
+        # No type that a database knows
+        no_source, no_binding = make_receipt(make_event("job-a")), make_receipt(make_event("job-b"), binding="1")
+        object.__setattr__(no_source, "source", object())
+        object.__setattr__(no_binding.entries[0], "binding", object())
+        results = await asyncio.gather(
+            *(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(9)),
+            inbox.put(no_source),
+            inbox.put(no_binding),
+            *(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(9, 20)),
+            return_exceptions=True,
+        )
+        assert [isinstance(result, Verdict) for result in results] == [True] * 9 + [False] * 2 + [True] * 11
+        assert {type(result) for result in results[9:11]} == {InboxUnavailable}
+        assert len(await deliver(inbox, "a")) == 20
+        await inbox.check()
+
+    async def test_beyond_the_bound_put_fails_at_once(self, reopen: Reopen) -> None:
+        inbox = await reopen(max_pending=3, max_pending_bytes=100)
+        puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(5)]
+        await asyncio.sleep(0)
+        with pytest.raises(InboxUnavailable, match="which is the limit"):
+            await inbox.check()
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        assert sum(isinstance(result, InboxUnavailable) for result in results) == 2
+        with pytest.raises(InboxUnavailable):
+            await inbox.put(make_receipt(make_event("big"), body=b"x" * 101))
+        assert (await inbox.put(make_receipt(make_event("job-9")))).state == "accepted", "room again after the commit"
+
+    async def test_a_replay_goes_through_many_events_in_stretches(
+        self, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(replays, "_IDS_PER_STEP", 3)
+        events = [make_event(f"job-{n}", "failed" if n in {0, 9} else "succeeded") for n in range(11)]
+        for event in events:
+            await inbox.put(make_receipt(event, sinks=()))
+        request = ReplayRequest(filter=EventFilter(outcome="failed"), sinks=("a",), rate_per_s=2.0)
+        await inbox.create_replay(request, now=NOW)
+        half = NOW + SECOND / 2
+        assert await inbox.advance_replays(now=NOW) == half, "one was found"
+        assert await inbox.advance_replays(now=half) == half, "none was found: at once"
+        assert await inbox.advance_replays(now=half) == half
+        assert await inbox.advance_replays(now=half) is None
+        assert await deliver(inbox, "a", now=half) == [events[0].id, events[9].id]
+
+    async def test_a_step_that_was_taken_meanwhile_is_not_taken_again(self, inbox: Inbox) -> None:
+        for n in range(4):
+            await inbox.put(make_receipt(make_event(f"job-{n}"), sinks=()))
+        await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("a",), rate_per_s=1.0), now=NOW)
+        await asyncio.gather(*(inbox.advance_replays(now=NOW) for _ in range(5)))
+        assert len(await deliver(inbox, "a", now=NOW)) == 1
+
+    async def test_a_page_is_found_whether_its_events_are_new_or_old(
+        self, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reads, "_NEWEST", 4)
+        events = [make_event(f"job-{n}") for n in range(12)]
+        for n, event in enumerate(events):
+            await inbox.put(make_receipt(event, sinks=("a",) if n in {1, 2, 9, 10, 11} else ()))
+        found: list[str] = []
+        before = None
+        while page := await inbox.list_events(EventFilter(state="pending"), before=before, limit=2):
+            found += [event.id for event in page]
+            before = page[-1].cursor
+        assert found == [events[n].id for n in (11, 10, 9, 2, 1)]

@@ -3,14 +3,16 @@ What every inbox must do about expected jobs, and about events that wait for the
 this is for a database's own test module, with the fixtures ``inbox`` and ``reopen``.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from service.errors import JobConflict
+from service.errors import InboxUnavailable, JobConflict
 from service.events import Event, parse_event
+from service.inbox import jobs
 from service.inbox.base import (
     INQUIRIES,
     Entry,
@@ -63,11 +65,11 @@ async def expect(
     user_data: str | None = None,
     **fields: Any,
 ) -> Sequence[JobRecord]:
-    jobs = [
+    registered = [
         ExpectedJob(reference=reference(job_id, **fields), deadline_at=deadline_at, user_data=user_data)
         for job_id in job_ids
     ]
-    return await inbox.expect(jobs, now=now)
+    return await inbox.expect(registered, now=now)
 
 
 def answered(event: Event, **data: Any) -> Event:
@@ -229,6 +231,21 @@ class JobsConformance:
         assert await found(state="expected", now=NOW + 2 * MINUTE) == ["job-4", "job-1"]
         assert await found(state="overdue", now=NOW + 2 * MINUTE) == ["job-2"]
         assert await found(state="healed") == await found(state="unknown") == []
+
+    async def test_a_large_registration_is_quick(self, inbox: Inbox) -> None:
+        registered = [
+            ExpectedJob(reference=reference(f"job-{n}", media_id=f"media-{n}"), deadline_at=DEADLINE)
+            for n in range(2000)
+        ]
+        async with asyncio.timeout(5):
+            records = await inbox.expect(registered, now=NOW)
+        assert [record.reference.job_id for record in records] == [job.reference.job_id for job in registered]
+        assert list(await inbox.expect(registered[::-1], now=NOW)) == list(records[::-1])
+
+    async def test_jobs_without_an_identity_are_refused(self, inbox: Inbox) -> None:
+        with pytest.raises(ValueError, match="neither"):
+            await expect(inbox, None)  # type: ignore[arg-type]
+        assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
 
     async def test_the_same_job_twice_in_one_registration_is_one_job(self, inbox: Inbox) -> None:
         first, second = await expect(inbox, "job-1", "job-1")
@@ -937,7 +954,56 @@ class JobsConformance:
         (receipt,) = await inbox.list_receipts(limit=9)
         assert (receipt.state, receipt.event_ids) == ("accepted", ())
         assert receipt.reason is not None
+        assert not (await settle(inbox, inquiry, release=nameless_event())).is_ours
         assert await inbox.put(held(nameless_event(), nameless=job)) == Verdict("duplicate")
+
+    async def test_messages_that_name_no_job_are_accepted_beside_others(self, inbox: Inbox) -> None:
+        """The order of receipts stays."""
+        receipts = [nameless(n) if n % 3 == 0 else make_receipt(make_event(f"job-{n}")) for n in range(30)]
+        verdicts = await asyncio.gather(*map(inbox.put, receipts))
+        assert {len(verdict.accepted) for verdict in verdicts} == {1}
+        stored = (await find_receipts(inbox)).values()
+        assert [receipt.event_ids[0] for receipt in stored] == [verdict.accepted[0].id for verdict in verdicts]
+
+    async def test_a_message_that_names_no_job_may_be_read_again(self, inbox: Inbox) -> None:
+        await inbox.put(make_receipt(reason="odd"))
+        (stored,) = await inbox.outdated_receipts(parser_version=1, after_id=0, limit=9)
+        await expect(inbox, "job-1", "job-2")
+        heard: list[str] = []
+        inbox.listen(heard.extend)
+        assert (await inbox.reparse(stored.id, nameless(), now=NOW, dry_run=True)).accepted == ()
+        assert await inbox.next_inquiry_at("vod") == DEADLINE
+        assert heard == []
+        assert (await inbox.reparse(stored.id, nameless(), now=NOW, dry_run=False)).accepted == ()
+        assert await inbox.next_inquiry_at("vod") == NOW
+        assert heard == [INQUIRIES]
+        waiting = await inbox.reparse(stored.id, held(make_event("job-3")), now=NOW, dry_run=False)
+        assert (waiting.state, waiting.accepted) == ("accepted", ())
+        await inbox.put(make_receipt(make_event("job-1")))
+        again = await inbox.reparse(stored.id, nameless(2), now=NOW, dry_run=False)
+        assert again.accepted == (make_event("job-2", "failed").id,)
+
+    async def test_a_receipt_that_is_read_again_is_not_held_against_what_its_key_is_bound_to(
+        self, inbox: Inbox
+    ) -> None:
+        await inbox.put(make_receipt(reason="odd"))
+        (stored,) = await inbox.outdated_receipts(parser_version=1, after_id=0, limit=9)
+        await inbox.put(make_receipt(make_event(outcome="failed"), binding="1"))
+        again = await inbox.reparse(stored.id, held(make_event(), binding="2"), now=NOW, dry_run=False)
+        assert again.state == "conflict"
+        receipt = (await find_receipts(inbox))[1]
+        assert (receipt.state, receipt.reason) == ("conflict", "the key is bound to 1, this receipt says 2")
+        assert await inbox.next_inquiry_at("vod") is None
+
+    async def test_a_message_about_a_job_that_ended_with_an_event_of_another_key_brings_that_event_again(
+        self, inbox: Inbox
+    ) -> None:
+        await expect(inbox, "job-1")
+        task = make_event("task", "failed")
+        inquiry = await claim_one(inbox, now=DEADLINE)
+        await settle(inbox, inquiry, now=DEADLINE, receipt=answer(task, at=DEADLINE))
+        assert [await inbox.put(nameless(at=DEADLINE)) for _ in range(2)] == [Verdict("duplicate")] * 2
+        assert [receipt.event_ids for receipt in (await find(inbox, task)).receipts] == [(task.id,)] * 3
 
     async def test_two_messages_of_one_receipt_do_not_take_the_same_job(self, inbox: Inbox) -> None:
         await expect(inbox, "job-1")
@@ -1043,12 +1109,13 @@ class JobsConformance:
         await expect(inbox, "job-1")
         await inbox.put(nameless(1))
         await expect(inbox, "job-2", "job-3")
-        await inbox.put(nameless(2))
+        for number in range(2, 9):
+            await inbox.put(nameless(number))
         await deliver(inbox, "a")
         await purge(inbox, payloads_before=NOW + DAY, keys_before=NOW + DAY)
         for job_id in ("job-2", "job-3"):
             await inbox.put(make_receipt(make_event(job_id)))
-        for number in (1, 2):
+        for number in range(1, 9):
             again = nameless_event(number)
             assert (await inbox.put(nameless(number, at=NOW + 2 * DAY))).accepted == (again,)
 
@@ -1095,3 +1162,27 @@ class JobsConformance:
         await settle(inbox, inquiry, conflict=odd)
         (receipt,) = await inbox.list_receipts(limit=9)
         assert receipt.reason == odd
+
+
+class DatabaseJobsConformance:
+    """What both databases do about jobs, by the queries that they share."""
+
+    async def test_a_finding_that_the_database_refuses_does_not_fail_its_neighbours(self, inbox: Inbox) -> None:
+        await expect(inbox, "job-1", "job-2", "job-3", deadline_at=NOW)
+        inquiries = await claim(inbox)
+        findings = [Finding(inquiry=one, receipt=answer(make_event(str(one.reference.job_id)))) for one in inquiries]
+        # No type that a database knows
+        findings[1] = Finding(inquiry=inquiries[1], ask_again_at=NOW + SECOND, notification=object())  # type: ignore[arg-type]
+        with pytest.raises(InboxUnavailable):
+            await inbox.settle(findings, now=NOW)
+        assert sorted((await states(inbox)).values()) == ["healed", "healed", "overdue"]
+
+    async def test_a_report_counts_each_job_once_however_many_there_are(
+        self, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(jobs, "_JOBS_PER_READ", 2)
+        for hour in (2, 0, 1):
+            # Those of one registration have the same time, and ids are not in the order of times.
+            await expect(inbox, *[f"job-{hour}-{n}" for n in range(5)], now=NOW + hour * HOUR)
+        report = await inbox.report_jobs(since=NOW, until=NOW + 2 * HOUR, now=NOW)
+        assert [(row.state, row.count) for row in report] == [("expected", 5), ("expected", 5)]

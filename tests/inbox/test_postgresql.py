@@ -4,7 +4,7 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,24 +14,47 @@ import asyncpg
 import pytest
 
 from service.errors import ConfigError, InboxUnavailable
-from service.events import Event
-from service.inbox import postgresql, postgresql_jobs, postgresql_queries
+from service.events import Event, key_digest
+from service.inbox import accepting, jobs, postgresql, replays
 from service.inbox.base import (
     INQUIRIES,
     AttemptResult,
     EventFilter,
     Finding,
     JobFilter,
+    Receipt,
     ReplayRequest,
     Verdict,
 )
+from service.inbox.database import Database
 from service.inbox.journal import JournaledInbox
 from service.inbox.migrations import Migration, load_migrations, missing_migrations
-from service.inbox.postgresql import PostgresqlInbox, migrate
+from service.inbox.postgresql import PostgresqlDatabase, PostgresqlInbox, migrate
 from service.inbox.rows import Arrival, to_milliseconds
 from service.jobs import ExpectedJob
-from tests.inbox.conformance import LEASE_S, NOW, InboxConformance, Reopen, deliver, make_event, make_receipt
-from tests.inbox.conformance_jobs import DEADLINE, JobsConformance, answer, held, nameless, reference
+from tests.inbox.conformance import (
+    DAY,
+    LEASE_S,
+    NOW,
+    DatabaseConformance,
+    InboxConformance,
+    Reopen,
+    deliver,
+    find,
+    make_event,
+    make_receipt,
+    purge,
+)
+from tests.inbox.conformance_jobs import (
+    DEADLINE,
+    NONCE,
+    DatabaseJobsConformance,
+    JobsConformance,
+    answer,
+    held,
+    nameless,
+    reference,
+)
 from tests.postgresql import (  # noqa: F401 - fixtures
     PostgresqlServer,
     database_url,
@@ -71,9 +94,9 @@ async def other(inbox: PostgresqlInbox, open_inbox: OpenInbox) -> PostgresqlInbo
 
 @pytest.fixture
 async def reopen(open_inbox: OpenInbox, inbox: PostgresqlInbox) -> Reopen:
-    async def close_and_open() -> PostgresqlInbox:
+    async def close_and_open(**arguments: Any) -> PostgresqlInbox:
         await inbox.close()
-        return await open_inbox()
+        return await open_inbox(**arguments)
 
     return close_and_open
 
@@ -109,6 +132,21 @@ async def until_blocked(url: str, count: int = 1) -> None:
             )
             if len(rows) >= count:
                 return
+
+
+@asynccontextmanager
+async def transaction(url: str) -> AsyncIterator[PostgresqlDatabase]:
+    """What another service is just doing; it commits at the end."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            yield PostgresqlDatabase(connection)
+    finally:
+        await connection.close()
+
+
+async def accept(database: PostgresqlDatabase, receipt: Receipt) -> None:
+    await postgresql._put(database.connection, [Arrival(receipt, to_milliseconds(receipt.received_at))])
 
 
 class Hanging:
@@ -157,11 +195,11 @@ class Hanging:
             writer.transport.abort()
 
 
-class TestPostgresqlInbox(InboxConformance):
+class TestPostgresqlInbox(InboxConformance, DatabaseConformance):
     """The suite that every inbox passes."""
 
 
-class TestPostgresqlJobs(JobsConformance):
+class TestPostgresqlJobs(JobsConformance, DatabaseJobsConformance):
     """The suite about expected jobs and held events."""
 
 
@@ -173,11 +211,11 @@ async def test_two_services_that_accept_different_outcomes_at_once_give_two_revi
 ) -> None:
     accepted: dict[str, list[Event]] = {}
     for round_ in range(10):
-        jobs = [f"job-{round_}-{n}" for n in range(20)]
+        names = [f"job-{round_}-{n}" for n in range(20)]
         verdicts = await asyncio.gather(
             *(
-                store.put(make_receipt(make_event(job, outcome)))
-                for job in jobs
+                store.put(make_receipt(make_event(name, outcome)))
+                for name in names
                 for store, outcome in ((inbox, "failed"), (other, "succeeded"), (inbox, "failed"))
             )
         )
@@ -202,14 +240,10 @@ async def test_an_outcome_waits_for_another_one_of_its_job_that_is_just_being_ac
     inbox: PostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
-    connection = await asyncpg.connect(database_url)
-    transaction = connection.transaction()
-    await transaction.start()
-    await postgresql_queries.put(connection, [Arrival(make_receipt(make_event("1", "failed")), to_milliseconds(NOW))])
-    put = asyncio.ensure_future(inbox.put(make_receipt(make_event("1"))))
-    await until_blocked(database_url)
-    await transaction.commit()
-    await connection.close()
+    async with transaction(database_url) as database:
+        await accept(database, make_receipt(make_event("1", "failed")))
+        put = asyncio.ensure_future(inbox.put(make_receipt(make_event("1"))))
+        await until_blocked(database_url)
     assert await put == Verdict("accepted", (make_event("1").with_revision(2),))
 
 
@@ -255,30 +289,23 @@ async def test_an_outcome_accepted_while_the_earlier_one_is_being_recorded_goes_
     database_url: str,  # noqa: F811
 ) -> None:
     """Whichever commits first: held back by what is delivered already, it would wait for ever."""
-    connection = await asyncpg.connect(database_url)
-    first, second = make_event("1", "failed"), make_event("2", "failed")
-    await inbox.put(make_receipt(first))
-    await inbox.put(make_receipt(second))
+    await inbox.put(make_receipt(make_event("1", "failed")))
+    await inbox.put(make_receipt(make_event("2", "failed")))
     one, two = await inbox.claim("a", limit=2, now=NOW, lease_s=LEASE_S)
 
-    transaction = connection.transaction()
-    await transaction.start()
-    await postgresql_queries.record(connection, [AttemptResult(one, "delivered")], to_milliseconds(NOW))
-    put = asyncio.ensure_future(inbox.put(make_receipt(make_event("1"))))
-    await until_blocked(database_url)
-    await transaction.commit()
+    async with transaction(database_url) as database:
+        await database.record_attempts([AttemptResult(one, "delivered")], to_milliseconds(NOW))
+        put = asyncio.ensure_future(inbox.put(make_receipt(make_event("1"))))
+        await until_blocked(database_url)
     assert (await put).state == "accepted"
     assert await deliver(inbox, "a") == [make_event("1").id]
 
-    transaction = connection.transaction()
-    await transaction.start()
-    await postgresql_queries.put(connection, [Arrival(make_receipt(make_event("2")), to_milliseconds(NOW))])
-    record = asyncio.ensure_future(inbox.record([AttemptResult(two, "delivered")], now=NOW))
-    await until_blocked(database_url)
-    await transaction.commit()
+    async with transaction(database_url) as database:
+        await accept(database, make_receipt(make_event("2")))
+        record = asyncio.ensure_future(inbox.record([AttemptResult(two, "delivered")], now=NOW))
+        await until_blocked(database_url)
     assert await record == [True]
     assert await deliver(inbox, "a") == [make_event("2").id]
-    await connection.close()
 
 
 async def test_outcomes_that_follow_each_other_at_two_services_are_all_delivered(
@@ -344,10 +371,10 @@ async def test_a_job_that_is_registered_while_its_event_is_accepted_has_ended(
     inbox: PostgresqlInbox, other: PostgresqlInbox
 ) -> None:
     for round_ in range(10):
-        jobs = [f"job-{round_}-{n}" for n in range(20)]
+        names = [f"job-{round_}-{n}" for n in range(20)]
         await asyncio.gather(
-            *(inbox.put(make_receipt(make_event(job))) for job in jobs),
-            *(other.expect([expected(job, media_id=f"media-{job}")], now=NOW) for job in jobs),
+            *(inbox.put(make_receipt(make_event(name))) for name in names),
+            *(other.expect([expected(name, media_id=f"media-{name}")], now=NOW) for name in names),
         )
     assert await inbox.list_jobs(JobFilter(state="expected"), now=NOW, limit=10) == ()
     assert len(await inbox.list_jobs(JobFilter(state="completed"), now=NOW, limit=1000)) == 200
@@ -359,26 +386,20 @@ async def test_a_registration_and_an_event_of_one_job_wait_for_each_other(
     database_url: str,  # noqa: F811
 ) -> None:
     """Whichever commits first: overlooked by both, the job would be asked about though its event is there."""
-    connection = await asyncpg.connect(database_url)
-    now = to_milliseconds(NOW)
-    transaction = connection.transaction()
-    await transaction.start()
-    await postgresql_queries.put(connection, [Arrival(make_receipt(make_event("1")), now)])
-    registration = asyncio.ensure_future(inbox.expect([expected("1")], now=NOW))
-    await until_blocked(database_url)
-    await transaction.commit()
+    async with transaction(database_url) as database:
+        await accept(database, make_receipt(make_event("1")))
+        registration = asyncio.ensure_future(inbox.expect([expected("1")], now=NOW))
+        await until_blocked(database_url)
     assert [record.state for record in await registration] == ["completed"]
 
-    transaction = connection.transaction()
-    await transaction.start()
-    await postgresql_jobs.expect(connection, [expected("2")], now)
-    put = asyncio.ensure_future(inbox.put(make_receipt(make_event("2"))))
-    await until_blocked(database_url)
-    await transaction.commit()
+    async with transaction(database_url) as database:
+        job = expected("2")
+        await jobs.expect(database, [(job.reference.key().digest(), job)], to_milliseconds(NOW))
+        put = asyncio.ensure_future(inbox.put(make_receipt(make_event("2"))))
+        await until_blocked(database_url)
     await put
     (record,) = await inbox.list_jobs(JobFilter(job_id="2"), now=NOW, limit=9)
     assert record.state == "completed"
-    await connection.close()
 
 
 @pytest.mark.parametrize("takes_name", [True, False])
@@ -402,14 +423,10 @@ async def test_a_message_that_names_no_job_waits_for_the_end_of_the_one_that_may
     database_url: str,  # noqa: F811
 ) -> None:
     await inbox.expect([expected("1"), expected("2")], now=NOW)
-    connection = await asyncpg.connect(database_url)
-    transaction = connection.transaction()
-    await transaction.start()
-    await postgresql_queries.put(connection, [Arrival(make_receipt(make_event("1")), to_milliseconds(NOW))])
-    put = asyncio.ensure_future(inbox.put(nameless()))
-    await until_blocked(database_url)
-    await transaction.commit()
-    await connection.close()
+    async with transaction(database_url) as database:
+        await accept(database, make_receipt(make_event("1")))
+        put = asyncio.ensure_future(inbox.put(nameless()))
+        await until_blocked(database_url)
     assert [event.data.job_id for event in (await put).accepted] == ["2"]
 
 
@@ -445,105 +462,164 @@ async def test_a_job_that_is_settled_by_one_and_ended_by_another_service_at_once
     assert {record.state for record in records} <= {"healed", "completed"}
 
 
-async def test_a_service_of_the_release_before_does_not_know_of_jobs_and_asking_ends_them(
+# Purging, while other services work
+
+
+async def test_a_key_that_gets_another_outcome_while_it_is_purged_stays(
     inbox: PostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
-    """While a new release is rolled out: what it accepts leaves jobs open, what it purges leaves held events alone."""
-    event = make_event()
-    await inbox.put(make_receipt(event))
-    await inbox.expect([expected("job-1")], now=NOW)
-    await execute(database_url, "UPDATE jobs SET state = 'expected', due_at = deadline_at, ended_at = NULL")
-    (inquiry,) = await inbox.claim_inquiries("vod", limit=9, now=DEADLINE, lease_s=LEASE_S)
-    await inbox.settle([Finding(inquiry=inquiry)], now=DEADLINE)
-    (record,) = await inbox.list_jobs(JobFilter(), now=DEADLINE, limit=9)
-    assert (record.state, record.event_id, record.ended_at) == ("completed", event.id, NOW)
-
-    await inbox.put(held(make_event("job-2")))
-    later = to_milliseconds(NOW + timedelta(days=500))
+    old, new = make_event(outcome="failed"), make_event()
+    await inbox.put(make_receipt(old, binding="1", at=NOW - 2 * DAY))
+    await inbox.put(make_receipt(make_event("job-2"), at=NOW - 2 * DAY))
     await deliver(inbox, "a")
-    await execute(database_url, f"SELECT purge_1({later}, {later}, 100, 0, 0, 0)")
-    (receipt,) = await inbox.list_receipts(limit=9)
-    assert receipt.reason == "waits for the vendor's answer"
+    async with transaction(database_url) as database:
+        await accept(database, make_receipt(new))
+        purging = asyncio.ensure_future(purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY))
+        await until_blocked(database_url)
+    assert (await purging).keys == 1, "the other one"
+    assert await deliver(inbox, "a") == [new.id]
+    assert (await find(inbox, new)).body == new.with_revision(2).to_json()
+    assert (await find(inbox, old)).body is None
+    late = make_receipt(make_event(outcome="partial"), binding="foreign")
+    assert (await inbox.put(late)).state == "conflict", "it is still bound"
 
 
-async def test_a_large_registration_is_quick(inbox: PostgresqlInbox) -> None:
-    jobs = [expected(f"job-{n}", media_id=f"media-{n}") for n in range(2000)]
-    async with asyncio.timeout(5):
-        records = await inbox.expect(jobs, now=NOW)
-    assert [record.reference.job_id for record in records] == [job.reference.job_id for job in jobs]
-    assert await inbox.expect(jobs[::-1], now=NOW) == records[::-1]
-
-
-async def test_messages_that_name_no_job_are_accepted_beside_others(inbox: PostgresqlInbox) -> None:
-    """They have a transaction of their own; the order of receipts stays."""
-    receipts = [nameless(n) if n % 3 == 0 else make_receipt(make_event(f"job-{n}")) for n in range(30)]
-    verdicts = await asyncio.gather(*map(inbox.put, receipts))
-    assert {len(verdict.accepted) for verdict in verdicts} == {1}
-    listed = await inbox.list_receipts(limit=100)
-    assert [receipt.event_ids[0] for receipt in listed[::-1]] == [verdict.accepted[0].id for verdict in verdicts]
-
-
-async def test_a_receipt_that_is_read_again_is_not_held_against_what_its_key_is_bound_to(
+async def test_an_event_that_is_sent_again_while_payloads_are_purged_keeps_its_own(
     inbox: PostgresqlInbox,
+    database_url: str,  # noqa: F811
 ) -> None:
-    await inbox.put(make_receipt(reason="odd"))
-    (stored,) = await inbox.outdated_receipts(parser_version=1, after_id=0, limit=9)
-    await inbox.put(make_receipt(make_event(outcome="failed"), binding="1"))
-    again = await inbox.reparse(stored.id, held(make_event(), binding="2"), now=NOW, dry_run=False)
-    assert again.state == "conflict"
-    (_, receipt) = await inbox.list_receipts(limit=9)
-    assert (receipt.state, receipt.reason) == ("conflict", "the key is bound to 1, this receipt says 2")
-    assert await inbox.next_inquiry_at("vod") is None
+    again, other = make_event("again"), make_event("other")
+    await inbox.put(make_receipt(again, at=NOW - 2 * DAY))
+    await inbox.put(make_receipt(other, at=NOW - 2 * DAY))
+    await deliver(inbox, "a")
+    await inbox.create_replay(ReplayRequest(filter=EventFilter(event_id=again.id)), now=NOW)
+    async with transaction(database_url) as database:
+        now = to_milliseconds(NOW)
+        assert await replays.take_steps(database, await replays.next_steps(database, now), now) == {"a"}
+        await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY)
+    assert await inbox.find_event(other.id) is None
+    assert await deliver(inbox, "a") == [again.id]
+    assert (await find(inbox, again)).body == again.to_json()
 
 
-async def test_a_message_that_names_no_job_may_be_read_again(inbox: PostgresqlInbox) -> None:
-    await inbox.put(make_receipt(reason="odd"))
-    (stored,) = await inbox.outdated_receipts(parser_version=1, after_id=0, limit=9)
-    await inbox.expect([expected("job-1"), expected("job-2")], now=NOW)
-    heard = Heard()
-    inbox.listen(heard)
-    assert (await inbox.reparse(stored.id, nameless(), now=NOW, dry_run=True)).state == "accepted"
-    assert await inbox.next_inquiry_at("vod") == DEADLINE
-    assert heard.names == set()
-    assert (await inbox.reparse(stored.id, nameless(), now=NOW, dry_run=False)).accepted == ()
-    assert await inbox.next_inquiry_at("vod") == NOW
-    assert heard.names == {INQUIRIES}
-    assert (await inbox.reparse(stored.id, held(make_event("job-3")), now=NOW, dry_run=False)).state == "accepted"
-    await inbox.put(make_receipt(make_event("job-1")))
-    again = await inbox.reparse(stored.id, nameless(2), now=NOW, dry_run=False)
-    assert again.accepted == (make_event("job-2", "failed").id,)
-
-
-async def test_a_message_about_a_job_that_ended_with_an_event_of_another_key_brings_that_event_again(
+async def test_a_receipt_that_is_read_again_while_it_would_be_purged_stays_as_long_as_its_event_is_held(
     inbox: PostgresqlInbox,
+    database_url: str,  # noqa: F811
 ) -> None:
-    await inbox.expect([expected("job-1")], now=NOW)
-    (inquiry,) = await inbox.claim_inquiries("vod", limit=9, now=DEADLINE, lease_s=LEASE_S)
-    task = make_event("task", "failed")
-    await inbox.settle([Finding(inquiry=inquiry, receipt=answer(task, at=DEADLINE))], now=DEADLINE)
-    assert [await inbox.put(nameless(at=DEADLINE)) for _ in range(2)] == [Verdict("duplicate")] * 2
-    record = await inbox.find_event(task.id)
-    assert record is not None
-    assert [receipt.event_ids for receipt in record.receipts] == [(task.id,)] * 3
-
-
-async def test_a_held_message_that_names_no_job_may_turn_out_to_mean_several(inbox: PostgresqlInbox) -> None:
-    (entry,) = nameless().entries
-    await inbox.put(held(entry.event, nameless=entry.nameless))
+    await inbox.put(make_receipt(reason="odd", at=NOW - 2 * DAY))
+    await inbox.put(make_receipt(reason="odd", at=NOW - 2 * DAY))
+    (stored, _) = await inbox.outdated_receipts(parser_version=1, after_id=0, limit=9)
+    event = make_event()
+    async with transaction(database_url) as database:
+        arrival = Arrival(held(event), to_milliseconds(NOW))
+        await accepting.reparse(database, stored.id, arrival, dry_run=False)
+        assert (await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY)).payloads == 1
+    assert (await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY)).payloads == 0
+    assert [receipt.id for receipt in await inbox.list_receipts(limit=9)] == [stored.id]
     (inquiry,) = await inbox.claim_inquiries("vod", limit=9, now=NOW, lease_s=LEASE_S)
-    await inbox.expect([expected("job-1"), expected("job-2")], now=NOW)
-    heard = Heard()
-    inbox.listen(heard)
-    (settled,) = await inbox.settle([Finding(inquiry=inquiry, release=entry.event)], now=NOW)
-    assert (settled.is_ours, settled.accepted) == (True, ())
-    assert heard.names == {INQUIRIES}
-    assert await inbox.next_inquiry_at("vod") == NOW
-    (receipt,) = await inbox.list_receipts(limit=9)
-    assert (receipt.state, receipt.event_ids) == ("accepted", ())
-    assert receipt.reason == "it names no job; the vendor is asked about those that may be meant"
-    (settled,) = await inbox.settle([Finding(inquiry=inquiry, release=entry.event)], now=NOW)
-    assert not settled.is_ours
+    (settled,) = await inbox.settle([Finding(inquiry=inquiry, release=event)], now=NOW)
+    assert settled.accepted == (event,)
+    assert [receipt.id for receipt in (await find(inbox, event)).receipts] == [stored.id]
+
+
+async def test_a_job_that_ends_again_while_it_would_be_purged_stays(
+    inbox: PostgresqlInbox,
+    database_url: str,  # noqa: F811
+) -> None:
+    await inbox.expect([expected("job-1", nonce=NONCE), expected("job-2")], now=NOW)
+    inquiries = await inbox.claim_inquiries("vod", limit=9, now=DEADLINE, lease_s=LEASE_S)
+    await inbox.settle([Finding(inquiry=inquiry) for inquiry in inquiries], now=DEADLINE)
+    event = make_event(key_id=(NONCE,))
+    async with transaction(database_url) as database:
+        await accept(database, make_receipt(event, binding="job-1", at=NOW + 3 * DAY))
+        purging = asyncio.ensure_future(purge(inbox, payloads_before=NOW + DAY, keys_before=NOW + DAY))
+        await until_blocked(database_url)
+    assert (await purging).keys == 1, "the other one"
+    (record,) = await inbox.list_jobs(JobFilter(), now=NOW, limit=9)
+    assert (record.state, record.event_id) == ("completed", event.id)
+    late = make_receipt(make_event(outcome="failed", key_id=(NONCE,)), binding="foreign")
+    assert (await inbox.put(late)).state == "conflict", "it is still bound"
+
+
+async def test_what_others_lock_is_left_for_the_next_pass(
+    inbox: PostgresqlInbox,
+    database_url: str,  # noqa: F811
+) -> None:
+    names = [f"job-{n}" for n in range(2)]
+    for n, name in enumerate(names):
+        await inbox.put(make_receipt(make_event(name)))
+        await inbox.put(nameless(n))
+    await inbox.expect([expected(name, media_id="other") for name in names], now=NOW)
+    await deliver(inbox, "a")
+    async with transaction(database_url) as database:
+        for table in ("receipts", "event_bodies", "jobs", "nameless_events"):
+            assert len(await database.fetch(f"SELECT 1 FROM {table} t LIMIT 1" + database.for_update("t"))) == 1
+        first = await purge(inbox, payloads_before=NOW + DAY, keys_before=NOW + DAY)
+    assert (first.payloads, first.keys) == (3, 4), "an event whose body stays keeps its key"
+    second = await purge(inbox, payloads_before=NOW + DAY, keys_before=NOW + DAY)
+    assert (second.payloads, second.keys) == (1, 2)
+    assert await execute(database_url, "SELECT 1 FROM nameless_events") == []
+
+
+async def test_a_purge_that_waits_for_a_key_holds_nothing_that_others_wait_for(
+    inbox: PostgresqlInbox,
+    database_url: str,  # noqa: F811
+) -> None:
+    """Such as whoever has the key and reads a receipt again."""
+    event = make_event()
+    await inbox.put(make_receipt(event, at=NOW - 2 * DAY))
+    await deliver(inbox, "a")
+    await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - 3 * DAY)
+    await inbox.put(make_receipt(reason="odd", at=NOW - 2 * DAY))
+    async with transaction(database_url) as database:
+        await database.lock(keys=[key_digest(event.id)])
+        purging = asyncio.ensure_future(purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY, limit=100))
+        await until_blocked(database_url)
+        assert await database.fetch("SELECT r.id FROM receipts r" + database.for_update("r")) == []
+    purged = await purging
+    assert (purged.payloads, purged.keys) == (1, 1)
+
+
+async def test_purges_of_two_services_beside_everything_else_lock_nobody_up(
+    inbox: PostgresqlInbox,
+    other: PostgresqlInbox,
+    database_url: str,  # noqa: F811
+) -> None:
+    """All of it comes again and again, and is old at once."""
+    names = [f"job-{n}" for n in range(40)]
+    later = NOW + DAY
+
+    async def work(store: PostgresqlInbox) -> None:
+        for outcome in ("failed", "succeeded"):
+            await store.expect([expected(name) for name in names], now=NOW)
+            await asyncio.gather(
+                *(store.put(make_receipt(make_event(name, outcome), binding=name)) for name in names),
+                *(store.put(nameless(n)) for n in range(5)),
+                *(store.put(held(make_event(f"held-{n}", outcome))) for n in range(5)),
+            )
+            inquiries = await store.claim_inquiries("vod", limit=20, now=NOW, lease_s=LEASE_S)
+            await store.settle([Finding(inquiry=one, release=one.event) for one in inquiries], now=NOW)
+            await deliver(store, "a")
+
+    async def purge_on(store: PostgresqlInbox) -> None:
+        while not is_done.is_set():
+            await purge(store, payloads_before=later, keys_before=later, limit=10)
+
+    is_done = asyncio.Event()
+    purges = [asyncio.ensure_future(purge_on(store)) for store in (inbox, other)]
+    for _ in range(3):
+        await asyncio.gather(work(inbox), work(other))
+    is_done.set()
+    await asyncio.gather(*purges)
+    await deliver(inbox, "a")
+    assert await inbox.count_events(EventFilter(state="pending")) == 0
+    # Which they tell at their end
+    await inbox.close()
+    await other.close()
+    assert await execute(database_url, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [
+        (0,)
+    ]
 
 
 # News
@@ -767,18 +843,16 @@ async def test_a_connection_killed_in_the_middle_of_a_put_fails_it_and_the_next_
     database_url: str,  # noqa: F811
 ) -> None:
     await inbox.put(make_receipt(make_event("other")))
-    connection = await asyncpg.connect(database_url)
-    transaction = connection.transaction()
-    await transaction.start()
-    await connection.execute("LOCK TABLE events")
-    put = asyncio.ensure_future(inbox.put(make_receipt(make_event())))
-    await until_blocked(database_url)
-    late = asyncio.ensure_future(inbox.put(make_receipt(make_event("late"))))
-    await execute(database_url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
-    with pytest.raises(InboxUnavailable):
-        await put
-    await transaction.rollback()
-    await connection.close()
+    async with transaction(database_url) as database:
+        await database.execute("LOCK TABLE events")
+        put = asyncio.ensure_future(inbox.put(make_receipt(make_event())))
+        await until_blocked(database_url)
+        late = asyncio.ensure_future(inbox.put(make_receipt(make_event("late"))))
+        await execute(
+            database_url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        )
+        with pytest.raises(InboxUnavailable):
+            await put
     await asyncio.gather(late, return_exceptions=True)
     assert (await eventually(lambda: inbox.put(make_receipt(make_event())))).state == "accepted"
 
@@ -812,54 +886,18 @@ async def test_a_server_that_becomes_read_only_is_away_until_it_is_not(
     assert (await eventually(lambda: inbox.put(make_receipt(make_event())))).state == "accepted"
 
 
-async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(inbox: PostgresqlInbox) -> None:
-    refused, odd = make_receipt(make_event("job-bad")), make_receipt(make_event("job-odd"), parser_version=2**40)
-    object.__setattr__(refused, "source", object())
+async def test_a_receipt_with_a_number_that_the_database_cannot_keep_is_refused_alone(inbox: PostgresqlInbox) -> None:
+    odd = make_receipt(make_event("job-odd"), parser_version=2**40)
     results = await asyncio.gather(
-        *(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(9)),
-        inbox.put(refused),
+        inbox.put(make_receipt(reason="odd")),
         inbox.put(odd),
-        *(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(9, 20)),
+        inbox.put(make_receipt(make_event())),
         return_exceptions=True,
     )
-    assert [isinstance(result, Verdict) for result in results] == [True] * 9 + [False] * 2 + [True] * 11
-    assert isinstance(results[9], InboxUnavailable)
-    assert len(await deliver(inbox, "a")) == 20
-    await inbox.check()
-
-
-async def test_a_finding_that_the_database_refuses_does_not_fail_its_neighbours(
-    inbox: PostgresqlInbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = [ExpectedJob(reference=reference(f"job-{n}"), deadline_at=NOW) for n in range(3)]
-    await inbox.expect(jobs, now=NOW)
-    inquiries = await inbox.claim_inquiries("vod", limit=9, now=NOW, lease_s=LEASE_S)
-    settle = postgresql_jobs.settle
-
-    async def refusing(connection: Any, finding: Finding, now: int) -> Any:
-        if finding.inquiry is inquiries[1]:
-            raise asyncpg.DataError("what was sent can't be kept")
-        return await settle(connection, finding, now)
-
-    monkeypatch.setattr(postgresql_jobs, "settle", refusing)
-    findings = [Finding(inquiry=one, receipt=answer(make_event(str(one.reference.job_id)))) for one in inquiries]
+    assert [isinstance(result, Verdict) for result in results] == [True, False, True]
+    (stored, _) = await inbox.outdated_receipts(parser_version=1, after_id=0, limit=9)
     with pytest.raises(InboxUnavailable):
-        await inbox.settle(findings, now=NOW)
-    records = await inbox.list_jobs(JobFilter(), now=NOW, limit=9)
-    assert sorted(record.state for record in records) == ["healed", "healed", "overdue"]
-
-
-async def test_beyond_the_bound_put_fails_at_once(open_inbox: OpenInbox) -> None:
-    inbox = await open_inbox(max_pending=3, max_pending_bytes=100)
-    puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(5)]
-    await asyncio.sleep(0)
-    with pytest.raises(InboxUnavailable, match="which is the limit"):
-        await inbox.check()
-    results = await asyncio.gather(*puts, return_exceptions=True)
-    assert sum(isinstance(result, InboxUnavailable) for result in results) == 2
-    with pytest.raises(InboxUnavailable):
-        await inbox.put(make_receipt(make_event("big"), body=b"x" * 101))
-    assert (await inbox.put(make_receipt(make_event("job-9")))).state == "accepted", "room again after the commit"
+        await inbox.reparse(stored.id, make_receipt(parser_version=2**40), now=NOW, dry_run=False)
 
 
 async def test_many_events_are_accepted_in_several_transactions(inbox: PostgresqlInbox) -> None:
@@ -868,55 +906,34 @@ async def test_many_events_are_accepted_in_several_transactions(inbox: Postgresq
     assert [len(verdict.accepted) for verdict in verdicts] == [300] * 5
 
 
-async def test_a_cancelled_put_is_kept_all_the_same(inbox: PostgresqlInbox) -> None:
-    put = asyncio.ensure_future(inbox.put(make_receipt(make_event())))
-    await asyncio.sleep(0)
-    put.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await put
-    assert (await inbox.put(make_receipt(make_event()))).state == "duplicate"
-
-
-async def test_closing_commits_what_was_accepted(inbox: PostgresqlInbox, reopen: Reopen) -> None:
-    puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(600)]
-    await asyncio.sleep(0)
-    again = await reopen()
-    assert {(await put).state for put in puts} == {"accepted"}
-    assert len(await deliver(again, "a")) == 600
-
-
 async def test_closing_does_not_wait_for_ever(
     inbox: PostgresqlInbox,
     database_url: str,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(postgresql, "_CLOSE_TIMEOUT_S", 0.05)
-    connection = await asyncpg.connect(database_url)
-    transaction = connection.transaction()
-    await transaction.start()
-    await connection.execute("LOCK TABLE receipts; LOCK TABLE deliveries")
-    puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(300)]
-    claim = asyncio.ensure_future(inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S))
-    await until_blocked(database_url, 2)
-    await inbox.close()
-    results = await asyncio.gather(*puts, claim, return_exceptions=True)
-    assert {type(result) for result in results} == {InboxUnavailable}
-    await transaction.rollback()
-    await connection.close()
+    async with transaction(database_url) as database:
+        await database.execute("LOCK TABLE receipts, deliveries")
+        puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(300)]
+        claim = asyncio.ensure_future(inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S))
+        await until_blocked(database_url, 2)
+        await inbox.close()
+        results = await asyncio.gather(*puts, claim, return_exceptions=True)
+        assert {type(result) for result in results} == {InboxUnavailable}
 
 
 async def test_what_loses_against_another_transaction_is_done_again(inbox: PostgresqlInbox) -> None:
     failures = [asyncpg.DeadlockDetectedError("deadlock detected"), asyncpg.UniqueViolationError("duplicate key")]
 
-    async def attempt(connection: Any) -> str:
+    async def attempt(_: Database) -> str:
         if failures:
             raise failures.pop()
         return "done"
 
-    assert await inbox._run(attempt) == "done"
+    assert await inbox._write(attempt) == "done"
     failures += [asyncpg.SerializationError("could not serialize")] * 3
     with pytest.raises(InboxUnavailable, match="could not serialize"):
-        await inbox._run(attempt)
+        await inbox._write(attempt)
 
 
 async def test_a_writer_that_has_stopped_is_not_ready(inbox: PostgresqlInbox) -> None:
@@ -925,18 +942,6 @@ async def test_a_writer_that_has_stopped_is_not_ready(inbox: PostgresqlInbox) ->
     await asyncio.gather(inbox._writer, return_exceptions=True)
     with pytest.raises(InboxUnavailable, match="writer has stopped"):
         await inbox.check()
-
-
-async def test_a_receipt_read_again_may_be_a_conflict(inbox: PostgresqlInbox) -> None:
-    await inbox.put(make_receipt(make_event(), binding="1"))
-    await inbox.put(make_receipt(reason="not understood"))
-    (_, stored) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=5)
-    again = make_receipt(make_event(outcome="failed"), binding="2", parser_version=2)
-    assert (await inbox.reparse(stored.id, again, now=NOW, dry_run=False)).state == "conflict"
-    (record, _) = await inbox.list_receipts(limit=5)
-    assert (record.state, record.reason) == ("conflict", "the key is bound to 1, this receipt says 2")
-    with pytest.raises(InboxUnavailable):
-        await inbox.reparse(stored.id, make_receipt(parser_version=2**40), now=NOW, dry_run=False)
 
 
 async def test_a_closed_inbox_says_so(postgresql_url: str) -> None:  # noqa: F811
@@ -956,20 +961,6 @@ async def test_a_commit_is_on_disk_whatever_the_servers_default_is(inbox: Postgr
             assert await connection.fetchval("SHOW synchronous_commit") == "on"
 
 
-async def test_the_revision_is_put_where_it_belongs(inbox: PostgresqlInbox) -> None:
-    def make(outcome: str) -> Event:
-        event = make_event('"revision":1,', outcome).model_dump()
-        result = {"revision": 1, "ä": [1], "source": "vod"}
-        event["data"] |= {"kind": "ai", "outputs": [{"result": result}], "user_data": '作"revision":1,'}
-        return Event.model_validate(event | {"type": f"media.ai.{outcome}", "dataschema": "urn:media-callbacks:ai:1"})
-
-    await inbox.put(make_receipt(make("failed"), sinks=()))
-    second = make("succeeded")
-    assert (await inbox.put(make_receipt(second))).accepted == (second.with_revision(2),)
-    (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
-    assert delivery.body == second.with_revision(2).to_json()
-
-
 async def test_text_that_the_database_cannot_keep_is_shown_with_replacements_and_found_as_it_was(
     inbox: PostgresqlInbox,
 ) -> None:
@@ -987,24 +978,6 @@ async def test_text_that_the_database_cannot_keep_is_shown_with_replacements_and
     (sink,) = await inbox.list_sinks()
     assert (sink.reason, sink.changed_by) == ("\ufffd", "\ufffd")
     assert await inbox.list_receipts(limit=5, source="\x00") == ()
-
-
-async def test_numbers_beyond_what_the_database_counts_to_find_nothing_or_all(inbox: PostgresqlInbox) -> None:
-    await inbox.put(make_receipt(make_event()))
-    assert await inbox.find_replay(2**70) is None
-    assert await inbox.cancel_replay(-(2**70), now=NOW) is None
-    assert len(await inbox.list_events(EventFilter(), before=2**70, limit=5)) == 1
-    assert await inbox.list_receipts(before_id=-(2**70), limit=5) == ()
-
-
-async def test_a_conflict_says_what_the_key_is_bound_to(inbox: PostgresqlInbox) -> None:
-    await inbox.put(make_receipt(make_event(), binding="1"))
-    results = await asyncio.gather(
-        inbox.put(make_receipt(make_event("job-2"))), inbox.put(make_receipt(make_event(), binding="2"))
-    )
-    assert [result.state for result in results] == ["accepted", "conflict"]
-    (refused, _, _) = await inbox.list_receipts(limit=5)
-    assert refused.reason == "the key is bound to 1, this receipt says 2"
 
 
 # Opening

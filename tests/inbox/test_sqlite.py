@@ -12,23 +12,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, InboxUnavailable
-from service.inbox import sqlite, sqlite_inquiries, sqlite_jobs, sqlite_queries, sqlite_reads, sqlite_replays
-from service.inbox.base import AttemptResult, EventFilter, Finding, JobFilter, NamelessJob, ReplayRequest
+from service.inbox import inquiries, jobs, reads, sqlite
+from service.inbox.base import AttemptResult, EventFilter, Finding, JobFilter, NamelessJob
+from service.inbox.database import Database
+from service.inbox.filters import compile_filter, find_ids
 from service.inbox.migrations import load_migrations
-from service.inbox.rows import Arrival, to_milliseconds
-from service.inbox.sqlite import SqliteInbox, migrate
-from service.inbox.sqlite_filter import compile_filter
-from tests.inbox.conformance import LEASE_S, NOW, SECOND, InboxConformance, Reopen, deliver, make_event, make_receipt
+from service.inbox.sqlite import SqliteDatabase, SqliteInbox, migrate
+from tests.inbox.conformance import (
+    LEASE_S,
+    NOW,
+    SECOND,
+    DatabaseConformance,
+    InboxConformance,
+    Reopen,
+    deliver,
+    make_event,
+    make_receipt,
+)
 from tests.inbox.conformance_jobs import (
+    DatabaseJobsConformance,
     JobsConformance,
-    answer,
     claim,
     claim_one,
     expect,
     held,
     nameless,
     settle,
-    states,
 )
 
 
@@ -44,9 +53,9 @@ async def inbox(tmp_path: Path) -> AsyncIterator[SqliteInbox]:
 async def reopen(tmp_path: Path, inbox: SqliteInbox) -> AsyncIterator[Reopen]:
     opened = [inbox]
 
-    async def close_and_open() -> SqliteInbox:
+    async def close_and_open(**arguments: Any) -> SqliteInbox:
         await opened[-1].close()
-        opened.append(SqliteInbox(tmp_path / "inbox.db"))
+        opened.append(SqliteInbox(tmp_path / "inbox.db", **arguments))
         await opened[-1].open()
         return opened[-1]
 
@@ -54,11 +63,11 @@ async def reopen(tmp_path: Path, inbox: SqliteInbox) -> AsyncIterator[Reopen]:
     await opened[-1].close()
 
 
-class TestSqliteInbox(InboxConformance):
+class TestSqliteInbox(InboxConformance, DatabaseConformance):
     """The suite that every inbox passes."""
 
 
-class TestSqliteJobs(JobsConformance):
+class TestSqliteJobs(JobsConformance, DatabaseJobsConformance):
     """The suite of expected jobs and held events that every inbox passes."""
 
 
@@ -117,54 +126,16 @@ async def test_puts_share_a_flush(inbox: SqliteInbox, monkeypatch: pytest.Monkey
 async def test_a_disk_that_cannot_write_fails_everything_waiting_and_recovers(
     inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = sqlite_queries.put
+    original = sqlite._put
 
     def full(*_: object, **__: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(sqlite_queries, "put", full)
+    monkeypatch.setattr(sqlite, "_put", full)
     results = await asyncio.gather(*(inbox.put(make_receipt(make_event())) for _ in range(5)), return_exceptions=True)
     assert all(isinstance(result, InboxUnavailable) for result in results)
-    monkeypatch.setattr(sqlite_queries, "put", original)
+    monkeypatch.setattr(sqlite, "_put", original)
     assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
-
-
-async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(inbox: SqliteInbox) -> None:
-    refused = make_receipt(make_event("job-bad"), binding=b"\x00".hex())
-    object.__setattr__(refused.entries[0], "binding", object())  # no type that SQLite knows
-    results = await asyncio.gather(
-        inbox.put(make_receipt(make_event("job-1"))),
-        inbox.put(refused),
-        inbox.put(make_receipt(make_event("job-2"))),
-        return_exceptions=True,
-    )
-    assert [getattr(result, "state", type(result).__name__) for result in results] == [
-        "accepted",
-        "InboxUnavailable",
-        "accepted",
-    ]
-    assert len(await deliver(inbox, "a")) == 2
-
-
-async def test_beyond_the_bound_put_fails_at_once(tmp_path: Path) -> None:
-    inbox = SqliteInbox(tmp_path / "inbox.db", max_pending=3, max_pending_bytes=100)
-    await inbox.open()
-    puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(5)]
-    results = await asyncio.gather(*puts, return_exceptions=True)
-    assert sum(isinstance(result, InboxUnavailable) for result in results) == 2
-    with pytest.raises(InboxUnavailable):
-        await inbox.put(make_receipt(make_event("big"), body=b"x" * 101))
-    assert (await inbox.put(make_receipt(make_event("job-9")))).state == "accepted", "room again after the flush"
-    await inbox.close()
-
-
-async def test_a_cancelled_put_is_kept_all_the_same(inbox: SqliteInbox) -> None:
-    put = asyncio.ensure_future(inbox.put(make_receipt(make_event())))
-    await asyncio.sleep(0)
-    put.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await put
-    assert (await inbox.put(make_receipt(make_event()))).state == "duplicate"
 
 
 async def test_a_closed_inbox_says_so(tmp_path: Path) -> None:
@@ -187,13 +158,13 @@ async def test_a_long_list_holds_up_neither_receipts_nor_deliveries(
 ) -> None:
     begun, ended = threading.Event(), threading.Event()
 
-    def list_slowly(connection: sqlite3.Connection) -> tuple[()]:
-        connection.execute("SELECT count(*) FROM events").fetchone()
+    async def list_slowly(database: Database) -> tuple[()]:
+        await database.fetch_value("SELECT count(*) FROM events")
         begun.set()
         assert ended.wait(10)
         return ()
 
-    monkeypatch.setattr(sqlite_reads, "list_sinks", list_slowly)
+    monkeypatch.setattr(reads, "list_sinks", list_slowly)
     slow = asyncio.ensure_future(inbox.list_sinks())
     await asyncio.to_thread(begun.wait, 10)
     event = make_event()
@@ -206,10 +177,10 @@ async def test_a_long_list_holds_up_neither_receipts_nor_deliveries(
 
 
 async def test_a_database_that_cannot_be_read_says_so(inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: sqlite3.Connection) -> None:
+    async def fail(_: Database) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(sqlite_reads, "list_sinks", fail)
+    monkeypatch.setattr(reads, "list_sinks", fail)
     with pytest.raises(InboxUnavailable, match="cannot read the store: disk I/O error"):
         await inbox.list_sinks()
 
@@ -230,61 +201,9 @@ async def test_purged_space_is_given_back(tmp_path: Path, inbox: SqliteInbox) ->
     assert len(await inbox.list_events(EventFilter(), limit=1000)) == 400
 
 
-async def test_purge_goes_on_behind_what_it_had_to_leave(inbox: SqliteInbox) -> None:
-    for n in range(20):
-        await inbox.put(make_receipt(make_event(f"job-{n}"), sinks=("never",)))
-    await inbox.put(make_receipt(make_event("last")))
-    await deliver(inbox, "a")
-    removed: list[tuple[int, bool]] = []
-    while len(removed) < 5:
-        step = await inbox.purge(payloads_before=NOW + SECOND, keys_before=NOW, limit=7)
-        removed.append((step.payloads, step.is_finished))
-    assert removed == [(0, False), (0, False), (1, False), (0, True), (0, False)], "seven are looked at in a step"
-
-
-async def test_a_replay_goes_through_many_events_in_stretches(
-    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite_replays, "_IDS_PER_STEP", 3)
-    events = [make_event(f"job-{n}", "failed" if n in {0, 9} else "succeeded") for n in range(11)]
-    for event in events:
-        await inbox.put(make_receipt(event, sinks=()))
-    request = ReplayRequest(filter=EventFilter(outcome="failed"), sinks=("a",), rate_per_s=2.0)
-    await inbox.create_replay(request, now=NOW)
-    half = NOW + SECOND / 2
-    assert await inbox.advance_replays(now=NOW) == half, "one was found"
-    assert await inbox.advance_replays(now=half) == half, "none was found: at once"
-    assert await inbox.advance_replays(now=half) == half
-    assert await inbox.advance_replays(now=half) is None
-    assert await deliver(inbox, "a", now=half) == [events[0].id, events[9].id]
-
-
-async def test_a_step_that_was_taken_meanwhile_is_not_taken_again(inbox: SqliteInbox) -> None:
-    for n in range(4):
-        await inbox.put(make_receipt(make_event(f"job-{n}"), sinks=()))
-    request = ReplayRequest(filter=EventFilter(), sinks=("a",), rate_per_s=1.0)
-    await inbox.create_replay(request, now=NOW)
-    await asyncio.gather(*(inbox.advance_replays(now=NOW) for _ in range(5)))
-    assert len(await deliver(inbox, "a", now=NOW)) == 1
-
-
-async def test_a_page_is_found_whether_its_events_are_new_or_old(
-    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite_reads, "_NEWEST", 4)
-    events = [make_event(f"job-{n}") for n in range(12)]
-    for n, event in enumerate(events):
-        await inbox.put(make_receipt(event, sinks=("a",) if n in {1, 2, 9, 10, 11} else ()))
-    found: list[str] = []
-    before = None
-    while page := await inbox.list_events(EventFilter(state="pending"), before=before, limit=2):
-        found += [event.id for event in page]
-        before = page[-1].cursor
-    assert found == [events[n].id for n in (11, 10, 9, 2, 1)]
-
-
 async def test_lists_of_what_is_not_delivered_use_the_indexes_made_for_it(tmp_path: Path, inbox: SqliteInbox) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "inbox.db")) as connection:
+        database = SqliteDatabase(connection)
         for wanted, index in (
             (EventFilter(state="dead", sink="a"), "deliveries_waiting (sink=? AND state=?)"),
             (EventFilter(state="pending", sink="a"), "deliveries_due (sink=? AND due_at>?)"),
@@ -293,11 +212,10 @@ async def test_lists_of_what_is_not_delivered_use_the_indexes_made_for_it(tmp_pa
             (EventFilter(job_id="job-1"), "bindings_by_value (value=?)"),
             (EventFilter(event_id=make_event().id), "events_by_key (key_digest=? AND outcome=?)"),
         ):
-            query = compile_filter(connection, wanted)
-            plan = connection.execute(
-                f"EXPLAIN QUERY PLAN SELECT e.id FROM {query.source} WHERE {query.condition} ORDER BY e.id DESC LIMIT 50",
-                query.parameters,
-            ).fetchall()
+            query = compile_filter(database, wanted, await find_ids(database, wanted))
+            plan = await database.fetch(
+                f"EXPLAIN QUERY PLAN {query.select('e.id')} ORDER BY e.id DESC LIMIT 50", *query.parameters
+            )
             assert any(index in step[-1] for step in plan), plan
             assert not any(step[-1].startswith("SCAN e ") and "events_unrouted" not in step[-1] for step in plan), plan
 
@@ -375,13 +293,13 @@ async def test_events_are_looked_up_among_jobs_only_while_one_is_awaited(
     inbox: SqliteInbox, reopen: Reopen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[str] = []
-    end = sqlite_jobs.end
+    end = jobs.end
 
-    def note(connection: sqlite3.Connection, accepted: Any) -> None:
+    async def note(database: Database, accepted: Any) -> None:
         looked_up.extend(event.data.job_id for event, _ in accepted)
-        end(connection, accepted)
+        await end(database, accepted)
 
-    monkeypatch.setattr(sqlite_jobs, "end", note)
+    monkeypatch.setattr(jobs, "end", note)
     await inbox.put(make_receipt(make_event("job-0")))
     await expect(inbox, "job-1")
     again = await reopen()
@@ -389,18 +307,6 @@ async def test_events_are_looked_up_among_jobs_only_while_one_is_awaited(
     again = await reopen()
     await again.put(make_receipt(make_event("job-2")))
     assert looked_up == ["job-1"]
-
-
-async def test_a_finding_that_the_database_refuses_does_not_fail_its_neighbours(inbox: SqliteInbox) -> None:
-    await expect(inbox, "job-1", "job-2", deadline_at=NOW)
-    one, two = await claim(inbox)
-    findings = [
-        Finding(inquiry=one, ask_again_at=NOW + SECOND, notification=object()),  # type: ignore[arg-type]
-        Finding(inquiry=two, receipt=answer(make_event(str(two.reference.job_id)))),
-    ]
-    with pytest.raises(InboxUnavailable):
-        await inbox.settle(findings, now=NOW)
-    assert sorted((await states(inbox)).values()) == ["healed", "overdue"]
 
 
 async def test_what_is_held_leaves_though_its_receipt_is_gone(tmp_path: Path, inbox: SqliteInbox) -> None:
@@ -413,27 +319,23 @@ async def test_what_is_held_leaves_though_its_receipt_is_gone(tmp_path: Path, in
     assert await inbox.next_inquiry_at("vod") is None
 
 
-async def test_jobs_without_an_identity_are_refused(inbox: SqliteInbox) -> None:
-    with pytest.raises(ValueError, match="neither"):
-        await expect(inbox, None)  # type: ignore[arg-type]
-    assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
-
-
 async def test_many_ended_jobs_do_not_slow_down_what_looks_for_others(tmp_path: Path, inbox: SqliteInbox) -> None:
     """By the plan of each query: it goes through an index that has the rows looked for, and no others."""
     statements: list[str] = []
     connection = sqlite3.connect(tmp_path / "inbox.db", isolation_level=None)
     connection.set_trace_callback(statements.append)
+    database = SqliteDatabase(connection)
     for state in ("expected", "overdue", "unknown"):
-        sqlite_jobs.list_jobs(connection, JobFilter(state=state), now=0, before_id=None, limit=9)
-    sqlite_jobs.list_jobs(connection, JobFilter(job_id="job-1"), now=0, before_id=9, limit=9)
-    sqlite_jobs.count_waiting(connection, 0)
-    sqlite_jobs.report(connection, since=0, until=9, now=0)
-    sqlite_jobs.are_any_awaited(connection)
-    sqlite_inquiries.claim(connection, "vod", limit=9, now=0, until=9, lease="l")
-    sqlite_inquiries.next_at(connection, "vod")
-    sqlite_inquiries.free_leases(connection)
-    sqlite_jobs.meant_by(connection, NamelessJob("vod", "default", "snapshot", "media-1", takes_name=True))
+        await jobs.list_jobs(database, JobFilter(state=state), now=0, before_id=None, limit=9)
+    await jobs.list_jobs(database, JobFilter(job_id="job-1"), now=0, before_id=9, limit=9)
+    await jobs.count_waiting(database, 0)
+    await jobs.report(database, since=0, until=9, now=0)
+    await jobs.are_any_awaited(database)
+    await jobs.end(database, [(make_event(), 0)])
+    await inquiries.claim(database, "vod", limit=9, now=0, until=9, lease="l")
+    await inquiries.next_at(database, "vod")
+    await inquiries.free_leases(database)
+    await jobs.meant_by(database, NamelessJob("vod", "default", "snapshot", "media-1", takes_name=True))
     connection.set_trace_callback(None)
     assert len(statements) > 10
     for statement in statements:
@@ -443,22 +345,15 @@ async def test_many_ended_jobs_do_not_slow_down_what_looks_for_others(tmp_path: 
     connection.close()
 
 
-async def test_a_database_of_the_release_before_gets_what_jobs_need(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, *_ = load_migrations("sqlite")
-    path = tmp_path / "inbox.db"
-    connection = sqlite3.connect(path, isolation_level=None)
-    with monkeypatch.context() as before:
-        before.setattr(sqlite, "load_migrations", lambda _: [first])
-        assert migrate(connection) == ["001_initial"]
-    arrival = Arrival(make_receipt(make_event()), to_milliseconds(NOW))
-    sqlite_queries.put(connection, [arrival], are_jobs_awaited=False)
-    connection.close()
-    inbox = SqliteInbox(path)
-    await inbox.open()
-    assert [job.state for job in await expect(inbox, "job-1", "job-2")] == ["completed", "expected"]
+async def test_a_database_without_what_jobs_need_gets_it(inbox: SqliteInbox, reopen: Reopen, tmp_path: Path) -> None:
+    await inbox.put(make_receipt(make_event()))
     await inbox.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "inbox.db", isolation_level=None)) as connection:
+        for table in ("jobs", "held", "nameless_keys", "nameless_events"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("DELETE FROM migrations WHERE number = 2")
+    again = await reopen()
+    assert [job.state for job in await expect(again, "job-1", "job-2")] == ["completed", "expected"]
 
 
 def test_a_migration_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

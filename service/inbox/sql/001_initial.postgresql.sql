@@ -116,14 +116,28 @@ CREATE INDEX replays_running ON replays (id) WHERE state = 'running';
 CREATE TABLE heartbeat (beats bigint NOT NULL);
 INSERT INTO heartbeat VALUES (0);
 
--- What is written in one go is written by a function, so that it is one round trip and one transaction, and so that no
--- lock outlives a client that stops in the middle. Each statement of a function sees what was committed before that
+-- What is done for every receipt and delivery is done by a function, so that it is one round trip and one transaction,
+-- and so that no lock outlives a client that stops in the middle. Each statement of a function sees what was committed before that
 -- statement began: whatever is read after a lock was obtained is true until the transaction ends.
 --
 -- A function is never changed: a later migration adds another one, because older services still call this one while
 -- a new version is rolled out.
 --
 -- The settings keep the planner from reading whole tables: it plans when they are still empty.
+
+-- Numbers that stand for keys, or for assets; ascending.
+CREATE FUNCTION lock_keys_1(locks integer[])
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    lock integer;
+BEGIN
+    FOREACH lock IN ARRAY locks LOOP
+        PERFORM pg_advisory_xact_lock(7105, lock);
+    END LOOP;
+END
+$$;
 
 -- Insert the events that are new under their key and outcome, with their deliveries. One element of each array for
 -- each event that receipts bring, in order.
@@ -257,66 +271,6 @@ BEGIN
 END
 $$;
 
--- Keep receipts with the events that they bring. One element of each r_ array for each receipt, of each e_ array for
--- each event; `e_position` is the position of its receipt. The rest is as above.
-CREATE FUNCTION accept_receipts_1(
-    locks integer[], r_at bigint[], r_source text[], r_product text[], r_transport text[], r_verified_by text[],
-    r_reason text[], r_warnings text[], r_meta text[], r_parser integer[], r_event_ids text[], r_body bytea[],
-    e_position integer[], e_at bigint[], e_digest bytea[], e_outcome smallint[], e_product text[], e_kind text[], e_job text[], e_media text[],
-    e_body text[], e_revision_at integer[], e_binding text[], e_sinks text[],
-    OUT states text[], OUT new_positions integer[], OUT new_revisions integer[]
-)
-LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
-AS $$
-DECLARE
-    ids bigint[] := ARRAY(SELECT nextval('receipts_id_seq') FROM generate_series(1, cardinality(r_at)));
-    bound text[];
-    accepted integer[];
-    conflicts text[];
-    n integer;
-BEGIN
-    IF cardinality(e_position) > 0 THEN
-        SELECT a.new_positions, a.new_revisions, a.bound
-        INTO new_positions, new_revisions, bound
-        FROM accept_events_1(
-            locks,
-            ARRAY(SELECT ids[p] FROM unnest(e_position) WITH ORDINALITY AS a (p, n) ORDER BY a.n),
-            e_at, e_digest, e_outcome, e_product, e_kind, e_job, e_media, e_body, e_revision_at, e_binding, e_sinks
-        ) AS a;
-    END IF;
-    accepted := ARRAY(SELECT e_position[p] FROM unnest(new_positions) AS p);
-    FOR n IN SELECT p FROM unnest(bound) WITH ORDINALITY AS a (value, p) WHERE value IS NOT NULL LOOP
-        conflicts[e_position[n]] := format(
-            'the key is bound to %s, this receipt says %s', left(bound[n], 64), left(e_binding[n], 64)
-        );
-    END LOOP;
-    states := ARRAY(
-        SELECT CASE
-            WHEN a.n = ANY (accepted) THEN 'accepted'
-            WHEN conflicts[a.n] IS NOT NULL THEN 'conflict'
-            WHEN a.event_ids IS NOT NULL THEN 'duplicate'
-            ELSE 'unparsed'
-        END
-        FROM unnest(r_event_ids) WITH ORDINALITY AS a (event_ids, n)
-        ORDER BY a.n
-    );
-    INSERT INTO receipts (
-        id, received_at, source, product, transport, verified_by, state, reason, warnings, meta, parser, event_ids,
-        body
-    )
-    SELECT
-        ids[a.n], a.at, a.source, a.product, a.transport, a.verified_by, states[a.n], coalesce(conflicts[a.n], a.reason),
-        a.warnings, a.meta, a.parser, CASE states[a.n] WHEN 'conflict' THEN NULL ELSE a.event_ids END, a.body
-    FROM unnest(
-        r_at, r_source, r_product, r_transport, r_verified_by, r_reason, r_warnings, r_meta, r_parser, r_event_ids, r_body
-    ) WITH ORDINALITY AS a (
-        at, source, product, transport, verified_by, reason, warnings, meta, parser, event_ids, body, n
-    )
-    ORDER BY a.n;
-END
-$$;
-
 -- Write down what attempts came to. One element of each array for each attempt. Attempts are kept even where the lease
 -- was lost: something was sent.
 -- Returns the positions of those whose lease was still held, and the sinks where a later outcome may go now.
@@ -428,181 +382,5 @@ BEGIN
     JOIN events e ON e.id = l.event_id
     JOIN event_bodies b ON b.event_id = l.event_id
     ORDER BY l.due_at, l.event_id;
-END
-$$;
-
--- Make the next deliveries of a replay, unless somebody else has meanwhile. With no sinks each event goes to those that
--- it went to before, of these only those where its latest delivery is in one of the states, should there be any. Returns the sinks that got something.
-CREATE FUNCTION advance_replay_1(
-    replay_id bigint, now_at bigint, from_cursor bigint, to_cursor bigint, is_last boolean, next_time bigint,
-    events_again bigint[], sinks_again text[], states_again text[]
-)
-RETURNS text[]
-LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
-AS $$
-DECLARE
-    kept bigint[];
-    woken text[];
-BEGIN
-    UPDATE replays r
-    SET
-        changed_at = now_at, state = CASE WHEN is_last THEN 'finished' ELSE 'running' END, cursor = to_cursor,
-        done = least(r.total, r.done + cardinality(events_again)), next_at = next_time
-    WHERE r.id = replay_id AND r.state = 'running' AND r.cursor = from_cursor AND r.next_at <= now_at;
-    IF NOT FOUND THEN
-        RETURN NULL;
-    END IF;
-
-    -- What has no body any more can't be sent; what has one keeps it until this is done. Whoever sends one of these
-    -- again at this very moment waits here, so that both get a number of their own.
-    kept := ARRAY(
-        SELECT b.event_id FROM event_bodies b WHERE b.event_id = ANY (events_again) ORDER BY b.event_id FOR NO KEY UPDATE
-    );
-    WITH again AS (
-        SELECT k.id, s.sink, s.latest
-        FROM unnest(kept) AS k (id)
-        CROSS JOIN LATERAL (
-            SELECT d.sink, max(d.replay) AS latest
-            FROM deliveries d
-            WHERE d.event_id = k.id AND (d.sink = ANY (sinks_again) OR sinks_again = '{}')
-            GROUP BY d.sink
-            HAVING
-                sinks_again <> '{}' OR states_again = '{}'
-                OR (array_agg(d.state ORDER BY d.replay DESC))[1] = ANY (states_again)
-            UNION ALL
-            SELECT n.sink, 0
-            FROM (SELECT DISTINCT unnest(sinks_again)) AS n (sink)
-            WHERE NOT EXISTS (SELECT FROM deliveries d WHERE d.event_id = k.id AND d.sink = n.sink)
-        ) AS s
-    ), replaced AS (
-        UPDATE deliveries d
-        SET state = 'replaced'
-        FROM again
-        WHERE d.event_id = again.id AND d.sink = again.sink AND d.state = 'dead'
-    ), sent AS (
-        INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at)
-        SELECT id, sink, latest + 1, 'pending', now_at, 0, now_at FROM again
-        RETURNING sink
-    )
-    SELECT array_agg(DISTINCT sink) INTO woken FROM sent;
-    RETURN woken;
-END
-$$;
-
--- Look at the next rows of each kind after a position, and remove what is older and no longer needed. Rows that somebody
--- is working on are left for the next pass. A position becomes NULL when all rows were looked at, or only newer ones are
--- to be expected; keys come after all payloads, because a key stays as long as it has any.
-CREATE FUNCTION purge_1(
-    payloads_before bigint, keys_before bigint, at_most integer,
-    INOUT receipt_position bigint, INOUT body_position bigint, INOUT key_position bigint,
-    OUT payloads bigint, OUT keys bigint
-)
-LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
-AS $$
-DECLARE
-    last_id bigint;
-    is_last boolean;
-    chosen bigint[];
-    digests bytea[];
-BEGIN
-    payloads := 0;
-    keys := 0;
-
-    -- Receipts of which no event is still on its way.
-    IF receipt_position IS NOT NULL THEN
-        SELECT max(n.id), count(*) < at_most OR bool_and(n.received_at >= payloads_before)
-        INTO last_id, is_last
-        FROM (
-            SELECT r.id, r.received_at FROM receipts r WHERE r.id > receipt_position ORDER BY r.id LIMIT at_most
-        ) AS n;
-        chosen := ARRAY(
-            SELECT r.id
-            FROM receipts r
-            WHERE r.id > receipt_position AND r.id <= last_id AND r.received_at < payloads_before
-            AND NOT EXISTS (
-                SELECT
-                FROM unnest(string_to_array(r.event_ids, ' ')) AS brought (id)
-                JOIN events e ON e.key_digest = decode(substr(brought.id, 5, 32), 'hex')
-                AND e.outcome = get_byte(decode(substr(brought.id, 37, 2), 'hex'), 0)
-                JOIN deliveries d ON d.event_id = e.id AND d.state IN ('pending', 'retrying')
-            )
-            ORDER BY r.id
-            FOR UPDATE SKIP LOCKED
-        );
-        DELETE FROM event_receipts x
-        USING (
-            SELECT DISTINCT e.id, r.id AS receipt_id
-            FROM unnest(chosen) AS c (id)
-            JOIN receipts r ON r.id = c.id
-            CROSS JOIN unnest(string_to_array(r.event_ids, ' ')) AS brought (id)
-            JOIN events e ON e.key_digest = decode(substr(brought.id, 5, 32), 'hex')
-        ) AS brought
-        WHERE x.event_id = brought.id AND x.receipt_id = brought.receipt_id;
-        DELETE FROM receipts r WHERE r.id = ANY (chosen);
-        GET DIAGNOSTICS payloads = ROW_COUNT;
-        receipt_position := CASE WHEN is_last THEN NULL ELSE last_id END;
-    END IF;
-
-    -- Bodies of events, with all that was done to deliver them. A replay locks the body, so that after the lock here
-    -- one more look tells whether there is one.
-    IF body_position IS NOT NULL THEN
-        SELECT max(n.id), count(*) < at_most OR bool_and(n.accepted_at >= payloads_before)
-        INTO last_id, is_last
-        FROM (
-            SELECT e.id, e.accepted_at
-            FROM event_bodies b
-            JOIN events e ON e.id = b.event_id
-            WHERE b.event_id > body_position
-            ORDER BY b.event_id
-            LIMIT at_most
-        ) AS n;
-        chosen := ARRAY(
-            SELECT b.event_id
-            FROM event_bodies b
-            JOIN events e ON e.id = b.event_id
-            WHERE b.event_id > body_position AND b.event_id <= last_id AND e.accepted_at < payloads_before
-            ORDER BY b.event_id
-            FOR UPDATE OF b SKIP LOCKED
-        );
-        chosen := ARRAY(
-            SELECT c.id
-            FROM unnest(chosen) AS c (id)
-            WHERE NOT EXISTS (
-                SELECT FROM deliveries d WHERE d.event_id = c.id AND d.state IN ('pending', 'retrying')
-            )
-        );
-        DELETE FROM attempts a WHERE a.event_id = ANY (chosen);
-        DELETE FROM deliveries d WHERE d.event_id = ANY (chosen);
-        DELETE FROM event_bodies b WHERE b.event_id = ANY (chosen);
-        body_position := CASE WHEN is_last THEN NULL ELSE last_id END;
-    END IF;
-
-    -- A key goes with all its outcomes or not at all: else a later outcome would get the revision of an earlier one.
-    IF receipt_position IS NULL AND body_position IS NULL AND key_position IS NOT NULL THEN
-        SELECT max(n.id), count(*) < at_most OR bool_and(n.accepted_at >= keys_before)
-        INTO last_id, is_last
-        FROM (
-            SELECT e.id, e.accepted_at FROM events e WHERE e.id > key_position ORDER BY e.id LIMIT at_most
-        ) AS n;
-        chosen := ARRAY(
-            SELECT e.id
-            FROM events e
-            WHERE e.id > key_position AND e.id <= last_id AND NOT EXISTS (
-                SELECT
-                FROM events o
-                LEFT JOIN event_bodies b ON b.event_id = o.id
-                WHERE o.key_digest = e.key_digest AND (o.accepted_at >= keys_before OR b.event_id IS NOT NULL)
-            )
-        );
-        digests := ARRAY(SELECT e.key_digest FROM events e WHERE e.id = ANY (chosen));
-        DELETE FROM event_receipts x WHERE x.event_id = ANY (chosen);
-        DELETE FROM events e WHERE e.id = ANY (chosen);
-        GET DIAGNOSTICS keys = ROW_COUNT;
-        DELETE FROM bindings b
-        WHERE b.key_digest = ANY (digests) AND NOT EXISTS (SELECT FROM events e WHERE e.key_digest = b.key_digest);
-        key_position := CASE WHEN is_last THEN NULL ELSE last_id END;
-    END IF;
 END
 $$;

@@ -35,7 +35,7 @@ CREATE TABLE events (
     is_routed   INTEGER NOT NULL    -- 0 when it matched no sink
 );
 CREATE UNIQUE INDEX events_by_key ON events (key_digest, outcome);
-CREATE INDEX events_unrouted ON events (id) WHERE is_routed = 0;
+CREATE INDEX events_unrouted ON events (id) WHERE NOT is_routed;
 
 -- The CloudEvents; a row goes when the retention period is over.
 CREATE TABLE event_bodies (

@@ -1,9 +1,10 @@
 -- Jobs that somebody has submitted and wants to see the end of. `due_at` is when the vendor is to be asked: a lease moves
 -- it to the lease's end, and it is NULL for a job that has ended. An overdue job is one that is expected after its
--- deadline; no row changes for that.
+-- deadline; no row changes for that. `asset` is the digest of product, account, family and media id.
 CREATE TABLE jobs (
     id            INTEGER PRIMARY KEY AUTOINCREMENT,
     key_digest    BLOB    NOT NULL,
+    asset         BLOB,
     product       TEXT    NOT NULL,
     account       TEXT    NOT NULL,
     family        TEXT    NOT NULL,
@@ -25,7 +26,7 @@ CREATE TABLE jobs (
     lease         TEXT
 );
 CREATE UNIQUE INDEX jobs_by_key ON jobs (key_digest);
-CREATE INDEX jobs_by_media ON jobs (media_id, family) WHERE media_id IS NOT NULL;
+CREATE INDEX jobs_by_asset ON jobs (asset) WHERE asset IS NOT NULL;
 CREATE INDEX jobs_by_job ON jobs (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX jobs_by_time ON jobs (registered_at);
 CREATE INDEX jobs_due ON jobs (product, due_at, lease) WHERE due_at IS NOT NULL;
@@ -70,11 +71,8 @@ CREATE INDEX nameless_keys_by_time ON nameless_keys (matched_at);
 -- Events of messages that named no job when none was expected. A registration that takes one removes the row.
 CREATE TABLE nameless_events (
     event_id    INTEGER NOT NULL PRIMARY KEY,
-    product     TEXT    NOT NULL,
-    account     TEXT    NOT NULL,
-    family      TEXT    NOT NULL,
-    media_id    TEXT    NOT NULL,
+    asset       BLOB    NOT NULL,
     accepted_at INTEGER NOT NULL
 );
-CREATE INDEX nameless_events_by_media ON nameless_events (media_id, family, accepted_at);
+CREATE INDEX nameless_events_by_asset ON nameless_events (asset, accepted_at);
 CREATE INDEX nameless_events_by_time ON nameless_events (accepted_at);

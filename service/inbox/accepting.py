@@ -1,0 +1,315 @@
+"""
+Receipts that need care: with events that are held, or with messages that name no job; and receipts that are read again.
+Times are milliseconds since 1970 in UTC.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from service.events import Event, key_digest
+from service.inbox import holds, jobs
+from service.inbox.base import Entry, NamelessJob, Receipt, ReceiptState, Reparsed, Verdict
+from service.inbox.database import Candidate, Database, identity
+from service.inbox.rows import Arrival
+
+
+async def lock(database: Database, entries: Sequence[Entry], others: Collection[bytes] = ()) -> None:
+    """
+    Lock what entries are about: once in a transaction, before anything is looked at.
+
+    Args:
+        others: Further keys.
+    """
+    keys = {*others, *(key_digest(entry.event.id) for entry in entries)}
+    messages = [(entry.event, entry.nameless) for entry in entries if entry.nameless is not None]
+    assets = {asset for _, message in messages if (asset := jobs.asset_of(message)) is not None}
+    if assets:
+        await database.lock(assets=assets)
+        keys |= await jobs.keys_to_match(database, assets, {key_digest(event.id) for event, _ in messages})
+    await database.lock(keys=keys)
+
+
+async def put(database: Database, arrivals: Sequence[Arrival]) -> list[Verdict]:
+    """Keep receipts whatever is in them, in order."""
+    await lock(database, [entry for arrival in arrivals for entry in arrival.receipt.entries])
+    return [(await put_locked(database, arrival))[0] for arrival in arrivals]
+
+
+async def put_locked(database: Database, arrival: Arrival) -> tuple[Verdict, "Brought"]:
+    """One where what it is about is locked; what became of it, and of its entries."""
+    receipt = arrival.receipt
+    receipt_id = await database.fetch_value(
+        "INSERT INTO receipts (received_at, source, product, transport, verified_by, state, reason, warnings, meta,"
+        " parser, body) VALUES ($1, $2, $3, $4, $5, 'unparsed', $6, $7, $8, $9, $10) RETURNING id",
+        arrival.at,
+        receipt.source,
+        receipt.product,
+        receipt.transport,
+        receipt.verified_by,
+        receipt.reason,
+        dump(receipt.warnings),
+        dump(dict(receipt.meta)),
+        receipt.parser_version,
+        receipt.body,
+    )
+    brought = await bring(database, receipt.entries, receipt_id, arrival.at)
+    has_events = bool(brought.accepted) or brought.waits is not None
+    new_state = state(receipt, has_events=has_events, conflict=brought.conflict)
+    if new_state != "unparsed":
+        await database.execute(
+            "UPDATE receipts SET state = $1, reason = $2, event_ids = $3 WHERE id = $4",
+            new_state,
+            brought.conflict or brought.waits or receipt.reason,
+            event_ids([event.id for event in brought.events], new_state),
+            receipt_id,
+        )
+    return Verdict(new_state, brought.accepted, brought.held), brought
+
+
+def conflict(bound: str, binding: str) -> str:
+    return f"the key is bound to {bound[:64]}, this receipt says {binding[:64]}"
+
+
+def state(receipt: Receipt, *, has_events: bool, conflict: str | None) -> ReceiptState:
+    if has_events:
+        return "accepted"
+    if conflict is not None:
+        return "conflict"
+    return "duplicate" if receipt.entries else "unparsed"
+
+
+def event_ids(ids: Sequence[str], state: ReceiptState) -> str | None:
+    """What a receipt is said to have brought."""
+    # A conflict has brought nothing, though there may be an event under the id that it would have had.
+    return None if state == "conflict" else " ".join(ids) or None
+
+
+def dump(value: Sequence[str] | Mapping[str, str]) -> str | None:
+    """Warnings, or what else is known of a receipt, as JSON; in ASCII, so that nothing is lost whatever is in it."""
+    return json.dumps(value) if value else None
+
+
+# Reading again
+
+
+class _Rehearsed(Exception):
+    pass
+
+
+async def reparse(database: Database, receipt_id: int, arrival: Arrival, *, dry_run: bool) -> Reparsed:
+    """Give a kept receipt its present meaning; in a dry run everything is taken back."""
+    await lock(database, arrival.receipt.entries)
+    with suppress(_Rehearsed):
+        async with database.savepoint():
+            reparsed = await _reparse(database, receipt_id, arrival)
+            if dry_run:
+                raise _Rehearsed
+    return reparsed
+
+
+async def _reparse(database: Database, receipt_id: int, arrival: Arrival) -> Reparsed:
+    receipt = arrival.receipt
+    before = await database.fetch_value(
+        f"SELECT r.event_ids FROM receipts r WHERE r.id = $1{database.for_update('r')}", receipt_id
+    )
+    brought = await bring(database, receipt.entries, receipt_id, arrival.at)
+    changed = [candidate.event.id for candidate in brought.repeated if await _update_event(database, candidate)]
+    known = {*(before or "").split(), *(event.id for event in brought.events)}
+    is_first = await holds.has_brought_any(database, receipt_id, known)
+    new_state = state(receipt, has_events=is_first or brought.waits is not None, conflict=brought.conflict)
+    await database.execute(
+        "UPDATE receipts SET state = $1, reason = $2, warnings = $3, parser = $4, event_ids = $5 WHERE id = $6",
+        new_state,
+        brought.conflict or brought.waits or receipt.reason,
+        dump(receipt.warnings),
+        receipt.parser_version,
+        event_ids([event.id for event in brought.events], new_state),
+        receipt_id,
+    )
+    return Reparsed(new_state, tuple([event.id for event in brought.accepted]), tuple(changed))
+
+
+async def _update_event(database: Database, candidate: Candidate) -> bool:
+    """Put the present content into an event that this receipt brought. False where it is the same, or not its."""
+    row = await database.fetch_row(
+        "SELECT e.id, e.revision, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
+        " WHERE e.key_digest = $1 AND e.outcome = $2 AND e.receipt_id = $3",
+        candidate.digest,
+        candidate.outcome,
+        candidate.receipt_id,
+    )
+    if row is None:
+        return False
+    row_id, revision, body = row
+    data = candidate.event.data
+    new_body = candidate.event.with_revision(revision).to_json().decode()
+    if new_body == body:
+        return False
+    await database.execute("UPDATE event_bodies SET body = $1 WHERE event_id = $2", new_body, row_id)
+    await database.execute(
+        "UPDATE events SET kind = $1, job_id = $2, media_id = $3 WHERE id = $4",
+        data.kind,
+        data.job_id,
+        data.media_id,
+        row_id,
+    )
+    return True
+
+
+# Entries that are held, or that name no job
+
+
+@dataclass(slots=True)
+class Brought:
+    """
+    What became of the entries of a receipt.
+
+    Attributes:
+        accepted: The new events, with the revision they got.
+        events: All events that they stand for, new or not, under the names found for them.
+        repeated: Those that were there before and whose content may be compared.
+        held: How many wait for the vendor's answer since now.
+        waits: Why something has not become an event, or None.
+        conflict: Why something will not, or None.
+    """
+
+    accepted: tuple[Event, ...]
+    events: tuple[Event, ...]
+    repeated: tuple[Candidate, ...]
+    held: int
+    waits: str | None
+    conflict: str | None
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """
+    The entries of a receipt by what may happen with them.
+
+    Attributes:
+        leaving: Those that become events, under the names found for them.
+        known: Ids of events that are there already, and whose content says nothing of these entries.
+        taken: Jobs that were found to be meant.
+    """
+
+    leaving: list[Entry] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+    taken: set[int] = field(default_factory=set)
+    held: int = 0
+    waits: str | None = None
+    conflict: str | None = None
+
+
+async def bring(database: Database, entries: Sequence[Entry], receipt_id: int, at: int) -> Brought:
+    """
+    Let the entries of a receipt become events with deliveries, as far as they may. What they are about is locked. The
+    receipt's row is left.
+    """
+    found = _Sorted()
+    for entry in entries:
+        await _sort(database, entry, receipt_id, at, found)
+    candidates = [
+        Candidate(receipt_id, at, entry.event, entry.event.to_json().decode(), entry.binding, entry.sinks)
+        for entry in found.leaving
+    ]
+    accepted: list[Event] = []
+    events: list[Event] = []
+    repeated: list[Candidate] = []
+    nameless: list[tuple[Event, NamelessJob]] = []
+    fates = await database.accept_events(candidates) if candidates else []
+    for entry, candidate, (event, bound) in zip(found.leaving, candidates, fates, strict=True):
+        if bound is not None:
+            found.conflict = conflict(bound, entry.binding or "")
+            continue
+        events.append(candidate.event)
+        if event is None:
+            if candidate.event.id not in found.known:
+                repeated.append(candidate)
+            continue
+        accepted.append(event)
+        if entry.nameless is not None:
+            nameless.append((event, entry.nameless))
+    await jobs.end(database, [(event, at) for event in accepted])
+    for event, message in nameless:
+        await _match(database, event, message, at)
+    return Brought(tuple(accepted), tuple(events), tuple(repeated), found.held, found.waits, found.conflict)
+
+
+async def _sort(database: Database, entry: Entry, receipt_id: int, at: int, found: _Sorted) -> None:
+    if entry.nameless is not None and entry.nameless.takes_name:
+        named = await _name(database, entry, entry.nameless, at, found)
+        if named is None:
+            return
+        entry = named
+    if entry.hold is None:
+        found.leaving.append(entry)
+        return
+    event = entry.event
+    if entry.binding is not None:
+        bound = await jobs.other_binding(database, key_digest(event.id), entry.binding)
+        if bound is not None:
+            found.conflict = conflict(bound, entry.binding)
+            return
+    if await database.fetch_row("SELECT 1 FROM events WHERE key_digest = $1 AND outcome = $2", *identity(event)):
+        found.known.add(event.id)
+        # Without its binding: what was not confirmed binds nothing.
+        found.leaving.append(replace(entry, binding=None))
+        return
+    became = await holds.hold(database, entry, entry.hold, receipt_id, at)
+    if became == "held":
+        found.held += 1
+    if became != "other":
+        found.waits = holds.WAITS
+
+
+async def _name(database: Database, entry: Entry, message: NamelessJob, at: int, found: _Sorted) -> Entry | None:
+    """The entry of the job that it was found to be about, or as it is; None when it gives no event."""
+    event = entry.event
+    digest = key_digest(event.id)
+    if await database.fetch_row("SELECT 1 FROM events WHERE key_digest = $1 LIMIT 1", digest):
+        # Nobody took it when it came before.
+        return entry
+    if (recalled := await jobs.recall(database, digest)) is not None:
+        (job,) = recalled
+        return None if job is None else _renamed(entry, job, found)
+    if entry.hold is not None:
+        # Whom it means is asked when it leaves.
+        return entry
+    meant = [job for job in await jobs.meant_by(database, message) if job.row_id not in found.taken]
+    if len(meant) > 1:
+        await jobs.remember(database, digest, None, at)
+        await jobs.ask_now(database, [job.row_id for job in meant], at)
+        found.waits = holds.SEVERAL
+        return None
+    job = meant[0] if meant else await jobs.asked_about(database, message, event.data.outcome)
+    if job is None:
+        return entry
+    found.taken.add(job.row_id)
+    await jobs.remember(database, digest, job.row_id, at)
+    return _renamed(entry, job, found)
+
+
+def _renamed(entry: Entry, job: jobs.Meant, found: _Sorted) -> Entry:
+    """The entry of a job."""
+    event = entry.event.renamed(job.reference.key(), job.reference.job_id or job.reference.nonce or "")
+    if job.event_id is not None and job.event_id != event.id and job.outcome == event.data.outcome:
+        # The vendor has told of it under another key; that event is brought again, and being there needs no lock.
+        found.known.add(job.event_id)
+        return replace(entry, event=event.model_copy(update={"id": job.event_id}), binding=None, nameless=None)
+    return replace(entry, event=event, nameless=None)
+
+
+async def _match(database: Database, event: Event, message: NamelessJob, at: int) -> None:
+    """Find the job of a new event that has kept its own key."""
+    if not jobs.ends_job(event):
+        return
+    meant = [job.row_id for job in await jobs.meant_by(database, message)]
+    if not meant:
+        await jobs.keep_nameless(database, event, message, at)
+    elif len(meant) == 1:
+        ending = jobs.Ending(event.id, event.data.outcome, at, event.data.transport)
+        await jobs.end_job(database, meant[0], ending)
+    else:
+        await jobs.ask_now(database, meant, at)

@@ -1,0 +1,263 @@
+"""
+What both inboxes do in the same way: each operation of ``base.Inbox`` as a transaction over ``Database``.
+
+An inbox adds how receipts get in, and how a transaction is run.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import datetime
+from functools import partial
+from secrets import token_hex
+from typing import TypeVar
+
+from service.errors import JobConflict
+from service.events import Delivery, Product
+from service.inbox import accepting, inquiries, jobs, purging, reads, replays
+from service.inbox.base import (
+    INQUIRIES,
+    AttemptResult,
+    EventFilter,
+    EventRecord,
+    EventSummary,
+    Finding,
+    Inquiry,
+    JobFilter,
+    JobRecord,
+    Purged,
+    Receipt,
+    ReceiptRecord,
+    ReceiptState,
+    Reparsed,
+    ReplayRecord,
+    ReplayRequest,
+    ReportRow,
+    Settled,
+    SinkRecord,
+    SinkState,
+    StoredReceipt,
+    WaitingCounts,
+)
+from service.inbox.database import Database
+from service.inbox.rows import Arrival, from_milliseconds, to_milliseconds
+from service.jobs import ExpectedJob
+
+_T = TypeVar("_T")
+Run = Callable[[Database], Awaitable[_T]]
+
+
+class Operations(ABC):
+    """What is not about receipts getting in. See ``base.Inbox`` for what each does."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[Collection[str]], None]] = []
+        self._purge_position = purging.Position()
+
+    @abstractmethod
+    async def _write(self, run: Run[_T], *, is_one_statement: bool = False) -> _T:
+        """
+        Do something in a transaction; durable when it returns. It may be run again after having been taken back.
+
+        Args:
+            is_one_statement: It is a transaction by itself, if the database takes one round trip for each statement.
+        """
+
+    @abstractmethod
+    async def _read(self, run: Run[_T], *, may_take_long: bool = True) -> _T:
+        """Look at something. What may take long delays no dispatcher."""
+
+    async def _write_each(self, runs: Sequence[Run[_T]]) -> list[_T | BaseException]:
+        """Do things in order, each in a transaction of its own, so that one that fails does not fail its neighbours."""
+        results: list[_T | BaseException] = []
+        for run in runs:
+            try:
+                results.append(await self._write(run))
+            except Exception as error:  # noqa: BLE001 - the caller raises it
+                results.append(error)
+        return results
+
+    def listen(self, listener: Callable[[Collection[str]], None]) -> None:
+        self._listeners.append(listener)
+
+    def _tell(self, names: Collection[str]) -> None:
+        if names:
+            for listener in self._listeners:
+                listener(names)
+
+    # Deliveries
+
+    async def claim(self, sink: str, *, limit: int, now: datetime, lease_s: float) -> Sequence[Delivery]:
+        now_ms, lease = to_milliseconds(now), token_hex(8)
+        until_ms = now_ms + int(lease_s * 1000)
+        return await self._write(
+            lambda d: d.claim_deliveries(sink, limit=limit, now=now_ms, until=until_ms, lease=lease),
+            is_one_statement=True,
+        )
+
+    async def record(self, results: Sequence[AttemptResult], *, now: datetime) -> Sequence[bool]:
+        now_ms = to_milliseconds(now)
+        kept, released = await self._write(lambda d: d.record_attempts(results, now_ms), is_one_statement=True)
+        self._tell(released)
+        return kept
+
+    async def next_due_at(self, sink: str) -> datetime | None:
+        due_at = await self._read(lambda d: reads.next_due_at(d, sink), may_take_long=False)
+        return None if due_at is None else from_milliseconds(due_at)
+
+    async def set_sink_state(
+        self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None, now: datetime
+    ) -> None:
+        now_ms = to_milliseconds(now)
+        await self._write(
+            lambda d: reads.set_sink_state(d, name, state, reason=reason, changed_by=changed_by, now=now_ms)
+        )
+        if state == "active":
+            self._tell({name})
+
+    # Receipts and events
+
+    async def outdated_receipts(
+        self, *, parser_version: int, after_id: int, limit: int, with_conflicts: bool = False
+    ) -> Sequence[StoredReceipt]:
+        return await self._read(
+            lambda d: reads.outdated_receipts(
+                d, parser_version=parser_version, after_id=after_id, limit=limit, with_conflicts=with_conflicts
+            )
+        )
+
+    async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:
+        arrival = Arrival(receipt, to_milliseconds(now))
+        reparsed = await self._write(lambda d: accepting.reparse(d, receipt_id, arrival, dry_run=dry_run))
+        if not dry_run:
+            self._tell(told_by(receipt, has_accepted=bool(reparsed.accepted)))
+        return reparsed
+
+    async def find_event(self, event_id: str) -> EventRecord | None:
+        return await self._read(lambda d: reads.find_event(d, event_id))
+
+    async def list_receipts(
+        self,
+        *,
+        state: ReceiptState | None = None,
+        source: str | None = None,
+        since: datetime | None = None,
+        before_id: int | None = None,
+        limit: int,
+    ) -> Sequence[ReceiptRecord]:
+        since_ms = None if since is None else to_milliseconds(since)
+        return await self._read(
+            lambda d: reads.list_receipts(
+                d, state=state, source=source, since=since_ms, before_id=before_id, limit=limit
+            )
+        )
+
+    async def list_events(
+        self, event_filter: EventFilter, *, before: int | None = None, limit: int
+    ) -> Sequence[EventSummary]:
+        return await self._read(lambda d: reads.list_events(d, event_filter, before=before, limit=limit))
+
+    async def count_events(self, event_filter: EventFilter) -> int:
+        return await self._read(lambda d: reads.count_events(d, event_filter))
+
+    async def list_sinks(self) -> Sequence[SinkRecord]:
+        return await self._read(reads.list_sinks)
+
+    async def purge(self, *, payloads_before: datetime, keys_before: datetime, limit: int) -> Purged:
+        position = self._purge_position
+        payloads_ms, keys_ms = to_milliseconds(payloads_before), to_milliseconds(keys_before)
+        purged, self._purge_position = await self._write(
+            lambda d: purging.purge(d, position, payloads_before=payloads_ms, keys_before=keys_ms, limit=limit)
+        )
+        return purged
+
+    # Replays. Which events come next is looked up first, so that a filter that matches little holds no writer up.
+
+    async def create_replay(self, request: ReplayRequest, *, now: datetime) -> ReplayRecord:
+        total, last_id = await self._read(lambda d: replays.measure(d, request))
+        now_ms = to_milliseconds(now)
+        return await self._write(lambda d: replays.create(d, request, total=total, last_id=last_id, now=now_ms))
+
+    async def advance_replays(self, *, now: datetime) -> datetime | None:
+        now_ms = to_milliseconds(now)
+        if steps := await self._read(lambda d: replays.next_steps(d, now_ms)):
+            self._tell(await self._write(lambda d: replays.take_steps(d, steps, now_ms)))
+        next_at = await self._read(replays.next_at)
+        return None if next_at is None else from_milliseconds(next_at)
+
+    async def cancel_replay(self, replay_id: int, *, now: datetime) -> ReplayRecord | None:
+        now_ms = to_milliseconds(now)
+        return await self._write(lambda d: replays.cancel(d, replay_id, now_ms))
+
+    async def find_replay(self, replay_id: int) -> ReplayRecord | None:
+        return await self._read(lambda d: replays.find(d, replay_id))
+
+    async def list_replays(self, *, before_id: int | None = None, limit: int) -> Sequence[ReplayRecord]:
+        return await self._read(lambda d: replays.list_replays(d, before_id=before_id, limit=limit))
+
+    # Expected jobs, and what is asked of the vendor
+
+    async def expect(self, jobs_: Sequence[ExpectedJob], *, now: datetime) -> Sequence[JobRecord]:
+        keyed = [(job.reference.key().digest(), job) for job in jobs_]
+        now_ms = to_milliseconds(now)
+        records = await self._write(lambda d: jobs.expect(d, keyed, now_ms))
+        if isinstance(records, str):
+            raise JobConflict(records)
+        if any(record.ended_at is None for record in records):
+            self._tell({INQUIRIES})
+        return records
+
+    async def list_jobs(
+        self, job_filter: JobFilter, *, now: datetime, before_id: int | None = None, limit: int
+    ) -> Sequence[JobRecord]:
+        now_ms = to_milliseconds(now)
+        return await self._read(lambda d: jobs.list_jobs(d, job_filter, now=now_ms, before_id=before_id, limit=limit))
+
+    async def claim_inquiries(
+        self, product: Product, *, limit: int, now: datetime, lease_s: float
+    ) -> Sequence[Inquiry]:
+        now_ms, lease = to_milliseconds(now), token_hex(8)
+        until_ms = now_ms + int(lease_s * 1000)
+        return await self._write(
+            lambda d: inquiries.claim(d, product, limit=limit, now=now_ms, until=until_ms, lease=lease)
+        )
+
+    async def next_inquiry_at(self, product: Product) -> datetime | None:
+        due_at = await self._read(lambda d: inquiries.next_at(d, product), may_take_long=False)
+        return None if due_at is None else from_milliseconds(due_at)
+
+    async def settle(self, findings: Sequence[Finding], *, now: datetime) -> Sequence[Settled]:
+        now_ms = to_milliseconds(now)
+        results = await self._write_each(
+            [partial(inquiries.settle, finding=finding, now=now_ms) for finding in findings]
+        )
+        self._tell({name for result in results if not isinstance(result, BaseException) for name in result[1]})
+        settled = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            settled.append(result[0])
+        return settled
+
+    async def report_jobs(self, *, since: datetime, until: datetime, now: datetime) -> Sequence[ReportRow]:
+        times = {"since": to_milliseconds(since), "until": to_milliseconds(until), "now": to_milliseconds(now)}
+        return await self._read(lambda d: jobs.report(d, **times))
+
+    async def count_waiting(self, *, now: datetime) -> WaitingCounts:
+        now_ms = to_milliseconds(now)
+        return await self._read(lambda d: jobs.count_waiting(d, now_ms))
+
+
+def needs_care(receipt: Receipt) -> bool:
+    """Whether a receipt has entries that are held or that name no job: rare, and not for the fast path."""
+    return any(entry.hold is not None or entry.nameless is not None for entry in receipt.entries)
+
+
+def told_by(receipt: Receipt, *, has_accepted: bool) -> set[str]:
+    """Who is to be told of a receipt that was kept, where it brought something."""
+    told: set[str] = set()
+    for entry in receipt.entries:
+        if has_accepted:
+            told.update(entry.sinks)
+        if entry.hold is not None or entry.nameless is not None:
+            told.add(INQUIRIES)
+    return told

@@ -1,0 +1,202 @@
+"""
+Replays. Which events come next is looked up by whoever only reads, a stretch of ids at a time; the deliveries are made
+afterwards, so that no writer is held up by a filter that matches little.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from service.inbox.base import ReplayRecord, ReplayRequest, replayed_states
+from service.inbox.database import Database, Row
+from service.inbox.filters import compile_filter, find_ids
+from service.inbox.reads import count_events
+from service.inbox.rows import dump_filter, load_filter, replay_record, to_id
+
+_MAX_EVENTS_PER_STEP = 500
+_IDS_PER_STEP = 50_000
+
+_COLUMNS = "id, created_at, changed_at, state, total, done, filter, sinks, rate_per_s, requested_by, reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    The next events of a replay.
+
+    Attributes:
+        cursor: Up to which event this goes on from.
+        row_ids: The events.
+        sinks, states: Where to; see ReplayRequest.
+        next_cursor: Up to which event all is done after this step.
+        is_last: Whether there are no more.
+    """
+
+    replay_id: int
+    cursor: int
+    sinks: tuple[str, ...]
+    states: frozenset[str]
+    rate_per_s: float
+    row_ids: tuple[int, ...]
+    next_cursor: int
+    is_last: bool
+
+
+async def measure(database: Database, request: ReplayRequest) -> tuple[int, int]:
+    """How many events are meant, and the id of the last one that may be among them."""
+    last_id = await database.fetch_value("SELECT coalesce(max(id), 0) FROM events")
+    return await count_events(database, request.filter, last_id=last_id), last_id
+
+
+async def create(database: Database, request: ReplayRequest, *, total: int, last_id: int, now: int) -> ReplayRecord:
+    (row,) = await database.fetch(
+        "INSERT INTO replays (created_at, changed_at, next_at, state, filter, sinks, rate_per_s, requested_by, reason,"
+        " total, done, cursor, last_event_id)"
+        f" VALUES ($1, $1, $1, 'running', $2, $3, $4, $5, $6, $7, 0, 0, $8) RETURNING {_COLUMNS}",
+        now,
+        dump_filter(request.filter),
+        json.dumps(request.sinks),
+        request.rate_per_s,
+        request.requested_by,
+        request.reason,
+        total,
+        last_id,
+    )
+    return replay_record(row)
+
+
+async def next_steps(database: Database, now: int) -> list[Step]:
+    """The step of each replay whose time has come, by the replays' ids."""
+    replays = await database.fetch(
+        "SELECT id, filter, sinks, rate_per_s, cursor, last_event_id FROM replays"
+        " WHERE state = 'running' AND next_at <= $1 ORDER BY id",
+        now,
+    )
+    return [await _next_step(database, replay) for replay in replays]
+
+
+async def _next_step(database: Database, replay: Row) -> Step:
+    replay_id, filter_json, sinks, rate_per_s, cursor, last_id = replay
+    event_filter = load_filter(filter_json)
+    limit = min(_MAX_EVENTS_PER_STEP, max(1, math.ceil(rate_per_s)))
+    # The stretch starts at the first event that there is, should the ids before it be purged by now.
+    start = await database.fetch_value("SELECT coalesce(min(id), 0) - 1 FROM events WHERE id > $1", cursor)
+    end = min(last_id, max(cursor, start) + _IDS_PER_STEP)
+    ids = await find_ids(database, event_filter)
+    ids = range(max(cursor + 1, ids.start), min(end + 1, ids.stop))
+    query = compile_filter(database, event_filter, ids, by_index=False)
+    rows = await database.fetch(f"{query.select('e.id')} ORDER BY e.id LIMIT {query.mark(limit)}", *query.parameters)
+    row_ids = tuple([row_id for (row_id,) in rows])
+    next_cursor = row_ids[-1] if len(row_ids) == limit else end
+    return Step(
+        replay_id=replay_id,
+        cursor=cursor,
+        sinks=tuple(json.loads(sinks)),
+        states=replayed_states(event_filter),
+        rate_per_s=rate_per_s,
+        row_ids=row_ids,
+        next_cursor=next_cursor,
+        is_last=next_cursor >= last_id,
+    )
+
+
+async def take_steps(database: Database, steps: Sequence[Step], now: int) -> set[str]:
+    """
+    Make the deliveries of steps, as far as nobody took them meanwhile.
+
+    Returns:
+        The sinks that got something.
+    """
+    # First all replays, then all events, each in the order of their ids: others may be taking steps as well.
+    taken = [step for step in steps if await _take(database, step, now)]
+    row_ids = sorted({row_id for step in taken for row_id in step.row_ids})
+    # What has no body any more can't be sent; what has one keeps it until this is done. Whoever sends one of these
+    # again at this very moment waits here, so that both get a number of their own.
+    bodies = await database.fetch_for(
+        "SELECT event_id FROM event_bodies WHERE event_id IN ({values}) ORDER BY event_id"
+        + database.for_update("event_bodies"),
+        row_ids,
+    )
+    latest: dict[int, dict[str, tuple[int, str]]] = {row_id: {} for (row_id,) in bodies}
+    dead: set[tuple[int, str]] = set()
+    for row_id, sink, replay, state in await database.fetch_for(
+        "SELECT event_id, sink, replay, state FROM deliveries WHERE event_id IN ({values}) ORDER BY replay",
+        list(latest),
+    ):
+        latest[row_id][sink] = (replay, state)
+        if state == "dead":
+            dead.add((row_id, sink))
+    made: list[tuple[int, str, int, int]] = []
+    for step in taken:
+        for row_id in step.row_ids:
+            made += [(row_id, sink, replay, now) for sink, replay in _again(step, latest.get(row_id))]
+    again = {(row_id, sink) for row_id, sink, _, _ in made}
+    await database.execute_many(
+        "UPDATE deliveries SET state = 'replaced' WHERE event_id = $1 AND sink = $2 AND state = 'dead'",
+        sorted(dead & again),
+    )
+    await database.execute_many(
+        "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at)"
+        " VALUES ($1, $2, $3, 'pending', $4, 0, $4)",
+        made,
+    )
+    return {sink for _, sink in again}
+
+
+async def _take(database: Database, step: Step, now: int) -> bool:
+    """Go on to the end of a step. False when somebody else did, or the replay was cancelled."""
+    written = await database.execute(
+        "UPDATE replays SET changed_at = $1, state = $2, cursor = $3,"
+        " done = CASE WHEN done + $4 < total THEN done + $4 ELSE total END, next_at = $5"
+        " WHERE id = $6 AND state = 'running' AND cursor = $7 AND next_at <= $1",
+        now,
+        "finished" if step.is_last else "running",
+        step.next_cursor,
+        len(step.row_ids),
+        now + math.ceil(len(step.row_ids) * 1000 / step.rate_per_s),
+        step.replay_id,
+        step.cursor,
+    )
+    return written > 0
+
+
+def _again(step: Step, latest: dict[str, tuple[int, str]] | None) -> list[tuple[str, int]]:
+    """
+    To which sinks an event of a step is sent once more, and the numbers of these deliveries.
+
+    Args:
+        latest: Number and state of its latest delivery, by sink; the new ones are added. None when it has no body.
+    """
+    if latest is None:
+        return []
+    before = [sink for sink, (_, state) in latest.items() if not step.states or state in step.states]
+    again = [(sink, latest.get(sink, (0, ""))[0] + 1) for sink in set(step.sinks or before)]
+    latest.update({sink: (replay, "pending") for sink, replay in again})
+    return again
+
+
+async def next_at(database: Database) -> int | None:
+    return cast(int | None, await database.fetch_value("SELECT min(next_at) FROM replays WHERE state = 'running'"))
+
+
+async def cancel(database: Database, replay_id: int, now: int) -> ReplayRecord | None:
+    await database.execute(
+        "UPDATE replays SET state = 'cancelled', changed_at = $1 WHERE id = $2 AND state = 'running'",
+        now,
+        to_id(replay_id),
+    )
+    return await find(database, replay_id)
+
+
+async def find(database: Database, replay_id: int) -> ReplayRecord | None:
+    row = await database.fetch_row(f"SELECT {_COLUMNS} FROM replays WHERE id = $1", to_id(replay_id))
+    return None if row is None else replay_record(row)
+
+
+async def list_replays(database: Database, *, before_id: int | None, limit: int) -> tuple[ReplayRecord, ...]:
+    rows = await database.fetch(
+        f"SELECT {_COLUMNS} FROM replays WHERE id < $1 ORDER BY id DESC LIMIT $2", to_id(before_id), limit
+    )
+    return tuple(map(replay_record, rows))
