@@ -39,7 +39,7 @@ from service.inbox import accepting
 from service.inbox.base import AttemptResult, Receipt, Verdict
 from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import Migration, load_migrations, missing_migrations
-from service.inbox.operations import Operations, Run, needs_care, told_by
+from service.inbox.operations import Operations, Run, needs_care, tell_of
 from service.inbox.rows import Arrival, to_milliseconds
 
 try:
@@ -382,7 +382,7 @@ class PostgresqlInbox(Operations):
             self._pending -= 1
             self._pending_bytes -= len(work.arrival.receipt.body)
             if isinstance(result, Verdict) and result.state == "accepted":
-                told |= told_by(work.arrival.receipt, has_accepted=bool(result.accepted))
+                tell_of(told, work.arrival.receipt, has_accepted=bool(result.accepted))
             if work.future.done():
                 continue
             if isinstance(result, BaseException):

@@ -1,21 +1,29 @@
 """
 The inbox on SQLite.
 
-One process, one writer: a thread with its own connection takes everything that has gathered since its last commit,
-does it in one transaction and flushes once (WAL, ``synchronous=FULL``). While it flushes, the next batch gathers, so
-batches grow by themselves when the disk is slow. What follows:
+One process, one writer: a thread with its own connection takes everything that has gathered, does it in one transaction
+and commits, without waiting for the disk. A second thread flushes the WAL and then says what became of all that was
+committed before; while it does, the writer goes on, and what is committed meanwhile shares the next flush. So batches
+and flushes grow by themselves when there is much to do or the disk is slow. What follows:
 
-- an awaited ``put`` returns after the flush that its receipt was part of;
+- an awaited ``put`` returns after a flush that began when its receipt was committed; so does everything else that
+  writes, so that nothing leaves the service that might be lost;
 - within a transaction there is nobody else, so what was read under a key is still true when the rows are inserted; if
   it were not, the unique index would refuse them;
 - a second service on the same file is refused at start, because it could not see the first one's leases.
 
+``synchronous=NORMAL`` leaves that flush to us, and everything else that a power failure needs to SQLite: it flushes the
+WAL before a checkpoint, the file after it, and the header of a WAL that is begun again.
+
 An error of the database (disk full, I/O) fails the whole batch, as it would fail each alone. Any other error is
-looked for by doing each piece of work again in a transaction of its own, so that one cannot fail its neighbours.
+looked for by doing each piece of work again in a transaction of its own, so that one cannot fail its neighbours. After
+a flush that failed nothing is taken any more: the kernel may have dropped what it could not write, and would not say so
+a second time.
 """
 
 import asyncio
 import fcntl
+import os
 import queue
 import re
 import sqlite3
@@ -38,22 +46,25 @@ from service.inbox import accepting, inquiries, jobs
 from service.inbox.base import AttemptResult, JobRecord, Purged, Receipt, Verdict
 from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import load_migrations, missing_migrations
-from service.inbox.operations import Operations, Run, needs_care, told_by
+from service.inbox.operations import Operations, Run, needs_care, tell_of
 from service.inbox.rows import Arrival, to_milliseconds
 from service.jobs import ExpectedJob
 
+_NOT_OPEN = "the store is not open"
 _BUSY_TIMEOUT_MS = 5000
-# A checkpoint copies pages back and flushes the main file. About every 16 MiB it costs little, and no flush waits
-# long for that of the main file.
-_CHECKPOINT_PAGES = 4096
-# What a receipt writes besides its body, and what other works do, in pages: about, as nobody tells.
-_PAGES_PER_RECEIPT = 1.5
-_PAGES_PER_WORK = 32
-_PAGE_BYTES = 4096
+# More make a batch hardly cheaper for each.
+_FULL_BATCH = 64
+# A checkpoint copies pages back and flushes the main file. After so many receipts, some 16 MiB, it costs little, and no
+# flush of the WAL waits long for that of the file.
+_WORKS_PER_CHECKPOINT = 2600
+# Bodies may be large, and other works are: the net under that, which holds up whoever commits.
+_MAX_WAL_PAGES = 32_768
 # Further passes copy what was written during the ones before, until this little is left to the writer.
 _CHECKPOINT_PASSES = 4
 _CHECKPOINT_REST_PAGES = 256
 _VACUUMS_PER_PURGE = 8
+# Not on every system there is the one that leaves out what only `stat` shows.
+_SYNC: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 # Moving this many pages takes about as long as a step of the purge. What is left over is used again by new rows.
 _VACUUM_PAGES = 250
 # More rows per statement cost the writer more processor time each (measured: 8 against 16 and 32). Fewer mean more
@@ -79,6 +90,23 @@ class _Put:
 
     future: "asyncio.Future[Verdict]"
     arrival: Arrival
+
+
+_Done = tuple[_Put | _Work, Any]
+# Ends with None.
+_Batches = queue.SimpleQueue[list[_T] | None]
+
+
+def _take(batches: "_Batches[_T]") -> list[_T] | None:
+    """All that is there, once there is anything; None at the end."""
+    taken = batches.get()
+    while taken is not None and not batches.empty():
+        further = batches.get()
+        if further is None:
+            batches.put(None)
+            break
+        taken += further
+    return taken
 
 
 class SqliteInbox(Operations):
@@ -109,13 +137,14 @@ class SqliteInbox(Operations):
         self._max_pending_bytes = max_pending_bytes
         self._pending = 0
         self._pending_bytes = 0
-        # Gathered by the event loop while the writer is busy, and handed over all at once.
+        # Gathered by the event loop in one turn, and handed over all at once.
         self._gathered: list[_Put | _Work] = []
-        self._is_writing = self._is_handing_over = False
-        self._queue: queue.SimpleQueue[list[_Put | _Work] | None] = queue.SimpleQueue()
+        self._submitted: _Batches[_Put | _Work] = queue.SimpleQueue()
+        self._committed: _Batches[_Done] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: threading.Thread | None = None
-        self._is_closing = False
+        # Why nothing is taken, or None.
+        self._problem: str | None = _NOT_OPEN
         # Two, so that a long list of an operator's delays no dispatcher.
         self._listing = Reader("inbox-lists", self._connect)
         self._dispatching = Reader("inbox-dispatching", self._connect)
@@ -131,11 +160,13 @@ class SqliteInbox(Operations):
             ConfigError: The file can't be opened, is in use by another service, or lacks migrations.
         """
         self._loop = asyncio.get_running_loop()
-        connection = await asyncio.to_thread(self._prepare)
-        self._writer = threading.Thread(target=self._work, args=(connection,), name="inbox-writer", daemon=True)
+        prepared = await asyncio.to_thread(self._prepare)
+        self._writer = threading.Thread(target=self._work, args=prepared, name="inbox-writer", daemon=True)
         self._writer.start()
+        self._problem = None
 
-    def _prepare(self) -> sqlite3.Connection:
+    def _prepare(self) -> tuple[sqlite3.Connection, int]:
+        """The writer's connection, and the WAL as a file to be flushed."""
         if sqlite3.sqlite_version_info < (3, 35):
             raise ConfigError([f"store.url: expected SQLite 3.35 or later, this Python has {sqlite3.sqlite_version}"])
         if self._is_exclusive:
@@ -152,13 +183,14 @@ class SqliteInbox(Operations):
                 )
                 _run_now(inquiries.free_leases(SqliteDatabase(connection)))
             self._are_jobs_awaited = _run_now(jobs.are_any_awaited(SqliteDatabase(connection)))
+            # It stays the same file as long as there is a connection.
+            return connection, os.open(f"{self._path}-wal", os.O_RDONLY)
         except BaseException as error:
             if connection is not None:
                 connection.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, (sqlite3.Error, OSError)):
                 raise ConfigError([f"store.url: cannot use {self._path}: {error}"]) from error
             raise
-        return connection
 
     def _lock(self) -> None:
         try:
@@ -178,23 +210,21 @@ class SqliteInbox(Operations):
         # Takes effect on a file without any table: `purge` gives space back to the file system.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-        # The net under `_Checkpoints`: this one holds up whoever commits.
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES * 8}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_MAX_WAL_PAGES}")
         connection.execute("PRAGMA cache_size = -16384")
         return connection
 
     async def close(self) -> None:
         if self._writer is not None:
-            last = _Work(self._new_future(), _do_nothing)
-            self._submit(last)
-            self._is_closing = True
-            await last.future
-            self._queue.put(None)
+            self._problem = _NOT_OPEN
+            self._submitted.put(self._gathered)
+            self._gathered = []
+            self._submitted.put(None)
+            # Everybody is told before this returns.
             await asyncio.to_thread(self._writer.join)
             self._writer = None
-            self._is_closing = False
             await self._listing.close()
             await self._dispatching.close()
         if self._lock_file is not None:
@@ -205,8 +235,8 @@ class SqliteInbox(Operations):
 
     def put(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
         size = len(receipt.body)
-        if self._writer is None or self._is_closing:
-            return _refused("the store is not open")
+        if self._problem is not None:
+            return _refused(self._problem)
         if self._pending >= self._max_pending or self._pending_bytes + size > self._max_pending_bytes:
             return _refused(f"{self._pending} receipts are waiting for the disk, which is the limit")
         work = _Put(self._new_future(), Arrival(receipt, to_milliseconds(receipt.received_at)))
@@ -228,8 +258,8 @@ class SqliteInbox(Operations):
         return purged
 
     async def check(self) -> None:
-        if self._writer is None or not self._writer.is_alive():
-            raise InboxUnavailable("the store is not open")
+        if self._writer is not None and not self._writer.is_alive():
+            raise InboxUnavailable("the store's writer has stopped; restart the service")
         if self._pending >= self._max_pending:
             raise InboxUnavailable(f"{self._pending} receipts are waiting for the disk, which is the limit")
         await self._write(lambda d: d.execute("UPDATE heartbeat SET beats = beats + 1"))
@@ -237,11 +267,12 @@ class SqliteInbox(Operations):
     # The event loop's side
 
     def _new_future(self) -> "asyncio.Future[Any]":
-        if self._loop is None or self._writer is None or self._is_closing:
-            raise InboxUnavailable("the store is not open")
+        assert self._loop is not None
         return self._loop.create_future()
 
     async def _write(self, run: Run[_T], *, is_one_statement: bool = False) -> _T:
+        if self._problem is not None:
+            raise InboxUnavailable(self._problem)
         work = _Work(self._new_future(), run)
         self._submit(work)
         return cast(_T, await work.future)
@@ -252,35 +283,32 @@ class SqliteInbox(Operations):
 
     def _submit(self, work: _Put | _Work) -> None:
         self._gathered.append(work)
-        if not self._is_writing and not self._is_handing_over:
+        if len(self._gathered) == 1:
             assert self._loop is not None
-            # After everything that has arrived by now.
-            self._is_handing_over = True
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._hand_over, 0)
 
-    def _hand_over(self) -> None:
-        self._is_handing_over = False
-        if self._gathered and not self._is_writing:
-            self._is_writing = True
+    def _hand_over(self, seen: int) -> None:
+        """Hand over what has gathered, once it is a full batch, or a turn of the event loop brings nothing more."""
+        assert self._loop is not None
+        if seen < len(self._gathered) < _FULL_BATCH:
+            self._loop.call_soon(self._hand_over, len(self._gathered))
+        elif self._gathered:
             batch, self._gathered = self._gathered, []
-            self._queue.put(batch)
+            self._submitted.put(batch)
 
     async def _read(self, run: Run[_T], *, may_take_long: bool = True) -> _T:
         if self._writer is None:
-            raise InboxUnavailable("the store is not open")
+            raise InboxUnavailable(_NOT_OPEN)
         return await (self._listing if may_take_long else self._dispatching).run(run)
 
-    def _resolve(self, done: list[tuple[_Put | _Work, Any]]) -> None:
-        # First, so that the writer and its disk are busy while these are answered.
-        self._is_writing = False
-        self._hand_over()
+    def _resolve(self, done: list[_Done]) -> None:
         told: set[str] = set()
         for work, result in done:
             if isinstance(work, _Put):
                 self._pending -= 1
                 self._pending_bytes -= len(work.arrival.receipt.body)
                 if isinstance(result, Verdict) and result.state == "accepted":
-                    told |= told_by(work.arrival.receipt, has_accepted=bool(result.accepted))
+                    tell_of(told, work.arrival.receipt, has_accepted=bool(result.accepted))
             if work.future.done():
                 continue
             if isinstance(result, BaseException):
@@ -293,21 +321,37 @@ class SqliteInbox(Operations):
 
     # The writer's side
 
-    def _work(self, connection: sqlite3.Connection) -> None:
-        assert self._loop is not None
+    def _work(self, connection: sqlite3.Connection, wal: int) -> None:
+        flusher = threading.Thread(target=self._flush, args=(wal,), name="inbox-flusher", daemon=True)
+        flusher.start()
         checkpoints = _Checkpoints(self._connect)
-        while (batch := self._queue.get()) is not None:
-            done = self._commit(connection, batch)
+        while (batch := _take(self._submitted)) is not None:
+            self._committed.put(self._commit(connection, batch))
+            checkpoints.follow(connection, len(batch))
+        checkpoints.close()
+        self._committed.put(None)
+        flusher.join()
+        connection.close()
+
+    def _flush(self, wal: int) -> None:
+        assert self._loop is not None
+        failure = None
+        while (done := _take(self._committed)) is not None:
+            try:
+                _SYNC(wal)
+            except OSError as error:
+                failure = self._problem = f"a flush has failed ({error.strerror}): see to the disk, then restart"
+                log.critical("store_failed", error=failure, works=len(done))
+            if failure is not None:
+                done = [(work, InboxUnavailable(failure)) for work, _ in done]
             try:
                 self._loop.call_soon_threadsafe(self._resolve, done)
             except RuntimeError:
                 # The loop was closed under us: everything is on disk, and nobody is left to be told.
                 break
-            checkpoints.follow(connection, sum(map(_pages, batch)))
-        checkpoints.close()
-        connection.close()
+        os.close(wal)
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[tuple[_Put | _Work, Any]]:
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[_Done]:
         try:
             return self._transact(connection, batch)
         except sqlite3.OperationalError as error:
@@ -317,7 +361,7 @@ class SqliteInbox(Operations):
                 return self._failed(batch, error)
         return [pair for work in batch for pair in self._commit(connection, [work])]
 
-    def _failed(self, batch: list[_Put | _Work], error: Exception) -> list[tuple[_Put | _Work, Any]]:
+    def _failed(self, batch: list[_Put | _Work], error: Exception) -> list[_Done]:
         # What else an exception says may quote what was to be written.
         text = str(error) if isinstance(error, sqlite3.Error) else "see its type"
         log.error("store_failed", error=f"{type(error).__name__}: {text}", works=len(batch))
@@ -325,24 +369,16 @@ class SqliteInbox(Operations):
         failure.__cause__ = error
         return [(work, failure) for work in batch]
 
-    def _transact(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[tuple[_Put | _Work, Any]]:
+    def _transact(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[_Done]:
         database = SqliteDatabase(connection)
         with _transaction(connection):
             puts = [work for work in batch if isinstance(work, _Put)]
-            done: list[tuple[_Put | _Work, Any]] = []
+            done: list[_Done] = []
             if puts:
                 verdicts = _put(database, [work.arrival for work in puts], are_jobs_awaited=self._are_jobs_awaited)
                 done += zip(puts, verdicts, strict=True)
             done += [(work, _run_now(work.run(database))) for work in batch if isinstance(work, _Work)]
         return done
-
-
-def _pages(work: _Put | _Work) -> float:
-    """About how many pages it writes."""
-    if isinstance(work, _Put):
-        # Its body, and the event that is made of it
-        return _PAGES_PER_RECEIPT + 2 * len(work.arrival.receipt.body) / _PAGE_BYTES
-    return _PAGES_PER_WORK
 
 
 class _Checkpoints:
@@ -358,14 +394,14 @@ class _Checkpoints:
         self._connect = connect
         self._executor = ThreadPoolExecutor(1, "inbox-checkpoints")
         self._running: Future[None] | None = None
-        self._pages = 0.0
+        self._works = 0
 
-    def follow(self, connection: sqlite3.Connection, pages: float) -> None:
-        """After each commit of the writer, with what it has written."""
-        self._pages += pages
+    def follow(self, connection: sqlite3.Connection, works: int) -> None:
+        """After each commit of the writer, with how much it has done."""
+        self._works += works
         if self._running is None:
-            if self._pages >= _CHECKPOINT_PAGES:
-                self._pages = 0.0
+            if self._works >= _WORKS_PER_CHECKPOINT:
+                self._works = 0
                 self._running = self._executor.submit(self._copy)
         elif self._running.done():
             self._running = None
@@ -525,10 +561,6 @@ def _run_now(awaitable: Awaitable[_T]) -> _T:
     except StopIteration as stop:
         return cast(_T, stop.value)
     raise RuntimeError("expected an operation on SQLite to end without waiting")
-
-
-async def _do_nothing(_: Database) -> None:
-    """To be awaited for what was submitted before it."""
 
 
 async def _vacuum(database: Database) -> bool:
@@ -710,8 +742,8 @@ def _insert_receipts(
                 receipt.verified_by,
                 verdict.state,
                 conflicts.get(receipt_id, receipt.reason),
-                accepting.dump(receipt.warnings),
-                accepting.dump(dict(receipt.meta)),
+                accepting.dump(receipt.warnings) if receipt.warnings else None,
+                accepting.dump(dict(receipt.meta)) if receipt.meta else None,
                 receipt.parser_version,
                 accepting.event_ids([entry.event.id for entry in receipt.entries], verdict.state),
                 receipt.body,

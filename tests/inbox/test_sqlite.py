@@ -1,5 +1,7 @@
 import asyncio
 import contextlib
+import errno
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -121,6 +123,49 @@ async def test_puts_share_a_flush(inbox: SqliteInbox, monkeypatch: pytest.Monkey
     await asyncio.gather(*(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(300)))
     assert sum(batches) == 300
     assert len(batches) < 100
+
+
+async def test_nothing_is_answered_before_its_flush_and_nothing_waits_for_that_of_others(
+    tmp_path: Path, inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end, flushes = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def flush(wal: int) -> None:
+        flushes.append(os.fstat(wal).st_ino)
+        begun.release()
+        may_end.acquire()
+
+    monkeypatch.setattr(sqlite, "_SYNC", flush)
+    first = inbox.put(make_receipt(make_event("job-1")))
+    await asyncio.to_thread(begun.acquire)
+    second = inbox.put(make_receipt(make_event("job-2")))
+    third = inbox.put(make_receipt(make_event("job-3")))
+    with contextlib.closing(sqlite3.connect(tmp_path / "inbox.db")) as connection:
+        while connection.execute("SELECT count(*) FROM receipts").fetchone() != (3,):  # noqa: ASYNC110 - of a thread
+            await asyncio.sleep(0)
+    assert not first.done()
+    may_end.release()
+    assert (await first).state == "accepted"
+    assert not second.done()
+    may_end.release()
+    await asyncio.gather(second, third)
+    assert flushes == [(tmp_path / "inbox.db-wal").stat().st_ino] * 2
+    may_end.release(10)
+
+
+async def test_after_a_flush_that_failed_nothing_is_taken(inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sqlite, "_SYNC", fail)
+        with pytest.raises(InboxUnavailable, match=r"Input/output error.*restart"):
+            await inbox.put(make_receipt(make_event()))
+    # A further flush would succeed, though the kernel has dropped what the first one was about.
+    with pytest.raises(InboxUnavailable, match="restart"):
+        await inbox.put(make_receipt(make_event()))
+    with pytest.raises(InboxUnavailable, match="restart"):
+        await inbox.check()
 
 
 async def test_a_disk_that_cannot_write_fails_everything_waiting_and_recovers(
