@@ -243,7 +243,8 @@ class CallbackEndpoint:
 
     def put(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
         """The promise that a receipt is durable."""
-        return asyncio.ensure_future(self._inbox.put(receipt))
+        verdict = self._inbox.put(receipt)
+        return verdict if isinstance(verdict, asyncio.Future) else asyncio.ensure_future(verdict)
 
     def refuse(self, error: BaseException) -> Response:
         """The answer to a request that is not kept."""

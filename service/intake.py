@@ -80,8 +80,10 @@ def build_receipt(
     else:
         warnings = parsed.warnings
         entries = tuple(
-            _build_entry(completion, source, message, received_at=received_at, route=route, holds=holds)
-            for completion in parsed.completions
+            [
+                _build_entry(completion, source, message, received_at=received_at, route=route, holds=holds)
+                for completion in parsed.completions
+            ]
         )
     return Receipt(
         source=source.name,

@@ -66,11 +66,13 @@ class HttpSource:
         timestamp, signature = callback.header(prefix + b"timestamp"), callback.header(prefix + b"signature")
         if not self.keys:
             return Message(callback.body, callback.body, "none")
-        names = f"{prefix.decode()}timestamp and {prefix.decode()}signature"
         if timestamp is None or signature is None:
-            raise BadSignature(f"expected headers {names}, at least one is missing", reason="signature_missing")
+            problem = f"expected headers {_names(prefix)}, at least one is missing"
+            raise BadSignature(problem, reason="signature_missing")
         if not TIMESTAMP.fullmatch(timestamp) or not SIGNATURE.fullmatch(signature):
-            raise BadSignature(f"expected {names} of digits and 32 hexadecimal digits", reason="signature_malformed")
+            raise BadSignature(
+                f"expected {_names(prefix)} of digits and 32 hexadecimal digits", reason="signature_malformed"
+            )
         if not self._matches(timestamp.decode("ascii"), signature.lower()):
             raise BadSignature(
                 f"the signature fits none of {len(self.keys)} keys with any of {len(self.urls)} configured urls:"
@@ -96,3 +98,7 @@ class HttpSource:
 
     def parse(self, message: Message) -> Parsed:
         return self.parser(message)
+
+
+def _names(prefix: bytes) -> str:
+    return f"{prefix.decode()}timestamp and {prefix.decode()}signature"

@@ -60,7 +60,7 @@ def animated_image_outputs(fields: Fields) -> tuple[Frozen, ...]:
 
 def animated_image_output(info: Fields) -> AnimatedImageOutput:
     url = info.text("FileURL", "OutputUrl")
-    return AnimatedImageOutput(
+    return AnimatedImageOutput.trusted(
         url=url,
         format=info.text("Format") or url_suffix(url),
         width=info.integer("Width"),
