@@ -8,7 +8,7 @@ deliveries out), locks, and where one planner needs to be told something.
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,8 +17,6 @@ from service.inbox.base import AttemptResult
 
 Value = str | bytes | int | float | None
 Row = Sequence[Any]
-
-_VALUES_PER_QUERY = 32
 
 
 @dataclass(slots=True)
@@ -82,6 +80,10 @@ class Database(ABC):
         """The rows of a query, or of a statement with RETURNING."""
 
     @abstractmethod
+    async def fetch_for(self, sql: str, values: Sequence[Value], *parameters: Value) -> Sequence[Row]:
+        """The rows of a query about any number of values, which ``IN ({values})`` in it asks for; in no order."""
+
+    @abstractmethod
     async def execute(self, sql: str, *parameters: Value) -> int:
         """Returns how many rows were written or removed."""
 
@@ -132,18 +134,6 @@ class Database(ABC):
         row = await self.fetch_row(sql, *parameters)
         return None if row is None else row[0]
 
-    async def fetch_for(self, sql: str, values: Sequence[Value], *parameters: Value) -> list[Row]:
-        """The rows of a query about any number of values, which ``{values}`` stands for in it: ``IN ({values})``."""
-        rows: list[Row] = []
-        for start in range(0, len(values), _VALUES_PER_QUERY):
-            chunk = values[start : start + _VALUES_PER_QUERY]
-            # Always as many, so that there are few different statements to be kept ready.
-            size = 1 if len(chunk) == 1 else _VALUES_PER_QUERY
-            padded = [*chunk, *[chunk[-1]] * (size - len(chunk))]
-            marks = ",".join([f"${len(parameters) + n}" for n in range(1, size + 1)])
-            rows += await self.fetch(sql.format(values=marks), *parameters, *padded)
-        return rows
-
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """What is done within is taken back when it raises."""
@@ -151,7 +141,9 @@ class Database(ABC):
         try:
             yield
         except BaseException:
-            await self.execute("ROLLBACK TO SAVEPOINT here")
+            # Where this fails the whole transaction is lost, and the error that is raised says why.
+            with suppress(Exception):
+                await self.execute("ROLLBACK TO SAVEPOINT here")
+                await self.execute("RELEASE SAVEPOINT here")
             raise
-        finally:
-            await self.execute("RELEASE SAVEPOINT here")
+        await self.execute("RELEASE SAVEPOINT here")

@@ -59,9 +59,7 @@ def _path(url: str) -> Path:
 def _migrate_file(path: Path) -> Sequence[str]:
     try:
         with closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as connection:
-            # Takes effect on a file without any table, as SqliteInbox would have made it.
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-            connection.execute("PRAGMA journal_mode = WAL")
+            sqlite.prepare_file(connection)
             return sqlite.migrate(connection)
     except sqlite3.Error as error:
         raise ConfigError([f"store.url: cannot use {path}: {error}"]) from error

@@ -50,8 +50,21 @@ async def hold(
         outcome,
         entry.binding,
     )
+    if any(row[0] == receipt_id for row in receipt_ids):
+        # The receipt is read again, perhaps by a parser that makes more of it.
+        await database.execute(
+            "UPDATE held SET event = $1, sinks = $2 WHERE receipt_id = $3 AND key_digest = $4 AND outcome = $5"
+            " AND coalesce(binding, '') = coalesce(CAST($6 AS text), '')",
+            event.to_json().decode(),
+            json.dumps(entry.sinks),
+            receipt_id,
+            digest,
+            outcome,
+            entry.binding,
+        )
+        return "own"
     if receipt_ids:
-        return "own" if any(row[0] == receipt_id for row in receipt_ids) else "other"
+        return "other"
     claims = await database.fetch_value("SELECT count(*) FROM held WHERE key_digest = $1", digest)
     await database.execute(
         "INSERT INTO held (key_digest, outcome, binding, receipt_id, product, reference, nameless, reason, event,"
@@ -131,7 +144,7 @@ async def forget(
         f"SELECT r.reason, r.event_ids FROM receipts r WHERE r.id = $1{database.for_update('r')}", held.receipt_id
     )
     if row is None:
-        # Purged by an older release, which does not know what is held.
+        # Somebody has removed it by hand.
         return
     reason, known = row
     others = await database.fetch_row("SELECT 1 FROM held WHERE receipt_id = $1", held.receipt_id)

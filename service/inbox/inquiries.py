@@ -129,6 +129,8 @@ async def settle(database: Database, finding: Finding, now: int) -> tuple[Settle
         return Settled(is_ours=False), woken
     if held is None:
         return await _settle_job(database, digest, finding, now, woken), woken
+    # As it is by now: its receipt may have been read again.
+    held = await holds.find(database, row_id) or held
     return await _settle_held(database, held, finding, now, woken), woken
 
 

@@ -99,7 +99,11 @@ async def _expect(database: Database, keyed: Sequence[tuple[bytes, ExpectedJob]]
         " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'expected', $12)"
         " ON CONFLICT (key_digest) DO UPDATE SET asset = coalesce(jobs.asset, excluded.asset),"
         " job_id = coalesce(jobs.job_id, excluded.job_id), media_id = coalesce(jobs.media_id, excluded.media_id),"
-        " bind = coalesce(jobs.bind, excluded.bind), user_data = coalesce(jobs.user_data, excluded.user_data)",
+        " bind = coalesce(jobs.bind, excluded.bind), user_data = coalesce(jobs.user_data, excluded.user_data)"
+        # Nothing is written that changes nothing.
+        " WHERE jobs.asset IS NULL AND excluded.asset IS NOT NULL"
+        " OR jobs.job_id IS NULL AND excluded.job_id IS NOT NULL OR jobs.bind IS NULL AND excluded.bind IS NOT NULL"
+        " OR jobs.user_data IS NULL AND excluded.user_data IS NOT NULL",
         [_registration(digest, job, now) for digest, job in keyed],
     )
     digests = list(dict.fromkeys([digest for digest, _ in keyed]))
@@ -181,7 +185,7 @@ async def _take_nameless(database: Database, assets: Mapping[bytes, bytes], now:
     # For update, as an asset may be that of an earlier registration, and then its lock is not ours.
     rows = await database.fetch_for(
         "SELECT n.accepted_at, n.event_id, n.asset FROM nameless_events n"
-        f" WHERE n.asset IN ({{values}}) AND n.accepted_at >= $1{database.for_update('n')}",
+        f" WHERE n.asset IN ({{values}}) AND n.accepted_at >= $1 ORDER BY n.event_id{database.for_update('n')}",
         sorted(set(assets.values())),
         now - _HOUR_MS,
     )
@@ -261,17 +265,17 @@ async def keys_to_match(database: Database, assets: Collection[bytes], messages:
     Args:
         messages: The keys that they have.
     """
-    rows = await database.fetch_for(
+    meant = await database.fetch_for(
         # One with a lease may have ended and yet be noted as asked about.
         "SELECT key_digest FROM jobs WHERE asset IN ({values})"
         f" AND ({IS_AWAITED} OR attempts > 0 OR lease IS NOT NULL)",
         list(assets),
     )
-    rows += await database.fetch_for(
+    matched = await database.fetch_for(
         "SELECT j.key_digest FROM nameless_keys n JOIN jobs j ON j.id = n.job WHERE n.key_digest IN ({values})",
         list(messages),
     )
-    return {digest for (digest,) in rows}
+    return {digest for (digest,) in (*meant, *matched)}
 
 
 async def meant_by(database: Database, message: NamelessJob) -> list[Meant]:

@@ -54,12 +54,13 @@ class Operations(ABC):
         self._purge_position = purging.Position()
 
     @abstractmethod
-    async def _write(self, run: Run[_T], *, is_one_statement: bool = False) -> _T:
+    async def _write(self, run: Run[_T], *, is_one_statement: bool = False, may_take_long: bool = False) -> _T:
         """
         Do something in a transaction; durable when it returns. It may be run again after having been taken back.
 
         Args:
             is_one_statement: It is a transaction by itself, if the database takes one round trip for each statement.
+            may_take_long: It must delay no dispatcher.
         """
 
     @abstractmethod
@@ -168,7 +169,8 @@ class Operations(ABC):
         position = self._purge_position
         payloads_ms, keys_ms = to_milliseconds(payloads_before), to_milliseconds(keys_before)
         purged, self._purge_position = await self._write(
-            lambda d: purging.purge(d, position, payloads_before=payloads_ms, keys_before=keys_ms, limit=limit)
+            lambda d: purging.purge(d, position, payloads_before=payloads_ms, keys_before=keys_ms, limit=limit),
+            may_take_long=True,
         )
         return purged
 
@@ -182,7 +184,7 @@ class Operations(ABC):
     async def advance_replays(self, *, now: datetime) -> datetime | None:
         now_ms = to_milliseconds(now)
         if steps := await self._read(lambda d: replays.next_steps(d, now_ms)):
-            self._tell(await self._write(lambda d: replays.take_steps(d, steps, now_ms)))
+            self._tell(await self._write(lambda d: replays.take_steps(d, steps, now_ms), may_take_long=True))
         next_at = await self._read(replays.next_at)
         return None if next_at is None else from_milliseconds(next_at)
 

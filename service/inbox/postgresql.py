@@ -10,8 +10,8 @@ trip, one transaction, one flush. While that is on its way, the next batch gathe
 - none of these locks depends on us to be released: a service that stops in the middle holds nobody up.
 
 Receipts with events that are held, or with messages that name no job, take several round trips, a few of them in a
-transaction. So does a finding of what the vendor was asked. A service that stops in the middle of such a one holds
-others up until the server gives up on it, which is before they give up on the locks.
+transaction. So do registrations, findings of what the vendor was asked, reparsing and purging. A service that stops in
+the middle of such a one holds others up until the server gives up on it, which is before they give up on the locks.
 
 Between services news travel by ``NOTIFY``, outside of those transactions: a transaction that notifies would make all
 others that do wait for its flush. News may be lost with a connection; the dispatchers look by themselves, too.
@@ -66,7 +66,7 @@ MIN_POOL_SIZE = 5
 # One transaction: enough to share a flush well, little enough to be done soon.
 _MAX_BATCH_RECEIPTS = 256
 # Of those that take several round trips each
-_MAX_CAREFUL_RECEIPTS = 16
+_MAX_CAREFUL_RECEIPTS = 4
 _MAX_BATCH_EVENTS = 512
 _MAX_BATCH_BYTES = 8 * 2**20
 _MAX_BACKOFF_S = 1.0
@@ -286,8 +286,9 @@ class PostgresqlInbox(Operations):
         if self._problem is not None:
             raise InboxUnavailable(self._problem)
 
-    async def _write(self, run: Run[_T], *, is_one_statement: bool = False) -> _T:
-        return await self._run(run, self._pool, in_transaction=not is_one_statement)
+    async def _write(self, run: Run[_T], *, is_one_statement: bool = False, may_take_long: bool = False) -> _T:
+        async with self._listing if may_take_long else contextlib.nullcontext():
+            return await self._run(run, self._pool, in_transaction=not is_one_statement)
 
     async def _read(self, run: Run[_T], *, may_take_long: bool = True) -> _T:
         if not may_take_long:
@@ -356,7 +357,7 @@ class PostgresqlInbox(Operations):
             async with _lend(self._writers) as connection:
                 try:
                     return await _put(connection, arrivals)
-                except asyncpg.DeadlockDetectedError:
+                except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
                     return await _put(connection, arrivals)
         except _errors() as error:
             failure = _unavailable(error)
@@ -750,6 +751,13 @@ class PostgresqlDatabase(Database):
 
     async def fetch(self, sql: str, *parameters: Value) -> Sequence[Row]:
         return cast(Sequence[Row], await self.connection.fetch(sql, *map(_storable, parameters)))
+
+    async def fetch_for(self, sql: str, values: Sequence[Value], *parameters: Value) -> Sequence[Row]:
+        if not values:
+            return []
+        asked = sql.format(values="{values}").replace("IN ({values})", f"= ANY (${len(parameters) + 1})")
+        array = [*map(_storable, values)]
+        return cast(Sequence[Row], await self.connection.fetch(asked, *map(_storable, parameters), array))
 
     async def execute(self, sql: str, *parameters: Value) -> int:
         status: str = await self.connection.execute(sql, *map(_storable, parameters))

@@ -193,7 +193,7 @@ async def _purge_jobs(database: Database, after: int, before: int, limit: int) -
     # Who ends a job again, or accepts an event that needs the binding, has the lock.
     await database.lock(keys=list(old.values()))
     locked = await database.fetch_for(
-        "SELECT j.id, j.key_digest FROM jobs j WHERE j.ended_at < $1 AND j.id IN ({values})"
+        "SELECT j.id, j.key_digest FROM jobs j WHERE j.ended_at < $1 AND j.due_at IS NULL AND j.id IN ({values})"
         + database.for_update("j", skip_locked=True),
         list(old),
         before,

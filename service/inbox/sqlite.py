@@ -7,7 +7,7 @@ committed before; while it does, the writer goes on, and what is committed meanw
 and flushes grow by themselves when there is much to do or the disk is slow. What follows:
 
 - an awaited ``put`` returns after a flush that began when its receipt was committed; so does everything else that
-  writes, so that nothing leaves the service that might be lost;
+  writes, such as a claim, so that no event leaves the service that might be lost (lists may show it a moment before);
 - within a transaction there is nobody else, so what was read under a key is still true when the rows are inserted; if
   it were not, the unique index would refuse them;
 - a second service on the same file is refused at start, because it could not see the first one's leases.
@@ -57,7 +57,7 @@ _FULL_BATCH = 64
 # A checkpoint copies pages back and flushes the main file. After so many receipts, some 16 MiB, it costs little, and no
 # flush of the WAL waits long for that of the file.
 _WORKS_PER_CHECKPOINT = 2600
-# Bodies may be large, and other works are: the net under that, which holds up whoever commits.
+# Bodies may be large, and other works are: the net under that, which holds up the writer.
 _MAX_WAL_PAGES = 32_768
 # Further passes copy what was written during the ones before, until this little is left to the writer.
 _CHECKPOINT_PASSES = 4
@@ -130,7 +130,8 @@ class SqliteInbox(Operations):
         max_pending_bytes: int = 64 * 2**20,
     ) -> None:
         super().__init__()
-        self._path = path
+        # SQLite puts its other files beside the one that a link leads to.
+        self._path = path.resolve()
         self._is_exclusive = is_exclusive
         self._auto_migrate = auto_migrate
         self._max_pending = max_pending
@@ -143,8 +144,9 @@ class SqliteInbox(Operations):
         self._committed: _Batches[_Done] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: threading.Thread | None = None
-        # Why nothing is taken, or None.
+        # Why nothing is taken, or None; and why nothing will be until a restart.
         self._problem: str | None = _NOT_OPEN
+        self._failure: str | None = None
         # Two, so that a long list of an operator's delays no dispatcher.
         self._listing = Reader("inbox-lists", self._connect)
         self._dispatching = Reader("inbox-dispatching", self._connect)
@@ -161,6 +163,7 @@ class SqliteInbox(Operations):
         """
         self._loop = asyncio.get_running_loop()
         prepared = await asyncio.to_thread(self._prepare)
+        self._submitted, self._committed, self._failure = queue.SimpleQueue(), queue.SimpleQueue(), None
         self._writer = threading.Thread(target=self._work, args=prepared, name="inbox-writer", daemon=True)
         self._writer.start()
         self._problem = None
@@ -174,8 +177,12 @@ class SqliteInbox(Operations):
         connection = None
         try:
             connection = self._connect()
+            prepare_file(connection)
             migrate(connection, apply=self._auto_migrate)
             if self._is_exclusive:
+                # An earlier life may have ended because the disk failed: what it could not flush is not left behind as
+                # if it were.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                 # Whoever held these leases is gone.
                 connection.execute(
                     "UPDATE deliveries SET due_at = changed_at, lease = NULL"
@@ -183,11 +190,12 @@ class SqliteInbox(Operations):
                 )
                 _run_now(inquiries.free_leases(SqliteDatabase(connection)))
             self._are_jobs_awaited = _run_now(jobs.are_any_awaited(SqliteDatabase(connection)))
-            # It stays the same file as long as there is a connection.
+            # It stays the same file as long as a connection is open: SQLite removes it after the last one.
             return connection, os.open(f"{self._path}-wal", os.O_RDONLY)
         except BaseException as error:
             if connection is not None:
                 connection.close()
+            self._unlock()
             if isinstance(error, (sqlite3.Error, OSError)):
                 raise ConfigError([f"store.url: cannot use {self._path}: {error}"]) from error
             raise
@@ -197,19 +205,22 @@ class SqliteInbox(Operations):
             self._lock_file = self._path.with_name(self._path.name + ".lock").open("ab")
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._unlock()
             raise ConfigError(
                 [f"store.url: {self._path} is in use by another service; SQLite serves one, PostgreSQL several"]
             ) from error
         except OSError as error:
             raise ConfigError([f"store.url: cannot write beside {self._path}: {error.strerror}"]) from error
 
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self._path, isolation_level=None, check_same_thread=False, cached_statements=1024, timeout=5
         )
-        # Takes effect on a file without any table: `purge` gives space back to the file system.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_MAX_WAL_PAGES}")
@@ -217,19 +228,19 @@ class SqliteInbox(Operations):
         return connection
 
     async def close(self) -> None:
-        if self._writer is not None:
+        """What waits is done first, however long the disk takes."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
             self._problem = _NOT_OPEN
+            # Before the writer: the last connection copies back what is left in the WAL.
+            await self._listing.close()
+            await self._dispatching.close()
             self._submitted.put(self._gathered)
             self._gathered = []
             self._submitted.put(None)
             # Everybody is told before this returns.
-            await asyncio.to_thread(self._writer.join)
-            self._writer = None
-            await self._listing.close()
-            await self._dispatching.close()
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+            await asyncio.to_thread(writer.join)
+        self._unlock()
 
     # Operations
 
@@ -270,7 +281,7 @@ class SqliteInbox(Operations):
         assert self._loop is not None
         return self._loop.create_future()
 
-    async def _write(self, run: Run[_T], *, is_one_statement: bool = False) -> _T:
+    async def _write(self, run: Run[_T], *, is_one_statement: bool = False, may_take_long: bool = False) -> _T:
         if self._problem is not None:
             raise InboxUnavailable(self._problem)
         work = _Work(self._new_future(), run)
@@ -278,7 +289,7 @@ class SqliteInbox(Operations):
         return cast(_T, await work.future)
 
     async def _write_each(self, runs: Sequence[Run[_T]]) -> list[_T | BaseException]:
-        # They are done in this order, with one flush.
+        # They are done in this order, mostly with one flush.
         return await asyncio.gather(*map(self._write, runs), return_exceptions=True)
 
     def _submit(self, work: _Put | _Work) -> None:
@@ -326,8 +337,15 @@ class SqliteInbox(Operations):
         flusher.start()
         checkpoints = _Checkpoints(self._connect)
         while (batch := _take(self._submitted)) is not None:
+            if self._failure is not None:
+                # Nothing more may be copied back either.
+                self._committed.put([(work, None) for work in batch])
+                continue
             self._committed.put(self._commit(connection, batch))
-            checkpoints.follow(connection, len(batch))
+            try:
+                checkpoints.follow(connection, len(batch))
+            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must be told
+                self._fail(f"a checkpoint has failed ({error})")
         checkpoints.close()
         self._committed.put(None)
         flusher.join()
@@ -335,15 +353,13 @@ class SqliteInbox(Operations):
 
     def _flush(self, wal: int) -> None:
         assert self._loop is not None
-        failure = None
         while (done := _take(self._committed)) is not None:
             try:
                 _SYNC(wal)
             except OSError as error:
-                failure = self._problem = f"a flush has failed ({error.strerror}): see to the disk, then restart"
-                log.critical("store_failed", error=failure, works=len(done))
-            if failure is not None:
-                done = [(work, InboxUnavailable(failure)) for work, _ in done]
+                self._fail(f"a flush has failed ({error.strerror})")
+            if self._failure is not None:
+                done = [(work, InboxUnavailable(self._failure)) for work, _ in done]
             try:
                 self._loop.call_soon_threadsafe(self._resolve, done)
             except RuntimeError:
@@ -351,11 +367,17 @@ class SqliteInbox(Operations):
                 break
         os.close(wal)
 
+    def _fail(self, problem: str) -> None:
+        """Take nothing more."""
+        self._failure = self._problem = f"{problem}: see to the disk, then restart the service"
+        _complain("store_failed", error=self._failure)
+
     def _commit(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[_Done]:
         try:
             return self._transact(connection, batch)
         except sqlite3.OperationalError as error:
-            return self._failed(batch, error)
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR or len(batch) == 1:
+                return self._failed(batch, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the writer must live and say so
             if len(batch) == 1:
                 return self._failed(batch, error)
@@ -364,7 +386,7 @@ class SqliteInbox(Operations):
     def _failed(self, batch: list[_Put | _Work], error: Exception) -> list[_Done]:
         # What else an exception says may quote what was to be written.
         text = str(error) if isinstance(error, sqlite3.Error) else "see its type"
-        log.error("store_failed", error=f"{type(error).__name__}: {text}", works=len(batch))
+        _complain("store_failed", error=f"{type(error).__name__}: {text}", works=len(batch))
         failure = InboxUnavailable(f"the store cannot write: {type(error).__name__}: {text}")
         failure.__cause__ = error
         return [(work, failure) for work in batch]
@@ -397,33 +419,52 @@ class _Checkpoints:
         self._works = 0
 
     def follow(self, connection: sqlite3.Connection, works: int) -> None:
-        """After each commit of the writer, with how much it has done."""
+        """
+        After each commit of the writer, with how much it has done.
+
+        Raises:
+            sqlite3.OperationalError: The disk has failed; what was flushed before may be lost by a further attempt.
+        """
         self._works += works
         if self._running is None:
             if self._works >= _WORKS_PER_CHECKPOINT:
                 self._works = 0
                 self._running = self._executor.submit(self._copy)
         elif self._running.done():
-            self._running = None
-            with suppress(sqlite3.Error):
-                _checkpoint(connection)
+            running, self._running = self._running, None
+            running.result()
+            _checkpoint(connection)
 
     def _copy(self) -> None:
-        # An error, such as of a full disk, is met again by the writer, or by the next checkpoint.
-        with suppress(sqlite3.Error), closing(self._connect()) as connection:
+        with closing(self._connect()) as connection:
             copied = 0
             for _ in range(_CHECKPOINT_PASSES):
-                before, copied = copied, _checkpoint(connection)
-                if copied - before < _CHECKPOINT_REST_PAGES:
+                before, (size, copied) = copied, _checkpoint(connection)
+                # Never again on a WAL that is copied to its end: before 3.51.3, a checkpoint that runs while a commit
+                # begins the WAL again may take what is new for copied (https://sqlite.org/wal.html#walresetbug).
+                if copied == size or copied - before < _CHECKPOINT_REST_PAGES:
                     break
 
     def close(self) -> None:
         self._executor.shutdown()
 
 
-def _checkpoint(connection: sqlite3.Connection) -> int:
-    """Copy back what no reader needs the old state of, waiting for nobody; how many pages of the WAL are copied."""
-    return int(connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[2])
+def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Copy back what no reader needs the old state of. Returns the pages of the WAL, and those that are copied."""
+    try:
+        _, size, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+            raise
+        # Somebody else is at it, or the disk is full: the next one does it.
+        return 0, 0
+    return size, copied
+
+
+def _complain(event: str, **details: object) -> None:
+    # A log that cannot be written must not end a thread that others wait for.
+    with suppress(Exception):
+        log.error(event, **details)
 
 
 def _refused(message: str) -> "asyncio.Future[Verdict]":
@@ -483,6 +524,22 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def prepare_file(connection: sqlite3.Connection) -> None:
+    """
+    Make a file what this store needs, if it is new.
+
+    Raises:
+        sqlite3.OperationalError: The file system can't do it.
+    """
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    if not pages:
+        # Only on a file without any table: `purge` gives space back to the file system.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise sqlite3.OperationalError("expected a file system with shared memory and locks, such as a local disk")
+
+
 def migrate(connection: sqlite3.Connection, *, apply: bool = True) -> Sequence[str]:
     """
     Bring the schema up to date; safe when several processes try at once.
@@ -522,6 +579,17 @@ class SqliteDatabase(Database):
 
     async def fetch(self, sql: str, *parameters: Value) -> Sequence[Row]:
         return self.connection.execute(_numbered(sql), parameters).fetchall()
+
+    async def fetch_for(self, sql: str, values: Sequence[Value], *parameters: Value) -> Sequence[Row]:
+        rows: list[Row] = []
+        for start in range(0, len(values), _KEYS_PER_SELECT):
+            chunk = values[start : start + _KEYS_PER_SELECT]
+            # Always as many, so that there are few different statements to be kept ready.
+            size = 1 if len(chunk) == 1 else _KEYS_PER_SELECT
+            padded = [*chunk, *[chunk[-1]] * (size - len(chunk))]
+            marks = ",".join([f"${len(parameters) + n}" for n in range(1, size + 1)])
+            rows += await self.fetch(sql.format(values=marks), *parameters, *padded)
+        return rows
 
     async def execute(self, sql: str, *parameters: Value) -> int:
         return max(0, self.connection.execute(_numbered(sql), parameters).rowcount)

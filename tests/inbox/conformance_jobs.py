@@ -749,6 +749,16 @@ class JobsConformance:
         assert parse_event(body) == confirmed, "what the vendor said stays"
         assert await inbox.next_inquiry_at("vod") is None
 
+    async def test_what_is_held_is_what_its_receipt_meant_when_it_was_read_last(self, inbox: Inbox) -> None:
+        await inbox.put(held(make_event(media_id="as first understood"), sinks=("a",)))
+        (receipt,) = await inbox.list_receipts(limit=9)
+        better = make_event(media_id="as understood now")
+        await inbox.reparse(receipt.id, held(better, sinks=("b",)), now=NOW, dry_run=False)
+        inquiry = await claim_one(inbox)
+        assert inquiry.event == better
+        await settle(inbox, inquiry, release=better)
+        assert (await deliver(inbox, "a"), await deliver(inbox, "b")) == ([], [better.id])
+
     async def test_a_receipt_that_was_refused_and_is_read_again_is_held_again(self, inbox: Inbox) -> None:
         receipt = held(make_event(), binding="job-1")
         await inbox.put(receipt)

@@ -168,6 +168,61 @@ async def test_after_a_flush_that_failed_nothing_is_taken(inbox: SqliteInbox, mo
         await inbox.check()
 
 
+async def test_after_a_checkpoint_that_the_disk_failed_nothing_is_taken(
+    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: sqlite3.Connection) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        raise error
+
+    monkeypatch.setattr(sqlite, "_WORKS_PER_CHECKPOINT", 1)
+    monkeypatch.setattr(sqlite, "_checkpoint", fail)
+
+    async def put_many() -> None:
+        for number in range(10_000):
+            await inbox.put(make_receipt(make_event(f"job-{number}")))
+
+    with pytest.raises(InboxUnavailable, match=r"disk I/O error.*restart"):
+        await put_many()
+
+
+async def test_checkpoints_beside_the_writer_give_the_wal_back(
+    tmp_path: Path, inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_WORKS_PER_CHECKPOINT", 20)
+    sizes = []
+    for number in range(600):
+        await inbox.put(make_receipt(make_event(f"job-{number}"), body=b"x" * 3000))
+        sizes.append((tmp_path / "inbox.db-wal").stat().st_size)
+    assert sizes[-1] < len(sizes) * 3000, "it was begun again"
+    assert len(await inbox.list_events(EventFilter(), limit=1000)) == 600
+
+
+async def test_the_files_beside_a_database_are_those_of_where_a_link_leads(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link.db").symlink_to(tmp_path / "data" / "inbox.db")
+    linked, direct = SqliteInbox(tmp_path / "link.db"), SqliteInbox(tmp_path / "data" / "inbox.db")
+    await linked.open()
+    assert (await linked.put(make_receipt(make_event()))).state == "accepted"
+    with pytest.raises(ConfigError, match="in use"):
+        await direct.open()
+    await linked.close()
+
+
+async def test_a_file_that_could_not_be_opened_can_be_when_it_is_mended(tmp_path: Path) -> None:
+    path = tmp_path / "inbox.db"
+    path.write_bytes(b"no database, " * 1000)
+    inbox = SqliteInbox(path)
+    with pytest.raises(ConfigError, match="not a database"):
+        await inbox.open()
+    path.unlink()
+    other = SqliteInbox(path)
+    await other.open()
+    assert (await other.put(make_receipt(make_event()))).state == "accepted"
+    await other.close()
+
+
 async def test_a_disk_that_cannot_write_fails_everything_waiting_and_recovers(
     inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
