@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
@@ -134,6 +134,12 @@ def parse_event_id(text: str) -> tuple[bytes, Outcome]:
 # Docstrings and descriptions are what consumers read in the published schemas (`service.schemas`).
 
 
+@cache
+def _all_fields(model: type[BaseModel]) -> set[str]:
+    """For all instances together: they are frozen, and a copy takes a copy of this, too."""
+    return set(model.model_fields)
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -146,7 +152,7 @@ class Frozen(BaseModel):
         """
         model = cls.__new__(cls)
         _set(model, "__dict__", values)
-        _set(model, "__pydantic_fields_set__", set(values))
+        _set(model, "__pydantic_fields_set__", _all_fields(cls))
         _set(model, "__pydantic_extra__", None)
         _set(model, "__pydantic_private__", None)
         return model

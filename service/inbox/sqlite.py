@@ -70,7 +70,7 @@ _VACUUM_PAGES = 250
 # More rows per statement cost the writer more processor time each (measured: 8 against 16 and 32). Fewer mean more
 # releases of the interpreter lock; below 8 there is no clear measurement.
 _ROWS_PER_INSERT = 8
-_KEYS_PER_SELECT = 32
+_KEYS_PER_SELECT = 64
 _T = TypeVar("_T")
 
 log = structlog.get_logger()
