@@ -34,13 +34,13 @@ from typing import Any, TypeVar, cast
 import structlog
 
 from service.errors import ConfigError, InboxUnavailable
-from service.events import OUTCOMES, Delivery, Event, event_id
+from service.events import Delivery, Event
 from service.inbox import accepting
 from service.inbox.base import AttemptResult, Receipt, Verdict
 from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import Migration, load_migrations, missing_migrations
 from service.inbox.operations import Operations, Run, needs_care, tell_of
-from service.inbox.rows import Arrival, to_milliseconds
+from service.inbox.rows import Arrival, delivery_of, to_milliseconds
 
 try:
     import asyncpg
@@ -795,18 +795,7 @@ class PostgresqlDatabase(Database):
         rows = await self.connection.fetch(
             "SELECT * FROM claim_deliveries_1($1, $2, $3, $4, $5)", sink, now, until, lease, limit
         )
-        return [
-            Delivery(
-                row_id=row_id,
-                sink=sink,
-                event_id=event_id(digest, OUTCOMES[outcome]),
-                body=body.encode(),
-                attempt=attempts + 1,
-                lease=lease,
-                replay=replay,
-            )
-            for row_id, replay, attempts, digest, outcome, body in rows
-        ]
+        return [delivery_of(row, sink, lease) for row in rows]
 
     async def record_attempts(self, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
         deliveries = [result.delivery for result in results]

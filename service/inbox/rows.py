@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from service.events import OUTCOMES, Delivery, event_id
 from service.inbox.base import DeliveryState, EventFilter, Receipt, ReplayRecord, ReplayRequest
 
 _MAX_ID = 2**63 - 1
@@ -41,6 +42,20 @@ class Arrival:
 
     def __post_init__(self) -> None:
         self.bodies = tuple([entry.event.to_json().decode() for entry in self.receipt.entries])
+
+
+def delivery_of(row: Sequence[Any], sink: str, lease: str) -> Delivery:
+    """A claimed delivery: event, replay, attempts so far, and of the event key digest, outcome and body."""
+    row_id, replay, attempts, digest, outcome, body = row
+    return Delivery(
+        row_id=row_id,
+        sink=sink,
+        event_id=event_id(digest, OUTCOMES[outcome]),
+        body=body.encode(),
+        attempt=attempts + 1,
+        lease=lease,
+        replay=replay,
+    )
 
 
 def shown_state(stored: str, *, is_active: bool) -> DeliveryState:

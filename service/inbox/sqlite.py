@@ -41,13 +41,13 @@ from typing import IO, Any, TypeVar, cast
 import structlog
 
 from service.errors import ConfigError, InboxUnavailable
-from service.events import OUTCOMES, Delivery, Event, event_id
+from service.events import Delivery, Event
 from service.inbox import accepting, inquiries, jobs
 from service.inbox.base import AttemptResult, JobRecord, Purged, Receipt, Verdict
 from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import load_migrations, missing_migrations
 from service.inbox.operations import Operations, Run, needs_care, tell_of
-from service.inbox.rows import Arrival, to_milliseconds
+from service.inbox.rows import Arrival, delivery_of, to_milliseconds
 from service.jobs import ExpectedJob
 
 _NOT_OPEN = "the store is not open"
@@ -344,8 +344,12 @@ class SqliteInbox(Operations):
             self._committed.put(self._commit(connection, batch))
             try:
                 checkpoints.follow(connection, len(batch))
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must be told
-                self._fail(f"a checkpoint has failed ({error})")
+            except Exception as error:  # noqa: BLE001 - whatever it is, the writer must live
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+                    self._fail(f"a checkpoint has failed ({error})")
+                else:
+                    # Such as a full disk, or no more threads or files: nothing is lost, and a later one does it.
+                    _complain("checkpoint_failed", error=f"{type(error).__name__}: {error}")
         checkpoints.close()
         self._committed.put(None)
         flusher.join()
@@ -419,12 +423,7 @@ class _Checkpoints:
         self._works = 0
 
     def follow(self, connection: sqlite3.Connection, works: int) -> None:
-        """
-        After each commit of the writer, with how much it has done.
-
-        Raises:
-            sqlite3.OperationalError: The disk has failed; what was flushed before may be lost by a further attempt.
-        """
+        """After each commit of the writer, with how much it has done. Raises whatever a checkpoint has failed with."""
         self._works += works
         if self._running is None:
             if self._works >= _WORKS_PER_CHECKPOINT:
@@ -451,13 +450,7 @@ class _Checkpoints:
 
 def _checkpoint(connection: sqlite3.Connection) -> tuple[int, int]:
     """Copy back what no reader needs the old state of. Returns the pages of the WAL, and those that are copied."""
-    try:
-        _, size, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
-            raise
-        # Somebody else is at it, or the disk is full: the next one does it.
-        return 0, 0
+    _, size, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     return size, copied
 
 
@@ -872,18 +865,7 @@ def _claim(
         "UPDATE deliveries SET due_at = ?, lease = ? WHERE event_id = ? AND sink = ? AND replay = ?",
         [(until, lease, row[0], sink, row[1]) for row in rows],
     )
-    return [
-        Delivery(
-            row_id=row_id,
-            sink=sink,
-            event_id=event_id(digest, OUTCOMES[outcome]),
-            body=body.encode(),
-            attempt=attempts + 1,
-            lease=lease,
-            replay=replay,
-        )
-        for row_id, replay, attempts, digest, outcome, body in rows
-    ]
+    return [delivery_of(row, sink, lease) for row in rows]
 
 
 def _record(connection: sqlite3.Connection, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:

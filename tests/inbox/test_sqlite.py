@@ -187,6 +187,24 @@ async def test_after_a_checkpoint_that_the_disk_failed_nothing_is_taken(
         await put_many()
 
 
+async def test_a_checkpoint_that_cannot_be_made_just_now_stops_nothing(
+    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Event()
+
+    def fail(_: sqlite3.Connection) -> None:
+        tried.set()
+        error = sqlite3.OperationalError("unable to open database file")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
+
+    monkeypatch.setattr(sqlite, "_WORKS_PER_CHECKPOINT", 1)
+    monkeypatch.setattr(sqlite, "_checkpoint", fail)
+    for number in range(100):
+        assert (await inbox.put(make_receipt(make_event(f"job-{number}")))).state == "accepted"
+    assert tried.is_set()
+
+
 async def test_checkpoints_beside_the_writer_give_the_wal_back(
     tmp_path: Path, inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
