@@ -103,6 +103,8 @@ class Stores:
             await fill_sqlite(database(self._folder / FULL), stored, [_SINK], is_delivered=True)
             progress(f"filling {POSTGRESQL} with {stored:,} events")
             await fill_postgresql(postgresql.url(f"bench_{FULL}"), stored, [_SINK], is_delivered=True)
+            # Else the disk would be busy with the one while the other is measured.
+            os.sync()
             self._start_services(postgresql, receiver)
             for which in self._servers:
                 await self._saturate(which, postgresql, window_s=_FIRST_WARM_UP_S)
