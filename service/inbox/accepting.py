@@ -135,7 +135,7 @@ async def _update_event(database: Database, candidate: Candidate) -> bool:
     """Put the present content into an event that this receipt brought. False where it is the same, or not its."""
     row = await database.fetch_row(
         "SELECT e.id, e.revision, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
-        " WHERE e.key_digest = $1 AND e.outcome = $2 AND e.receipt_id = $3",
+        f" WHERE {database.by_key('e.key_digest = $1 AND e.outcome = $2')} AND e.receipt_id = $3",
         candidate.digest,
         candidate.outcome,
         candidate.receipt_id,
@@ -252,7 +252,7 @@ async def _sort(database: Database, entry: Entry, receipt_id: int, at: int, foun
         if bound is not None:
             found.conflict = conflict(bound, entry.binding)
             return
-    if await database.fetch_row("SELECT 1 FROM events WHERE key_digest = $1 AND outcome = $2", *identity(event)):
+    if await database.find_event(*identity(event)) is not None:
         found.known.add(event.id)
         # Without its binding: what was not confirmed binds nothing.
         found.leaving.append(replace(entry, binding=None))
@@ -268,7 +268,7 @@ async def _name(database: Database, entry: Entry, message: NamelessJob, at: int,
     """The entry of the job that it was found to be about, or as it is; None when it gives no event."""
     event = entry.event
     digest = key_digest(event.id)
-    if await database.fetch_row("SELECT 1 FROM events WHERE key_digest = $1 LIMIT 1", digest):
+    if await database.fetch_row(f"SELECT 1 FROM events e WHERE {database.by_key('e.key_digest = $1')} LIMIT 1", digest):
         # Nobody took it when it came before.
         return entry
     if (recalled := await jobs.recall(database, digest)) is not None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from service.events import OUTCOMES, Delivery, Event, key_digest
 from service.inbox.base import AttemptResult
@@ -96,6 +96,15 @@ class Database(ABC):
         """What follows a table's name to have an index used, where that must be said."""
 
     @abstractmethod
+    def by_key(self, condition: str) -> str:
+        """
+        A condition on events ``e`` that finds them by their keys.
+
+        Args:
+            condition: On ``e.key_digest`` and ``e.outcome`` and nothing else of ``e``, and the key comes first in it.
+        """
+
+    @abstractmethod
     def for_update(self, alias: str, *, skip_locked: bool = False) -> str:
         """What ends a query whose rows of one table nobody else may change until the end of the transaction."""
 
@@ -133,6 +142,13 @@ class Database(ABC):
         """The first column of the first row; None without any."""
         row = await self.fetch_row(sql, *parameters)
         return None if row is None else row[0]
+
+    async def find_event(self, digest: bytes, outcome: int) -> int | None:
+        """The row id of an event."""
+        condition = self.by_key("e.key_digest = $1 AND e.outcome = $2")
+        return cast(
+            "int | None", await self.fetch_value(f"SELECT e.id FROM events e WHERE {condition}", digest, outcome)
+        )
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:

@@ -90,16 +90,21 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
     column = "+e.id" if is_named else "e.id"
     query.add(f"{column} >= {first_id} AND {column} < {end_id}")
     if wanted.event_id is not None:
-        query.add("e.key_digest = {} AND e.outcome = {}", *_identity(wanted.event_id))
+        digest, outcome = [query.mark(value) for value in _identity(wanted.event_id)]
+        query.add(database.by_key(f"e.key_digest = {digest} AND e.outcome = {outcome}"))
     if wanted.job_id is not None:
         # The digest has only a hash of the job id, and what is bound may not be a job id: so the column is the judge.
-        prefix, job_id = job_prefix(wanted.job_id), query.mark(wanted.job_id)
+        prefix = job_prefix(wanted.job_id)
+        first, last, job_id = (
+            query.mark(prefix + b"\x00" * 8),
+            query.mark(prefix + b"\xff" * 8),
+            query.mark(wanted.job_id),
+        )
+        has_job = database.by_key(f"e.key_digest BETWEEN {first} AND {last}")
+        is_bound = database.by_key(f"e.key_digest IN (SELECT key_digest FROM bindings WHERE value = {job_id})")
         query.add(
-            "e.id IN (SELECT id FROM events WHERE key_digest BETWEEN {} AND {} UNION ALL"
-            f" SELECT k.id FROM bindings JOIN events k USING (key_digest) WHERE value = {job_id})"
-            f" AND e.job_id = {job_id}",
-            prefix + b"\x00" * 8,
-            prefix + b"\xff" * 8,
+            f"e.id IN (SELECT e.id FROM events e WHERE {has_job} UNION ALL"
+            f" SELECT e.id FROM events e WHERE {is_bound}) AND e.job_id = {job_id}"
         )
     for name in ("media_id", "product", "kind"):
         value = getattr(wanted, name)

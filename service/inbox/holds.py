@@ -114,9 +114,7 @@ def held_of(row: Row) -> Held:
 async def link_known(database: Database, held: Held) -> list[str]:
     """Note that the receipt has brought an event again, if what it claims is one by now; the id."""
     event = held.entry.event
-    row_id = await database.fetch_value(
-        "SELECT id FROM events WHERE key_digest = $1 AND outcome = $2", *identity(event)
-    )
+    row_id = await database.find_event(*identity(event))
     if row_id is None:
         return []
     await database.execute(
@@ -172,7 +170,9 @@ async def has_brought_any(database: Database, receipt_id: int, event_ids: Collec
     # By their keys: the events of a receipt are in no index.
     digests = {parse_event_id(one)[0] for one in event_ids}
     rows = await database.fetch_for(
-        "SELECT receipt_id, key_digest, outcome FROM events WHERE key_digest IN ({values})", list(digests)
+        "SELECT e.receipt_id, e.key_digest, e.outcome FROM events e"
+        f" WHERE {database.by_key('e.key_digest IN ({values})')}",
+        list(digests),
     )
     return any(
         first_id == receipt_id and event_id(digest, OUTCOMES[outcome]) in event_ids

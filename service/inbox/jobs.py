@@ -170,7 +170,7 @@ async def _find_endings(database: Database, assets: Mapping[bytes, bytes | None]
     """
     endings: dict[bytes, Ending] = {}
     for _, digest, ending in await _read_endings(
-        database, f"e.key_digest IN ({{values}}) AND e.outcome IN ({_ENDINGS})", list(assets)
+        database, database.by_key(f"e.key_digest IN ({{values}}) AND e.outcome IN ({_ENDINGS})"), list(assets)
     ):
         endings.setdefault(digest, ending)
     rest = {digest: asset for digest, asset in assets.items() if asset is not None and digest not in endings}
@@ -201,7 +201,8 @@ async def _take_nameless(database: Database, assets: Mapping[bytes, bytes], now:
 async def find_ending(database: Database, event: Event) -> Ending | None:
     """An event as it is stored."""
     digest, outcome = identity(event)
-    found = await _read_endings(database, "e.outcome = $1 AND e.key_digest IN ({values})", [digest], outcome)
+    condition = database.by_key("e.key_digest IN ({values}) AND e.outcome = $1")
+    found = await _read_endings(database, condition, [digest], outcome)
     return found[0][2] if found else None
 
 
@@ -326,8 +327,8 @@ async def recall(database: Database, digest: bytes) -> tuple[Meant | None] | Non
 async def keep_nameless(database: Database, event: Event, message: NamelessJob, at: int) -> None:
     """Let a registration take the event."""
     await database.execute(
-        "INSERT INTO nameless_events (event_id, asset, accepted_at)"
-        " SELECT id, $1, $2 FROM events WHERE key_digest = $3 AND outcome = $4",
+        "INSERT INTO nameless_events (event_id, asset, accepted_at) SELECT e.id, $1, $2 FROM events e"
+        f" WHERE {database.by_key('e.key_digest = $3 AND e.outcome = $4')}",
         asset_of(message),
         at,
         *identity(event),

@@ -771,6 +771,9 @@ class PostgresqlDatabase(Database):
     def using(self, index: str) -> str:
         return ""
 
+    def by_key(self, condition: str) -> str:
+        return condition
+
     def for_update(self, alias: str, *, skip_locked: bool = False) -> str:
         return f" FOR UPDATE OF {alias}{' SKIP LOCKED' if skip_locked else ''}"
 

@@ -116,7 +116,7 @@ async def _find_events(
     rows = await database.fetch_for(
         "SELECT e.key_digest, e.outcome, e.id,"
         f" (SELECT min(d.event_id) FROM deliveries d WHERE d.event_id = e.id AND {_IS_WAITING})"
-        " FROM events e WHERE e.key_digest IN ({values})",
+        f" FROM events e WHERE {database.by_key('e.key_digest IN ({values})')}",
         list({digest for digest, _ in wanted}),
     )
     found = {(digest, number): row_id for digest, number, row_id, _ in rows}
@@ -175,7 +175,7 @@ async def _find_old_keys(database: Database, digests: Collection[bytes], before:
     needed: set[bytes] = set()
     for digest, event_id, accepted_at, body in await database.fetch_for(
         "SELECT e.key_digest, e.id, e.accepted_at, (SELECT b.event_id FROM event_bodies b WHERE b.event_id = e.id)"
-        " FROM events e WHERE e.key_digest IN ({values})",
+        f" FROM events e WHERE {database.by_key('e.key_digest IN ({values})')}",
         list(digests),
     ):
         found.setdefault(digest, []).append(event_id)
@@ -199,8 +199,9 @@ async def _purge_jobs(database: Database, after: int, before: int, limit: int) -
         before,
     )
     await _remove(database, "jobs", "id", [row_id for row_id, _ in locked])
+    has_events = f"EXISTS (SELECT 1 FROM events e WHERE {database.by_key('e.key_digest = $1')})"
     await database.execute_many(
-        "DELETE FROM bindings WHERE key_digest = $1 AND NOT EXISTS (SELECT 1 FROM events WHERE key_digest = $1)",
+        f"DELETE FROM bindings WHERE key_digest = $1 AND NOT {has_events}",
         [(digest,) for _, digest in locked],
     )
     return len(locked), _next_id(rows, before, limit)

@@ -227,7 +227,8 @@ async def find_event(database: Database, wanted: str) -> EventRecord | None:
         return None
     row = await database.fetch_row(
         "SELECT e.id, e.accepted_at, b.body, e.is_routed FROM events e"
-        " LEFT JOIN event_bodies b ON b.event_id = e.id WHERE e.key_digest = $1 AND e.outcome = $2",
+        " LEFT JOIN event_bodies b ON b.event_id = e.id"
+        f" WHERE {database.by_key('e.key_digest = $1 AND e.outcome = $2')}",
         digest,
         OUTCOMES.index(outcome),
     )

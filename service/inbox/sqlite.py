@@ -593,6 +593,9 @@ class SqliteDatabase(Database):
     def using(self, index: str) -> str:
         return f" INDEXED BY {index}"
 
+    def by_key(self, condition: str) -> str:
+        return condition
+
     def for_update(self, alias: str, *, skip_locked: bool = False) -> str:
         return ""
 
