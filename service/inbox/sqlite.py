@@ -8,8 +8,7 @@ and flushes grow by themselves when there is much to do or the disk is slow. Wha
 
 - an awaited ``put`` returns after a flush that began when its receipt was committed; so does everything else that
   writes, such as a claim, so that no event leaves the service that might be lost (lists may show it a moment before);
-- within a transaction there is nobody else, so what was read under a key is still true when the rows are inserted; if
-  it were not, the unique index would refuse them;
+- within a transaction there is nobody else, so what was read under a key is still true when the rows are inserted;
 - a second service on the same file is refused at start, because it could not see the first one's leases.
 
 ``synchronous=NORMAL`` leaves that flush to us, and everything else that a power failure needs to SQLite: it flushes the
@@ -48,6 +47,13 @@ from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import load_migrations, missing_migrations
 from service.inbox.operations import Operations, Run, needs_care, tell_of
 from service.inbox.rows import Arrival, delivery_of, to_milliseconds
+from service.inbox.sqlite_keys import (
+    condition_by_key,
+    create_recent,
+    last_event_id,
+    move_recent,
+    refresh_recent,
+)
 from service.jobs import ExpectedJob
 
 _NOT_OPEN = "the store is not open"
@@ -189,6 +195,7 @@ class SqliteInbox(Operations):
                     " WHERE due_at IS NOT NULL AND lease IS NOT NULL"
                 )
                 _run_now(inquiries.free_leases(SqliteDatabase(connection)))
+                create_recent(connection)
             self._are_jobs_awaited = _run_now(jobs.are_any_awaited(SqliteDatabase(connection)))
             # It stays the same file as long as a connection is open: SQLite removes it after the last one.
             return connection, os.open(f"{self._path}-wal", os.O_RDONLY)
@@ -396,14 +403,18 @@ class SqliteInbox(Operations):
         return [(work, failure) for work in batch]
 
     def _transact(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[_Done]:
-        database = SqliteDatabase(connection)
+        database = SqliteDatabase(connection, has_recent=self._is_exclusive)
         with _transaction(connection):
+            if database.has_recent:
+                refresh_recent(connection)
             puts = [work for work in batch if isinstance(work, _Put)]
             done: list[_Done] = []
             if puts:
                 verdicts = _put(database, [work.arrival for work in puts], are_jobs_awaited=self._are_jobs_awaited)
                 done += zip(puts, verdicts, strict=True)
             done += [(work, _run_now(work.run(database))) for work in batch if isinstance(work, _Work)]
+            if database.has_recent:
+                move_recent(connection, database.accepted)
         return done
 
 
@@ -567,8 +578,12 @@ def _statements(script: str) -> Iterable[str]:
 class SqliteDatabase(Database):
     """Nothing here ever waits: what is written over it runs to its end at once (see ``_run_now``)."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, *, has_recent: bool = False) -> None:
         self.connection = connection
+        # See ``sqlite_keys``.
+        self.has_recent = has_recent
+        # Events that were accepted through this, when it has.
+        self.accepted = 0
 
     async def fetch(self, sql: str, *parameters: Value) -> Sequence[Row]:
         return self.connection.execute(_numbered(sql), parameters).fetchall()
@@ -594,7 +609,7 @@ class SqliteDatabase(Database):
         return f" INDEXED BY {index}"
 
     def by_key(self, condition: str) -> str:
-        return condition
+        return condition_by_key(condition, has_recent=self.has_recent)
 
     def for_update(self, alias: str, *, skip_locked: bool = False) -> str:
         return ""
@@ -603,13 +618,13 @@ class SqliteDatabase(Database):
         """There is one writer."""
 
     async def accept_events(self, candidates: Sequence[Candidate]) -> list[Fate]:
-        return _accept_events(self.connection, candidates)
+        return _accept_events(self, candidates)
 
     async def claim_deliveries(self, sink: str, *, limit: int, now: int, until: int, lease: str) -> list[Delivery]:
         return _claim(self.connection, sink, limit=limit, now=now, until=until, lease=lease)
 
     async def record_attempts(self, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
-        return _record(self.connection, results, now)
+        return _record(self, results, now)
 
 
 @lru_cache(1024)
@@ -678,7 +693,7 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
     accepted: dict[int, list[Event]] = {}
     conflicts: dict[int, str] = {}
     ended: list[tuple[Event, int]] = []
-    for candidate, fate in zip(candidates, _accept_events(connection, candidates), strict=True):
+    for candidate, fate in zip(candidates, _accept_events(database, candidates), strict=True):
         if fate.accepted is not None:
             accepted.setdefault(candidate.receipt_id, []).append(fate.accepted)
             ended.append((fate.accepted, candidate.at))
@@ -695,15 +710,16 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
     return verdicts
 
 
-def _accept_events(connection: sqlite3.Connection, candidates: Sequence[Candidate]) -> list[Fate]:
+def _accept_events(database: SqliteDatabase, candidates: Sequence[Candidate]) -> list[Fate]:
+    connection = database.connection
     fates: list[Fate] = []
     repeated: list[Candidate] = []
     rows: list[tuple[object, ...]] = []
     bodies: list[tuple[object, ...]] = []
     deliveries: list[tuple[object, ...]] = []
     further: list[tuple[Candidate, int]] = []
-    outcomes_by_key = _outcomes(connection, [candidate.digest for candidate in candidates])
-    (row_id,) = connection.execute("SELECT coalesce(max(id), 0) FROM events").fetchone()
+    outcomes_by_key = _outcomes(database, [candidate.digest for candidate in candidates])
+    row_id = last_event_id(connection)
     for candidate in candidates:
         if candidate.binding is not None:
             bound = _bind(connection, candidate.digest, candidate.binding)
@@ -749,6 +765,8 @@ def _accept_events(connection: sqlite3.Connection, candidates: Sequence[Candidat
         "(?,?,?,?,?,?,?,?,?,?,?)",
         rows,
     )
+    if database.has_recent:
+        database.accepted += refresh_recent(connection)
     _insert(connection, "INSERT INTO event_bodies (event_id, body)", "(?,?)", bodies)
     head = "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at)"
     _insert(connection, head, "(?,?,0,'pending',?,0,?)", deliveries)
@@ -756,12 +774,13 @@ def _accept_events(connection: sqlite3.Connection, candidates: Sequence[Candidat
     for candidate, row_id in further:
         at = candidate.at
         for sink in candidate.sinks:
-            due_at = None if _has_earlier(connection, candidate.digest, row_id, sink) else at
+            due_at = None if _has_earlier(database, candidate.digest, row_id, sink) else at
             connection.execute(f"{head} VALUES (?,?,0,'pending',?,0,?)", (row_id, sink, due_at, at))
     if repeated:
+        condition = database.by_key("e.key_digest = ?2 AND e.outcome = ?3")
         connection.executemany(
             "INSERT OR IGNORE INTO event_receipts"
-            " SELECT id, ?1 FROM events WHERE key_digest = ?2 AND outcome = ?3 AND receipt_id <> ?1",
+            f" SELECT e.id, ?1 FROM events e WHERE {condition} AND e.receipt_id <> ?1",
             [(candidate.receipt_id, candidate.digest, candidate.outcome) for candidate in repeated],
         )
     return fates
@@ -774,14 +793,14 @@ def _bind(connection: sqlite3.Connection, digest: bytes, value: str) -> str:
     return cast(str, bound)
 
 
-def _outcomes(connection: sqlite3.Connection, digests: Sequence[bytes]) -> dict[bytes, set[int]]:
+def _outcomes(database: SqliteDatabase, digests: Sequence[bytes]) -> dict[bytes, set[int]]:
     """The outcomes known of each key; keys without any are left out. True until the transaction ends."""
     found: dict[bytes, set[int]] = {}
     for start in range(0, len(digests), _KEYS_PER_SELECT):
         chunk = digests[start : start + _KEYS_PER_SELECT]
-        marks = ",".join("?" * len(chunk))
-        sql = f"SELECT key_digest, outcome FROM events WHERE key_digest IN ({marks})"
-        for digest, outcome in connection.execute(sql, chunk):
+        marks = ",".join([f"?{number}" for number in range(1, len(chunk) + 1)])
+        sql = f"SELECT e.key_digest, e.outcome FROM events e WHERE {database.by_key(f'e.key_digest IN ({marks})')}"
+        for digest, outcome in database.connection.execute(sql, chunk):
             found.setdefault(digest, set()).add(outcome)
     return found
 
@@ -822,12 +841,12 @@ def _insert_receipts(
     )
 
 
-def _has_earlier(connection: sqlite3.Connection, digest: bytes, row_id: int, sink: str) -> bool:
+def _has_earlier(database: SqliteDatabase, digest: bytes, row_id: int, sink: str) -> bool:
     """Whether an earlier outcome of the job is still on its way to the sink."""
     return (
-        connection.execute(
-            "SELECT 1 FROM events e JOIN deliveries d ON d.event_id = e.id AND d.sink = ? AND d.replay = 0"
-            " WHERE e.key_digest = ? AND e.id < ? AND d.state IN ('pending', 'retrying')",
+        database.connection.execute(
+            "SELECT 1 FROM events e JOIN deliveries d ON d.event_id = e.id AND d.sink = ?1 AND d.replay = 0"
+            f" WHERE {database.by_key('e.key_digest = ?2')} AND e.id < ?3 AND d.state IN ('pending', 'retrying')",
             (sink, digest, row_id),
         ).fetchone()
         is not None
@@ -871,8 +890,9 @@ def _claim(
     return [delivery_of(row, sink, lease) for row in rows]
 
 
-def _record(connection: sqlite3.Connection, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
+def _record(database: SqliteDatabase, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
     """Returns which results still held their lease, and the sinks where a later outcome may go now."""
+    connection = database.connection
     leases = _leases(connection, results)
     kept: list[bool] = []
     updates: list[tuple[object, ...]] = []
@@ -937,7 +957,7 @@ def _record(connection: sqlite3.Connection, results: Sequence[AttemptResult], no
         "(?,?,?,?,?,?,?,?)",
         attempts,
     )
-    return kept, _release_held(connection, ended, now)
+    return kept, _release_held(database, ended, now)
 
 
 def _leases(connection: sqlite3.Connection, results: Sequence[AttemptResult]) -> dict[tuple[int, str, int], str | None]:
@@ -954,8 +974,10 @@ def _leases(connection: sqlite3.Connection, results: Sequence[AttemptResult]) ->
     return leases
 
 
-def _release_held(connection: sqlite3.Connection, ended: Sequence[AttemptResult], now: int) -> set[str]:
+def _release_held(database: SqliteDatabase, ended: Sequence[AttemptResult], now: int) -> set[str]:
     """Let the next outcome of each ended job go, where one waits."""
+    connection = database.connection
+    is_of_job = database.by_key("e.key_digest = (SELECT key_digest FROM events WHERE id = ?3)")
     released = set()
     for sink in {result.delivery.sink for result in ended}:
         if connection.execute(
@@ -964,13 +986,12 @@ def _release_held(connection: sqlite3.Connection, ended: Sequence[AttemptResult]
             (sink,),
         ).fetchone():
             cursor = connection.executemany(
-                "UPDATE deliveries SET due_at = ?"
-                " WHERE sink = ? AND replay = 0 AND state = 'pending' AND due_at IS NULL"
-                " AND event_id = (SELECT min(later.id) FROM events ended JOIN events later"
-                " ON later.key_digest = ended.key_digest AND later.id > ended.id"
-                " JOIN deliveries d ON d.event_id = later.id AND d.sink = ? AND d.replay = 0"
-                " WHERE ended.id = ? AND d.state = 'pending')",
-                [(now, sink, sink, result.delivery.row_id) for result in ended if result.delivery.sink == sink],
+                "UPDATE deliveries SET due_at = ?1"
+                " WHERE sink = ?2 AND replay = 0 AND state = 'pending' AND due_at IS NULL"
+                " AND event_id = (SELECT min(e.id) FROM events e"
+                " JOIN deliveries d ON d.event_id = e.id AND d.sink = ?2 AND d.replay = 0"
+                f" WHERE {is_of_job} AND e.id > ?3 AND d.state = 'pending')",
+                [(now, sink, result.delivery.row_id) for result in ended if result.delivery.sink == sink],
             )
             if cursor.rowcount:
                 released.add(sink)

@@ -18,7 +18,7 @@ from service.inbox.factory import build_inbox
 from tests.bench.callbacks import first_receipt
 from tests.bench.load import InvalidRun
 
-# Statements for both databases; what differs between them is put in. A clone of row i has the ids of row i: all tables
+# Statements for both databases; what differs between them is put in, or is below. A clone of row i has the ids of row i: all tables
 # were empty but for the first event. Its digest, and so its public id, is random.
 _CLONES = (
     "CREATE TEMPORARY TABLE clones AS {series}",
@@ -50,6 +50,13 @@ _CLONES = (
         " FROM clones c, events e WHERE e.id = {first} ORDER BY c.id"
     ),
     "DROP TABLE clones",
+)
+_SQLITE_KEYS = (
+    (
+        "INSERT OR IGNORE INTO event_keys SELECT key_digest, outcome, id FROM events"
+        " WHERE id > (SELECT last_event_id FROM keys_moved) ORDER BY key_digest, outcome"
+    ),
+    "UPDATE keys_moved SET last_event_id = (SELECT max(id) FROM events)",
 )
 _SQLITE_SERIES = (
     "WITH RECURSIVE numbers (id) AS (SELECT {begin} UNION ALL SELECT id + 1 FROM numbers WHERE id < {end})"
@@ -92,6 +99,8 @@ async def fill_sqlite(path: Path, count: int, sinks: Sequence[str], *, is_delive
             series = _SQLITE_SERIES.format(begin=begin, end=end)
             for statement in _CLONES:
                 connection.execute(_build(statement, series, "lower(hex(c.digest))", event_id, job_id))
+            for statement in _SQLITE_KEYS:
+                connection.execute(statement)
             connection.execute("COMMIT")
     if (found := count_sqlite(path, "SELECT count(*) FROM events")) != count:
         raise InvalidRun(f"expected a store filled with {count} events, found {found}")

@@ -326,9 +326,9 @@ async def test_lists_of_what_is_not_delivered_use_the_indexes_made_for_it(tmp_pa
             (EventFilter(state="dead", sink="a"), "deliveries_waiting (sink=? AND state=?)"),
             (EventFilter(state="pending", sink="a"), "deliveries_due (sink=? AND due_at>?)"),
             (EventFilter(state="unrouted"), "events_unrouted"),
-            (EventFilter(job_id="job-1"), "events_by_key (key_digest>? AND key_digest<?)"),
+            (EventFilter(job_id="job-1"), "e USING PRIMARY KEY (key_digest>? AND key_digest<?)"),
             (EventFilter(job_id="job-1"), "bindings_by_value (value=?)"),
-            (EventFilter(event_id=make_event().id), "events_by_key (key_digest=? AND outcome=?)"),
+            (EventFilter(event_id=make_event().id), "e USING PRIMARY KEY (key_digest=? AND outcome=?)"),
         ):
             query = compile_filter(database, wanted, await find_ids(database, wanted))
             plan = await database.fetch(

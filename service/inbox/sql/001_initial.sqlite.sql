@@ -17,12 +17,11 @@ CREATE TABLE receipts (
     body        BLOB
 );
 
--- One row per (key, outcome), ever. Rowids ascend, so rows are appended and only this one index is random. Rows are
--- narrow, because they outlive their payloads and because lists are read by going through them.
--- The public event id is `evt_` followed by the hexadecimal digits of key_digest and outcome. A digest begins with that
--- of the job id (see service.events.Key), so that this index also finds the events of a job.
+-- One row per (key, outcome), ever. Rowids ascend, so rows are appended. They are narrow, because they outlive their
+-- payloads and because lists are read by going through them.
+-- The public event id is `evt_` followed by the hexadecimal digits of key_digest and outcome.
 CREATE TABLE events (
-    id          INTEGER PRIMARY KEY,
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
     key_digest  BLOB    NOT NULL,
     outcome     INTEGER NOT NULL,   -- index into service.events.OUTCOMES
     revision    INTEGER NOT NULL,
@@ -34,8 +33,22 @@ CREATE TABLE events (
     media_id    TEXT,
     is_routed   INTEGER NOT NULL    -- 0 when it matched no sink
 );
-CREATE UNIQUE INDEX events_by_key ON events (key_digest, outcome);
 CREATE INDEX events_unrouted ON events (id) WHERE NOT is_routed;
+
+-- Events by their keys, but for some of the last ones: see service.inbox.sqlite_keys. A digest begins with that of the
+-- job id (see service.events.Key), so that the events of a job are found here, too.
+CREATE TABLE event_keys (
+    key_digest BLOB    NOT NULL,
+    outcome    INTEGER NOT NULL,
+    event_id   INTEGER NOT NULL,
+    PRIMARY KEY (key_digest, outcome)
+) WITHOUT ROWID;
+CREATE TRIGGER forget_key AFTER DELETE ON events BEGIN
+    DELETE FROM event_keys WHERE key_digest = old.key_digest AND outcome = old.outcome;
+END;
+-- The events up to this one are all there.
+CREATE TABLE keys_moved (last_event_id INTEGER NOT NULL);
+INSERT INTO keys_moved VALUES (0);
 
 -- The CloudEvents; a row goes when the retention period is over.
 CREATE TABLE event_bodies (
