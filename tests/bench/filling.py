@@ -18,8 +18,8 @@ from service.inbox.factory import build_inbox
 from tests.bench.callbacks import first_receipt
 from tests.bench.load import InvalidRun
 
-# Statements for both databases; what differs between them is put in, or is below. A clone of row i has the ids of row i: all tables
-# were empty but for the first event. Its digest, and so its public id, is random.
+# Statements for both databases; what differs between them is put in, or is below. A clone of row i has the ids of row
+# i: all tables were empty but for the first event. Its digest, and so its public id, is random.
 _CLONES = (
     "CREATE TEMPORARY TABLE clones AS {series}",
     (

@@ -73,6 +73,20 @@ class TestSqliteJobs(JobsConformance, DatabaseJobsConformance):
     """The suite of expected jobs and held events that every inbox passes."""
 
 
+class KeysInMemory:
+    @pytest.fixture(autouse=True)
+    def move_no_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sqlite, "move_recent", lambda *_: None)
+
+
+class TestSqliteInboxWithKeysInMemory(KeysInMemory, TestSqliteInbox):
+    """The same where no key ever gets to the file."""
+
+
+class TestSqliteJobsWithKeysInMemory(KeysInMemory, TestSqliteJobs):
+    """The same where no key ever gets to the file."""
+
+
 async def test_everything_survives_a_restart_and_leases_are_freed(tmp_path: Path) -> None:
     path = tmp_path / "inbox.db"
     inbox = SqliteInbox(path)

@@ -4,60 +4,18 @@ import asyncio
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.inbox import sqlite, sqlite_keys
+from service.inbox import sqlite_keys
 from service.inbox.base import EventFilter
 from service.inbox.database import Database
 from service.inbox.sqlite import SqliteInbox
-from tests.inbox.conformance import (
-    NOW,
-    SECOND,
-    DatabaseConformance,
-    InboxConformance,
-    Reopen,
-    make_event,
-    make_receipt,
-)
-from tests.inbox.conformance_jobs import DatabaseJobsConformance, JobsConformance
-
-
-@pytest.fixture
-async def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteInbox]:
-    """One that moves no keys."""
-    monkeypatch.setattr(sqlite, "move_recent", lambda *_: None)
-    inbox = SqliteInbox(tmp_path / "inbox.db")
-    await inbox.open()
-    yield inbox
-    await inbox.close()
-
-
-@pytest.fixture
-async def reopen(tmp_path: Path, inbox: SqliteInbox) -> AsyncIterator[Reopen]:
-    opened = [inbox]
-
-    async def close_and_open(**arguments: Any) -> SqliteInbox:
-        await opened[-1].close()
-        opened.append(SqliteInbox(tmp_path / "inbox.db", **arguments))
-        await opened[-1].open()
-        return opened[-1]
-
-    yield close_and_open
-    await opened[-1].close()
-
-
-class TestSqliteInboxWithKeysInMemory(InboxConformance, DatabaseConformance):
-    """The suite that every inbox passes."""
-
-
-class TestSqliteJobsWithKeysInMemory(JobsConformance, DatabaseJobsConformance):
-    """The suite of expected jobs and held events that every inbox passes."""
+from tests.inbox.conformance import NOW, SECOND, make_event, make_receipt
 
 
 def keys(connection: sqlite3.Connection, table: str) -> list[tuple[bytes, int, int]]:
