@@ -548,8 +548,8 @@ def third_party_folder(tmp_path_factory) -> Path:
     """Where the distribution in `third_party` is installed, apart from everything else."""
     target: Path = tmp_path_factory.mktemp("site-packages")
     source = Path(__file__).parent / "third_party"
-    options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", target, source], check=True)
+    options = ["--quiet", "--offline", "--no-deps", "--no-build-isolation", "--python", sys.executable]
+    subprocess.run([sys.executable, "-m", "uv", "pip", "install", *options, "--target", target, source], check=True)
     return target
 
 
