@@ -92,6 +92,17 @@ export: $(UV) ## write from uv.lock what a container or a plain pip needs
 	$(EXPORT) --no-dev --all-extras --output-file requirements/service.txt
 	$(EXPORT) --only-group tools --output-file requirements/tools.txt
 
+dist: $(UV) ## build and check the release: sdist, wheel, SBOM; run the demo from the wheel alone
+	rm -rf dist
+	$(UV) build --quiet
+	$(UV) run --quiet --isolated --locked --only-group release twine check --strict dist/*.whl dist/*.tar.gz
+	$(UV) export --quiet --locked --no-dev --all-extras --preview-features sbom-export --format cyclonedx1.5 --output-file dist/media-callbacks.cdx.json
+	$(UV) venv --quiet --no-project --python $(PYTHON) dist/.try
+	$(UV) pip install --quiet --python dist/.try/bin/python --constraints requirements/service.txt dist/*.whl
+	cd dist && .try/bin/media-callbacks demo
+	rm -rf dist/.try
+	@ls -l dist
+
 bench: environment ## measure accepting, delivering, isolation and both stores, each against its yardstick in one run
 	$(BIN)/python -m tests.bench
 
