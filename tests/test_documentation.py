@@ -66,3 +66,14 @@ def test_links_lead_to_files_and_headings_that_are_there(page: str):
 def test_the_sink_of_a_third_party_is_the_one_that_is_tested():
     (shown,) = re.findall(r"<!-- third-party -->\n```python\n(.*?)\n```\n<!-- /third-party -->", README, re.DOTALL)
     assert shown == (ROOT / "tests/sinks/third_party/media_callbacks_folder.py").read_text("utf-8").strip()
+
+
+@pytest.mark.parametrize("place", ["service", "deploy", "docs", "README.md", "CHANGELOG.md", "Makefile", "Dockerfile"])
+def test_nobody_is_told_to_install_it_by_name(place: str):
+    """No package index has it: whoever claims the name there first would be installed instead."""
+    path = ROOT / place
+    pages = [path] if path.is_file() else [page for page in path.rglob("*") if page.is_file() and page.suffix != ".pyc"]
+    assert pages
+    by_name = re.compile(r"media[-_]callbacks\[|\b(?:install|add)\s+[\"']?media[-_]callbacks(?![\w./-])")
+    found = [str(page.relative_to(ROOT)) for page in pages if by_name.search(page.read_text("utf-8"))]
+    assert found == []

@@ -1068,7 +1068,7 @@ async def test_other_databases_that_do_not_suit_are_refused(
     with pytest.raises(ConfigError, match=r"store\.url: expected PostgreSQL 99 or later, the server is 1"):
         await PostgresqlInbox(database_url).open()
     monkeypatch.setattr(postgresql, "asyncpg", None)
-    with pytest.raises(ConfigError, match=r'pip install "media-callbacks\[postgresql\]"'):
+    with pytest.raises(ConfigError, match=r'pip install "\.\[postgresql\]"'):
         await PostgresqlInbox(database_url).open()
 
 
