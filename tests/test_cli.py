@@ -19,7 +19,8 @@ from service.errors import ExpiredToken
 from service.settings import build_settings
 from service.simulate import PAYLOADS
 from service.sources.base import Callback
-from service.sources.token_url import TokenUrlSource, bind_task, read_token
+from service.sources.token_url import TokenUrlSource
+from service.sources.url_tokens import bind_task, read_token
 from tests.running import (
     GIF_KEY,
     Running,

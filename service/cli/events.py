@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from service.admin.models import EventDetail, EventItem
-from service.app import build_reader, utc_now
+from service.app import build_reader
 from service.cli import replay
 from service.cli.admin_client import (
     AdminClient,
@@ -25,6 +25,7 @@ from service.cli.event_filter import add_filter_options, read_filter
 from service.cli.event_life import draw_life
 from service.cli.options import UsageError, add_config_option, add_json_option, read_settings
 from service.cli.output import Cell, print_json, print_line, print_table
+from service.clock import utc_now
 from service.errors import InboxUnavailable
 from service.events import format_time
 from service.inbox.factory import build_inbox

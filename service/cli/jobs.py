@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any, get_args
 
 from service.admin.models import MAX_JOBS, JobItem
-from service.app import utc_now
 from service.cli.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
 from service.cli.event_filter import TIMES, read_moment, read_range
 from service.cli.options import UsageError, add_json_option
 from service.cli.output import Cell, print_json, print_line, print_table, printable, style_of
+from service.clock import utc_now
 from service.events import PRODUCTS, format_time
 from service.inbox.base import JobState
 

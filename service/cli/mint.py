@@ -6,10 +6,10 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from service.app import utc_now
 from service.cli.admin_client import AdminClient, add_admin_options
 from service.cli.jobs import DEADLINES, read_deadline
 from service.cli.options import UsageError, add_json_option, read_settings
+from service.clock import utc_now
 from service.errors import ConfigError
 from service.events import format_time
 from service.minting import MintedUrl, mint_gif

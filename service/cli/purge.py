@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from service.app import utc_now
 from service.cli.options import add_config_option, add_json_option, read_settings
 from service.cli.output import print_json
+from service.clock import utc_now
 from service.errors import InboxUnavailable
 from service.inbox.factory import build_inbox
 from service.retention import Totals, purge

@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from service.admin.models import DryRun, EventItem, ReplayItem
-from service.app import utc_now
 from service.cli.admin_client import (
     AdminClient,
     AdminError,
@@ -34,6 +33,7 @@ from service.cli.admin_client import (
 from service.cli.event_filter import add_filter_options, read_filter
 from service.cli.options import UsageError
 from service.cli.output import Cell, print_json, print_line, print_table, printable, style_of
+from service.clock import utc_now
 from service.config_values import check_url, read_webhook_secret
 from service.events import Delivery, format_time, parse_event_id
 from service.sinks.webhook import WebhookSink

@@ -7,11 +7,11 @@ from datetime import UTC, timedelta
 from typing import Any
 
 from service.admin.models import JobCounts, Report
-from service.app import utc_now
 from service.cli.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
 from service.cli.event_filter import TIMES, read_range
 from service.cli.options import UsageError, add_json_option
 from service.cli.output import Cell, in_words, print_json, print_line, print_table
+from service.clock import utc_now
 from service.events import format_time
 
 _COUNTS = ("submitted", "completed", "healed", "overdue", "unknown", "expected")
