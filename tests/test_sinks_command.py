@@ -264,7 +264,7 @@ async def test_an_answer_that_is_cut_off_is_an_error(capsys):
     port = server.sockets[0].getsockname()[1]
     assert await run_command("sinks", "list", "--url", f"http://127.0.0.1:{port}") == 1
     assert "can't be reached at" in (err := capsys.readouterr().err)
-    assert "(ServerDisconnectedError)" in err
+    assert "(RemoteDisconnected)" in err
     server.close()
     await server.wait_closed()
 

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import sys
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -17,12 +16,10 @@ from service.retention import Totals, purge
 from service.settings import Settings
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser(
-        "purge",
-        help="remove what is older than store.retention_days and store.dedup_days",
-        description="`serve` does so by itself every hour. Goes in small steps beside running services. What is not yet"
-        " delivered stays.",
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "`serve` does so by itself every hour. Goes in small steps beside running services. What is not yet"
+        " delivered stays."
     )
     add_config_option(parser)
     add_json_option(parser)
