@@ -63,7 +63,7 @@ def test_links_lead_to_files_and_headings_that_are_there(page: str):
 
 def test_the_sink_of_a_third_party_is_the_one_that_is_tested():
     (shown,) = re.findall(r"<!-- third-party -->\n```python\n(.*?)\n```\n<!-- /third-party -->", README, re.DOTALL)
-    assert shown == (ROOT / "tests/sinks/third_party/media_callbacks_folder.py").read_text("utf-8").strip()
+    assert shown == (ROOT / "tests/sinks/third_party/media_callbacks_folder/__init__.py").read_text("utf-8").strip()
 
 
 @pytest.mark.parametrize("place", ["service", "deploy", "docs", "README.md", "CHANGELOG.md", "Makefile", "Dockerfile"])
