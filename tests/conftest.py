@@ -5,11 +5,16 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from service.events import Event
 from tests.clocks import LoopClock
 from tests.contracts import check_event
 from tests.running import Running, run_service
+
+# How long an example takes is up to the machine.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

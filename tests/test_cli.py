@@ -26,6 +26,7 @@ from service.sources.token_url import TokenUrlSource
 from service.sources.url_tokens import bind_task, read_token
 from tests.running import (
     GIF_KEY,
+    PATIENCE_S,
     Running,
     make_source,
     make_tables,
@@ -54,7 +55,7 @@ def run_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
         **options,
     )
@@ -176,7 +177,7 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_shout_about(config):
             cwd=ROOT,
             stdout=writing,
             stderr=subprocess.PIPE,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
     finally:

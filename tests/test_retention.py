@@ -21,7 +21,7 @@ from service.inbox.sqlite import SqliteInbox
 from service.retention import FIRST_DELAY_S, INTERVAL_S, Retention, purge
 from tests.inbox.conformance import deliver, make_event, make_receipt, put
 from tests.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
-from tests.running import make_tables, to_toml
+from tests.running import PATIENCE_S, make_tables, to_toml
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -95,7 +95,7 @@ async def run_retention(inbox: Any, waits: Waits) -> list[Any]:
     retention = make_retention(inbox, waits)
     with capture_logs() as logs:
         retention.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await retention._task  # type: ignore[misc]
         await retention.stop()
         await retention.stop()

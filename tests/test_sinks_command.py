@@ -247,11 +247,13 @@ async def test_an_api_that_hangs_or_breaks_off_is_an_error(admin, capsys, monkey
 
     class Hanging(web.Response):
         async def prepare(self, request):
-            await asyncio.sleep(0.2)
+            await over.wait()
             return await super().prepare(request)
 
+    over = asyncio.Event()
     admin.answers["GET /v1/sinks"] = lambda asked: Hanging()
     assert await admin.run("sinks", "list") == 1
+    over.set()
     assert "(no answer within 0.05 s)" in capsys.readouterr().err
 
 

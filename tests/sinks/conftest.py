@@ -511,7 +511,7 @@ class PipeDestination:
         await self.go_away()  # a thread that is stuck in writing wakes with EPIPE
         for thread in threading.enumerate():
             if thread.name == "sink-test":
-                await asyncio.to_thread(thread.join, 10)
+                await asyncio.to_thread(thread.join, 60)
         self._stream.close()
 
     def _read(self) -> None:

@@ -25,7 +25,7 @@ def pipe():
     ends[0].close()
     for thread in threading.enumerate():
         if thread.name == "sink-out":
-            thread.join(10)
+            thread.join(60)
     with suppress(BrokenPipeError):
         ends[1].close()
 
