@@ -49,9 +49,18 @@ from service.admin.openapi import Operation, build_document
 from service.admin.report import build_report
 from service.breaker import BreakerState
 from service.endpoints import RETRY_AFTER_S, BodyReader, problem
-from service.errors import JobConflict, MethodNotAllowed, Rejected, Unavailable
+from service.errors import ConfigError, JobConflict, MethodNotAllowed, Rejected, Unavailable
 from service.events import Product, parse_event_id
-from service.inbox.base import EventFilter, Inbox, ReplayRequest, ReportRow, SinkRecord, SinkState, WaitingCounts
+from service.inbox.base import (
+    EventFilter,
+    Inbox,
+    ReplayRequest,
+    ReportRow,
+    SinkRecord,
+    SinkState,
+    StoreSpace,
+    WaitingCounts,
+)
 from service.metrics import CONTENT_TYPE, Metrics
 from service.queries.base import Family
 from service.version import read_version
@@ -340,14 +349,27 @@ class AdminApi:
         sinks: list[SinkRecord] | None = None
         waiting: WaitingCounts | None = None
         recent: Sequence[ReportRow] = ()
+        space: StoreSpace | None = None
+        is_writable = False
         try:
             async with asyncio.timeout(METRICS_TIMEOUT_S):
                 sinks = await self._all_sinks()
                 waiting = await self._inbox.count_waiting(now=now)
                 recent = await self._inbox.report_jobs(since=now - RECENT, until=now, now=now)
-        except (Unavailable, TimeoutError) as error:
+                space = await self._inbox.measure()
+                await self._inbox.check()
+                is_writable = True
+        except (ConfigError, Unavailable, TimeoutError) as error:
             log.warning("metrics_without_store", error=str(error))
-        text = self._metrics.render(sinks, self._breaker_states(), waiting=waiting, recent=recent, now=now)
+        text = self._metrics.render(
+            sinks,
+            self._breaker_states(),
+            waiting=waiting,
+            recent=recent,
+            space=space,
+            is_writable=is_writable,
+            now=now,
+        )
         return Response(text, media_type=CONTENT_TYPE)
 
     async def openapi(self) -> Response:

@@ -546,6 +546,18 @@ class AttemptResult:
     duration_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class StoreSpace:
+    """
+    Attributes:
+        size_bytes: Of all that the store has on its disk.
+        free_bytes: What this user may still write there; None where only the database's server knows.
+    """
+
+    size_bytes: int
+    free_bytes: int | None
+
+
 class Inbox(Protocol):
     """All methods raise InboxUnavailable when the database can't do its work just now."""
 
@@ -714,6 +726,10 @@ class Inbox(Protocol):
 
     async def count_waiting(self, *, now: datetime) -> WaitingCounts:
         """For metrics."""
+        ...
+
+    async def measure(self) -> StoreSpace:
+        """How large the store is, and how much room is left."""
         ...
 
     def listen(self, listener: Callable[[Collection[str]], None]) -> None:

@@ -126,6 +126,7 @@ class JournaledInbox:
         self.settle = inbox.settle
         self.report_jobs = inbox.report_jobs
         self.count_waiting = inbox.count_waiting
+        self.measure = inbox.measure
 
     # For metrics
 

@@ -36,7 +36,7 @@ import structlog
 from service.errors import ConfigError, InboxUnavailable
 from service.events import Delivery, Event
 from service.inbox import accepting
-from service.inbox.base import AttemptResult, Receipt, Verdict
+from service.inbox.base import AttemptResult, Receipt, StoreSpace, Verdict
 from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import Migration, load_migrations, missing_migrations
 from service.inbox.operations import Operations, Run, needs_care, tell_of
@@ -259,6 +259,10 @@ class PostgresqlInbox(Operations):
         self._queue.append(work)
         self._arrived.set()
         return await work.future
+
+    async def measure(self) -> StoreSpace:
+        size_bytes = await self._read(_measure, may_take_long=False)
+        return StoreSpace(size_bytes, free_bytes=None)
 
     async def check(self) -> None:
         """
@@ -905,6 +909,11 @@ async def _put(connection: Any, arrivals: Sequence[Arrival]) -> Sequence[Verdict
     for n, event in _accepted(candidates, row):
         accepted.setdefault(candidates[n].receipt_id, []).append(event)
     return [Verdict(state, tuple(accepted.get(position, ()))) for position, state in enumerate(row["states"], 1)]
+
+
+async def _measure(database: Database) -> int:
+    ((size_bytes,),) = await database.fetch("SELECT pg_database_size(current_database())")
+    return int(size_bytes)
 
 
 async def _beat(database: Database) -> set[int]:

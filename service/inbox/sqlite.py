@@ -42,7 +42,7 @@ import structlog
 from service.errors import ConfigError, InboxUnavailable
 from service.events import Delivery, Event
 from service.inbox import accepting, inquiries, jobs
-from service.inbox.base import AttemptResult, JobRecord, Purged, Receipt, Verdict
+from service.inbox.base import AttemptResult, JobRecord, Purged, Receipt, StoreSpace, Verdict
 from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import load_migrations, missing_migrations
 from service.inbox.operations import Operations, Run, needs_care, tell_of
@@ -71,6 +71,8 @@ _CHECKPOINT_REST_PAGES = 256
 _VACUUMS_PER_PURGE = 8
 # Not on every system there is the one that leaves out what only `stat` shows.
 _SYNC: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+# After a disk was full: with this much, receipts can be expected to find room for a while.
+_ROOM_AGAIN_BYTES = 64 << 20
 # Moving this many pages takes about as long as a step of the purge. What is left over is used again by new rows.
 _VACUUM_PAGES = 250
 # More rows per statement cost the writer more processor time each (measured: 8 against 16 and 32). Fewer mean more
@@ -153,6 +155,8 @@ class SqliteInbox(Operations):
         # Why nothing is taken, or None; and why nothing will be until a restart.
         self._problem: str | None = _NOT_OPEN
         self._failure: str | None = None
+        # Set by the writer when there was no room; receipts that found some end it.
+        self._full: str | None = None
         # Two, so that a long list of an operator's delays no dispatcher.
         self._listing = Reader("inbox-lists", self._connect)
         self._dispatching = Reader("inbox-dispatching", self._connect)
@@ -209,7 +213,8 @@ class SqliteInbox(Operations):
 
     def _lock(self) -> None:
         try:
-            self._lock_file = self._path.with_name(self._path.name + ".lock").open("ab")
+            # Only for us, as everything that is made here: the store has what the events have, and keeps it.
+            self._lock_file = open(f"{self._path}.lock", "ab", opener=_open_for_us)  # noqa: SIM115 - Path.open has no opener
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._unlock()
@@ -225,6 +230,8 @@ class SqliteInbox(Operations):
             self._lock_file = None
 
     def _connect(self) -> sqlite3.Connection:
+        # SQLite gives the files beside it the mode of the database.
+        os.close(_open_for_us(self._path, os.O_RDWR | os.O_CREAT))
         connection = sqlite3.connect(
             self._path, isolation_level=None, check_same_thread=False, cached_statements=1024, timeout=5
         )
@@ -275,12 +282,32 @@ class SqliteInbox(Operations):
                 break
         return purged
 
+    async def measure(self) -> StoreSpace:
+        return await asyncio.to_thread(self._measure)
+
+    def _measure(self) -> StoreSpace:
+        try:
+            sizes = [path.stat().st_size for path in self._files() if path.exists()]
+            disk = os.statvfs(self._path.parent)
+        except OSError as error:
+            raise InboxUnavailable(f"the store's disk does not answer: {error.strerror}") from error
+        return StoreSpace(sum(sizes), disk.f_bavail * disk.f_frsize)
+
+    def _files(self) -> list[Path]:
+        return [self._path, *(self._path.with_name(f"{self._path.name}{end}") for end in ("-wal", "-shm"))]
+
     async def check(self) -> None:
         if self._writer is not None and not self._writer.is_alive():
             raise InboxUnavailable("the store's writer has stopped; restart the service")
         if self._pending >= self._max_pending:
             raise InboxUnavailable(f"{self._pending} receipts are waiting for the disk, which is the limit")
         await self._write(lambda d: d.execute("UPDATE heartbeat SET beats = beats + 1"))
+        # It needs no room, which receipts do.
+        full = self._full
+        if full is not None:
+            if (await self.measure()).free_bytes < _ROOM_AGAIN_BYTES:  # type: ignore[operator]
+                raise InboxUnavailable(full)
+            self._full = None
 
     # The event loop's side
 
@@ -395,6 +422,8 @@ class SqliteInbox(Operations):
         return [pair for work in batch for pair in self._commit(connection, [work])]
 
     def _failed(self, batch: list[_Put | _Work], error: Exception) -> list[_Done]:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            self._full = f"the disk of {self._path} is full: make room; no callback can be taken"
         # What else an exception says may quote what was to be written.
         text = str(error) if isinstance(error, sqlite3.Error) else "see its type"
         _complain("store_failed", error=f"{type(error).__name__}: {text}", works=len(batch))
@@ -412,6 +441,7 @@ class SqliteInbox(Operations):
             if puts:
                 verdicts = _put(database, [work.arrival for work in puts], are_jobs_awaited=self._are_jobs_awaited)
                 done += zip(puts, verdicts, strict=True)
+                self._full = None
             done += [(work, _run_now(work.run(database))) for work in batch if isinstance(work, _Work)]
             if database.has_recent:
                 move_recent(connection, database.accepted)
@@ -512,6 +542,10 @@ class Reader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _open_for_us(path: str | Path, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 @contextmanager

@@ -180,6 +180,12 @@ async def backlog(inbox: Inbox) -> dict[tuple[str, str], int]:
 class InboxConformance:
     """Behaviour through the interface alone."""
 
+    async def test_it_knows_how_large_it_is(self, inbox: Inbox) -> None:
+        await inbox.put(make_receipt(make_event()))
+        space = await inbox.measure()
+        assert space.size_bytes > 10_000
+        assert space.free_bytes is None or space.free_bytes > 0
+
     # Dedup
 
     async def test_first_receipt_is_accepted_and_the_same_again_is_a_duplicate(self, inbox: Inbox) -> None:
