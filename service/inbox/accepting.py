@@ -211,7 +211,7 @@ async def bring(database: Database, entries: Sequence[Entry], receipt_id: int, a
     for entry in entries:
         await _sort(database, entry, receipt_id, at, found)
     candidates = [
-        Candidate(receipt_id, at, entry.event, entry.event.to_json().decode(), entry.binding, entry.sinks)
+        Candidate(receipt_id, at, entry.event, entry.body.decode(), entry.binding, entry.sinks)
         for entry in found.leaving
     ]
     accepted: list[Event] = []

@@ -75,6 +75,7 @@ class Entry:
         hold: Why it must wait, or None. What is held is no event yet: nobody sees it, it binds nothing and takes no
             outcome, so that a lie that is held can't suppress the truth.
         nameless: Set when the message names no job, and an expected one may be meant.
+        body: The event in JSON, with its first revision.
     """
 
     event: Event
@@ -82,6 +83,10 @@ class Entry:
     binding: str | None = None
     hold: Hold | None = None
     nameless: NamelessJob | None = None
+    body: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.body = self.event.to_json()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -877,9 +877,9 @@ async def _put(connection: Any, arrivals: Sequence[Arrival]) -> Sequence[Verdict
         async with connection.transaction():
             return await accepting.put(PostgresqlDatabase(connection), arrivals)
     candidates = [
-        Candidate(position, arrival.at, entry.event, body, entry.binding, entry.sinks)
+        Candidate(position, arrival.at, entry.event, entry.body.decode(), entry.binding, entry.sinks)
         for position, arrival in enumerate(arrivals, 1)
-        for entry, body in zip(arrival.receipt.entries, arrival.bodies, strict=True)
+        for entry in arrival.receipt.entries
     ]
     receipts = [arrival.receipt for arrival in arrivals]
     row = await connection.fetchrow(

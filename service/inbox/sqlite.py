@@ -686,9 +686,9 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'receipts'").fetchone()
     first_id = (row[0] if row else 0) + 1
     candidates = [
-        Candidate(receipt_id, arrival.at, entry.event, body, entry.binding, entry.sinks)
+        Candidate(receipt_id, arrival.at, entry.event, entry.body.decode(), entry.binding, entry.sinks)
         for receipt_id, arrival in enumerate(arrivals, first_id)
-        for entry, body in zip(arrival.receipt.entries, arrival.bodies, strict=True)
+        for entry in arrival.receipt.entries
     ]
     accepted: dict[int, list[Event]] = {}
     conflicts: dict[int, str] = {}
