@@ -60,6 +60,8 @@ _NOT_OPEN = "the store is not open"
 _BUSY_TIMEOUT_MS = 5000
 # More make a batch hardly cheaper for each.
 _FULL_BATCH = 64
+# One transaction: some thousand usual receipts, and so some thousand rows, or two that are as large as may be.
+_MAX_BATCH_BYTES = 16 * 2**20
 # A checkpoint copies pages back and flushes the main file. After so many receipts, some 16 MiB, it costs little, and no
 # flush of the WAL waits long for that of the file.
 _WORKS_PER_CHECKPOINT = 2600
@@ -123,7 +125,7 @@ class SqliteInbox(Operations):
             earlier life had leased. A tool that only helps for a moment says no.
         auto_migrate: Apply missing migrations when opening; otherwise opening fails when there are any.
         max_pending: How many receipts may wait for the flush; beyond, ``put`` fails at once.
-        max_pending_bytes: The same for their bodies.
+        max_pending_bytes: The same for what they take in memory, with their events.
     """
 
     def __init__(
@@ -252,12 +254,15 @@ class SqliteInbox(Operations):
     # Operations
 
     def put(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
-        size = len(receipt.body)
         if self._problem is not None:
             return _refused(self._problem)
+        arrival = Arrival(receipt, to_milliseconds(receipt.received_at))
+        size = arrival.size_bytes
         if self._pending >= self._max_pending or self._pending_bytes + size > self._max_pending_bytes:
-            return _refused(f"{self._pending} receipts are waiting for the disk, which is the limit")
-        work = _Put(self._new_future(), Arrival(receipt, to_milliseconds(receipt.received_at)))
+            return _refused(
+                f"{self._pending} receipts of {self._pending_bytes} bytes are waiting for the disk, which is the limit"
+            )
+        work = _Put(self._new_future(), arrival)
         self._pending += 1
         self._pending_bytes += size
         self._submit(work)
@@ -324,7 +329,7 @@ class SqliteInbox(Operations):
         for work, result in done:
             if isinstance(work, _Put):
                 self._pending -= 1
-                self._pending_bytes -= len(work.arrival.receipt.body)
+                self._pending_bytes -= work.arrival.size_bytes
                 if isinstance(result, Verdict) and result.state == "accepted":
                     tell_of(told, work.arrival.receipt, has_accepted=bool(result.accepted))
             if work.future.done():
@@ -343,7 +348,7 @@ class SqliteInbox(Operations):
         flusher = threading.Thread(target=self._flush, args=(wal,), name="inbox-flusher", daemon=True)
         flusher.start()
         checkpoints = _Checkpoints(self._connect)
-        while (batch := _take(self._submitted)) is not None:
+        for batch in self._batches():
             if self._failure is not None:
                 # Nothing more may be copied back either.
                 self._committed.put([(work, None) for work in batch])
@@ -361,6 +366,18 @@ class SqliteInbox(Operations):
         self._committed.put(None)
         flusher.join()
         connection.close()
+
+    def _batches(self) -> Iterator[list[_Put | _Work]]:
+        """What has gathered, a transaction each, until the end."""
+        while (gathered := _take(self._submitted)) is not None:
+            start = size = 0
+            for number, work in enumerate(gathered):
+                if isinstance(work, _Put):
+                    size += work.arrival.size_bytes
+                    if size > _MAX_BATCH_BYTES and number > start:
+                        yield gathered[start:number]
+                        start, size = number, work.arrival.size_bytes
+            yield gathered[start:] if start else gathered
 
     def _flush(self, wal: int) -> None:
         assert self._loop is not None

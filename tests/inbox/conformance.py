@@ -45,6 +45,7 @@ def make_event(
     kind: str = "animated_image",
     media_id: str = "media-1",
     key_id: tuple[str, ...] | None = None,
+    user_data: str | None = None,
 ) -> Event:
     key = Key(product, "default", family, key_id or (job_id,))
     return Event.model_validate(
@@ -64,7 +65,7 @@ def make_event(
                 "vendor_event": "DynamicImageComplete",
                 "outputs": [],
                 "error": None,
-                "user_data": None,
+                "user_data": user_data,
                 "revision": 1,
                 "source": "vod",
                 "transport": "http",
@@ -1019,7 +1020,7 @@ class DatabaseConformance:
         await inbox.check()
 
     async def test_beyond_the_bound_put_fails_at_once(self, reopen: Reopen) -> None:
-        inbox = await reopen(max_pending=3, max_pending_bytes=100)
+        inbox = await reopen(max_pending=3, max_pending_bytes=50_000)
         puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(5)]
         await asyncio.sleep(0)
         with pytest.raises(InboxUnavailable, match="which is the limit"):
@@ -1027,8 +1028,19 @@ class DatabaseConformance:
         results = await asyncio.gather(*puts, return_exceptions=True)
         assert sum(isinstance(result, InboxUnavailable) for result in results) == 2
         with pytest.raises(InboxUnavailable):
-            await inbox.put(make_receipt(make_event("big"), body=b"x" * 101))
+            await inbox.put(make_receipt(make_event("big"), body=b"x" * 50_001))
         assert (await inbox.put(make_receipt(make_event("job-9")))).state == "accepted", "room again after the commit"
+
+    async def test_what_waits_counts_with_all_that_was_made_of_it(self, reopen: Reopen) -> None:
+        inbox = await reopen(max_pending_bytes=700_000)
+        many = [make_event(f"job-{n}", user_data="x" * 10_000) for n in range(20)]
+        puts = [asyncio.ensure_future(inbox.put(make_receipt(event))) for event in many[:5]]
+        puts.append(asyncio.ensure_future(inbox.put(make_receipt(*many))))
+        puts.append(asyncio.ensure_future(inbox.put(make_receipt(*many))))
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        assert [isinstance(result, InboxUnavailable) for result in results] == [False] * 6 + [True]
+        assert "which is the limit" in str(results[6])
+        assert (await inbox.put(make_receipt(*many))).state == "duplicate"
 
     async def test_a_replay_goes_through_many_events_in_stretches(
         self, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
