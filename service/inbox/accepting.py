@@ -12,7 +12,7 @@ from service.events import Event, key_digest
 from service.inbox import holds, jobs
 from service.inbox.base import Entry, NamelessJob, Receipt, ReceiptState, Reparsed, Verdict
 from service.inbox.database import Candidate, Database, identity
-from service.inbox.rows import Arrival
+from service.inbox.rows import Arrival, to_column
 
 
 async def lock(database: Database, entries: Sequence[Entry], others: Collection[bytes] = ()) -> None:
@@ -151,8 +151,8 @@ async def _update_event(database: Database, candidate: Candidate) -> bool:
     await database.execute(
         "UPDATE events SET kind = $1, job_id = $2, media_id = $3 WHERE id = $4",
         data.kind,
-        data.job_id,
-        data.media_id,
+        to_column(data.job_id),
+        to_column(data.media_id),
         row_id,
     )
     return True

@@ -41,7 +41,7 @@ from service.inbox.base import AttemptResult, Receipt, Verdict
 from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import Migration, load_migrations, missing_migrations
 from service.inbox.operations import Operations, Run, needs_care, tell_of
-from service.inbox.rows import Arrival, delivery_of, to_milliseconds
+from service.inbox.rows import Arrival, delivery_of, to_column, to_milliseconds
 
 try:
     import asyncpg
@@ -70,6 +70,8 @@ _MAX_BATCH_RECEIPTS = 256
 _MAX_CAREFUL_RECEIPTS = 4
 _MAX_BATCH_EVENTS = 512
 _MAX_BATCH_BYTES = 16 * 2**20
+# No event is much larger, and so few of them need not be measured before they are claimed.
+_LARGE_EVENT_BYTES = 4 * 2**20
 _MAX_BACKOFF_S = 1.0
 _PROBE_INTERVAL_S = 30.0
 _MAX_ATTEMPTS = 3
@@ -815,7 +817,22 @@ class PostgresqlDatabase(Database):
             fates[n] = Fate(event)
         return fates
 
-    async def claim_deliveries(self, sink: str, *, limit: int, now: int, until: int, lease: str) -> list[Delivery]:
+    async def claim_deliveries(
+        self, sink: str, *, limit: int, max_bytes: int, now: int, until: int, lease: str
+    ) -> list[Delivery]:
+        if limit > max_bytes // _LARGE_EVENT_BYTES:
+            # Not the bodies themselves: the server knows how long they are.
+            fitting = await self.connection.fetchval(
+                "SELECT count(*) FROM (SELECT sum(octet_length(b.body)) OVER (ORDER BY d.due_at, d.event_id, d.replay)"
+                " AS size FROM (SELECT due_at, event_id, replay FROM deliveries WHERE sink = $1 AND due_at <= $2"
+                " ORDER BY due_at, event_id LIMIT $3) d JOIN event_bodies b ON b.event_id = d.event_id) AS sized"
+                " WHERE size <= $4",
+                sink,
+                now,
+                limit,
+                max_bytes,
+            )
+            limit = max(fitting, 1)
         rows = await self.connection.fetch(
             "SELECT * FROM claim_deliveries_1($1, $2, $3, $4, $5)", sink, now, until, lease, limit
         )
@@ -871,8 +888,8 @@ def _event_arrays(candidates: Sequence[Candidate]) -> tuple[list[Any], ...]:
         [candidate.outcome for candidate in candidates],
         [one.product for one in data],
         [one.kind for one in data],
-        [_to_text(one.job_id) for one in data],
-        [_to_text(one.media_id) for one in data],
+        [_to_text(to_column(one.job_id)) for one in data],
+        [_to_text(to_column(one.media_id)) for one in data],
         [candidate.body for candidate in candidates],
         [_revision_at(candidate.body) for candidate in candidates],
         [_to_text(candidate.binding) for candidate in candidates],

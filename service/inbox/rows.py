@@ -10,6 +10,7 @@ from service.events import OUTCOMES, Delivery, event_id
 from service.inbox.base import DeliveryState, EventFilter, Receipt, ReplayRecord, ReplayRequest
 
 _MAX_ID = 2**63 - 1
+_MAX_COLUMN_CHARACTERS = 1000
 # What objects take, beside their texts (measured, rounded up).
 _RECEIPT_BYTES = 1024
 _EVENT_BYTES = 2048
@@ -58,6 +59,11 @@ def size_bytes(receipt: Receipt) -> int:
         if len(body) > _EVENT_BYTES:
             size += _VALUE_BYTES * (body.count(b",") + body.count(b"[") + body.count(b"{"))
     return size
+
+
+def to_column(text: str | None) -> str | None:
+    """An id in a list of events: as much as can be asked for. All of it is in the event, and hashed in its key."""
+    return text if text is None or len(text) <= _MAX_COLUMN_CHARACTERS else text[:_MAX_COLUMN_CHARACTERS]
 
 
 def delivery_of(row: Sequence[Any], sink: str, lease: str) -> Delivery:

@@ -46,7 +46,7 @@ from service.inbox.base import AttemptResult, JobRecord, Purged, Receipt, Verdic
 from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import load_migrations, missing_migrations
 from service.inbox.operations import Operations, Run, needs_care, tell_of
-from service.inbox.rows import Arrival, delivery_of, to_milliseconds
+from service.inbox.rows import Arrival, delivery_of, to_column, to_milliseconds
 from service.inbox.sqlite_keys import (
     condition_by_key,
     create_recent,
@@ -637,8 +637,10 @@ class SqliteDatabase(Database):
     async def accept_events(self, candidates: Sequence[Candidate]) -> list[Fate]:
         return _accept_events(self, candidates)
 
-    async def claim_deliveries(self, sink: str, *, limit: int, now: int, until: int, lease: str) -> list[Delivery]:
-        return _claim(self.connection, sink, limit=limit, now=now, until=until, lease=lease)
+    async def claim_deliveries(
+        self, sink: str, *, limit: int, max_bytes: int, now: int, until: int, lease: str
+    ) -> list[Delivery]:
+        return _claim(self.connection, sink, limit=limit, max_bytes=max_bytes, now=now, until=until, lease=lease)
 
     async def record_attempts(self, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
         return _record(self, results, now)
@@ -768,8 +770,8 @@ def _accept_events(database: SqliteDatabase, candidates: Sequence[Candidate]) ->
                 at,
                 data.product,
                 data.kind,
-                data.job_id,
-                data.media_id,
+                to_column(data.job_id),
+                to_column(data.media_id),
                 1 if candidate.sinks else 0,
             )
         )
@@ -890,21 +892,30 @@ def _repeat(head: str, row: str, times: int) -> str:
 
 
 def _claim(
-    connection: sqlite3.Connection, sink: str, *, limit: int, now: int, until: int, lease: str
+    connection: sqlite3.Connection, sink: str, *, limit: int, max_bytes: int, now: int, until: int, lease: str
 ) -> list[Delivery]:
     """What is due at a sink that is active, leased."""
+    claimed: list[Delivery] = []
+    size = 0
     rows = connection.execute(
         "SELECT d.event_id, d.replay, d.attempts, e.key_digest, e.outcome, b.body FROM deliveries d"
         " JOIN events e ON e.id = d.event_id JOIN event_bodies b ON b.event_id = d.event_id"
         " WHERE d.sink = ? AND d.due_at <= ? AND NOT EXISTS (SELECT 1 FROM sinks WHERE name = ? AND state <> 'active')"
         " ORDER BY d.due_at, d.event_id LIMIT ?",
         (sink, now, sink, limit),
-    ).fetchall()
+    )
+    with closing(rows):
+        for row in rows:
+            delivery = delivery_of(row, sink, lease)
+            size += len(delivery.body)
+            if claimed and size > max_bytes:
+                break
+            claimed.append(delivery)
     connection.executemany(
         "UPDATE deliveries SET due_at = ?, lease = ? WHERE event_id = ? AND sink = ? AND replay = ?",
-        [(until, lease, row[0], sink, row[1]) for row in rows],
+        [(until, lease, delivery.row_id, sink, delivery.replay) for delivery in claimed],
     )
-    return [delivery_of(row, sink, lease) for row in rows]
+    return claimed
 
 
 def _record(database: SqliteDatabase, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:

@@ -1002,6 +1002,25 @@ class InboxConformance:
 class DatabaseConformance:
     """What both databases do, by the queries that they share."""
 
+    async def test_lists_show_as_much_of_a_long_id_as_can_be_asked_for(self, inbox: Inbox) -> None:
+        long, usual = make_event("x" * 2000, media_id="y" * 2000), make_event("x" * 1000)
+        await put(inbox, long, usual)
+        shown = await inbox.list_events(EventFilter(), limit=9)
+        assert [(one.job_id, one.media_id) for one in shown] == [("x" * 1000, "media-1"), ("x" * 1000, "y" * 1000)]
+        assert [one.id for one in await inbox.list_events(EventFilter(job_id="x" * 1000), limit=9)] == [usual.id]
+        assert (await find(inbox, long)).body == long.to_json()
+
+    async def test_a_claim_is_bounded_in_bytes(self, inbox: Inbox) -> None:
+        events = [make_event(f"job-{n}", user_data="x" * 10_000) for n in range(5)]
+        await put(inbox, *events)
+        later = NOW + 9 * SECOND
+        claims = [
+            [delivery.event_id for delivery in await inbox.claim("a", now=later, lease_s=LEASE_S, **bounds)]
+            for bounds in ({"limit": 9, "max_bytes": 25_000}, {"limit": 9, "max_bytes": 1}, {"limit": 1}, {"limit": 9})
+        ]
+        assert [len(claim) for claim in claims] == [2, 1, 1, 1]
+        assert [one for claim in claims for one in claim] == [event.id for event in events]
+
     async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(self, inbox: Inbox) -> None:
         # No type that a database knows
         no_source, no_binding = make_receipt(make_event("job-a")), make_receipt(make_event("job-b"), binding="1")
