@@ -24,6 +24,7 @@ from service.errors import ConfigError, InboxUnavailable
 from service.inbox import journal as journal_module
 from service.inbox.base import INQUIRIES, Receipt, StoredReceipt, Verdict
 from service.inbox.journal import MAX_ATTEMPTS, JournaledInbox, decode_receipt, encode_receipt
+from service.inbox.journal_attempts import Attempts, digest_of
 from service.inbox.sqlite import SqliteInbox
 from service.intake import build_receipt, restore_message
 from service.settings import build_settings
@@ -844,3 +845,46 @@ async def test_who_stops_waiting_does_no_harm(bench):
     bench.store.state = "there"
     await bench.until_empty()
     assert {job for job, _ in await bench.stored()} >= {"a0", "a2"}
+
+
+async def test_each_attempt_is_on_disk_before_it_is_made(bench, monkeypatch):
+    """With how often the record was tried, also after it has failed in this life."""
+    noted: list[str] = []
+    real = bench.inbox._put_into_store
+
+    async def observe(receipt):
+        if receipt.body.startswith(b"poison"):
+            noted.append((bench.folder / "journal" / "tried").read_text())
+        return await real(receipt)
+
+    bench.store.state = "away"
+    for job in ("poison", "b"):
+        await bench.put(job)
+    bench.store.refused.add(b"poison succeeded")
+    monkeypatch.setattr(bench.inbox, "_put_into_store", observe)
+    bench.store.state = "there"
+    await until(lambda: bench.inbox.receipts == 0)
+    digest = noted[0].split()[0]
+    counts = [dict(line.split() for line in text.splitlines())[digest] for text in noted]
+    assert counts == ["1", "1", "2", "3"]
+    await until(lambda: not (bench.folder / "journal" / "tried").exists())
+
+
+def test_what_a_power_failure_leaves_of_notes_is_read_as_far_as_it_goes(tmp_path):
+    attempts = Attempts(tmp_path)
+    assert attempts.open() == {}
+    one, two = digest_of(b"one"), digest_of(b"two")
+    attempts.note({one: 2, two: 1})
+    assert Attempts(tmp_path).open() == {one: 2, two: 1}
+    whole = (tmp_path / "tried").read_bytes()
+    (tmp_path / "tried").write_bytes(whole[:40] + b"\0\xff\n")
+    assert Attempts(tmp_path).open() == {one: 2}
+    attempts.set_aside(one, b"one", 3)
+    (tmp_path / f"{one}.2.aside").write_bytes(b"one")
+    again = Attempts(tmp_path)
+    again.open()
+    assert again.aside == {one: 3}
+    assert again.take(one) == b"one"
+    assert again.aside == {one: 4}
+    again.forget(one)
+    assert again.aside == {}
