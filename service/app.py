@@ -266,7 +266,11 @@ class Service:
             rebuild=build_reader(self.settings),
             drained=self.metrics.receipt_stored,
         )
-        self.metrics.watch_journal(receipts=lambda: journaled.receipts, bytes_used=lambda: journaled.bytes_used)
+        self.metrics.watch_journal(
+            receipts=lambda: journaled.receipts,
+            bytes_used=lambda: journaled.bytes_used,
+            set_aside=lambda: journaled.set_aside,
+        )
         return journaled
 
     def _build_vendor(self, name: str, settings: VendorSettings) -> "Vendor":

@@ -109,6 +109,9 @@ class Metrics:
         )
         self._journal_receipts = gauge("journal_receipts", "Receipts that wait in the journal for the store.")
         self._journal_bytes = gauge("journal_bytes", "Size of the journal's files.")
+        self._journal_set_aside = gauge(
+            "journal_set_aside", "Receipts of the journal that the store did not take though it worked."
+        )
         self._unrouted = Counter("media_callbacks_unrouted_events", "New events that match no sink.", registry=registry)
         self._answer_duration = histogram(
             "answer_duration_seconds", "From the request's headers to the answer.", _DURATION_BUCKETS_S, "source"
@@ -193,10 +196,13 @@ class Metrics:
     def certificate_changed(self) -> None:
         self._certificate_changes.inc()
 
-    def watch_journal(self, *, receipts: Callable[[], int], bytes_used: Callable[[], int]) -> None:
+    def watch_journal(
+        self, *, receipts: Callable[[], int], bytes_used: Callable[[], int], set_aside: Callable[[], int]
+    ) -> None:
         """Where the journal's figures come from, if there is one."""
         self._journal_receipts.set_function(receipts)
         self._journal_bytes.set_function(bytes_used)
+        self._journal_set_aside.set_function(set_aside)
 
     def events_unrouted(self, count: int) -> None:
         self._unrouted.inc(count)

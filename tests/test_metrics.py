@@ -24,6 +24,7 @@ UNITS = ("_seconds", "_bytes", "_info")
 COUNTS = {
     "media_callbacks_deliveries",
     "media_callbacks_journal_receipts",
+    "media_callbacks_journal_set_aside",
     "media_callbacks_sink_state",
     "media_callbacks_breaker_state",
     "media_callbacks_waiting_jobs",

@@ -14,11 +14,13 @@ import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import islice
 from typing import Any
 
 from pydantic_core import from_json
 
 from service.errors import Unparseable
+from service.sources.base import MAX_ELEMENTS
 
 # Documented messages nest about ten levels; pydantic refuses to write more than 255.
 _MAX_DEPTH = 64
@@ -26,6 +28,8 @@ _MAX_DEPTH = 64
 _MAX_NUMBER = 2**53
 # Whatever is longer is no id.
 _MAX_TEXT_NUMBER = 10**40
+# What is made of a longer text is kept: each of many events may ask for it.
+_LONG = 256
 # Brackets outside strings; a string is matched as one piece and counts for nothing. Possessive, and an unfinished
 # string is a piece too: with backtracking, a megabyte of escaped quotes would take the better part of an hour.
 _BRACKETS = re.compile(r'[\[\]{}]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
@@ -100,6 +104,12 @@ def _check_depth(text: str) -> None:
             depth -= 1
 
 
+def _check_count(path: str, count: int, at_most: int) -> None:
+    """Before anything is built of them."""
+    if count > at_most:
+        raise Unparseable(f"expected at most {at_most} elements in {path[:200]}, found {count}")
+
+
 def _decode_element(value: Any) -> Any:
     if isinstance(value, str):
         try:
@@ -167,11 +177,12 @@ class Fields:
     Where both spellings of a key exist (MTS sends ``jobId`` and ``JobId``), the one in lower case wins.
     """
 
-    __slots__ = ("_path", "_values", "_warnings")
+    __slots__ = ("_kept", "_path", "_values", "_warnings")
 
     def __init__(self, values: dict[str, Any], path: str = "", warnings: list[str] | None = None) -> None:
         self._path = path
         self._warnings: list[str] = [] if warnings is None else warnings
+        self._kept: dict[tuple[str, str], str] = {}
         self._values = {key.strip().lower(): value for key, value in values.items()}
         if len(self._values) != len(values):
             self._values = self._settle_twins(values)
@@ -213,17 +224,25 @@ class Fields:
             if value is None:
                 continue
             if isinstance(value, str):
-                value = value.strip()
+                value = self._trimmed(name, value)
             elif isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _MAX_TEXT_NUMBER:
                 value = str(value)
             elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
-                value = value[0].strip()
+                value = self._trimmed(name, value[0])
             else:
                 self.warn(name)
                 continue
             if value:
                 return value
         return None
+
+    def _trimmed(self, name: str, value: str) -> str:
+        if len(value) <= _LONG:
+            return value.strip()
+        text = self._kept.get(("text", name))
+        if text is None:
+            text = self._kept["text", name] = value.strip()
+        return text
 
     def verbatim(self, *names: str) -> str | None:
         """Text passed through from the submitter, not even trimmed; an object in its place as JSON."""
@@ -232,7 +251,11 @@ class Fields:
             if isinstance(value, str):
                 return value
             if value is not None:
-                return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+                text = self._kept.get(("verbatim", name))
+                if text is None:
+                    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+                    self._kept["verbatim", name] = text
+                return text
         return None
 
     def number(self, name: str) -> float | None:
@@ -263,6 +286,9 @@ class Fields:
         """A list of numbers; empty when one of them is none, because the places of the others mean something."""
         value = self.decoded(name)
         if value in (None, "", []):
+            return ()
+        if isinstance(value, list) and len(value) > MAX_ELEMENTS:
+            self.warn(name)
             return ()
         found = [Fields({name: item}).number(name) for item in value] if isinstance(value, list) else [None]
         numbers = tuple(number for number in found if number is not None)
@@ -320,8 +346,13 @@ class Fields:
             self.warn(name)
         return None
 
-    def objects(self, name: str) -> list["Fields"]:
-        """A list of objects; also as JSON text, or a single object without its list."""
+    def objects(self, name: str, *, at_most: int = MAX_ELEMENTS) -> list["Fields"]:
+        """
+        A list of objects; also as JSON text, or a single object without its list.
+
+        Raises:
+            Unparseable: There are more, each of which would cost a hundred times what it takes to send it.
+        """
         value = self.decoded(name)
         if isinstance(value, dict):
             value = [value]
@@ -329,6 +360,7 @@ class Fields:
             if value not in (None, ""):
                 self.warn(name)
             return []
+        _check_count(self._path + name, len(value), at_most)
         found = []
         for index, element in enumerate(value):
             item = _decode_element(element)
@@ -339,12 +371,18 @@ class Fields:
         return found
 
     def members(self, name: str) -> list[tuple[str, "Fields"]]:
-        """The objects that an object consists of, each with its key as the vendor spells it."""
+        """
+        The objects that an object consists of, each with its key as the vendor spells it.
+
+        Raises:
+            Unparseable: There are too many.
+        """
         value = self.decoded(name)
         if not isinstance(value, dict):
             if value not in (None, "", []):
                 self.warn(name)
             return []
+        _check_count(self._path + name, len(value), MAX_ELEMENTS)
         found = []
         for key, element in value.items():
             item = _decode_element(element)
@@ -355,8 +393,8 @@ class Fields:
         return found
 
     def nested(self, *, without: str) -> Iterator["Fields"]:
-        """The objects one level down, in their order, apart from one."""
-        for name, value in self._values.items():
+        """The objects one level down, in their order, apart from one; of very many the first."""
+        for name, value in islice(self._values.items(), MAX_ELEMENTS):
             if isinstance(value, dict) and name != without.lower():
                 yield Fields(value, f"{self._path}{name}.", self._warnings)
 

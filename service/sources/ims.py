@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from service.errors import Unparseable
 from service.events import Frozen, Kind, SnapshotOutput, TranscodeOutput
 from service.sources import vod
-from service.sources.base import Completion, Message, Parsed
+from service.sources.base import Completion, Message, Parsed, expand_urls
 from service.sources.fields import Fields, read_object
 from service.sources.outcomes import has_outputs, read_error, read_outcome
 
@@ -89,7 +89,7 @@ def _snapshot_outputs(body: Fields) -> tuple[Frozen, ...]:
     count, url = body.integer("Count"), body.text("OutputUrl", "FileURL", "SnapshotRegular")
     if url is None and count is None:
         return ()
-    return (SnapshotOutput(url_template=url, count=count, urls=vod.expand_urls(url, "{Count}", count)),)
+    return (SnapshotOutput(url_template=url, count=count, urls=expand_urls(url, "{Count}", count)),)
 
 
 def _transcode_outputs(body: Fields) -> tuple[Frozen, ...]:

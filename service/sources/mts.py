@@ -25,10 +25,9 @@ from service.events import (
     SnapshotOutput,
     WorkflowOutput,
 )
-from service.sources.base import Completion, Message, Parsed
+from service.sources.base import Completion, Message, Parsed, expand_urls
 from service.sources.fields import Fields, read_object
 from service.sources.outcomes import has_outputs, judge, read_error, read_outcome
-from service.sources.vod import expand_urls
 
 # Type in lower case, which is also the family of the key.
 KINDS: Mapping[str, Kind] = {

@@ -27,6 +27,8 @@ _OUTCOMES: Mapping[str, Outcome] = {
     "transcodecancelled": "cancelled",
     "deleted": "cancelled",
 }
+# What is longer is no word, and may be asked about once for each of many events.
+_MAX_WORD_CHARACTERS = 64
 # AI events and intelligent productions have a code when nothing is wrong, too.
 _NO_ERROR = frozenset({"0", "200", "ok", "success"})
 _PROGRESS = frozenset(
@@ -53,6 +55,8 @@ def read_outcome(word: str | None, *, missing: Outcome = "unknown") -> Outcome |
     """A word that nobody has seen is ``unknown``, never a failure; ``progress`` means that nothing has ended yet."""
     if word is None:
         return missing
+    if len(word) > _MAX_WORD_CHARACTERS:
+        return "unknown"
     word = word.lower()
     return "progress" if word in _PROGRESS else _OUTCOMES.get(word, "unknown")
 
@@ -87,7 +91,7 @@ def read_error(
     code_text, message_text = fields.text(*code), fields.text(*message)
     if outcome != "failed" and (code_text or message_text or "ok").lower() in _NO_ERROR:
         return None
-    return EventError(code=code_text, message=message_text, retryable=is_retryable(code_text, retryable))
+    return EventError.trusted(code=code_text, message=message_text, retryable=is_retryable(code_text, retryable))
 
 
 def is_retryable(code: str | None, table: Mapping[str, bool]) -> bool | None:
@@ -96,4 +100,4 @@ def is_retryable(code: str | None, table: Mapping[str, bool]) -> bool | None:
         return None
     if code in table:
         return table[code]
-    return table.get(code.split(".", 1)[0])
+    return table.get(code[:_MAX_WORD_CHARACTERS].split(".", 1)[0])

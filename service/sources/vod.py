@@ -15,7 +15,6 @@ from datetime import datetime
 
 from service.errors import Unparseable
 from service.events import (
-    MAX_SNAPSHOT_URLS,
     AiOutput,
     AnimatedImageOutput,
     AssetOutput,
@@ -31,7 +30,7 @@ from service.events import (
     UploadOutput,
     WorkflowOutput,
 )
-from service.sources.base import Completion, Message, Parsed
+from service.sources.base import MAX_EVENTS, Completion, Message, Parsed
 from service.sources.fields import Fields, read_object
 from service.sources.outcomes import has_outputs, judge, read_error, read_outcome
 
@@ -44,9 +43,6 @@ RETRYABLE: Mapping[str, bool] = {
     "Throttling": True,
     "TransientNetWorkError": True,
 }
-
-
-_MAX_URL_LENGTH = 2048
 
 
 # Outputs
@@ -79,16 +75,6 @@ def url_suffix(url: str | None) -> str | None:
     return suffix if 1 <= len(suffix) <= 5 and suffix.isalnum() else None
 
 
-def expand_urls(template: str | None, placeholder: str, count: int | None) -> tuple[str, ...]:
-    """Picture URLs are numbered from 1, padded to five digits (documented)."""
-    # Two hundred copies of a text that is no URL would make a small message a very large event.
-    if template is None or not count or len(template) > _MAX_URL_LENGTH:
-        return ()
-    if placeholder not in template:
-        return (template,)
-    return tuple(template.replace(placeholder, f"{n:05d}") for n in range(1, min(count, MAX_SNAPSHOT_URLS) + 1))
-
-
 def _snapshot_outputs(info: Fields) -> tuple[Frozen, ...]:
     template, count = info.text("SnapshotRegular"), info.integer("SnapshotCount")
     snapshot_type = info.text("SnapshotType")
@@ -96,7 +82,6 @@ def _snapshot_outputs(info: Fields) -> tuple[Frozen, ...]:
         SnapshotOutput(
             url_template=template,
             count=count,
-            urls=expand_urls(template, "{SnapshotCount}", count),
             snapshot_type=snapshot_type.lower().removesuffix("snapshot") if snapshot_type else None,
         ),
     )
@@ -441,7 +426,7 @@ def _snapshot_completions(fields: Fields) -> tuple[Completion, ...]:
     video_id, occurred_at = fields.text("VideoId"), fields.time("EventTime")
     user_data = fields.verbatim("Extend")
     fallback = (video_id or "", fields.text("SubType") or "", fields.text("EventTime") or "", user_data or "")
-    infos = fields.objects("SnapshotInfos")
+    infos = fields.objects("SnapshotInfos", at_most=MAX_EVENTS)
     if not infos:
         if video_id is None:
             raise Unparseable("expected SnapshotInfos or VideoId, found neither")
@@ -479,6 +464,7 @@ def _snapshot_completions(fields: Fields) -> tuple[Completion, ...]:
                 job_id=job_id,
                 media_id=video_id,
                 outputs=_snapshot_outputs(info) if has_outputs(outcome) else (),
+                placeholder="{SnapshotCount}",
                 # Codes stand beside the elements; inside them they are not documented.
                 error=read_error(
                     info if info.text(*_CODE) else fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE
@@ -524,7 +510,7 @@ def _transcode_completions(fields: Fields) -> tuple[Completion, ...]:
     """One per stream, under the same key as the stream's own event, and one for the task as a whole."""
     video_id, occurred_at = fields.text("VideoId"), fields.time("EventTime")
     streams = []
-    for index, stream in enumerate(fields.objects("StreamInfos")):
+    for index, stream in enumerate(fields.objects("StreamInfos", at_most=MAX_EVENTS)):
         completion = _stream_completion(stream, "TranscodeComplete", video_id, occurred_at, fields)
         if completion is None:
             fields.warn(f"StreamInfos[{index}].JobId")

@@ -586,3 +586,21 @@ def test_any_sequence_in_any_grouping_equals_the_model(puts: list[tuple[str, str
         ids = [make_event(job, outcome).id for outcome in outcomes]
         assert [event_id for event_id in delivered if event_id in ids] == ids
     assert len(delivered) == len(expected)
+
+
+async def test_a_transaction_is_bounded_by_what_was_made_of_its_receipts(
+    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = sqlite._put
+
+    def observed(database: SqliteDatabase, arrivals: Any, **arguments: Any) -> Any:
+        sizes.append(sum(arrival.size_bytes for arrival in arrivals))
+        return real(database, arrivals, **arguments)
+
+    monkeypatch.setattr(sqlite, "_put", observed)
+    monkeypatch.setattr(sqlite, "_MAX_BATCH_BYTES", 300_000)
+    events = [make_event(f"job-{n}", user_data="x" * 50_000) for n in range(10)]
+    await asyncio.gather(*(inbox.put(make_receipt(event)) for event in events))
+    assert max(sizes) < 300_000
+    assert len(sizes) == 5
