@@ -452,4 +452,4 @@ def create_admin_app(service: Service) -> AdminGuard:
         jobs_registered=service.reconciler.wake,
     )
     admin = service.settings.admin
-    return AdminGuard(api.app(), token=admin.token, jobs_token=admin.jobs_token)
+    return AdminGuard(api.app(), tokens=admin.token, jobs_tokens=admin.jobs_token)

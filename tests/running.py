@@ -202,7 +202,13 @@ class Answer:
 
 
 def encode_request(
-    method: str | bytes, target: str | bytes, headers: Headers = (), body: bytes = b"", *, chunk: int | None = None
+    method: str | bytes,
+    target: str | bytes,
+    headers: Headers = (),
+    body: bytes = b"",
+    *,
+    host: str = "cb.example.com",
+    chunk: int | None = None,
 ) -> bytes:
     """
     Args:
@@ -210,7 +216,7 @@ def encode_request(
     """
     method = method.encode() if isinstance(method, str) else method
     target = target.encode() if isinstance(target, str) else target
-    lines = [method + b" " + target + b" HTTP/1.1", b"Host: cb.example.com"]
+    lines = [method + b" " + target + b" HTTP/1.1", b"Host: " + host.encode()]
     lines += [name + b": " + value for name, value in headers]
     if chunk is None:
         return b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", body])
@@ -254,7 +260,7 @@ async def read_answer(reader: asyncio.StreamReader, *, method: str = "POST") -> 
 @asynccontextmanager
 async def connected(address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     host, _, port = address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     try:
         async with asyncio.timeout(PATIENCE_S):
             yield reader, writer
@@ -405,8 +411,9 @@ class Running:
         return answer
 
     async def get(self, target: str, *, admin: bool = False, method: str = "GET", headers: Headers = ()) -> Answer:
-        async with connected(self.admin_address if admin else self.address) as (reader, writer):
-            writer.write(encode_request(method, target, headers))
+        address = self.admin_address if admin else self.address
+        async with connected(address) as (reader, writer):
+            writer.write(encode_request(method, target, headers, host=address))
             answer = await read_answer(reader, method=method)
         assert answer is not None
         return answer
