@@ -68,6 +68,7 @@ MIN_POOL_SIZE = 5
 _MAX_BATCH_RECEIPTS = 256
 # Of those that take several round trips each
 _MAX_CAREFUL_RECEIPTS = 4
+_MAX_CAREFUL_EVENTS = 64
 _MAX_BATCH_EVENTS = 512
 _MAX_BATCH_BYTES = 16 * 2**20
 # No event is much larger, and so few of them need not be measured before they are claimed.
@@ -357,7 +358,8 @@ class PostgresqlInbox(Operations):
             is_careful = needs_care(receipt)
             events += len(receipt.entries)
             size += arrival.size_bytes
-            if batch and (events > _MAX_BATCH_EVENTS or size > _MAX_BATCH_BYTES):
+            most = _MAX_CAREFUL_EVENTS if is_careful else _MAX_BATCH_EVENTS
+            if batch and (events > most or size > _MAX_BATCH_BYTES):
                 break
             batch.append(self._queue.popleft())
         return batch
