@@ -17,9 +17,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from service.certs import Fetched
-from service.endpoints import MAX_HEADER_BYTES
-from service.protocol import GuardedProtocol
+from service.edge.certificates import Fetched
+from service.edge.core import MAX_HEADER_BYTES
 from service.simulate import MnsSigner, SimulatedRequest, forge, make_mns_key
 from service.sources import http
 from service.sources.mns_push import MnsPushSource
@@ -481,7 +480,7 @@ async def test_a_certificate_that_cannot_be_had(tmp_path, case):
 
 
 async def test_the_vendor_comes_again_when_the_certificate_host_was_down(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.certs.FAILURE_REMEMBERED_S", 0.0)
+    monkeypatch.setattr("service.edge.certificates.FAILURE_REMEMBERED_S", 0.0)
     answers = [Fetched(502, b""), Fetched(200, signer()[1].encode())]
     fetched = []
 
@@ -790,25 +789,56 @@ async def test_what_is_no_http_is_a_bad_request(running, case):
         assert answer is not None
         assert answer.status == 400
     assert running.rows("SELECT count(*) FROM receipts") == [(0,)]
-    assert running.library_logs == ["Invalid HTTP request received."]
-    assert running.lines == []
+    assert [(line["source"], line["status"], line["reason"]) for line in running.lines] == [
+        # Of what is wrong in a body it is known where it was meant to go.
+        ("vod" if case == "bad chunk" else "none", 400, "malformed_request")
+    ]
+    assert running.library_logs == []
     # And nobody else has noticed.
     assert_success("vod", await running.send(running.build("vod", "j")))
 
 
-@pytest.mark.parametrize("chunk", [None, 10])
-async def test_a_body_that_an_upgrade_would_swallow_is_not_taken_for_an_empty_one(running, chunk):
-    """The signature does not cover the body, so an empty one would be stored, answered with success, and be lost."""
+@pytest.mark.parametrize("chunk", [None, 10], ids=["announced", "chunks"])
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"TLS/1.2, h2c"])
+async def test_whoever_offers_another_protocol_is_answered_in_this_one(running, protocol, chunk):
+    """As clients of Java do, with a body. RFC 9110, section 7.8: the offer may be ignored."""
     request = running.build("vod", "j")
-    headers = [*headers_of(request), (b"Connection", b"Upgrade, HTTP2-Settings"), (b"Upgrade", b"h2c")]
-    answer = await running.send(encode_request("POST", request.target, headers, request.body, chunk=chunk))
-    await assert_refused(running, "vod", answer, 400, "incomplete_body")
+    headers = [
+        (b"Connection", b"Upgrade, HTTP2-Settings"),
+        (b"upgrade", protocol),
+        (b"HTTP2-Settings", b"AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA"),
+        *headers_of(request),
+    ]
+    encoded = encode_request("POST", request.target, headers, request.body, chunk=chunk)
+    async with connected(running.address) as (reader, writer):
+        for _ in range(2):
+            writer.write(encoded)
+            assert_success("vod", await read_answer(reader))
+        # And in pieces.
+        for start in range(0, len(encoded), 100):
+            writer.write(encoded[start : start + 100])
+            await asyncio.sleep(0)
+        assert_success("vod", await read_answer(reader))
+    (event,) = await running.receiver.wait_for(1)
+    assert event["subject"] == "j"
+    assert running.rows("SELECT body FROM receipts") == [(request.body,)] * 3
+    assert running.library_logs == []
 
 
 async def test_an_upgrade_of_a_request_without_body_is_ignored(running):
     request = running.build("gif", "j")
     headers = [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket"), (b"Sec-WebSocket-Key", b"eA==")]
     assert_success("gif", await running.send(encode_request("GET", request.target, headers)))
+    assert running.library_logs == []
+
+
+@pytest.mark.parametrize("before, after", [(b"", b" "), (b"", b"\t"), (b" \t ", b" \t\t ")])
+@pytest.mark.parametrize("name", SOURCES)
+async def test_white_space_around_a_value_is_no_part_of_it(running, name, before, after):
+    """RFC 9110, section 5.5."""
+    request = running.build(name, "j")
+    headers = [(name, before + value + after) for name, value in headers_of(request)]
+    assert_success(name, await running.send(encode_request("POST", request.target, headers, request.body)))
 
 
 async def test_trailers_are_no_headers(running):
@@ -891,17 +921,18 @@ async def test_blank_lines_do_not_keep_an_idle_connection_open(tmp_path, monkeyp
 
 
 async def test_a_request_that_was_in_time_leaves_no_deadline_behind(running):
-    """The connection lives on, for the next callback."""
+    """The connection lives on, for the next callback, longer than a balancer's."""
+    loop = asyncio.get_running_loop()
     async with connected(running.address) as (reader, writer):
-        await running.until(lambda: bool(running.protocols))
-        (protocol,) = running.protocols
+        await running.until(lambda: len(running.connections) == 1)
+        (connection,) = running.connections
         for number in range(3):
             encoded = encode(running.build("vod", f"job-{number}"))
             writer.write(encoded[:100])
-            await running.until(lambda: protocol._deadline is not None)
+            await running.until(lambda: connection.deadline < loop.time() + 60)
             writer.write(encoded[100:])
             assert_success("vod", await read_answer(reader))
-            assert protocol._deadline is None
+            assert connection.deadline > loop.time() + 60
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -1059,12 +1090,6 @@ async def test_no_request_causes_a_5xx_or_goes_unanswered(tmp_path, monkeypatch,
         for name in SOURCES:
             assert_success(name, await running.send(running.build(name, f"after {name}")))
         assert not [line for line in running.logs if line["log_level"] in ("error", "critical")]
-
-
-def test_the_protocol_bounds_are_those_of_the_endpoint():
-    """The protocol stops what the endpoint could not see; both must mean the same limit."""
-    assert MAX_HEADER_BYTES == 16 * 1024
-    assert GuardedProtocol.request_timeout_s > 0
 
 
 def test_the_signatures_of_these_tests_are_the_vendors():

@@ -5,7 +5,7 @@ import ipaddress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.endpoints import problem
+from service.edge.answers import problem
 
 JOBS_PATH = "/v1/jobs"
 
