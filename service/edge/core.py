@@ -79,7 +79,7 @@ class Edge:
         self.max_body_bytes = max_body_bytes
         self.body_timeout_s = body_timeout_s
         self.waiting = 0
-        self._bodies_bytes = 0
+        self.bodies_bytes = 0
         # By when a piece of their body came last.
         self._large: dict[Exchange, None] = {}
         self._arrived: list[Exchange] = []
@@ -142,19 +142,19 @@ class Edge:
 
     # Bodies of all requests together
 
-    def hold(self, exchange: "Exchange", added_bytes: int) -> None:
-        self._bodies_bytes += added_bytes
-        if exchange.held_bytes > SMALL_BODY_BYTES:
-            self._large.pop(exchange, None)
-            self._large[exchange] = None
-            while self._bodies_bytes > MAX_BODIES_BYTES and self._large:
-                longest_silent = next(iter(self._large))
-                longest_silent.fail(Unavailable("too many large bodies are being received at once"))
+    def hold_large(self, exchange: "Exchange") -> None:
+        """A piece of a large body has come: is there room for it?"""
+        self._large.pop(exchange, None)
+        self._large[exchange] = None
+        while self.bodies_bytes > MAX_BODIES_BYTES and self._large:
+            longest_silent = next(iter(self._large))
+            longest_silent.fail(Unavailable("too many large bodies are being received at once"))
 
     def release(self, exchange: "Exchange") -> None:
-        self._bodies_bytes -= exchange.held_bytes
+        self.bodies_bytes -= exchange.held_bytes
+        if exchange.held_bytes > SMALL_BODY_BYTES:
+            self._large.pop(exchange, None)
         exchange.held_bytes = 0
-        self._large.pop(exchange, None)
 
     # Turns
 
@@ -192,6 +192,7 @@ class Exchange:
         endpoint, probe: Where it goes; both None while that is not known.
         content_length: Of the body, or None.
         is_chunked: It has a body that says by itself where it ends.
+        is_expecting: The client waits for a word before it sends the body.
         held_bytes: Of the body, in memory.
         is_answered: Whatever of the body may still come is of no interest.
     """
@@ -211,6 +212,7 @@ class Exchange:
         "held_bytes",
         "is_answered",
         "is_chunked",
+        "is_expecting",
         "probe",
     )
     _receipt: Receipt
@@ -227,7 +229,7 @@ class Exchange:
         self.endpoint: CallbackEndpoint | None = None
         self.probe: Probe | None = None
         self.content_length: int | None = None
-        self.is_chunked = False
+        self.is_chunked = self.is_expecting = False
         self.held_bytes = 0
         self.is_answered = False
 
@@ -244,6 +246,8 @@ class Exchange:
                 self.is_chunked = True
             elif name == b"upgrade":
                 self._wants_upgrade = True
+            elif name == b"expect":
+                self.is_expecting = True
 
     # The body
 
@@ -257,15 +261,19 @@ class Exchange:
             self._pieces = [self.callback.body, piece]
         else:
             self._pieces.append(piece)
+        edge = self._edge
         self.held_bytes += len(piece)
-        self._edge.hold(self, len(piece))
-        if self.held_bytes > self._edge.max_body_bytes:
-            self.fail(BodyTooLarge(f"expected at most {self._edge.max_body_bytes} bytes, found more"))
+        edge.bodies_bytes += len(piece)
+        if self.held_bytes > SMALL_BODY_BYTES:
+            edge.hold_large(self)
+        if self.held_bytes > edge.max_body_bytes:
+            self.fail(BodyTooLarge(f"expected at most {edge.max_body_bytes} bytes, found more"))
 
     def end(self) -> None:
         """The body is there, to its last byte."""
         if self.is_answered:
             return
+        self.is_expecting = False
         if self._pieces is not None:
             self.callback.body = b"".join(self._pieces)
             self._pieces = None
@@ -353,6 +361,9 @@ class Exchange:
         self._end()
         if self.callback.method == "HEAD":
             answer = replace(answer, body=b"", rendered=None)
+        if self.is_expecting:
+            # The body may come, or not.
+            answer = replace(answer, closes=True)
         self._answered(answer)
 
     def _end(self) -> None:

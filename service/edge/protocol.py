@@ -13,7 +13,7 @@ is an empty line.
 import asyncio
 import re
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from urllib.parse import unquote
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, parse_url
@@ -37,11 +37,11 @@ _HIGH_WATER_BYTES = 16 * 1024
 _CHUNKING_FACTOR = 8
 
 _BLANK_LINES = re.compile(rb"(?:\r\n)*")
-_REQUEST_LINE = re.compile(rb"([A-Z-]+) ([!-~]+) HTTP/1\.([01])\r\n")
-_PLAIN_TARGET = re.compile(rb"/[A-Za-z0-9/_.~-]*")
+# Method; target, where that is its own path, with nothing to decode and no query; any other target; minor version.
+_REQUEST_LINE = re.compile(rb"([A-Z-]+) (?:(/[A-Za-z0-9/_.~-]*)|([!-~]+)) HTTP/1\.([01])\r\n")
 _UPGRADE = re.compile(rb"(?i)(?<=\r\n)upgrade:[^\r\n]*\r\n")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_CLOSE = b"connection: close\r\n"
+_CLOSE = b"connection: close\r\n\r\n"
 
 
 def make_protocol(
@@ -64,6 +64,8 @@ class CallbackProtocol(asyncio.Protocol):
     connections: Connections
     head_timeout_s: float
     write_timeout_s = WRITE_TIMEOUT_S
+    # uvicorn's headers, and what is written for them.
+    dated: ClassVar[tuple[list[tuple[bytes, bytes]], bytes]] = ([], b"")
 
     def __init__(self, config: Config, server_state: ServerState, **_: Any) -> None:
         self._server_state = server_state
@@ -92,7 +94,6 @@ class CallbackProtocol(asyncio.Protocol):
         self._tail = b""
         self._is_read = self._is_answered = False
         self._keeps_alive = True
-        self._is_expecting = False
 
         self._had_request = False
 
@@ -110,20 +111,20 @@ class CallbackProtocol(asyncio.Protocol):
         self._server_state.connections.discard(self)
         self.connections.remove(self)
         self._leave()
+        self._discarded_bytes = 0
         # They refer to each other, and should not wait for the garbage collector.
         self._parser = None
         self._exchange = None
 
     def eof_received(self) -> bool:
         self._is_half_closed = True
-        if self._is_held:
+        if self._is_held and self._discarded_bytes is None:
             # It has asked, and may wait for the answer.
             return True
         self._leave()
         return False
 
     def data_received(self, data: bytes) -> None:
-        self.silent_since = self._loop.time()
         if self._discarded_bytes is not None:
             self._discarded_bytes += len(data)
             if self._discarded_bytes > LINGER_BYTES:
@@ -154,27 +155,28 @@ class CallbackProtocol(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Read on, up to the end of one request at most."""
-        while self._position < len(self._buffer) and not self._is_held and not self.transport.is_closing():
-            try:
+        try:
+            while self._position < len(self._buffer) and not (self._is_read or self._is_held):
                 if self._exchange is None:
                     if not self._read_head():
                         break
                 else:
                     self._read_body(self._exchange)
-            except HttpParserError as error:
-                self._refuse(MalformedRequest(f"this is not HTTP/1.1: {error}"))
-            except ServiceError as error:
-                self._refuse(error)
-        if self._is_half_closed and not self._is_held:
-            self._leave()
-            self._close()
+        except HttpParserError as error:
+            self._refuse(MalformedRequest(f"this is not HTTP/1.1: {error}"))
+        except ServiceError as error:
+            self._refuse(error)
         if self._position >= len(self._buffer):
             self._buffer, self._position = b"", 0
-        if self._is_held and self._buffer:
-            if not self._is_paused:
+        if self._is_held:
+            if self._buffer and not self._is_paused:
                 self._is_paused = True
                 self.transport.pause_reading()
-        elif self._is_paused and not self.transport.is_closing():
+            return
+        if self._is_half_closed:
+            self._leave()
+            self._close()
+        elif self._is_paused:
             self._is_paused = False
             self.transport.resume_reading()
 
@@ -194,23 +196,23 @@ class CallbackProtocol(asyncio.Protocol):
         if end < 0:
             if line is None and not _may_become_request_line(buffer[begin:]):
                 raise MalformedRequest("expected a request line of HTTP/1.1")
-            if self.deadline > (deadline := self._loop.time() + self.head_timeout_s):
-                self.deadline = deadline
+            self.silent_since = self._loop.time()
+            # From its first byte on.
+            self.deadline = min(self.deadline, self.silent_since + self.head_timeout_s)
             return False
         if line is None:
             raise MalformedRequest("expected a request line of HTTP/1.1")
-        method, target, minor_version = line.groups()
+        method, plain_path, target, minor_version = line.groups()
         self._position = end + 4
         self._feed_head(buffer[begin : self._position])
         headers, self._headers = self._headers, []
-        raw_path, query = _split_target(target)
+        raw_path, query = (plain_path, b"") if target is None else _split_target(target)
         assert self._parser is not None
         self._keeps_alive = minor_version == b"1" and self._parser.should_keep_alive()
-        self._is_expecting = not self._is_read and any(name == b"expect" for name, _ in headers)
         path = raw_path.decode("ascii")
         exchange = self.edge.begin(
             method.decode("ascii"),
-            path if _PLAIN_TARGET.fullmatch(raw_path) else unquote(path),
+            path if target is None else unquote(path),
             raw_path,
             query,
             headers,
@@ -224,11 +226,10 @@ class CallbackProtocol(asyncio.Protocol):
         self._body_left = 0 if exchange.is_chunked else exchange.content_length or 0
         self._body_bytes = self._chunks_bytes = 0
         self._tail = b""
-        if self._is_expecting and not exchange.is_answered:
-            self._is_expecting = False
-            if minor_version == b"1":
-                self.transport.write(_CONTINUE)
-        self._wait()
+        if exchange.is_expecting and not exchange.is_answered and minor_version == b"1":
+            self.transport.write(_CONTINUE)
+        if exchange.is_chunked or self._position + self._body_left > len(buffer):
+            self._wait()
         return True
 
     def _feed_head(self, head: bytes) -> None:
@@ -269,6 +270,8 @@ class CallbackProtocol(asyncio.Protocol):
         exchange.receive(body)
         if self._is_read:
             self._end(exchange)
+        else:
+            self.silent_since = self._loop.time()
 
     def _find_end_of_chunks(self, buffer: bytes, start: int) -> int:
         across = (self._tail + buffer[start : start + 3]).find(b"\r\n\r\n")
@@ -318,24 +321,27 @@ class CallbackProtocol(asyncio.Protocol):
         closes = (
             answer.closes
             or not self._keeps_alive
-            # The body may come, or not.
-            or self._is_expecting
             or self._is_last
             or (self._is_half_closed and not left_over)
             or self.edge.readiness.is_draining
         )
         if answer.rendered is None:
             answer.rendered = _render(answer)
-        lines = [answer.rendered]
-        lines += [b"%b: %b\r\n" % line for line in self._server_state.default_headers]
-        if closes:
-            lines.append(_CLOSE)
-        lines += (b"\r\n", answer.body)
-        self.transport.write(b"".join(lines))
+        end = _CLOSE if closes else b"\r\n"
+        self.transport.write(b"".join((answer.rendered, self._date(), end, answer.body)))
         if closes:
             self._close(lingers=left_over or not self._is_read)
         elif self._is_read and self._exchange is not None:
             self._next()
+
+    def _date(self) -> bytes:
+        """The line that uvicorn makes anew every second."""
+        made_from, line = self.dated
+        if made_from is not self._server_state.default_headers:
+            made_from = self._server_state.default_headers
+            line = b"".join(b"%b: %b\r\n" % header for header in made_from)
+            type(self).dated = made_from, line
+        return line
 
     def _next(self) -> None:
         """The request is answered and read: it is the next one's turn."""
@@ -374,13 +380,11 @@ class CallbackProtocol(asyncio.Protocol):
         """For whatever is next."""
         if self._is_unread or self._discarded_bytes is not None:
             return
+        self.silent_since = self._loop.time()
         if self._exchange is None:
-            patience_s: float = self._keep_alive_s
-        elif self._is_read:
-            patience_s = NEVER
+            self.deadline = self.silent_since + self._keep_alive_s
         else:
-            patience_s = self.edge.body_timeout_s
-        self.deadline = self._loop.time() + patience_s
+            self.deadline = NEVER if self._is_read else self.silent_since + self.edge.body_timeout_s
 
     @property
     def is_working(self) -> bool:
@@ -408,6 +412,7 @@ class CallbackProtocol(asyncio.Protocol):
             self._exchange.fail(Unavailable("there are too many connections"))
 
     def _give_up(self, reason: str | None) -> None:
+        self._discarded_bytes = 0
         self._buffer, self._position = b"", 0
         if reason is not None:
             self.edge.refusals.connection_closed("server", reason)
