@@ -9,8 +9,8 @@ nothing new is let in, and requests and attempts have ``stop_timeout_s`` to fini
 """
 
 import asyncio
-import gc
 import os
+import resource
 import signal
 import socket
 import threading
@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 import uvicorn
 
+from service import memory
 from service.app import create_admin_app, create_app
 from service.edge.connections import Connections
 from service.edge.core import MAX_HEADER_BYTES
@@ -33,6 +34,8 @@ from service.waiting import wait_for
 # Connections that may stay; beyond, those that were silent longest make room.
 MAX_CONNECTIONS = 1000
 MAX_ADMIN_CONNECTIONS = 100
+# Of the store, the sinks, the vendor's API and the machine.
+OTHER_FILES = 300
 # Longer than the common load balancers keep theirs, so that none sends a request on one that is just being closed.
 KEEP_ALIVE_S = 75
 # For the head of a request, before what the body may take.
@@ -93,9 +96,10 @@ async def serve(
     except ConfigError:
         public.close()
         raise
+    max_connections = min(MAX_CONNECTIONS, _allow_open_files() // Connections.BURST)
     tick_s = min(TICK_S, HEAD_TIMEOUT_S / 4, settings.server.body_timeout_s / 4, KEEP_ALIVE_S / 4)
     callbacks = make_protocol(
-        app.edge, Connections(limit=MAX_CONNECTIONS, tick_s=tick_s), head_timeout_s=HEAD_TIMEOUT_S
+        app.edge, Connections(limit=max_connections, tick_s=tick_s), head_timeout_s=HEAD_TIMEOUT_S
     )
     guarded = make_guarded_protocol(
         Connections(limit=MAX_ADMIN_CONNECTIONS, tick_s=tick_s),
@@ -107,13 +111,11 @@ async def serve(
         QuietServer(_config(create_admin_app(service), guarded, settings)),
     ]
     _handle_signals(stop, hurry)
+    giving_back: asyncio.Task[None] | None = None
     try:
         await service.start()
-        # What is loaded by now stays. Looking through it again and again, and through young objects after every few
-        # hundred, was a tenth of the time that a callback took.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        memory.settle()
+        giving_back = asyncio.create_task(memory.give_back())
         tasks = [
             asyncio.create_task(server.serve(sockets=[listener]))
             for server, listener in zip(servers, (public, admin), strict=True)
@@ -138,12 +140,27 @@ async def serve(
         # At once, so that requests and attempts have the same time to finish.
         await asyncio.gather(*tasks, service.dispatcher.stop())
     finally:
+        if giving_back is not None:
+            giving_back.cancel()
         await service.stop()
         for listener in (public, admin):
             listener.close()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(number)
     log.info("stopped")
+
+
+def _allow_open_files() -> int:
+    """Let this process open as many files as all connections need. Returns how many are left for callbacks'."""
+    others = MAX_ADMIN_CONNECTIONS * Connections.BURST + OTHER_FILES
+    wanted = MAX_CONNECTIONS * Connections.BURST + others
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            log.warning("few_open_files", expected=wanted, limit=soft)
+    return wanted - others if soft == resource.RLIM_INFINITY else max(soft - others, soft // 4)
 
 
 def _handle_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:

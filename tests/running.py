@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from sqlite3 import Connection, connect
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import aiohttp
@@ -27,6 +27,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from standardwebhooks.webhooks import Webhook
 from structlog.testing import capture_logs
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service import server
 from service.app import Service, build_source, create_app
@@ -343,6 +344,9 @@ class PromptServer(server.QuietServer):
 _REQUEST_EVENTS = ("callback", "callback_refused", "client_left", "connection_refused")
 
 
+Adapter = Literal["socket", "asgi"]
+
+
 class Running:
     """
     One running service.
@@ -469,6 +473,7 @@ async def run_service(
     sinks: Iterable[str] = ("orders",),
     changes: Mapping[str, Any] | None = None,
     fetch: Fetch | None = None,
+    adapter: Adapter = "socket",
 ) -> AsyncIterator[Running]:
     """
     The service through ``service.server.serve``, with all four sources, until the block ends.
@@ -476,6 +481,7 @@ async def run_service(
     Args:
         sinks: Names of webhook sinks, each with a receiver of its own.
         fetch: Gets certificates where the source pins none. Without it nothing can be got.
+        adapter: What carries requests to the public listener: the service's own protocol, or uvicorn's and ASGI.
     """
     services: list[Service] = []
     addresses: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
@@ -489,7 +495,7 @@ async def run_service(
 
     def observed(edge: Edge, connections: Connections, **options: Any) -> Any:
         made.append(connections)
-        return make_protocol(edge, connections, **options)
+        return make_protocol(edge, connections, **options) if adapter == "socket" else H11Protocol
 
     async def unreachable(url: str) -> Any:
         raise aiohttp.ClientConnectionError("no network in tests")

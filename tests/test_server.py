@@ -416,6 +416,31 @@ async def test_beyond_the_connections_that_it_takes_those_that_were_silent_longe
     ]
 
 
+@pytest.mark.parametrize("listener", ["server", "admin"])
+async def test_a_client_that_does_not_read_its_answers_is_given_up(tmp_path, monkeypatch, listener):
+    monkeypatch.setattr("service.server.TICK_S", 0.05)
+    monkeypatch.setattr("service.edge.protocol.CallbackProtocol.write_timeout_s", 0.2)
+    monkeypatch.setattr("service.edge.guarded.GuardedProtocol.write_timeout_s", 0.2)
+    target = "/health/live" if listener == "server" else "/openapi.json"
+    request = encode_request("GET", target)
+    async with run_service(tmp_path) as running:
+        address = running.address if listener == "server" else running.admin_address
+        async with connected(address) as (reader, writer):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+
+            async def send_on() -> None:
+                while True:
+                    writer.write(request * 100)
+                    await writer.drain()
+
+            with pytest.raises(ConnectionError):
+                await send_on()
+        assert (await running.get("/health/live")).status == 200
+    refused = [line for line in running.lines if line["event"] == "connection_refused"]
+    assert [(line["listener"], line["reason"]) for line in refused] == [(listener, "slow_reader")]
+    assert running.library_logs == []
+
+
 async def test_answers_are_not_held_back_for_more_to_come(running):
     """Nagle's algorithm and delayed acknowledgements together cost 40 ms on every answer but the first."""
     async with connected(running.address) as (reader, writer):

@@ -6,7 +6,8 @@ out by holding connections.
 
 import asyncio
 import heapq
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 NEVER = float("inf")
@@ -43,8 +44,8 @@ class Connections:
         tick_s: How often deadlines are looked at; one timer for all costs less than one for each.
     """
 
-    # Of what is beyond the limit, how many times it.
-    _BURST = 4
+    # For a moment, as many again.
+    BURST = 2
     # Longer than a request is on its way after its connection.
     _GRACE_S = 0.25
 
@@ -67,7 +68,7 @@ class Connections:
         if self._ticking is None:
             self._ticking = loop.call_later(self._tick_s, self._tick)
         if len(self._members) > self._limit:
-            if len(self._members) > self._limit * self._BURST:
+            if len(self._members) > self._limit * self.BURST:
                 self._make_room()
             elif self._making_room is None:
                 self._making_room = loop.call_later(self._GRACE_S, self._make_room)
@@ -94,3 +95,25 @@ class Connections:
             connection.expire()
         if self._members:
             self._ticking = loop.call_later(self._tick_s, self._tick)
+
+
+class Turns:
+    """
+    Work that clients have laid up, of all connections of a listener: a few pieces in each turn of the event loop, so
+    that whoever waits for each answer is served before whoever does not.
+    """
+
+    def __init__(self, *, each: int) -> None:
+        self._each = each
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def add(self, piece: Callable[[], None]) -> None:
+        self._waiting.append(piece)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        for _ in range(min(self._each, len(self._waiting))):
+            self._waiting.popleft()()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._run)

@@ -6,8 +6,7 @@ until it is answered; an answer that is not read, a head or a body that does not
 have deadlines.
 
 Requests are cut out of the stream before the parser sees them, because it does not stop where one ends: a head is fed
-when it is complete, a body of known length to its last byte, and chunks up to the next place where they may end, which
-is an empty line.
+when it is complete, and a body to its last byte.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from service.edge.answers import Answer
-from service.edge.connections import NEVER, Connections
+from service.edge.connections import NEVER, Connections, Turns
 from service.edge.core import MAX_HEADER_BYTES, Edge, Exchange
 from service.errors import ClientLeft, HeadersTooLarge, MalformedRequest, RequestTimeout, ServiceError, Unavailable
 
@@ -31,6 +30,8 @@ WRITE_TIMEOUT_S = 10.0
 # answer: closing at once would reset the connection under it.
 LINGER_S = 2.0
 LINGER_BYTES = 256 * 1024
+# Of what comes, at once. As much of each connection may wait for the request before it.
+READ_BYTES = 16 * 1024
 # Of answers that are not read, for each connection.
 _HIGH_WATER_BYTES = 16 * 1024
 # Around the pieces of a chunked body, in proportion to it.
@@ -39,6 +40,7 @@ _CHUNKING_FACTOR = 8
 _BLANK_LINES = re.compile(rb"(?:\r\n)*")
 # Method; target, where that is its own path, with nothing to decode and no query; any other target; minor version.
 _REQUEST_LINE = re.compile(rb"([A-Z-]+) (?:(/[A-Za-z0-9/_.~-]*)|([!-~]+)) HTTP/1\.([01])\r\n")
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,16}")
 _UPGRADE = re.compile(rb"(?i)(?<=\r\n)upgrade:[^\r\n]*\r\n")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CLOSE = b"connection: close\r\n\r\n"
@@ -46,13 +48,20 @@ _CLOSE = b"connection: close\r\n\r\n"
 
 def make_protocol(
     edge: Edge, connections: Connections, *, head_timeout_s: float = HEAD_TIMEOUT_S
-) -> type["CallbackProtocol"]:
+) -> type[asyncio.Protocol]:
     """The class to give to uvicorn, for one listener."""
-    members = {"edge": edge, "connections": connections, "head_timeout_s": head_timeout_s}
-    return type("Callbacks", (CallbackProtocol,), members)
+    members = {
+        "edge": edge,
+        "connections": connections,
+        "turns": Turns(each=16),
+        "head_timeout_s": head_timeout_s,
+        "received": memoryview(bytearray(READ_BYTES)),
+    }
+    # uvicorn gives it to create_server, which takes protocols with and without a buffer of their own.
+    return cast("type[asyncio.Protocol]", type("Callbacks", (CallbackProtocol,), members))
 
 
-class CallbackProtocol(asyncio.Protocol):
+class CallbackProtocol(asyncio.BufferedProtocol):
     """
     One connection.
 
@@ -62,7 +71,10 @@ class CallbackProtocol(asyncio.Protocol):
 
     edge: Edge
     connections: Connections
+    turns: Turns
     head_timeout_s: float
+    # Of all connections, one after the other.
+    received: memoryview
     write_timeout_s = WRITE_TIMEOUT_S
     # uvicorn's headers, and what is written for them.
     dated: ClassVar[tuple[list[tuple[bytes, bytes]], bytes]] = ([], b"")
@@ -90,8 +102,7 @@ class CallbackProtocol(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
         self._body_left = 0
-        self._body_bytes = self._chunks_bytes = 0
-        self._tail = b""
+        self._chunks: _Chunks | None = None
         self._is_read = self._is_answered = False
         self._keeps_alive = True
 
@@ -124,12 +135,16 @@ class CallbackProtocol(asyncio.Protocol):
         self._leave()
         return False
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.received
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._discarded_bytes is not None:
-            self._discarded_bytes += len(data)
+            self._discarded_bytes += nbytes
             if self._discarded_bytes > LINGER_BYTES:
                 self.transport.abort()
             return
+        data = self.received[:nbytes].tobytes()
         self._buffer = self._buffer[self._position :] + data if self._position < len(self._buffer) else data
         self._position = 0
         self._advance()
@@ -141,7 +156,7 @@ class CallbackProtocol(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_unread = False
         self._wait()
-        self._loop.call_soon(self._advance)
+        self.turns.add(self._advance)
 
     # uvicorn's call
 
@@ -223,9 +238,8 @@ class CallbackProtocol(asyncio.Protocol):
         if self._is_read:
             self._end(exchange)
             return True
-        self._body_left = 0 if exchange.is_chunked else exchange.content_length or 0
-        self._body_bytes = self._chunks_bytes = 0
-        self._tail = b""
+        self._body_left = exchange.content_length or 0
+        self._chunks = _Chunks() if exchange.is_chunked else None
         if exchange.is_expecting and not exchange.is_answered and minor_version == b"1":
             self.transport.write(_CONTINUE)
         if exchange.is_chunked or self._position + self._body_left > len(buffer):
@@ -250,35 +264,23 @@ class CallbackProtocol(asyncio.Protocol):
 
     def _read_body(self, exchange: Exchange) -> None:
         buffer, start = self._buffer, self._position
-        if self._body_left:
+        if self._chunks is None:
             stop = min(start + self._body_left, len(buffer))
             self._body_left -= stop - start
         else:
-            stop = self._find_end_of_chunks(buffer, start)
-        piece = buffer[start:stop]
+            stop = self._chunks.find_end(buffer, start)
         self._position = stop
         assert self._parser is not None
-        self._parser.feed_data(piece)
+        self._parser.feed_data(buffer[start:stop])
         pieces, self._pieces = self._pieces, []
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if exchange.is_chunked:
-            self._tail = (self._tail + piece[-3:])[-3:]
-            self._chunks_bytes += len(piece)
-            self._body_bytes += len(body)
-            if self._chunks_bytes > MAX_HEADER_BYTES + self._body_bytes * (1 + _CHUNKING_FACTOR):
-                raise HeadersTooLarge("expected a body in chunks, found hardly anything in them or endless trailers")
+        if self._chunks is not None:
+            self._chunks.count(stop - start, len(body))
         exchange.receive(body)
         if self._is_read:
             self._end(exchange)
         else:
             self.silent_since = self._loop.time()
-
-    def _find_end_of_chunks(self, buffer: bytes, start: int) -> int:
-        across = (self._tail + buffer[start : start + 3]).find(b"\r\n\r\n")
-        if across >= 0:
-            return start + across + 4 - len(self._tail)
-        end = buffer.find(b"\r\n\r\n", start)
-        return len(buffer) if end < 0 else end + 4
 
     # The parser's calls
 
@@ -288,9 +290,11 @@ class CallbackProtocol(asyncio.Protocol):
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)
 
-    def on_message_complete(self) -> None:
+    def on_message_begin(self) -> None:
         if self._is_read:
-            raise HttpParserError("a second request in the first")
+            raise HttpParserError("another request follows")
+
+    def on_message_complete(self) -> None:
         self._is_read = True
 
     # Answering
@@ -349,8 +353,7 @@ class CallbackProtocol(asyncio.Protocol):
         self._is_read = self._is_answered = False
         self._had_request = True
         if self._buffer or self._is_paused:
-            # Not at once: others' requests wait, too.
-            self._loop.call_soon(self._advance)
+            self.turns.add(self._advance)
         self._wait()
 
     def _close(self, *, lingers: bool = False) -> None:
@@ -417,6 +420,54 @@ class CallbackProtocol(asyncio.Protocol):
         if reason is not None:
             self.edge.refusals.connection_closed("server", reason)
         self.transport.abort()
+
+
+class _Chunks:
+    """
+    Where a body in chunks ends. What is wrong in it is the parser's to find: it gets every byte of it, and nothing that
+    is found here counts against it.
+    """
+
+    def __init__(self) -> None:
+        self._chunk_left = 0
+        self._line = b""
+        self._is_over = False
+        self._bytes = self._body_bytes = 0
+
+    def find_end(self, buffer: bytes, position: int) -> int:
+        """The end of the body, or of the buffer when that comes first."""
+        while position < len(buffer):
+            if self._chunk_left:
+                step = min(self._chunk_left, len(buffer) - position)
+                self._chunk_left -= step
+                position += step
+                continue
+            end = buffer.find(b"\n", position) + 1
+            self._line += buffer[position : end or len(buffer)]
+            if not end:
+                return len(buffer)
+            line, self._line, position = self._line, b"", end
+            if self._is_over:
+                # Trailers, and an empty line after them.
+                if line == b"\r\n":
+                    return position
+                continue
+            found = _CHUNK_SIZE.match(line)
+            size = int(found[0], 16) if found is not None else 0
+            # A chunk has a line break after it; the last one has none of its own.
+            self._chunk_left = size + 2 if size else 0
+            self._is_over = not size
+        return position
+
+    def count(self, added_bytes: int, body_bytes: int) -> None:
+        """
+        Raises:
+            HeadersTooLarge: There is much around the body, for what there is of it.
+        """
+        self._bytes += added_bytes
+        self._body_bytes += body_bytes
+        if self._bytes > MAX_HEADER_BYTES + self._body_bytes * (1 + _CHUNKING_FACTOR):
+            raise HeadersTooLarge("expected a body in chunks, found hardly anything in them or endless trailers")
 
 
 def _may_become_request_line(beginning: bytes) -> bool:
