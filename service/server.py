@@ -9,8 +9,8 @@ nothing new is let in, and requests and attempts have ``stop_timeout_s`` to fini
 """
 
 import asyncio
-import gc
 import os
+import resource
 import signal
 import socket
 import threading
@@ -21,26 +21,35 @@ from typing import Any
 import structlog
 import uvicorn
 
-from service.app import Service, create_admin_app, create_app
+from service import memory
+from service.app import create_admin_app, create_app
+from service.edge.connections import Connections
+from service.edge.core import MAX_HEADER_BYTES
+from service.edge.guarded import make_guarded_protocol
+from service.edge.protocol import make_protocol
 from service.errors import ConfigError
-from service.protocol import CLOSE_HEADER, GuardedProtocol, ShortWay
 from service.settings import Settings
 from service.waiting import wait_for
 
-# Connections at once; beyond, uvicorn answers 503. Each holds at most one read of the server (64 KiB) plus its share
-# of BodyReader's budget.
+# Connections that may stay; beyond, those that were silent longest make room.
 MAX_CONNECTIONS = 1000
-KEEP_ALIVE_S = 60
-# For the headers, on top of what the body may take.
+MAX_ADMIN_CONNECTIONS = 100
+# Of the store, the sinks, the vendor's API and the machine.
+OTHER_FILES = 300
+# Longer than the common load balancers keep theirs, so that none sends a request on one that is just being closed.
+KEEP_ALIVE_S = 75
+# For the head of a request, before what the body may take.
 HEAD_TIMEOUT_S = 10.0
+# How often deadlines are looked at, at least.
+TICK_S = 1.0
 # For writing down what attempts came to and closing everything, on top of drain_s and stop_timeout_s.
 CLOSE_TIMEOUT_S = 5.0
 
 log = structlog.get_logger()
 
 
-class _Server(uvicorn.Server):
-    """Signals are handled once for both listeners, by ``serve``."""
+class QuietServer(uvicorn.Server):
+    """uvicorn's, with signals left to whoever runs it."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -80,29 +89,33 @@ async def serve(
     """
     stop, hurry = stop or asyncio.Event(), asyncio.Event()
     app = create_app(settings)
-    service: Service = app.state.service
+    service = app.service
     public = _bind(settings.server.host, settings.server.port, "server.port")
     try:
         admin = _bind(settings.admin.host, settings.admin.port, "admin.port")
     except ConfigError:
         public.close()
         raise
-    guarded = type(
-        "Guarded", (GuardedProtocol,), {"request_timeout_s": settings.server.body_timeout_s + HEAD_TIMEOUT_S}
+    max_connections = min(MAX_CONNECTIONS, _allow_open_files() // Connections.BURST)
+    tick_s = min(TICK_S, HEAD_TIMEOUT_S / 4, settings.server.body_timeout_s / 4, KEEP_ALIVE_S / 4)
+    callbacks = make_protocol(
+        app.edge, Connections(limit=max_connections, tick_s=tick_s), head_timeout_s=HEAD_TIMEOUT_S
     )
-    short = type("Short", (guarded,), {"short_way": ShortWay(app)})
+    guarded = make_guarded_protocol(
+        Connections(limit=MAX_ADMIN_CONNECTIONS, tick_s=tick_s),
+        service.refusals,
+        request_timeout_s=settings.server.body_timeout_s + HEAD_TIMEOUT_S,
+    )
     servers = [
-        _Server(_config(app, short, settings, limit_concurrency=MAX_CONNECTIONS)),
-        _Server(_config(create_admin_app(service), guarded, settings, limit_concurrency=100)),
+        QuietServer(_config(app, callbacks, settings)),
+        QuietServer(_config(create_admin_app(service), guarded, settings)),
     ]
     _handle_signals(stop, hurry)
+    giving_back: asyncio.Task[None] | None = None
     try:
         await service.start()
-        # What is loaded by now stays. Looking through it again and again, and through young objects after every few
-        # hundred, was a tenth of the time that a callback took.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        memory.settle()
+        giving_back = asyncio.create_task(memory.give_back())
         tasks = [
             asyncio.create_task(server.serve(sockets=[listener]))
             for server, listener in zip(servers, (public, admin), strict=True)
@@ -119,19 +132,35 @@ async def serve(
         stopping(drain_s + settings.server.stop_timeout_s + CLOSE_TIMEOUT_S)
         service.readiness.is_draining = True
         if drain_s:
-            await _drain(servers[0], hurry, drain_s)
+            log.info("draining", for_s=drain_s)
+            await wait_for(hurry, drain_s)
         log.info("stopping")
         for server in servers:
             server.should_exit = True
         # At once, so that requests and attempts have the same time to finish.
         await asyncio.gather(*tasks, service.dispatcher.stop())
     finally:
+        if giving_back is not None:
+            giving_back.cancel()
         await service.stop()
         for listener in (public, admin):
             listener.close()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(number)
     log.info("stopped")
+
+
+def _allow_open_files() -> int:
+    """Let this process open as many files as all connections need. Returns how many are left for callbacks'."""
+    others = MAX_ADMIN_CONNECTIONS * Connections.BURST + OTHER_FILES
+    wanted = MAX_CONNECTIONS * Connections.BURST + others
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            log.warning("few_open_files", expected=wanted, limit=soft)
+    return wanted - others if soft == resource.RLIM_INFINITY else max(soft - others, soft // 4)
 
 
 def _handle_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
@@ -149,14 +178,6 @@ def _handle_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
     loop.add_signal_handler(signal.SIGINT, interrupt)
 
 
-async def _drain(server: uvicorn.Server, hurry: asyncio.Event, drain_s: float) -> None:
-    log.info("draining", for_s=drain_s)
-    # For all answers from now on; and so that uvicorn keeps it when it makes this list anew, every second.
-    server.server_state.default_headers = [*server.server_state.default_headers, CLOSE_HEADER]
-    server.config.encoded_headers.append(CLOSE_HEADER)
-    await wait_for(hurry, drain_s)
-
-
 def exit_after(delay_s: float) -> None:
     """End this process when it has not ended by itself by then, whatever holds it up: a disk, a thread, the loop."""
 
@@ -169,22 +190,23 @@ def exit_after(delay_s: float) -> None:
     timer.start()
 
 
-def _config(app: Any, protocol: type, settings: Settings, *, limit_concurrency: int) -> uvicorn.Config:
+def _config(app: Any, protocol: type[asyncio.Protocol], settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=protocol,
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        # Its warnings about what clients send are ours to give, each once and not without end.
+        log_level="error",
         access_log=False,
         server_header=False,
         # Source addresses are no evidence here, so no proxy needs to be trusted with them.
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(settings.server.stop_timeout_s),
-        limit_concurrency=limit_concurrency,
         backlog=2048,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
 
 

@@ -15,11 +15,15 @@ import uvicorn
 from service.admin.api import AdminApi
 from service.admin.guard import AdminGuard
 from service.breaker import BreakerState
+from service.edge.answers import Refusals
+from service.edge.connections import Connections
+from service.edge.guarded import make_guarded_protocol
 from service.inbox.base import AttemptResult
 from service.inbox.sqlite import SqliteInbox
+from service.logs import LimitedLog
 from service.metrics import Metrics
-from service.protocol import GuardedProtocol
 from service.queries.base import Family
+from service.server import QuietServer
 from tests.inbox.conformance import make_event, make_receipt
 
 NOW = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)
@@ -120,9 +124,12 @@ async def serving(operators: Operators, *, token: str | None, jobs_token: str | 
     """The operators' listener on loopback. Gives its URL."""
     tokens, jobs_tokens = (() if one is None else (one,) for one in (token, jobs_token))
     guarded = AdminGuard(operators.api.app(), tokens=tokens, jobs_tokens=jobs_tokens)
-    config = uvicorn.Config(guarded, "127.0.0.1", 0, http=GuardedProtocol, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve())
+    protocol = make_guarded_protocol(
+        Connections(limit=100, tick_s=1.0), Refusals(operators.metrics, LimitedLog()), request_timeout_s=30.0
+    )
+    config = uvicorn.Config(guarded, "127.0.0.1", 0, http=protocol, lifespan="off", log_config=None)
+    server = QuietServer(config)
+    task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0)
     try:

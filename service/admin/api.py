@@ -49,7 +49,8 @@ from service.admin.models import (
 from service.admin.openapi import Operation, build_document
 from service.admin.report import build_report
 from service.breaker import BreakerState
-from service.endpoints import RETRY_AFTER_S, BodyReader, problem
+from service.edge.answers import RETRY_AFTER_S, problem
+from service.edge.bodies import BodyReader
 from service.errors import ConfigError, JobConflict, MethodNotAllowed, Rejected, Unavailable
 from service.events import Product, parse_event_id
 from service.inbox.base import (

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.endpoints import problem
+from service.edge.answers import problem
 
 JOBS_PATH = "/v1/jobs"
 

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from service.bounded_connector import BoundedConnector
-from service.certs import fetch_https, read_certificate
 from service.checks.base import Finding, Network
 from service.config_models import (
     EventBridgeSinkSettings,
@@ -21,6 +20,7 @@ from service.config_models import (
     SnsSinkSettings,
     SqsSinkSettings,
 )
+from service.edge.certificates import fetch_https, read_certificate
 from service.errors import BadSignature
 from service.sinks.aws import region_of
 from service.sinks.eventbridge import EventBridgeSink

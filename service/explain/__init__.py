@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from service.captured_request import CapturedRequest
-from service.endpoints import MAX_HEADER_BYTES
+from service.edge.core import MAX_HEADER_BYTES
 from service.errors import Unparseable
 from service.events import Event, VerifiedBy
 from service.explain.case import (

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from service.captured_request import CapturedRequest
-from service.endpoints import MAX_HEADER_BYTES
+from service.edge.core import MAX_HEADER_BYTES
 from service.errors import Rejected, Unavailable, UnknownToken
 from service.events import Event, format_time
 from service.explain.variants import read_json

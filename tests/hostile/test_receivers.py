@@ -19,7 +19,7 @@ import pytest
 import uvloop
 
 from service.bounded_connector import MAX_HEAD_BYTES
-from service.certs import CertificateStore, fetch_https
+from service.edge.certificates import CertificateStore, fetch_https
 from service.errors import BadSignature, CannotVerify, SinkRetry, VendorError
 from service.events import Delivery
 from service.queries.base import Query
