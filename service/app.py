@@ -363,8 +363,8 @@ class Service:
         for _, poller in self._queues:
             poller.start()
 
-    async def stop(self) -> None:
-        self.readiness.is_draining = True
+    async def stop_working(self) -> None:
+        """Stop everything that happens by itself; callbacks are still taken. May come twice."""
         # All at once: each has the whole of stop_timeout_s for what is under way.
         await asyncio.gather(
             self.retention.stop(),
@@ -373,6 +373,10 @@ class Service:
             self.dispatcher.stop(),
             *(poller.stop(self.settings.server.stop_timeout_s) for _, poller in self._queues),
         )
+
+    async def stop(self) -> None:
+        self.readiness.is_draining = True
+        await self.stop_working()
         for queue, _ in self._queues:
             await queue.close()
         for vendor in self._vendors.values():

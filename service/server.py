@@ -6,6 +6,9 @@ Stopping: from SIGTERM on the service says that it is not ready, and goes on tak
 load balancer notices. Answers close their connections meanwhile, so that no balancer sends a request on one that is
 closed at the end. A second signal ends this at once, and SIGINT, which comes from a terminal, begins without it. Then
 nothing new is let in, and requests and attempts have ``stop_timeout_s`` to finish.
+
+Starting anew, on SIGHUP: the same without a drain, and with the listening sockets open, so that who connects meanwhile
+is answered by the next process.
 """
 
 import asyncio
@@ -14,7 +17,7 @@ import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,7 +30,7 @@ from service.edge.connections import Connections
 from service.edge.core import MAX_HEADER_BYTES
 from service.edge.guarded import make_guarded_protocol
 from service.edge.protocol import make_protocol
-from service.errors import ConfigError
+from service.listeners import BACKLOG, Listeners, open_listeners
 from service.settings import Settings
 from service.waiting import wait_for
 
@@ -56,46 +59,39 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-def _bind(host: str, port: int, setting: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named: asyncio looks for it before it turns Nagle's algorithm off, which costs 40 ms an answer.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ConfigError([f"{setting}: cannot listen on {host} port {port}: {error.strerror}"]) from error
-    return listener
-
-
 async def serve(
     settings: Settings,
+    listeners: Listeners | None = None,
     *,
     stop: asyncio.Event | None = None,
     listening: Callable[[str, str], None] | None = None,
     stopping: Callable[[float], None] = lambda _: None,
-) -> None:
+    may_start_anew: Callable[[], Awaitable[bool]] | None = None,
+) -> bool:
     """
-    Run until SIGTERM, SIGINT or ``stop``, then stop cleanly.
+    Run until SIGTERM, SIGINT or ``stop``, then stop cleanly; on SIGHUP, too, when it may start anew.
 
     Args:
+        listeners: Opened as the settings say when left out. Closed at the end, but for a start anew.
         stop: Does what SIGTERM does.
         listening: Told the addresses (``host:port``) of the public and the admin listener once they answer.
         stopping: Told when stopping begins, and in how many seconds at most it ought to have ended.
+
+        may_start_anew: Asked on SIGHUP: whether a new process would start. It tells the operator why not.
+
+    Returns:
+        Whether the process is to start anew behind the listeners, which are still open then.
 
     Raises:
         ConfigError: A listener or the store can't be used as configured.
     """
     stop, hurry = stop or asyncio.Event(), asyncio.Event()
+    anew = asyncio.Event()
     app = create_app(settings)
     service = app.service
-    public = _bind(settings.server.host, settings.server.port, "server.port")
-    try:
-        admin = _bind(settings.admin.host, settings.admin.port, "admin.port")
-    except ConfigError:
-        public.close()
-        raise
+    listeners = listeners or open_listeners(settings)
+    # Closed by uvicorn; ours stay open for as long as somebody may connect.
+    public, admin = listeners.public.dup(), listeners.admin.dup()
     max_connections = min(MAX_CONNECTIONS, _allow_open_files() // Connections.BURST)
     tick_s = min(TICK_S, HEAD_TIMEOUT_S / 4, settings.server.body_timeout_s / 4, KEEP_ALIVE_S / 4)
     callbacks = make_protocol(
@@ -110,7 +106,7 @@ async def serve(
         QuietServer(_config(app, callbacks, settings)),
         QuietServer(_config(create_admin_app(service), guarded, settings)),
     ]
-    _handle_signals(stop, hurry)
+    handled = _handle_signals(stop, hurry, anew, may_start_anew)
     giving_back: asyncio.Task[None] | None = None
     try:
         await service.start()
@@ -122,9 +118,10 @@ async def serve(
         ]
         while not all(server.started or task.done() for server, task in zip(servers, tasks, strict=True)):  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0)
-        log.info("listening", server=_address(public), admin=_address(admin), sources=list(service.settings.sources))
+        addresses = _address(listeners.public), _address(listeners.admin)
+        log.info("listening", server=addresses[0], admin=addresses[1], sources=list(service.settings.sources))
         if listening is not None:
-            listening(_address(public), _address(admin))
+            listening(*addresses)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -135,6 +132,12 @@ async def serve(
             log.info("draining", for_s=drain_s)
             await wait_for(hurry, drain_s)
         log.info("stopping")
+        if anew.is_set() or listeners.inherited:
+            # Who connects after this process has left the port waits for the next one, which should not be long.
+            service.readiness.is_draining = True
+            await service.stop_working()
+        if not anew.is_set():
+            listeners.close()
         for server in servers:
             server.should_exit = True
         # At once, so that requests and attempts have the same time to finish.
@@ -143,11 +146,14 @@ async def serve(
         if giving_back is not None:
             giving_back.cancel()
         await service.stop()
-        for listener in (public, admin):
-            listener.close()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        public.close()
+        admin.close()
+        if not anew.is_set():
+            listeners.close()
+        for number in handled:
             asyncio.get_running_loop().remove_signal_handler(number)
     log.info("stopped")
+    return anew.is_set()
 
 
 def _allow_open_files() -> int:
@@ -163,19 +169,43 @@ def _allow_open_files() -> int:
     return wanted - others if soft == resource.RLIM_INFINITY else max(soft - others, soft // 4)
 
 
-def _handle_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
+def _handle_signals(
+    stop: asyncio.Event, hurry: asyncio.Event, anew: asyncio.Event, may_start_anew: Callable[[], Awaitable[bool]] | None
+) -> Sequence[signal.Signals]:
+    """Returns those that are handled."""
+
     def terminate() -> None:
         if stop.is_set():
             hurry.set()
+        # Also when a start anew has begun: the last word counts.
+        anew.clear()
         stop.set()
 
     def interrupt() -> None:
         hurry.set()
-        stop.set()
+        terminate()
 
+    handlers = {signal.SIGTERM: terminate, signal.SIGINT: interrupt}
+    if may_start_anew is not None:
+        asked: set[asyncio.Task[None]] = set()
+
+        async def ask(may: Callable[[], Awaitable[bool]]) -> None:
+            if await may() and not stop.is_set():
+                # Nobody is refused meanwhile, so no balancer has to notice.
+                anew.set()
+                hurry.set()
+                stop.set()
+
+        def reload() -> None:
+            if not asked:
+                asked.add(task := asyncio.create_task(ask(may_start_anew)))
+                task.add_done_callback(asked.discard)
+
+        handlers[signal.SIGHUP] = reload
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, terminate)
-    loop.add_signal_handler(signal.SIGINT, interrupt)
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    return list(handlers)
 
 
 def exit_after(delay_s: float) -> None:
@@ -205,7 +235,7 @@ def _config(app: Any, protocol: type[asyncio.Protocol], settings: Settings) -> u
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(settings.server.stop_timeout_s),
-        backlog=2048,
+        backlog=BACKLOG,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
 

@@ -377,7 +377,7 @@ class Running:
         self.library_logs: list[str] = []
         self.secrets: set[bytes] = {secret.encode() for secret in SECRETS}
         self.stop = asyncio.Event()
-        self.ended: asyncio.Task[None] | None = None
+        self.ended: asyncio.Task[bool] | None = None
         self.connections: Connections
 
     @property

@@ -29,6 +29,7 @@ WRITE_TIMEOUT_S = 10.0
 # What is answered before it was read to its end is read on for so long, and so much of it, that the client finds the
 # answer: closing at once would reset the connection under it.
 LINGER_S = 2.0
+SHUTDOWN_GRACE_S = 0.5
 LINGER_BYTES = 256 * 1024
 # Of what comes, at once. As much of each connection may wait for the request before it.
 READ_BYTES = 16 * 1024
@@ -163,7 +164,10 @@ class CallbackProtocol(asyncio.BufferedProtocol):
     def shutdown(self) -> None:
         """Finish what has begun, and nothing more."""
         self._is_last = True
-        if self._exchange is None:
+        if self._exchange is None and not self._had_request and not self._is_unread:
+            # It was accepted, so nobody else will answer the request that may be on its way.
+            self.deadline = min(self.deadline, self._loop.time() + SHUTDOWN_GRACE_S)
+        elif self._exchange is None:
             self._close()
 
     # Reading
@@ -404,7 +408,7 @@ class CallbackProtocol(asyncio.BufferedProtocol):
             else:
                 timeout_s = self.edge.body_timeout_s
                 self._exchange.fail(RequestTimeout(f"the body did not arrive within {timeout_s} s"))
-        elif self._buffer.strip() or not self._had_request:
+        elif self._buffer.strip() or not (self._had_request or self._is_last):
             self._give_up("slow_request")
         else:
             self._close()
