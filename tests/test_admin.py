@@ -11,7 +11,7 @@ import pytest
 
 from service.admin import AdminGuard
 from service.errors import InboxUnavailable
-from tests.inbox.conformance import make_event
+from tests.inbox.conformance import make_event, purge_step
 from tests.operators import NOW, Operators, operating
 from tests.running import ADMIN_TOKEN, SOURCES, encode_request, run_service
 
@@ -338,7 +338,11 @@ async def test_receipts_that_gave_no_event_are_listed_with_the_reason_and_the_wa
     [
         ("/v1/events/evt_1", 404, "no event has this id"),
         ("/v1/events/%FF", 404, "no event has this id"),
-        ("/v1/receipts?state=lost", 400, "state: Input should be 'accepted', 'duplicate', 'unparsed' or 'conflict'"),
+        (
+            "/v1/receipts?state=lost",
+            400,
+            "state: Input should be 'accepted', 'duplicate', 'differing', 'unparsed' or 'conflict'",
+        ),
         ("/v1/receipts?limit=501", 400, "limit: "),
         ("/v1/receipts?cursor=-1", 400, "cursor: "),
         ("/v1/receipts?since=yesterday", 400, "since: "),
@@ -537,7 +541,7 @@ async def test_an_event_whose_payload_is_gone_cannot_be_sent(operators):
     (event_id,) = await operators.put("a")
     await operators.attempt("orders", "delivered")
     later = NOW + timedelta(days=40)
-    await operators.inbox.purge(payloads_before=later, keys_before=NOW - timedelta(days=1), limit=1000)
+    await purge_step(operators.inbox, payloads_before=later, keys_before=NOW - timedelta(days=1), limit=1000)
     assert (await operators.get(f"/v1/events/{event_id}"))["event"] is None
     status, answer = await operators.post(f"/v1/events/{event_id}/replay", {"sinks": ["orders"]})
     assert (status, answer["title"]) == (409, "Conflict")

@@ -491,7 +491,7 @@ async def test_a_sink_that_opens_and_closes_badly_keeps_no_other_from_closing(in
     assert {entry["event"] for entry in logs} == {"sink_not_opened", "attempt", "sink_not_closed"}
 
 
-@pytest.mark.parametrize("method", ["claim", "next_due_at", "record"])
+@pytest.mark.parametrize("method", ["claim", "due_in_s", "record"])
 async def test_an_inbox_that_is_away_is_asked_again_and_no_result_is_lost(inbox: WatchedInbox, method: str) -> None:
     time = FakeTime(inbox, waiting=2 if method == "record" else 1)
     inbox.to_fail[method] = 2

@@ -217,7 +217,7 @@ class AdminApi:
         )
 
     async def _create_replay(self, request: ReplayRequest) -> Response:
-        record = await self._inbox.create_replay(request, now=self._clock())
+        record = await self._inbox.create_replay(request)
         log.info("replay_created", replay_id=record.id, total=record.total, requested_by=request.requested_by)
         self._replay_created()
         return _json(202, ReplayItem.of(record), {"location": f"/v1/replays/{record.id}"})
@@ -244,7 +244,7 @@ class AdminApi:
         return 200, ReplayItem.of(record)
 
     async def cancel_replay(self, replay_id: str) -> tuple[int, Answer]:
-        record = await self._inbox.cancel_replay(_read_replay_id(replay_id), now=self._clock())
+        record = await self._inbox.cancel_replay(_read_replay_id(replay_id))
         if record is None:
             raise _no_replay()
         return 200, ReplayItem.of(record)
@@ -252,7 +252,7 @@ class AdminApi:
     # Sinks
 
     async def list_sinks(self) -> tuple[int, Answer]:
-        breakers, now = self._breaker_states(), self._clock()
+        breakers, now = self._breaker_states(), await self._inbox.now()
         return 200, SinkList(sinks=tuple(self._sink_item(record, breakers, now) for record in await self._all_sinks()))
 
     async def pause_sink(self, sink: str, body: PauseOrder) -> tuple[int, Answer]:
@@ -267,11 +267,10 @@ class AdminApi:
         # Compared with what is known before it gets anywhere near the store.
         if name not in self._sinks and name not in {record.name for record in await self._inbox.list_sinks()}:
             raise Refused(404, f"no sink has this name; {self._configured()}")
-        now = self._clock()
-        await self._inbox.set_sink_state(name, state, reason=reason, changed_by=changed_by, now=now)
+        await self._inbox.set_sink_state(name, state, reason=reason, changed_by=changed_by)
         log.info("sink_state_set", sink=name, state=state, reason=reason, changed_by=changed_by)
         found = {record.name: record for record in await self._inbox.list_sinks()}
-        return 200, self._sink_item(found.get(name, SinkRecord(name)), self._breaker_states(), now)
+        return 200, self._sink_item(found.get(name, SinkRecord(name)), self._breaker_states(), await self._inbox.now())
 
     async def _all_sinks(self) -> list[SinkRecord]:
         """The configured ones first, whether the inbox knows them or not."""
@@ -300,12 +299,12 @@ class AdminApi:
     # Jobs
 
     async def register_jobs(self, body: JobOrders) -> tuple[int, RegisteredJobs]:
-        now = self._clock()
+        now = await self._inbox.now()
         orders = body.root if isinstance(body.root, list) else [body.root]
         default_deadline_at = now + timedelta(seconds=self._deadline_s)
         jobs = [order.to_job(default_deadline_at=default_deadline_at) for order in orders]
         try:
-            records = await self._inbox.expect(jobs, now=now)
+            records = await self._inbox.expect(jobs)
         except JobConflict as error:
             raise Refused(409, str(error)) from None
         self._jobs_registered()
@@ -316,19 +315,16 @@ class AdminApi:
         return JobRules(self._families, self._clock())
 
     async def list_jobs(self, query: JobQuery) -> tuple[int, Answer]:
-        found = await self._inbox.list_jobs(
-            query.to_filter(), now=self._clock(), before_id=query.before, limit=query.limit
-        )
+        found = await self._inbox.list_jobs(query.to_filter(), before_id=query.before, limit=query.limit)
         cursor = str(found[-1].id) if len(found) == query.limit else None
         return 200, JobPage(jobs=tuple(map(JobItem.of, found)), cursor=cursor)
 
     async def report(self, query: ReportQuery) -> tuple[int, Answer]:
-        now = self._clock()
-        until = query.until or now
+        until = query.until or await self._inbox.now()
         since = query.since or max(until, _FIRST_DAY) - timedelta(days=1)
         if not timedelta() < until - since <= MAX_REPORT:
             raise Refused(400, f"since, until: expected a time and a later one, at most {MAX_REPORT.days} days apart")
-        rows = await self._inbox.report_jobs(since=since, until=until, now=now)
+        rows = await self._inbox.report_jobs(since=since, until=until)
         return 200, build_report(rows, since=since, until=until)
 
     # The service
@@ -341,9 +337,10 @@ class AdminApi:
         recent: Sequence[ReportRow] = ()
         try:
             async with asyncio.timeout(METRICS_TIMEOUT_S):
+                now = await self._inbox.now()
                 sinks = await self._all_sinks()
-                waiting = await self._inbox.count_waiting(now=now)
-                recent = await self._inbox.report_jobs(since=now - RECENT, until=now, now=now)
+                waiting = await self._inbox.count_waiting()
+                recent = await self._inbox.report_jobs(since=now - RECENT, until=now)
         except (Unavailable, TimeoutError) as error:
             log.warning("metrics_without_store", error=str(error))
         text = self._metrics.render(sinks, self._breaker_states(), waiting=waiting, recent=recent, now=now)

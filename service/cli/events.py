@@ -200,7 +200,7 @@ async def reparse(settings: Settings, *, dry_run: bool, with_conflicts: bool = F
                     if receipt is None:
                         counts["skipped"] += 1
                         continue
-                    result = await inbox.reparse(stored.id, receipt, now=utc_now(), dry_run=dry_run)
+                    result = await inbox.reparse(stored.id, receipt, dry_run=dry_run)
                     accepted.update(result.accepted)
                     counts["receipts"] += 1
                     counts["changed"] += len(result.changed)

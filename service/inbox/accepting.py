@@ -39,10 +39,10 @@ async def put(database: Database, arrivals: Sequence[Arrival]) -> list[Verdict]:
 
 async def put_locked(database: Database, arrival: Arrival) -> tuple[Verdict, "Brought"]:
     """One where what it is about is locked; what became of it, and of its entries."""
-    receipt = arrival.receipt
+    receipt, now = arrival.receipt, await database.now()
     receipt_id = await database.fetch_value(
         "INSERT INTO receipts (received_at, source, product, transport, verified_by, state, reason, warnings, meta,"
-        " parser, body) VALUES ($1, $2, $3, $4, $5, 'unparsed', $6, $7, $8, $9, $10) RETURNING id",
+        " parser, body, stored_at) VALUES ($1, $2, $3, $4, $5, 'unparsed', $6, $7, $8, $9, $10, $11) RETURNING id",
         arrival.at,
         receipt.source,
         receipt.product,
@@ -53,8 +53,9 @@ async def put_locked(database: Database, arrival: Arrival) -> tuple[Verdict, "Br
         dump(dict(receipt.meta)),
         receipt.parser_version,
         receipt.body,
+        now,
     )
-    brought = await bring(database, receipt.entries, receipt_id, arrival.at)
+    brought = await bring(database, receipt.entries, receipt_id, now)
     has_events = bool(brought.accepted) or brought.waits is not None
     new_state = state(receipt, has_events=has_events, conflict=brought.conflict)
     if new_state != "unparsed":
@@ -98,23 +99,22 @@ class _Rehearsed(Exception):
     pass
 
 
-async def reparse(database: Database, receipt_id: int, arrival: Arrival, *, dry_run: bool) -> Reparsed:
+async def reparse(database: Database, receipt_id: int, receipt: Receipt, *, dry_run: bool) -> Reparsed:
     """Give a kept receipt its present meaning; in a dry run everything is taken back."""
-    await lock(database, arrival.receipt.entries)
+    await lock(database, receipt.entries)
     with suppress(_Rehearsed):
         async with database.savepoint():
-            reparsed = await _reparse(database, receipt_id, arrival)
+            reparsed = await _reparse(database, receipt_id, receipt)
             if dry_run:
                 raise _Rehearsed
     return reparsed
 
 
-async def _reparse(database: Database, receipt_id: int, arrival: Arrival) -> Reparsed:
-    receipt = arrival.receipt
+async def _reparse(database: Database, receipt_id: int, receipt: Receipt) -> Reparsed:
     before = await database.fetch_value(
         f"SELECT r.event_ids FROM receipts r WHERE r.id = $1{database.for_update('r')}", receipt_id
     )
-    brought = await bring(database, receipt.entries, receipt_id, arrival.at)
+    brought = await bring(database, receipt.entries, receipt_id, await database.now())
     changed = [candidate.event.id for candidate in brought.repeated if await _update_event(database, candidate)]
     known = {*(before or "").split(), *(event.id for event in brought.events)}
     is_first = await holds.has_brought_any(database, receipt_id, known)
@@ -211,7 +211,7 @@ async def bring(database: Database, entries: Sequence[Entry], receipt_id: int, a
     for entry in entries:
         await _sort(database, entry, receipt_id, at, found)
     candidates = [
-        Candidate(receipt_id, at, entry.event, entry.event.to_json().decode(), entry.binding, entry.sinks)
+        Candidate(receipt_id, entry.event, entry.event.to_json().decode(), entry.binding, entry.sinks)
         for entry in found.leaving
     ]
     accepted: list[Event] = []
@@ -219,7 +219,7 @@ async def bring(database: Database, entries: Sequence[Entry], receipt_id: int, a
     repeated: list[Candidate] = []
     nameless: list[tuple[Event, NamelessJob]] = []
     fates = await database.accept_events(candidates) if candidates else []
-    for entry, candidate, (event, bound) in zip(found.leaving, candidates, fates, strict=True):
+    for entry, candidate, (event, bound, _) in zip(found.leaving, candidates, fates, strict=True):
         if bound is not None:
             found.conflict = conflict(bound, entry.binding or "")
             continue

@@ -10,7 +10,6 @@ from typing import Literal
 from service.events import OUTCOMES, event_id, parse_event, parse_event_id
 from service.inbox.base import Entry, Hold, HoldReason, NamelessJob
 from service.inbox.database import Database, Row, identity
-from service.inbox.rows import to_milliseconds
 from service.jobs import JobReference
 
 # Reasons of receipts whose events did not come to be, at least not yet.
@@ -80,7 +79,7 @@ async def hold(
         event.to_json().decode(),
         json.dumps(entry.sinks),
         at,
-        to_milliseconds(why.until),
+        at + round(why.timeout_s * 1000),
         at + CLAIM_SPACING_MS * max(0, claims + 1 - FREE_CLAIMS),
     )
     return "held"

@@ -102,9 +102,12 @@ class JournaledInbox:
         self._drainer: asyncio.Task[None] | None = None
         # All else is the store's alone.
         self.listen = inbox.listen
+        self.now = inbox.now
+        self.watch_clock = inbox.watch_clock
+        self.trust_clock = inbox.trust_clock
         self.claim = inbox.claim
         self.record = inbox.record
-        self.next_due_at = inbox.next_due_at
+        self.due_in_s = inbox.due_in_s
         self.outdated_receipts = inbox.outdated_receipts
         self.reparse = inbox.reparse
         self.find_event = inbox.find_event
@@ -122,7 +125,7 @@ class JournaledInbox:
         self.expect = inbox.expect
         self.list_jobs = inbox.list_jobs
         self.claim_inquiries = inbox.claim_inquiries
-        self.next_inquiry_at = inbox.next_inquiry_at
+        self.inquiry_due_in_s = inbox.inquiry_due_in_s
         self.settle = inbox.settle
         self.report_jobs = inbox.report_jobs
         self.count_waiting = inbox.count_waiting

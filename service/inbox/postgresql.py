@@ -27,7 +27,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -95,6 +95,7 @@ _TABLES = (
     "held",
     "nameless_keys",
     "nameless_events",
+    "clock",
 )
 _SEQUENCES = ("receipts_id_seq", "events_id_seq", "replays_id_seq", "jobs_id_seq", "held_id_seq")
 _T = TypeVar("_T")
@@ -118,6 +119,7 @@ class PostgresqlInbox(Operations):
         must_connect: Whether opening fails when the server can't be reached. Otherwise it goes on in the background,
             and everything raises InboxUnavailable until it has worked.
         pool_size: How many connections there may be at most.
+        clock: The time in seconds since 1970, in place of the server's: for tests.
         max_pending: How many receipts may wait for the commit; beyond, ``put`` fails at once.
         max_pending_bytes: The same for their bodies.
     """
@@ -129,6 +131,7 @@ class PostgresqlInbox(Operations):
         auto_migrate: bool = True,
         must_connect: bool = True,
         pool_size: int = 8,
+        clock: Callable[[], float] | None = None,
         max_pending: int = 10_000,
         max_pending_bytes: int = 64 * 2**20,
     ) -> None:
@@ -136,6 +139,7 @@ class PostgresqlInbox(Operations):
         self._url = url
         self._auto_migrate = auto_migrate
         self._must_connect = must_connect
+        self._clock = clock
         self._pool_size = max(pool_size, MIN_POOL_SIZE)
         self._max_pending = max_pending
         self._max_pending_bytes = max_pending_bytes
@@ -306,7 +310,7 @@ class PostgresqlInbox(Operations):
                     _lend(pool) as connection,
                     connection.transaction() if in_transaction else contextlib.nullcontext(),
                 ):
-                    return await run(PostgresqlDatabase(connection))
+                    return await run(PostgresqlDatabase(connection, self._clock))
             except _errors() as error:
                 if attempt == _MAX_ATTEMPTS or not _is_lost_race(error):
                     raise _unavailable(error) from error
@@ -356,9 +360,9 @@ class PostgresqlInbox(Operations):
         try:
             async with _lend(self._writers) as connection:
                 try:
-                    return await _put(connection, arrivals)
+                    return await _put(PostgresqlDatabase(connection, self._clock), arrivals)
                 except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
-                    return await _put(connection, arrivals)
+                    return await _put(PostgresqlDatabase(connection, self._clock), arrivals)
         except _errors() as error:
             failure = _unavailable(error)
             failure.__cause__ = error
@@ -744,10 +748,25 @@ def _config_problem(error: Exception) -> str | None:
 
 
 class PostgresqlDatabase(Database):
-    """Texts are made such that PostgreSQL can keep them; see ``_to_text``."""
+    """
+    Texts are made such that PostgreSQL can keep them; see ``_to_text``.
 
-    def __init__(self, connection: Any) -> None:
+    Args:
+        clock: The time in seconds since 1970, in place of the server's.
+    """
+
+    def __init__(self, connection: Any, clock: Callable[[], float] | None = None) -> None:
         self.connection = connection
+        self._clock = clock
+
+    @property
+    def told_now(self) -> int | None:
+        """The time to tell the database's functions; None for the server's."""
+        return None if self._clock is None else int(self._clock() * 1000 + 0.0005)
+
+    async def now(self) -> int:
+        told = self.told_now
+        return cast(int, await self.fetch_value("SELECT store_now_1()")) if told is None else told
 
     async def fetch(self, sql: str, *parameters: Value) -> Sequence[Row]:
         return cast(Sequence[Row], await self.connection.fetch(sql, *map(_storable, parameters)))
@@ -784,7 +803,8 @@ class PostgresqlDatabase(Database):
 
     async def accept_events(self, candidates: Sequence[Candidate]) -> list[Fate]:
         row = await self.connection.fetchrow(
-            "SELECT * FROM accept_events_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            "SELECT * FROM accept_events_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            self.told_now,
             [],
             [candidate.receipt_id for candidate in candidates],
             *_event_arrays(candidates),
@@ -792,25 +812,27 @@ class PostgresqlDatabase(Database):
         fates = [Fate(bound=bound) for bound in row["bound"] or [None] * len(candidates)]
         for n, event in _accepted(candidates, row):
             fates[n] = Fate(event)
+        for n, body in _known(row):
+            fates[n] = Fate(known=body)
         return fates
 
-    async def claim_deliveries(self, sink: str, *, limit: int, now: int, until: int, lease: str) -> list[Delivery]:
+    async def claim_deliveries(self, sink: str, *, limit: int, lease_ms: int, lease: str) -> list[Delivery]:
         rows = await self.connection.fetch(
-            "SELECT * FROM claim_deliveries_1($1, $2, $3, $4, $5)", sink, now, until, lease, limit
+            "SELECT * FROM claim_deliveries_2($1, $2, $3, $4, $5)", sink, self.told_now, lease_ms, lease, limit
         )
         return [delivery_of(row, sink, lease) for row in rows]
 
-    async def record_attempts(self, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
+    async def record_attempts(self, results: Sequence[AttemptResult]) -> tuple[list[bool], set[str]]:
         deliveries = [result.delivery for result in results]
         row = await self.connection.fetchrow(
-            "SELECT * FROM record_attempts_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-            now,
+            "SELECT * FROM record_attempts_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            self.told_now,
             [delivery.row_id for delivery in deliveries],
             [delivery.sink for delivery in deliveries],
             [delivery.replay for delivery in deliveries],
             [delivery.lease for delivery in deliveries],
             [result.state for result in results],
-            [None if result.due_at is None else to_milliseconds(result.due_at) for result in results],
+            [round(result.delay_s * 1000) for result in results],
             [_to_text(result.error) for result in results],
             [None if result.started_at is None else to_milliseconds(result.started_at) for result in results],
             [round(result.duration_s * 1000) for result in results],
@@ -842,10 +864,9 @@ def _to_text(value: str | None) -> str | None:
 
 
 def _event_arrays(candidates: Sequence[Candidate]) -> tuple[list[Any], ...]:
-    """The parameters of ``accept_events_1`` from ``e_at`` to ``e_sinks``."""
+    """The parameters of ``accept_events_2`` from ``e_digest`` to ``e_sinks``."""
     data = [candidate.event.data for candidate in candidates]
     return (
-        [candidate.at for candidate in candidates],
         [candidate.digest for candidate in candidates],
         [candidate.outcome for candidate in candidates],
         [one.product for one in data],
@@ -871,20 +892,28 @@ def _accepted(candidates: Sequence[Candidate], row: Any) -> Iterator[tuple[int, 
         yield n - 1, event if revision == 1 else event.with_revision(revision)
 
 
-async def _put(connection: Any, arrivals: Sequence[Arrival]) -> Sequence[Verdict]:
+def _known(row: Any) -> Iterator[tuple[int, str]]:
+    """The events that were there before, each with the place of its candidate."""
+    for n, body in zip(row["again_positions"] or (), row["again_bodies"] or (), strict=True):
+        yield n - 1, body
+
+
+async def _put(database: PostgresqlDatabase, arrivals: Sequence[Arrival]) -> Sequence[Verdict]:
     """Keep receipts, their events, and the deliveries of the events that are new; durable when it returns."""
+    connection = database.connection
     if needs_care(arrivals[0].receipt):
         async with connection.transaction():
-            return await accepting.put(PostgresqlDatabase(connection), arrivals)
+            return await accepting.put(database, arrivals)
     candidates = [
-        Candidate(position, arrival.at, entry.event, body, entry.binding, entry.sinks)
+        Candidate(position, entry.event, body, entry.binding, entry.sinks)
         for position, arrival in enumerate(arrivals, 1)
         for entry, body in zip(arrival.receipt.entries, arrival.bodies, strict=True)
     ]
     receipts = [arrival.receipt for arrival in arrivals]
     row = await connection.fetchrow(
-        "SELECT * FROM accept_receipts_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,"
+        "SELECT * FROM accept_receipts_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,"
         " $18, $19, $20, $21, $22, $23, $24, $25)",
+        database.told_now,
         sorted({_lock(candidate.digest) for candidate in candidates}),
         [arrival.at for arrival in arrivals],
         [receipt.source for receipt in receipts],

@@ -42,7 +42,7 @@ async def next_due_at(database: Database, sink: str) -> int | None:
 
 
 async def set_sink_state(
-    database: Database, name: str, state: SinkState, *, reason: str | None, changed_by: str | None, now: int
+    database: Database, name: str, state: SinkState, *, reason: str | None, changed_by: str | None
 ) -> None:
     await database.execute(
         "INSERT INTO sinks (name, state, reason, changed_by, changed_at) VALUES ($1, $2, $3, $4, $5)"
@@ -52,7 +52,7 @@ async def set_sink_state(
         state,
         reason,
         changed_by,
-        now,
+        await database.now(),
     )
 
 

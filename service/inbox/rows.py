@@ -32,7 +32,7 @@ class Arrival:
     A receipt with what the database needs of it.
 
     Attributes:
-        at: When its events count as accepted, in milliseconds.
+        at: When it was received, in milliseconds.
         bodies: Of its events, in JSON.
     """
 
