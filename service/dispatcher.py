@@ -25,7 +25,7 @@ import structlog
 from service.breaker import Breaker, BreakerState
 from service.errors import SinkError, SinkGone, SinkRejected, SinkRetry
 from service.events import Delivery
-from service.inbox.base import AttemptResult, AttemptWord, Inbox
+from service.inbox.base import RETRIED, AttemptResult, AttemptWord, Inbox
 from service.retry import DELAYS_S, next_delay_s
 from service.sinks.base import Sink
 from service.throttle import MAX_PAUSE_S, AdaptiveConcurrency, Pause, RateLimit
@@ -115,9 +115,12 @@ class Dispatcher:
 
     def _wake(self, sinks: Collection[str]) -> None:
         for sink in sinks:
-            worker = self._workers.get(sink)
-            if worker is not None:
-                worker.wake()
+            worker = self._workers.get(sink.removeprefix(RETRIED))
+            if worker is None:
+                continue
+            if sink.startswith(RETRIED):
+                worker.try_now()
+            worker.wake()
 
     async def stop(self) -> None:
         """Claim nothing more, let attempts in flight finish for a bounded time, give the rest back. May come twice."""
@@ -187,6 +190,11 @@ class _Worker:
 
     def wake(self) -> None:
         self._may_claim.set()
+
+    def try_now(self) -> None:
+        """An operator says that the sink is well again, whatever it has answered."""
+        self.breaker.close()
+        self._pause.end()
 
     async def stop(self, timeout_s: float) -> None:
         self._stopping.set()

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from structlog.testing import capture_logs
 
 from service.admin import AdminGuard
 from service.errors import InboxUnavailable
@@ -728,6 +729,23 @@ async def test_a_sink_is_paused_and_resumed(operators):
     assert len(await operators.inbox.claim("orders", limit=10, now=NOW, lease_s=20.0)) == 2
 
 
+@pytest.mark.parametrize("verb", ["resume", "retry"])
+async def test_what_a_sink_did_not_take_is_tried_now_and_its_breaker_is_closed(operators, verb):
+    await operators.put("a", "b")
+    await operators.attempt("orders", "retrying", error="503")
+    await operators.put("c")
+    operators.inbox.listen(
+        lambda names: operators.breakers.update({name[1:]: "closed" for name in names if "!" in name})
+    )
+    with capture_logs() as logs:
+        status, tried = await operators.post(f"/v1/sinks/orders/{verb}", {"requested_by": "kim"})
+    assert (status, tried["brought_forward"], tried["backlog"], tried["breaker"]) == (200, 2, 3, "closed")
+    (logged,) = [log for log in logs if log["event"] == "sink_retried"]
+    assert (logged["sink"], logged["brought_forward"], logged["requested_by"]) == ("orders", 2, "kim")
+    assert len(await operators.inbox.claim("orders", limit=10, now=NOW, lease_s=20.0)) == 3
+    assert (await operators.post(f"/v1/sinks/orders/{verb}"))[1]["brought_forward"] == 0
+
+
 async def test_a_sink_that_disabled_itself_is_resumed(operators):
     await operators.inbox.set_sink_state("orders", "disabled", reason="410 Gone", changed_by=None, now=NOW)
     shown = (await operators.get("/v1/sinks"))["sinks"][0]
@@ -747,7 +765,7 @@ async def test_a_sink_that_is_not_configured_any_more_is_known_while_something_w
 
 
 @pytest.mark.parametrize("name", ["nobody", "ORDERS", "%00", "%ED%A0%80", "orders%2F", "%F0%9F%98%80"])
-@pytest.mark.parametrize("verb", ["pause", "resume"])
+@pytest.mark.parametrize("verb", ["pause", "resume", "retry"])
 async def test_only_known_sinks_are_paused(operators, name, verb):
     answer = await operators.ask("POST", f"/v1/sinks/{name}/{verb}")
     if name == "orders%2F":

@@ -49,6 +49,7 @@ PATHS = {
     "/v1/sinks": {"get"},
     "/v1/sinks/{sink}/pause": {"post"},
     "/v1/sinks/{sink}/resume": {"post"},
+    "/v1/sinks/{sink}/retry": {"post"},
 }
 
 
@@ -125,6 +126,7 @@ def test_a_body_that_needs_nothing_may_be_left_out():
         "/v1/replays": True,
         "/v1/sinks/{sink}/pause": False,
         "/v1/sinks/{sink}/resume": False,
+        "/v1/sinks/{sink}/retry": False,
     }
 
 

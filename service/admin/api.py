@@ -31,6 +31,7 @@ from service.admin.models import (
     JobPage,
     JobQuery,
     JobRules,
+    Order,
     Page,
     PauseOrder,
     ReceiptPage,
@@ -42,8 +43,10 @@ from service.admin.models import (
     Report,
     ReportQuery,
     ResumeOrder,
+    RetryOrder,
     SinkItem,
     SinkList,
+    TriedSink,
 )
 from service.admin.openapi import Operation, build_document
 from service.admin.report import build_report
@@ -256,21 +259,36 @@ class AdminApi:
         return 200, SinkList(sinks=tuple(self._sink_item(record, breakers, now) for record in await self._all_sinks()))
 
     async def pause_sink(self, sink: str, body: PauseOrder) -> tuple[int, Answer]:
-        return await self._set_sink_state(sink, "paused", body.reason, body.requested_by)
+        await self._set_sink_state(sink, "paused", body.reason, body.requested_by)
+        return 200, await self._find_sink(sink)
 
     async def resume_sink(self, sink: str, body: ResumeOrder) -> tuple[int, Answer]:
-        return await self._set_sink_state(sink, "active", body.reason, body.requested_by)
+        await self._set_sink_state(sink, "active", body.reason, body.requested_by)
+        return await self._try_now(sink, body)
 
-    async def _set_sink_state(
-        self, name: str, state: SinkState, reason: str | None, changed_by: str | None
-    ) -> tuple[int, Answer]:
+    async def retry_sink(self, sink: str, body: RetryOrder) -> tuple[int, Answer]:
+        await self._check_known(sink)
+        return await self._try_now(sink, body)
+
+    async def _try_now(self, name: str, order: Order) -> tuple[int, Answer]:
+        brought_forward = await self._inbox.retry_sink(name)
+        log.info("sink_retried", sink=name, brought_forward=brought_forward, requested_by=order.requested_by)
+        item = await self._find_sink(name)
+        return 200, TriedSink(**item.model_dump(), brought_forward=brought_forward)
+
+    async def _find_sink(self, name: str) -> SinkItem:
+        found = {record.name: record for record in await self._inbox.list_sinks()}
+        return self._sink_item(found.get(name, SinkRecord(name)), self._breaker_states(), await self._inbox.now())
+
+    async def _check_known(self, name: str) -> None:
         # Compared with what is known before it gets anywhere near the store.
         if name not in self._sinks and name not in {record.name for record in await self._inbox.list_sinks()}:
             raise Refused(404, f"no sink has this name; {self._configured()}")
+
+    async def _set_sink_state(self, name: str, state: SinkState, reason: str | None, changed_by: str | None) -> None:
+        await self._check_known(name)
         await self._inbox.set_sink_state(name, state, reason=reason, changed_by=changed_by)
         log.info("sink_state_set", sink=name, state=state, reason=reason, changed_by=changed_by)
-        found = {record.name: record for record in await self._inbox.list_sinks()}
-        return 200, self._sink_item(found.get(name, SinkRecord(name)), self._breaker_states(), await self._inbox.now())
 
     async def _all_sinks(self) -> list[SinkRecord]:
         """The configured ones first, whether the inbox knows them or not."""
@@ -468,10 +486,23 @@ class AdminApi:
                 path="/v1/sinks/{sink}/resume",
                 name="resumeSink",
                 summary="Let a sink have what was held back",
-                description="Whether it was paused or has disabled itself. What was parked goes on, in its order.",
+                description="Whether it was paused or has disabled itself. What was parked goes on, in order; what was"
+                " to be tried again some time is tried now, and circuit breakers are closed, on all instances.",
                 run=self.resume_sink,
                 body=ResumeOrder,
-                answers={200: SinkItem},
+                answers={200: TriedSink},
+                refusals=no_sink,
+            ),
+            Operation(
+                method="POST",
+                path="/v1/sinks/{sink}/retry",
+                name="retrySink",
+                summary="Try now what a sink did not take",
+                description="When its destination is well again: what was to be tried again some time is due now, and"
+                " circuit breakers are closed, on all instances.",
+                run=self.retry_sink,
+                body=RetryOrder,
+                answers={200: TriedSink},
                 refusals=no_sink,
             ),
             Operation(

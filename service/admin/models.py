@@ -210,6 +210,10 @@ class ResumeOrder(Order):
     """Let a sink have what was held back."""
 
 
+class RetryOrder(Order):
+    """Try now what a sink did not take."""
+
+
 # Jobs to expect
 
 
@@ -574,6 +578,15 @@ class SinkItem(Answer):
     backlog: int = Field(description="Pending, retrying and parked ones.")
     oldest_pending_at: Timestamp | None = Field(description="When the oldest event of the backlog was accepted.")
     oldest_pending_age_s: float | None
+
+
+class TriedSink(SinkItem):
+    """A sink that is tried now."""
+
+    brought_forward: int = Field(
+        description="How many deliveries that were to be tried again some time are due now. While the sink is paused or"
+        " disabled they wait, as all others do."
+    )
 
 
 class SinkList(Answer):

@@ -28,6 +28,9 @@ AttemptWord = Literal["delivered", "dead", "retrying", "late", "unrecorded"]
 HoldReason = Literal["confirm", "enrich"]
 JobState = Literal["expected", "overdue", "completed", "healed", "unknown"]
 
+RETRIED = "!"
+"""What comes before the name of a sink when listeners are told that an operator wants it tried now, whatever it did."""
+
 INQUIRIES = "?"
 """What listeners are told, in place of a sink's name, when there is something new to ask the vendor about."""
 
@@ -673,6 +676,13 @@ class Inbox(Protocol):
         """
         ...
 
+    async def retry_sink(self, name: str) -> int:
+        """
+        Make what is to be tried again at a sink some time due now, and tell the dispatchers of all instances not to
+        leave the sink alone any more. Returns how many deliveries were brought forward.
+        """
+        ...
+
     async def create_replay(self, request: ReplayRequest) -> ReplayRecord:
         """Record that the events meant by the filter shall be delivered again; ``advance_replays`` does it."""
         ...
@@ -761,7 +771,7 @@ class Inbox(Protocol):
     def listen(self, listener: Callable[[Collection[str]], None]) -> None:
         """
         From now on tell this listener too, in the event loop, which sinks have something new to claim; ``INQUIRIES``
-        stands for something new to ask the vendor about.
+        stands for something new to ask the vendor about, and ``RETRIED`` and a name for a sink to be tried now.
         """
         ...
 

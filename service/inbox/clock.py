@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.errors import ClockDoubted
 from service.inbox.base import ClockRecord
 from service.inbox.database import Database
 from service.inbox.rows import from_milliseconds
@@ -166,21 +165,19 @@ async def trust(database: Database) -> None:
     await _write(database, Sighting(await database.claimed_now()))
 
 
-async def check(database: Database) -> None:
-    """
-    Raises:
-        ClockDoubted: What is old can't be told.
-    """
+async def doubt(database: Database) -> str | None:
+    """Why it can't be told what is old, if so."""
     now = await database.claimed_now()
     seen, _ = judge(await _read_or_guess(database, now), now)
     if seen.stepped_from is not None and seen.stepped_to is not None:
         days = (seen.stepped_to - seen.stepped_from) / DOUBTED_STEP_MS
-        raise ClockDoubted(
+        return (
             f"nothing is removed, because the store's clock went from {from_milliseconds(seen.stepped_from):%Y-%m-%d}"
             f" to {from_milliseconds(seen.stepped_to):%Y-%m-%d} ({days:.0f} days) while nobody saw it. If it is"
             " wrong, set it right and restart the service; if it is right, run `media-callbacks purge"
             " --the-clock-is-right`, or wait until the service has run for as long, at most a week"
         )
+    return None
 
 
 # What stands in columns of times that are later than they should be. Where a deadline was given by a client as a time,

@@ -116,6 +116,7 @@ class JournaledInbox:
         self.count_events = inbox.count_events
         self.list_sinks = inbox.list_sinks
         self.set_sink_state = inbox.set_sink_state
+        self.retry_sink = inbox.retry_sink
         self.create_replay = inbox.create_replay
         self.advance_replays = inbox.advance_replays
         self.cancel_replay = inbox.cancel_replay

@@ -11,11 +11,12 @@ from functools import partial
 from secrets import token_hex
 from typing import TypeVar
 
-from service.errors import JobConflict
+from service.errors import ClockDoubted, JobConflict
 from service.events import Delivery, Product
 from service.inbox import accepting, clock, inquiries, jobs, purging, reads, replays
 from service.inbox.base import (
     INQUIRIES,
+    RETRIED,
     AttemptResult,
     ClockRecord,
     EventFilter,
@@ -43,6 +44,8 @@ from service.inbox.database import Database
 from service.inbox.rows import from_milliseconds, to_milliseconds
 from service.jobs import ExpectedJob
 
+# Deliveries in a transaction.
+_FORWARD_STEP = 1000
 _T = TypeVar("_T")
 Run = Callable[[Database], Awaitable[_T]]
 
@@ -118,6 +121,21 @@ class Operations(ABC):
         if state == "active":
             self._tell({name})
 
+    async def retry_sink(self, name: str) -> int:
+        brought = 0
+        # No more than there are now: what fails again meanwhile is to be tried later again.
+        wanted = await self._read(lambda d: reads.count_put_off(d, name))
+        # Each in a transaction of its own, so that receipts and claims can go between them.
+        while brought < wanted:
+            limit = min(_FORWARD_STEP, wanted - brought)
+            step = await self._write(partial(reads.bring_forward, name=name, limit=limit))
+            brought += step
+            if step < limit:
+                break
+        brought += await self._write(lambda d: reads.release_stranded(d, name))
+        self._tell({name, RETRIED + name})
+        return brought
+
     # Receipts and events
 
     async def outdated_receipts(
@@ -174,6 +192,8 @@ class Operations(ABC):
             lambda d: purging.purge(d, position, keep_payloads_ms=payloads_ms, keep_keys_ms=keys_ms, limit=limit),
             may_take_long=True,
         )
+        if isinstance(purged, str):
+            raise ClockDoubted(purged)
         return purged
 
     # Replays. Which events come next is looked up first, so that a filter that matches little holds no writer up.

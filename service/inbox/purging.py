@@ -39,14 +39,14 @@ class Position:
 
 async def purge(
     database: Database, position: Position, *, keep_payloads_ms: int, keep_keys_ms: int, limit: int
-) -> tuple[Purged, Position]:
+) -> tuple[Purged | str, Position]:
     """
-    Look at the next rows of a kind or two, and remove what is old and no longer needed.
-
-    Raises:
-        ClockDoubted: What is old can't be told.
+    Look at the next rows of a kind or two, and remove what is old and no longer needed; or say why it can't be told
+    what is old.
     """
-    await clock.check(database)
+    doubt = await clock.doubt(database)
+    if doubt is not None:
+        return doubt, position
     now = await database.now()
     payloads_before, keys_before = now - keep_payloads_ms, now - keep_keys_ms
     payloads = keys = 0

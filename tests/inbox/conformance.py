@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from service.errors import InboxUnavailable
+from service.errors import ClockDoubted, InboxUnavailable
 from service.events import Delivery, Event, Key, event_id
-from service.inbox import reads, replays
+from service.inbox import operations, reads, replays
 from service.inbox.base import (
     AttemptResult,
+    ClockRecord,
     DeliveryRecord,
     Entry,
     EventFilter,
@@ -1065,6 +1066,150 @@ class InboxConformance:
             known = sum([await inbox.find_event(event.id) is not None for event in (failed, succeeded)])
             assert known in (0, 2)
             assert known == 0 or not step.is_finished
+
+    # Trying a sink now
+
+    async def test_what_was_put_off_is_brought_forward_and_all_dispatchers_hear_of_it(
+        self, inbox: Timed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(operations, "_FORWARD_STEP", 2)
+        events = [make_event(f"job-{n}") for n in range(5)]
+        await put(inbox, *events, at=NOW - 5 * SECOND)
+        await put(inbox, make_event("job-0", "failed"), make_event("other"), sinks=("a", "b"), at=NOW - 5 * SECOND)
+        await inbox.claim("b", limit=1, now=NOW, lease_s=LEASE_S)
+        await attempt(inbox, "b", "retrying", delay_s=86400)
+        await attempt(inbox, "a", "retrying", delay_s=86400, error="503")
+        (leased,) = [*await inbox.claim("a", limit=1, now=NOW + DAY, lease_s=LEASE_S)]
+        heard: list[str] = []
+        inbox.listen(heard.extend)
+        inbox.clock.now = NOW + SECOND
+        assert await inbox.retry_sink("a") == 5, "neither the leased one, nor what waits for another"
+        assert set(heard) == {"a", "!a"}
+        assert await deliver(inbox, "a", now=NOW + SECOND) == ids(*events[1:], make_event("other"))
+        assert await inbox.record([AttemptResult(leased, "delivered")]) == [True]
+        assert await deliver(inbox, "a", now=NOW + SECOND) == ids(make_event("job-0", "failed"))
+        assert await inbox.retry_sink("a") == 0
+        assert await deliver(inbox, "b") == [], "another sink is another matter"
+        assert await inbox.retry_sink("nobody") == 0
+
+    async def test_what_is_paused_is_brought_forward_for_when_it_is_resumed(self, inbox: Timed) -> None:
+        await put(inbox, make_event())
+        await attempt(inbox, "a", "retrying", delay_s=86400)
+        await pause(inbox)
+        assert await inbox.retry_sink("a") == 1
+        assert await deliver(inbox, "a") == []
+        await resume(inbox)
+        assert await deliver(inbox, "a") == ids(make_event())
+
+    async def test_what_fails_again_meanwhile_is_not_brought_forward_again(
+        self, inbox: Timed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else an order would never end."""
+        monkeypatch.setattr(operations, "_FORWARD_STEP", 1)
+        await put(inbox, *(make_event(f"job-{n}") for n in range(3)))
+        await attempt(inbox, "a", "retrying", now=NOW + DAY, delay_s=60)
+        forward = reads.bring_forward
+
+        async def and_fail(database: Any, **arguments: Any) -> int:
+            brought = await forward(database, **arguments)
+            (row,) = await database.fetch("SELECT min(event_id) FROM deliveries")
+            await database.execute("UPDATE deliveries SET due_at = due_at + 1 WHERE event_id = $1", row[0])
+            return brought
+
+        monkeypatch.setattr(reads, "bring_forward", and_fail)
+        assert await inbox.retry_sink("a") == 3
+
+    # The clock of the store
+
+    async def test_it_tells_the_time_of_everything_whatever_receipts_say(self, inbox: Timed) -> None:
+        """A receipt of an instance that is ten years ahead is delivered now, and is as old as it is."""
+        for years in (-10, 10):
+            event = make_event(f"job-{years}")
+            receipt = make_receipt(event, at=NOW + years * 365 * DAY)
+            assert (await inbox.put_at(receipt, now=NOW)).state == "accepted"
+            (delivery,) = await inbox.claim("a", limit=9, lease_s=LEASE_S, now=NOW)
+            assert await inbox.record([AttemptResult(delivery, "delivered")], now=NOW) == [True]
+            assert (await find(inbox, event)).accepted_at == NOW
+        assert await purge(inbox, payloads_before=NOW, keys_before=NOW) == Purged(0, 0, is_finished=True)
+        assert await purge(inbox, payloads_before=NOW + SECOND, keys_before=NOW + SECOND) == Purged(
+            2, 2, is_finished=True
+        )
+
+    async def test_a_clock_that_goes_on_is_believed(self, inbox: Timed) -> None:
+        await inbox.watch_clock(now=NOW)
+        for hours in range(0, 24 * 30, 23):
+            record = await inbox.watch_clock(now=NOW + timedelta(hours=hours))
+            assert record == ClockRecord(now=NOW + timedelta(hours=hours))
+
+    @pytest.mark.parametrize("is_watched", [True, False])
+    async def test_nothing_is_removed_while_a_step_forward_is_doubted(self, inbox: Timed, is_watched: bool) -> None:
+        event = make_event()
+        await put(inbox, event)
+        await deliver(inbox, "a")
+        if is_watched:
+            await inbox.watch_clock(now=NOW)
+        ahead = NOW + 3 * 365 * DAY
+        inbox.clock.now = ahead
+        old: dict[str, Any] = {"keep_payloads": 30 * DAY, "keep_keys": 400 * DAY, "limit": 100}
+        with pytest.raises(ClockDoubted, match=r"2026-01-02 to 2029-01-01 \(1095 days\)"):
+            await inbox.purge(**old)
+        record = await inbox.watch_clock(now=ahead)
+        assert record == ClockRecord(now=ahead, doubted_s=1095 * 86400.0, trusted_at=ahead + 7 * DAY)
+        # It goes on for nearly a week.
+        for hours in range(0, 24 * 7, 20):
+            now = ahead + timedelta(hours=hours)
+            assert (await inbox.watch_clock(now=now)).doubted_s
+            with pytest.raises(ClockDoubted):
+                await inbox.purge(**old, now=now)
+        assert (await inbox.put(make_receipt(event, at=now))).state == "duplicate"
+        assert not (await inbox.watch_clock(now=ahead + 7 * DAY)).doubted_s
+        await inbox.purge(**old, now=ahead + 7 * DAY)
+
+    async def test_an_operator_can_say_that_it_is_right(self, inbox: Timed) -> None:
+        await inbox.watch_clock(now=NOW)
+        assert (await inbox.watch_clock(now=NOW + 60 * DAY)).doubted_s
+        await inbox.trust_clock()
+        assert not (await inbox.watch_clock(now=NOW + 60 * DAY)).doubted_s
+        await inbox.purge(keep_payloads=DAY, keep_keys=DAY, limit=9)
+
+    async def test_a_short_time_off_is_doubted_for_as_long(self, inbox: Timed) -> None:
+        await inbox.watch_clock(now=NOW)
+        back = NOW + timedelta(days=2.5)
+        assert (await inbox.watch_clock(now=back)).trusted_at == back + timedelta(days=2.5)
+
+    async def test_what_a_wrong_step_forward_put_off_is_put_back(self, inbox: Timed) -> None:
+        retrying, waiting, new = make_event("job-1"), make_event("job-1", "failed"), make_event("job-2")
+        ahead = NOW + 3650 * DAY
+        await put(inbox, retrying, waiting)
+        await inbox.watch_clock(now=NOW)
+        await inbox.watch_clock(now=ahead)
+        await attempt(inbox, "a", "retrying", now=ahead, delay_s=300, error="503")
+        await put(inbox, new, at=ahead)
+        await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("b",), rate_per_s=0.1), now=ahead)
+        await inbox.advance(now=ahead)
+        await inbox.watch_clock(now=ahead + 5 * SECOND)
+        record = await inbox.watch_clock(now=NOW + 5 * SECOND)
+        assert record == ClockRecord(now=NOW + 5 * SECOND, corrected_s=3650 * 86400.0)
+        assert (await find(inbox, new)).accepted_at == NOW
+        assert await listed(inbox, since=NOW - SECOND, until=NOW + DAY) == ids(new, waiting, retrying)
+        assert await deliver(inbox, "a", now=NOW + 6 * SECOND) == ids(new)
+        assert await deliver(inbox, "a", now=NOW + 299 * SECOND) == []
+        assert await deliver(inbox, "a", now=NOW + 300 * SECOND) == ids(retrying, waiting)
+        assert await finish_replays(inbox, now=NOW + 300 * SECOND) <= NOW + 400 * SECOND
+        assert await inbox.watch_clock(now=NOW + 400 * SECOND) == ClockRecord(now=NOW + 400 * SECOND)
+        purged = await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY)
+        assert (purged.payloads, purged.keys) == (0, 0)
+
+    async def test_a_clock_that_is_set_back_is_told_of_and_nothing_looks_older_for_it(self, inbox: Timed) -> None:
+        await inbox.watch_clock(now=NOW)
+        behind = NOW - 3650 * DAY
+        event = make_event()
+        assert await inbox.watch_clock(now=behind) == ClockRecord(now=behind, behind_s=3650 * 86400.0)
+        await put(inbox, event, at=behind)
+        assert await deliver(inbox, "a", now=behind) == ids(event)
+        assert await inbox.watch_clock(now=NOW + SECOND) == ClockRecord(now=NOW + SECOND), "it is not doubted"
+        await inbox.purge(keep_payloads=DAY, keep_keys=DAY, limit=9)
+        assert (await inbox.put(make_receipt(event, at=NOW + SECOND))).state == "duplicate"
 
     # Life
 

@@ -74,7 +74,11 @@ class Timed(Operations):
             self.clock.now = now
 
     def put(self, receipt: Receipt) -> Awaitable[Verdict]:
-        self._at(receipt.received_at)
+        return self.put_at(receipt, now=receipt.received_at)
+
+    def put_at(self, receipt: Receipt, *, now: datetime) -> Awaitable[Verdict]:
+        """Whatever the instance's clock says."""
+        self._at(now)
         return super().put(receipt)  # type: ignore[misc,no-any-return]
 
     async def watch_clock(self, *, now: datetime | None = None) -> ClockRecord:
