@@ -355,16 +355,18 @@ class Verdict:
     What became of a receipt.
 
     Attributes:
-        accepted: The events that were new, with the revision they got.
+        accepted: The events that were new, with the revision they got. There may be some whatever ``state`` says.
         held: How many new events wait for the vendor's answer; ``state`` is ``accepted`` then.
         is_journaled: It is durable, but outside the store, which was away: what it is will be known later, and
             ``state`` is ``accepted`` meanwhile.
+        differs: In which members an event that was known already is another one; ``state`` is ``differing`` then.
     """
 
     state: ReceiptState
     accepted: tuple[Event, ...] = ()
     held: int = 0
     is_journaled: bool = False
+    differs: tuple[str, ...] = ()
 
 
 # Asking the vendor

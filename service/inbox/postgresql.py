@@ -386,7 +386,7 @@ class PostgresqlInbox(Operations):
         for work, result in zip(batch, results, strict=True):
             self._pending -= 1
             self._pending_bytes -= len(work.arrival.receipt.body)
-            if isinstance(result, Verdict) and result.state == "accepted":
+            if isinstance(result, Verdict) and result.state in ("accepted", "differing"):
                 tell_of(told, work.arrival.receipt, has_accepted=bool(result.accepted))
             if work.future.done():
                 continue
@@ -933,7 +933,44 @@ async def _put(database: PostgresqlDatabase, arrivals: Sequence[Arrival]) -> Seq
     accepted: dict[int, list[Event]] = {}
     for n, event in _accepted(candidates, row):
         accepted.setdefault(candidates[n].receipt_id, []).append(event)
-    return [Verdict(state, tuple(accepted.get(position, ()))) for position, state in enumerate(row["states"], 1)]
+    verdicts = [Verdict(state, tuple(accepted.get(position, ()))) for position, state in enumerate(row["states"], 1)]
+    if row["again_positions"]:
+        await _compare(database, arrivals, candidates, row, verdicts)
+    return verdicts
+
+
+async def _compare(
+    database: PostgresqlDatabase,
+    arrivals: Sequence[Arrival],
+    candidates: Sequence[Candidate],
+    row: Any,
+    verdicts: Sequence[Verdict],
+) -> None:
+    """
+    Find what says otherwise of what was accepted before. It is stored as a duplicate by now; but nobody was answered
+    yet, so that who sent it sends it again, should we not get to the end of this.
+    """
+    repeated: dict[int, list[tuple[Candidate, str]]] = {}
+    for n, body in _known(row):
+        repeated.setdefault(candidates[n].receipt_id, []).append((candidates[n], body))
+    for position, pairs in repeated.items():
+        receipt, verdict = arrivals[position - 1].receipt, verdicts[position - 1]
+        differs = await accepting.differences(database, pairs, receipt.body)
+        if not differs:
+            continue
+        verdict.differs = differs
+        refusal = None
+        if verdict.state == "conflict":
+            refusal = await database.fetch_value(
+                "SELECT reason FROM receipts WHERE id = $1", row["receipt_ids"][position - 1]
+            )
+        verdict.state = accepting.state(receipt, has_events=bool(verdict.accepted), conflict=refusal, differs=differs)
+        await database.execute(
+            "UPDATE receipts SET state = $1, reason = $2 WHERE id = $3",
+            verdict.state,
+            accepting.reason(receipt, conflict=refusal, differs=differs),
+            row["receipt_ids"][position - 1],
+        )
 
 
 async def _beat(database: Database) -> set[int]:

@@ -338,7 +338,7 @@ class SqliteInbox(Operations):
             if isinstance(work, _Put):
                 self._pending -= 1
                 self._pending_bytes -= len(work.arrival.receipt.body)
-                if isinstance(result, Verdict) and result.state == "accepted":
+                if isinstance(result, Verdict) and result.state in ("accepted", "differing"):
                     tell_of(told, work.arrival.receipt, has_accepted=bool(result.accepted))
             if work.future.done():
                 continue
@@ -723,7 +723,9 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
         for entry, body in zip(arrival.receipt.entries, arrival.bodies, strict=True)
     ]
     accepted: dict[int, list[Event]] = {}
+    reasons: dict[int, str] = {}
     conflicts: dict[int, str] = {}
+    repeated: dict[int, list[tuple[Candidate, str]]] = {}
     ended: list[tuple[Event, int]] = []
     for candidate, fate in zip(candidates, _accept_events(database, candidates, now), strict=True):
         if fate.accepted is not None:
@@ -731,14 +733,22 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
             ended.append((fate.accepted, now))
         elif fate.bound is not None:
             conflicts[candidate.receipt_id] = accepting.conflict(fate.bound, candidate.binding or "")
+        elif fate.known is not None:
+            repeated.setdefault(candidate.receipt_id, []).append((candidate, fate.known))
     if are_jobs_awaited:
         _run_now(jobs.end(database, ended))
     verdicts = []
     for receipt_id, arrival in enumerate(arrivals, first_id):
-        events = accepted.get(receipt_id)
-        state = accepting.state(arrival.receipt, has_events=events is not None, conflict=conflicts.get(receipt_id))
-        verdicts.append(Verdict(state, tuple(events) if events else ()))
-    _insert_receipts(connection, arrivals, verdicts, conflicts, first_id=first_id, now=now)
+        receipt, events, refusal = arrival.receipt, accepted.get(receipt_id), conflicts.get(receipt_id)
+        differs: tuple[str, ...] = ()
+        if (pairs := repeated.get(receipt_id)) is not None:
+            differs = _run_now(accepting.differences(database, pairs, receipt.body))
+        state = accepting.state(receipt, has_events=events is not None, conflict=refusal, differs=differs)
+        verdicts.append(Verdict(state, tuple(events) if events else (), differs=differs))
+        reason = accepting.reason(receipt, conflict=refusal, differs=differs)
+        if reason is not None:
+            reasons[receipt_id] = reason
+    _insert_receipts(connection, arrivals, verdicts, reasons, first_id=first_id, now=now)
     return verdicts
 
 
@@ -761,7 +771,7 @@ def _accept_events(database: SqliteDatabase, candidates: Sequence[Candidate], no
         outcomes = outcomes_by_key.setdefault(candidate.digest, set())
         if candidate.outcome in outcomes:
             repeated.append(candidate)
-            fates.append(Fate())
+            fates.append(_REPEATED)
             continue
         outcomes.add(candidate.outcome)
         event, body, revision = candidate.event, candidate.body, len(outcomes)
@@ -814,7 +824,28 @@ def _accept_events(database: SqliteDatabase, candidates: Sequence[Candidate], no
             f" SELECT e.id, ?1 FROM events e WHERE {condition} AND e.receipt_id <> ?1",
             [(candidate.receipt_id, candidate.digest, candidate.outcome) for candidate in repeated],
         )
+        known = iter(_known_bodies(database, repeated))
+        return [fate if fate is not _REPEATED else Fate(known=next(known)) for fate in fates]
     return fates
+
+
+# Stands for what is looked up in the end: what it repeats may be in this very batch.
+_REPEATED = Fate()
+
+
+def _known_bodies(database: SqliteDatabase, repeated: Sequence[Candidate]) -> list[str | None]:
+    """What was accepted of each, as far as it is still kept."""
+    bodies: dict[tuple[bytes, int], str] = {}
+    for start in range(0, len(repeated), _KEYS_PER_SELECT):
+        digests = [candidate.digest for candidate in repeated[start : start + _KEYS_PER_SELECT]]
+        marks = ",".join([f"?{number}" for number in range(1, len(digests) + 1)])
+        sql = (
+            "SELECT e.key_digest, e.outcome, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
+            f" WHERE {database.by_key(f'e.key_digest IN ({marks})')}"
+        )
+        for digest, outcome, body in database.connection.execute(sql, digests):
+            bodies[digest, outcome] = body
+    return [bodies.get((candidate.digest, candidate.outcome)) for candidate in repeated]
 
 
 def _bind(connection: sqlite3.Connection, digest: bytes, value: str) -> str:
@@ -840,7 +871,7 @@ def _insert_receipts(
     connection: sqlite3.Connection,
     arrivals: Sequence[Arrival],
     verdicts: Sequence[Verdict],
-    conflicts: Mapping[int, str],
+    reasons: Mapping[int, str],
     *,
     first_id: int,
     now: int,
@@ -857,7 +888,7 @@ def _insert_receipts(
                 receipt.transport,
                 receipt.verified_by,
                 verdict.state,
-                conflicts.get(receipt_id, receipt.reason),
+                reasons.get(receipt_id),
                 accepting.dump(receipt.warnings) if receipt.warnings else None,
                 accepting.dump(dict(receipt.meta)) if receipt.meta else None,
                 receipt.parser_version,

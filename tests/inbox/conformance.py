@@ -77,6 +77,12 @@ def make_event(
     )
 
 
+def with_data(event: Event, **changes: Any) -> Event:
+    """The event with other data."""
+    document = event.model_dump()
+    return Event.model_validate(document | {"data": document["data"] | changes})
+
+
 def make_receipt(
     *events: Event,
     sinks: tuple[str, ...] = ("a",),
@@ -282,6 +288,99 @@ class InboxConformance:
     async def test_families_do_not_mix(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event(family="run-start")))
         assert (await inbox.put(make_receipt(make_event(family="run")))).state == "accepted"
+
+    # Duplicates that say something else
+
+    async def test_another_content_of_the_same_outcome_is_seen_and_forwarded_to_nobody(self, inbox: Timed) -> None:
+        first, lie = make_event(), with_data(make_event(), user_data="other", outputs=[{"url": "http://evil/1.gif"}])
+        await inbox.put(make_receipt(first, body=b"1"))
+        told = ("outputs", "user_data")
+        for body in (b"2", b"2"):
+            assert await inbox.put(make_receipt(lie, body=body)) == Verdict("differing", differs=told)
+        assert await deliver(inbox, "a") == [first.id]
+        assert (await find(inbox, first)).body == first.to_json()
+        reason = "says otherwise of what was accepted before with the same outcome: outputs, user_data"
+        differing = await inbox.list_receipts(state="differing", limit=9)
+        assert [(record.reason, record.event_ids) for record in differing] == [(reason, (first.id,))] * 2
+        assert [record.state for record in (await find(inbox, first)).receipts] == [
+            "accepted",
+            "differing",
+            "differing",
+        ]
+        assert await inbox.put(make_receipt(first, body=b"1")) == Verdict("duplicate")
+
+    async def test_it_is_seen_whatever_else_the_receipt_brings(self, inbox: Timed) -> None:
+        first, new = make_event(), make_event("job-2")
+        await inbox.put(make_receipt(first))
+        heard: list[str] = []
+        inbox.listen(heard.extend)
+        verdict = await inbox.put(make_receipt(with_data(first, media_id="other"), new, body=b"2"))
+        assert verdict == Verdict("differing", (new,), differs=("media_id",))
+        assert heard == ["a"]
+        assert await deliver(inbox, "a") == ids(first, new)
+
+    @pytest.mark.parametrize("together", [True, False])
+    async def test_it_is_seen_of_receipts_that_come_at_once(self, inbox: Timed, together: bool) -> None:
+        receipts = [
+            make_receipt(with_data(make_event(f"job-{n % 2}"), user_data=str(n // 4)), body=str(n).encode())
+            for n in range(8)
+        ]
+        if together:
+            verdicts = await asyncio.gather(*map(inbox.put, receipts))
+        else:
+            verdicts = [await inbox.put(receipt) for receipt in receipts]
+        assert [verdict.state for verdict in verdicts] == [
+            *["accepted"] * 2, *["duplicate"] * 2, *["differing"] * 4,
+        ]  # fmt: skip
+
+    async def test_a_conflict_is_graver(self, inbox: Timed) -> None:
+        await inbox.put(make_receipt(make_event(), binding="1"))
+        await inbox.put(make_receipt(make_event("job-2")))
+        receipt = make_receipt(with_data(make_event("job-2"), user_data="x"), body=b"2")
+        receipt.entries = (*receipt.entries, Entry(make_event(), ("a",), "2"))
+        verdict = await inbox.put(receipt)
+        assert (verdict.state, verdict.differs) == ("conflict", ("user_data",))
+        (record,) = await inbox.list_receipts(state="conflict", limit=9)
+        assert record.reason == (
+            "the key is bound to 1, this receipt says 2;"
+            " says otherwise of what was accepted before with the same outcome: user_data"
+        )
+
+    async def test_what_was_accepted_and_is_kept_no_more_can_not_be_compared(self, inbox: Timed) -> None:
+        await put(inbox, make_event())
+        await deliver(inbox, "a")
+        await purge(inbox, payloads_before=NOW + SECOND, keys_before=NOW - DAY)
+        assert await inbox.put(make_receipt(with_data(make_event(), user_data="x"))) == Verdict("duplicate")
+
+    async def test_who_says_again_what_he_said_first_does_not_differ_though_the_event_does_by_now(
+        self, inbox: Timed
+    ) -> None:
+        """Such as after a later parser has read the first receipt again."""
+        await inbox.put(make_receipt(make_event(), body=b"1"))
+        (stored,) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=9)
+        changed = with_data(make_event(), user_data="understood")
+        read_again = make_receipt(changed, body=b"1", parser_version=2)
+        assert (await inbox.reparse(stored.id, read_again, now=NOW, dry_run=False)).changed == (changed.id,)
+        assert (await inbox.put(make_receipt(make_event(), body=b"1"))).state == "duplicate"
+        assert (await inbox.put(make_receipt(make_event(), body=b"2"))).state == "differing"
+
+    async def test_a_receipt_that_is_read_again_is_compared_as_one_that_comes(self, inbox: Timed) -> None:
+        await inbox.put(make_receipt(make_event(), body=b"1"))
+        await inbox.put(make_receipt(reason="not understood", body=b"2"))
+        await inbox.put(make_receipt(with_data(make_event(), user_data="x"), body=b"3"))
+        (_, unparsed, differing) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=9)
+        for receipt_id, user_data, state in (
+            (unparsed.id, "x", "differing"),
+            (unparsed.id, None, "duplicate"),
+            (differing.id, "x", "differing"),
+            (differing.id, None, "duplicate"),
+        ):
+            again = make_receipt(with_data(make_event(), user_data=user_data), body=b"2", parser_version=2)
+            for dry_run in (True, False):
+                found = await inbox.reparse(receipt_id, again, now=NOW, dry_run=dry_run)
+                assert found == Reparsed(state), "and the event is the first one's"  # type: ignore[arg-type]
+            records = {record.id: record for record in await inbox.list_receipts(limit=9)}
+            assert (records[receipt_id].state, records[receipt_id].reason is None) == (state, state == "duplicate")
 
     # What gives no event
 

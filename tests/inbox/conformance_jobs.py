@@ -42,6 +42,7 @@ from tests.inbox.conformance import (
     make_event,
     make_receipt,
     purge,
+    with_data,
 )
 from tests.inbox.timed import Timed
 
@@ -526,6 +527,35 @@ class JobsConformance:
             event=event,
         )
         assert await claim(inbox) == []
+
+    async def test_an_unsigned_claim_that_says_otherwise_of_what_is_known_is_a_conflict(self, inbox: Timed) -> None:
+        await inbox.put(make_receipt(make_event(), body=b"1"))
+        lie = held(with_data(make_event(), media_id="other"))
+        assert (await inbox.put(lie)).state == "conflict"
+        (record,) = await inbox.list_receipts(state="conflict", limit=9)
+        assert record.reason == "says otherwise of what was accepted before with the same outcome: media_id"
+        assert (await inbox.put(held(make_event()))).state == "duplicate"
+        assert await claim(inbox) == [], "nobody is asked"
+        assert await deliver(inbox, "a") == ids(make_event())
+
+    async def test_a_claim_that_was_confirmed_with_other_content_may_come_again(self, inbox: Timed) -> None:
+        """What the vendor's job API said of it is no reason to find it differing."""
+        claimed = held(with_data(make_event(), user_data="ours"))
+        await inbox.put(claimed)
+        released = with_data(make_event(), user_data="ours", media_id="media-2", verified_by="query")
+        assert (await settle(inbox, await claim_one(inbox), release=released)).accepted == (released,)
+        assert (await inbox.put(held(with_data(make_event(), user_data="ours")))).state == "duplicate"
+
+    async def test_a_receipt_that_differs_in_one_event_and_waits_for_another_stays_so(self, inbox: Timed) -> None:
+        await inbox.put(make_receipt(make_event(), body=b"1"))
+        receipt = held(make_event("job-2"))
+        receipt.body = b"2"
+        receipt.entries = (Entry(with_data(make_event(), user_data="x"), ("a",)), *receipt.entries)
+        assert (await inbox.put(receipt)).state == "differing"
+        await settle(inbox, await claim_one(inbox), release=make_event("job-2"))
+        (record,) = await inbox.list_receipts(state="differing", limit=9)
+        assert record.reason == "says otherwise of what was accepted before with the same outcome: user_data"
+        assert record.event_ids == (make_event().id, make_event("job-2").id)
 
     async def test_a_held_event_does_not_end_the_job_until_it_leaves(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
