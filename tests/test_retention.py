@@ -207,6 +207,29 @@ async def test_the_command_works_on_postgresql(tmp_path, database_url):  # noqa:
     assert await left(PostgresqlInbox(database_url)) == {"old-0": False, "new": True, "waiting": True}
 
 
+@pytest.mark.parametrize("is_postgresql", [False, True])
+async def test_the_command_removes_nothing_by_a_clock_that_is_doubted_unless_it_is_told_to(
+    tmp_path,
+    database_url,  # noqa: F811 - a fixture
+    is_postgresql,
+):
+    inbox: Timed = TimedPostgresqlInbox(database_url) if is_postgresql else TimedSqliteInbox(tmp_path / "inbox.db")
+    inbox.clock.now = long_ago = datetime.now(UTC) - 800 * DAY
+    await inbox.open()
+    await put(inbox, make_event(), at=long_ago)
+    await deliver(inbox, "a", now=long_ago)
+    await inbox.watch_clock(now=long_ago)
+    await inbox.close()
+    config = write_config(tmp_path, **({"store.url": database_url} if is_postgresql else {}))
+    code, output, errors = await run_command(config)
+    assert (code, output) == (1, "")
+    assert errors.startswith("store.url: nothing is removed, because the store's clock went from ")
+    assert "(800 days)" in errors
+    assert "--the-clock-is-right" in errors
+    assert await run_command(config, "--the-clock-is-right") == (0, "1 payloads and 1 keys were removed\n", "")
+    assert await run_command(config) == (0, "0 payloads and 0 keys were removed\n", "")
+
+
 async def test_the_command_says_why_it_could_not(tmp_path, monkeypatch, capsys):
     (tmp_path / "inbox.db").write_bytes(b"this is no database at all, but something else " * 100)
     code, output, errors = await run_command(write_config(tmp_path))
