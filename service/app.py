@@ -22,6 +22,7 @@ from typing import overload
 from service.admin.api import AdminApi
 from service.admin.guard import AdminGuard
 from service.clock import utc_now
+from service.clock_watch import ClockWatch
 from service.dispatcher import Destination, Dispatcher
 from service.edge.answers import Refusals
 from service.edge.asgi import EdgeApp
@@ -217,7 +218,8 @@ class Service:
             observer=self.metrics,
             stop_timeout_s=settings.server.stop_timeout_s,
         )
-        self.replayer = Replayer(self.inbox, clock=clock)
+        self.replayer = Replayer(self.inbox)
+        self.clock_watch = ClockWatch(self.inbox, clock=clock, observer=self.metrics)
         self._vendors = {name: self._build_vendor(name, vendor) for name, vendor in settings.vendor.items()}
         self._desks: dict[tuple[str | None, Product, str], Desk] = {}
         self.reconciler = Reconciler(
@@ -226,7 +228,6 @@ class Service:
             find_desk=self._find_desk,
             patience=Patience(retry_s=settings.jobs.retry_s, give_up_s=settings.jobs.give_up_s),
             route=self.route,
-            clock=clock,
             rng=Random(),  # noqa: S311 - jitter is no secret
             observer=self.metrics,
             stop_timeout_s=settings.server.stop_timeout_s,
@@ -240,7 +241,6 @@ class Service:
             self.inbox,
             retention_days=settings.store.retention_days,
             dedup_days=settings.store.dedup_days,
-            clock=clock,
             rng=Random(),  # noqa: S311 - jitter is no secret
         )
 
@@ -358,6 +358,7 @@ class Service:
         await self.fetched_certificates.open()
         self.dispatcher.start()
         self.replayer.start()
+        self.clock_watch.start()
         self.retention.start()
         self.reconciler.start()
         for _, poller in self._queues:
@@ -367,6 +368,7 @@ class Service:
         """Stop everything that happens by itself; callbacks are still taken. May come twice."""
         # All at once: each has the whole of stop_timeout_s for what is under way.
         await asyncio.gather(
+            self.clock_watch.stop(),
             self.retention.stop(),
             self.replayer.stop(),
             self.reconciler.stop(),

@@ -43,9 +43,7 @@ class Breaker:
     def succeeded(self) -> None:
         self._failures = 0
         if self.state != "closed":
-            self.state = "closed"
-            self._interval_s = PROBE_INTERVAL_S
-            self._pause.end()
+            self.close()
 
     def failed(self, *, now: float) -> None:
         if self.state == "open":
@@ -57,6 +55,13 @@ class Breaker:
             return
         self.state = "open"
         self._pause.begin(self._interval_s, now=now)
+
+    def close(self) -> None:
+        """As if the sink had never failed."""
+        self.state = "closed"
+        self._failures = 0
+        self._interval_s = PROBE_INTERVAL_S
+        self._pause.end()
 
     def undecided(self) -> None:
         """An attempt ended that says nothing of the sink. If it was the probe, another may be sent at once."""

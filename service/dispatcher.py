@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from random import Random
 from typing import Literal, NamedTuple, Protocol, cast
 
@@ -25,11 +25,11 @@ import structlog
 from service.breaker import Breaker, BreakerState
 from service.errors import SinkError, SinkGone, SinkRejected, SinkRetry
 from service.events import Delivery
-from service.inbox.base import AttemptResult, Inbox
+from service.inbox.base import RETRIED, AttemptResult, AttemptWord, Inbox
 from service.retry import DELAYS_S, next_delay_s
 from service.sinks.base import Sink
 from service.throttle import MAX_PAUSE_S, AdaptiveConcurrency, Pause, RateLimit
-from service.waiting import Wait, wait_for
+from service.waiting import Wait, seconds_since_boot, wait_for
 
 # A lease ends this long after the longest attempt could have: room for the three times below, so that recording in time
 # is the rule.
@@ -71,15 +71,14 @@ class Destination:
 class AttemptObserver(Protocol):
     """Told about every attempt, for metrics."""
 
-    def attempt_finished(
-        self, *, sink: str, result: Literal["delivered", "retrying", "dead", "lost"], duration_s: float
-    ) -> None: ...
+    def attempt_finished(self, *, sink: str, result: AttemptWord, duration_s: float) -> None: ...
 
 
 class Dispatcher:
     """
     Args:
-        clock: The time in UTC.
+        clock: The time in UTC, for the record.
+        elapsed: Seconds of a clock that nobody sets.
         wait: How to wait for an event with a time-out in seconds.
         rng: Where jitter comes from.
         stop_timeout_s: How long attempts in flight may go on after ``stop``.
@@ -94,12 +93,15 @@ class Dispatcher:
         rng: Random,
         observer: AttemptObserver,
         stop_timeout_s: float,
+        elapsed: Callable[[], float] = seconds_since_boot,
         wait: Wait = wait_for,
     ) -> None:
         self._inbox = inbox
         self._stop_timeout_s = stop_timeout_s
         self._workers = {
-            destination.sink.name: _Worker(inbox, destination, clock=clock, rng=rng, observer=observer, wait=wait)
+            destination.sink.name: _Worker(
+                inbox, destination, clock=clock, elapsed=elapsed, rng=rng, observer=observer, wait=wait
+            )
             for destination in destinations
         }
 
@@ -115,9 +117,12 @@ class Dispatcher:
 
     def _wake(self, sinks: Collection[str]) -> None:
         for sink in sinks:
-            worker = self._workers.get(sink)
-            if worker is not None:
-                worker.wake()
+            worker = self._workers.get(sink.removeprefix(RETRIED))
+            if worker is None:
+                continue
+            if sink.startswith(RETRIED):
+                worker.try_now()
+            worker.wake()
 
     async def stop(self) -> None:
         """Claim nothing more, let attempts in flight finish for a bounded time, give the rest back. May come twice."""
@@ -125,17 +130,10 @@ class Dispatcher:
 
 
 class _Claimed(NamedTuple):
-    """A delivery in our hands, and when its lease began."""
+    """A delivery in our hands, and when its lease began at the earliest, in seconds of ``elapsed``."""
 
     delivery: Delivery
-    at: datetime
-
-
-class _Finished(NamedTuple):
-    """A result that is not yet recorded, and when the lease began that it needs."""
-
-    result: AttemptResult
-    claimed_at: datetime
+    at: float
 
 
 class _Worker:
@@ -147,6 +145,7 @@ class _Worker:
         destination: Destination,
         *,
         clock: Callable[[], datetime],
+        elapsed: Callable[[], float],
         rng: Random,
         observer: AttemptObserver,
         wait: Wait,
@@ -155,6 +154,7 @@ class _Worker:
         self._delays_s = destination.delays_s
         self._inbox = inbox
         self._clock = clock
+        self._elapsed = elapsed
         self._rng = rng
         self._observer = observer
         self._wait = wait
@@ -173,7 +173,7 @@ class _Worker:
         self._held = self._held_bytes = 0
         self._waiting: deque[_Claimed] = deque()
         self._attempts: set[asyncio.Task[None]] = set()
-        self._finished: list[_Finished] = []
+        self._finished: list[AttemptResult] = []
 
         # Whether more may be due than the latest claim has brought.
         self._has_more = False
@@ -192,6 +192,11 @@ class _Worker:
 
     def wake(self) -> None:
         self._may_claim.set()
+
+    def try_now(self) -> None:
+        """An operator says that the sink is well again, whatever it has answered."""
+        self.breaker.close()
+        self._pause.end()
 
     async def stop(self, timeout_s: float) -> None:
         self._stopping.set()
@@ -234,17 +239,13 @@ class _Worker:
 
     async def _claim(self) -> float:
         """Claim what is due and may be sent. Returns how long to wait before doing so again, unless woken."""
-        now = self._clock()
-        limit, wait_s = self._allowance(now.timestamp())
+        now = self._elapsed()
+        limit, wait_s = self._allowance(now)
         if limit == 0:
             return wait_s
         is_probe = self.breaker.state == "open"
         deliveries = await self._inbox.claim(
-            self._sink.name,
-            limit=limit,
-            max_bytes=MAX_HELD_BYTES - self._held_bytes,
-            now=now,
-            lease_s=self._lease_s,
+            self._sink.name, limit=limit, max_bytes=MAX_HELD_BYTES - self._held_bytes, lease_s=self._lease_s
         )
         self._held += len(deliveries)
         self._held_bytes += sum([len(delivery.body) for delivery in deliveries])
@@ -253,11 +254,7 @@ class _Worker:
             self._rate.take(len(deliveries))
         self._waiting.extend([_Claimed(delivery, now) for delivery in deliveries])
         # Attempts have ended meanwhile, and may have changed what is allowed.
-        if (
-            self._stopping.is_set()
-            or self._blocked_s(now.timestamp())
-            or (self.breaker.state == "open" and not is_probe)
-        ):
+        if self._stopping.is_set() or self._blocked_s(now) or (self.breaker.state == "open" and not is_probe):
             self._give_back()
             return 0.0
         if is_probe and deliveries:
@@ -265,10 +262,8 @@ class _Worker:
         self._begin_attempts()
         if self._has_more or self._may_claim.is_set():
             return 0.0
-        next_due_at = await self._inbox.next_due_at(self._sink.name)
-        if next_due_at is None:
-            return POLL_S
-        return min(max((next_due_at - self._clock()).total_seconds(), 0.01), POLL_S)
+        due_in_s = await self._inbox.due_in_s(self._sink.name)
+        return POLL_S if due_in_s is None else min(max(due_in_s, 0.01), POLL_S)
 
     def _allowance(self, now: float) -> tuple[int, float]:
         """How many deliveries may be claimed; if none, the seconds to wait before asking again, unless woken."""
@@ -298,7 +293,7 @@ class _Worker:
 
     def _give_back(self) -> None:
         """Nothing of what was claimed is to be attempted now."""
-        self._finish([_Finished(AttemptResult(delivery, "pending"), at) for delivery, at in self._waiting])
+        self._finish([AttemptResult(delivery, "pending") for delivery, _ in self._waiting])
         self._waiting.clear()
 
     # Attempts
@@ -310,13 +305,13 @@ class _Worker:
     def _take(self) -> list[_Claimed]:
         """The next deliveries to send together, oldest first; none when none waits."""
         taken: list[_Claimed] = []
-        now = self._clock()
+        now = self._elapsed()
         while self._waiting and len(taken) < self._sink.batch_size:
             claimed = self._waiting.popleft()
-            if (now - claimed.at).total_seconds() <= MAX_WAIT_CLAIMED_S:
+            if now - claimed.at <= MAX_WAIT_CLAIMED_S:
                 taken.append(claimed)
             else:  # its lease might end before the attempt does
-                self._finish([_Finished(AttemptResult(claimed.delivery, "pending"), claimed.at)])
+                self._finish([AttemptResult(claimed.delivery, "pending")])
                 self.breaker.undecided()
         return taken
 
@@ -340,17 +335,16 @@ class _Worker:
             # Stopped in mid-attempt: whether it arrived is unknown, so it stays due.
             duration_s = time.perf_counter() - started
             self._finish(
-                _Finished(AttemptResult(delivery, "pending", started_at=started_at, duration_s=duration_s), at)
-                for delivery, at in claimed
+                AttemptResult(delivery, "pending", started_at=started_at, duration_s=duration_s)
+                for delivery, _ in claimed
             )
             raise
         duration_s = time.perf_counter() - started
         self._usual_s = duration_s if self._usual_s == math.inf else 0.9 * self._usual_s + 0.1 * duration_s
-        now = self._clock()
-        self._learn(errors, now.timestamp(), begun_in=begun_in)
+        self._learn(errors, self._elapsed(), begun_in=begun_in)
         self._finish(
-            _Finished(self._decide(delivery, error, now, started_at, duration_s), at)
-            for (delivery, at), error in zip(claimed, errors, strict=True)
+            self._decide(delivery, error, started_at, duration_s)
+            for (delivery, _), error in zip(claimed, errors, strict=True)
         )
 
     async def _send(self, deliveries: Sequence[Delivery]) -> Sequence[SinkError | None]:
@@ -369,7 +363,7 @@ class _Worker:
         return [SinkRetry(f"the sink failed: {problem}")] * len(deliveries)
 
     def _decide(
-        self, delivery: Delivery, error: SinkError | None, now: datetime, started_at: datetime, duration_s: float
+        self, delivery: Delivery, error: SinkError | None, started_at: datetime, duration_s: float
     ) -> AttemptResult:
         if error is None:
             return AttemptResult(delivery, "delivered", started_at=started_at, duration_s=duration_s)
@@ -382,7 +376,7 @@ class _Worker:
         return AttemptResult(
             delivery,
             "dead" if delay_s is None else "retrying",
-            due_at=None if delay_s is None else now + timedelta(seconds=delay_s),
+            delay_s=delay_s or 0.0,
             error=str(error)[:500],
             started_at=started_at,
             duration_s=duration_s,
@@ -413,7 +407,7 @@ class _Worker:
 
     # Recording
 
-    def _finish(self, finished: Iterable[_Finished]) -> None:
+    def _finish(self, finished: Iterable[AttemptResult]) -> None:
         self._finished.extend(finished)
         self._may_record.set()
 
@@ -425,52 +419,49 @@ class _Worker:
             if finished:
                 await self._record(finished)
                 self._held -= len(finished)
-                self._held_bytes -= sum([len(result.delivery.body) for result, _ in finished])
+                self._held_bytes -= sum([len(result.delivery.body) for result in finished])
                 self._wake_claimer(finished)
 
-    def _wake_claimer(self, finished: Sequence[_Finished]) -> None:
+    def _wake_claimer(self, finished: Sequence[AttemptResult]) -> None:
         """There is room again, or something is due before the claimer would look by itself."""
-        soon = self._clock() + timedelta(seconds=POLL_S)
         if (self._has_more and self._room()) or any(
-            result.state == "pending" or (result.due_at is not None and result.due_at < soon) for result, _ in finished
+            result.state == "pending" or (result.state == "retrying" and result.delay_s < POLL_S) for result in finished
         ):
             self._may_claim.set()
 
-    async def _record(self, finished: Sequence[_Finished]) -> None:
+    async def _record(self, results: Sequence[AttemptResult]) -> None:
         """
-        Write down what attempts came to. As long as that fails it is tried again while the leases last; then the
-        deliveries are made again, with the same ids.
+        Write down what attempts came to. As long as that fails it is tried again: when a lease has ended meanwhile, the
+        delivery is made again, with the same id, and the inbox notes that this one was late. Little waits here, because
+        nothing is claimed meanwhile.
         """
-        while finished:
+        while True:
             try:
                 if self._gone is not None:
                     await self._disable(self._gone)
-                results = [result for result, _ in finished]
-                kept = await self._inbox.record(results, now=self._clock())
+                kept = await self._inbox.record(results)
             except Exception as error:  # noqa: BLE001 - what comes later is to be recorded after whatever it was
                 log.warning("record_failed", sink=self._sink.name, error=f"{type(error).__name__}: {error}")
                 if self._stopping.is_set():
+                    for result in results:
+                        self._report(result, "unrecorded")
                     return
                 await self._wait(self._stopping, INBOX_RETRY_S)
-                leased_since = self._clock() - timedelta(seconds=self._lease_s)
-                finished = [one for one in finished if one.claimed_at > leased_since]
             else:
                 for result, was_ours in zip(results, kept, strict=True):
-                    self._report(result, was_ours=was_ours)
+                    self._report(result, None if was_ours else "late")
                 return
 
     async def _disable(self, reason: str) -> None:
         """Before its deliveries are recorded, so that none of them is claimed again meanwhile."""
-        await self._inbox.set_sink_state(
-            self._sink.name, "disabled", reason=reason, changed_by="media-callbacks", now=self._clock()
-        )
+        await self._inbox.set_sink_state(self._sink.name, "disabled", reason=reason, changed_by="media-callbacks")
         self._gone = None
         log.error("sink_disabled", sink=self._sink.name, reason=reason)
 
-    def _report(self, result: AttemptResult, *, was_ours: bool) -> None:
+    def _report(self, result: AttemptResult, trouble: Literal["late", "unrecorded"] | None) -> None:
         if result.state == "pending":
             return
-        state = result.state if was_ours else "lost"
+        state = trouble or result.state
         self._observer.attempt_finished(sink=self._sink.name, result=state, duration_s=result.duration_s)
         log.info(
             "attempt",
@@ -479,5 +470,6 @@ class _Worker:
             attempt=result.delivery.attempt,
             result=state,
             duration_ms=round(result.duration_s * 1000, 1),
-            **({"error": result.error, "due_at": result.due_at} if result.error else {}),
+            **({"error": result.error} if result.error else {}),
+            **({"retry_in_s": round(result.delay_s, 1)} if result.state == "retrying" and trouble is None else {}),
         )

@@ -23,6 +23,7 @@ The whole exception tree.
     │   ├── VendorUnavailable   may work later: no connection, 5xx, throttled, not the documented form
     │   └── VendorRefused       will not work by itself: credentials, rights, parameters, clock, no such thing
     ├── JobConflict             a registration contradicts what is known of the job
+    ├── ClockDoubted            nothing is removed for its age while the store's clock may be wrong
     ├── SinkError               one delivery attempt failed
     │   ├── SinkRetry           may work later
     │   │   └── SinkGone        the destination says that it is gone: nothing more is sent until an operator resumes it
@@ -156,6 +157,10 @@ class InboxUnavailable(Unavailable):
 
 class Unparseable(ServiceError):
     """An authentic message from which no event can be read. The message says what was missing."""
+
+
+class ClockDoubted(ServiceError):
+    """Nothing is removed for its age: by what is known, the store's clock may be wrong. The message says what to do."""
 
 
 class VendorError(ServiceError):

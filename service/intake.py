@@ -8,7 +8,7 @@ for the first time or again.
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 from service.errors import Unparseable
@@ -44,9 +44,7 @@ class HoldRules:
     confirm_timeout_s: float
     enriched_families: AbstractSet[str] = frozenset()
 
-    def hold(
-        self, completion: Completion, event: Event, source: Source, message: Message, *, received_at: datetime
-    ) -> Hold | None:
+    def hold(self, completion: Completion, event: Event, source: Source, message: Message) -> Hold | None:
         """Why an event must wait, or None."""
         reason: HoldReason
         if self.confirm == "always" or (self.confirm == "when-unsigned" and message.verified_by in ("none", "token")):
@@ -64,7 +62,7 @@ class HoldRules:
             nonce=message.meta.get("nonce"),
             bind=message.meta.get("bind"),
         )
-        return Hold(reason, reference, received_at + timedelta(seconds=self.confirm_timeout_s))
+        return Hold(reason, reference, self.confirm_timeout_s)
 
 
 def _lacks_outputs(event: Event) -> bool:
@@ -171,7 +169,7 @@ def _build_entry(
         event=event,
         sinks=route(event),
         binding=completion.binding,
-        hold=None if holds is None else holds.hold(completion, event, source, message, received_at=received_at),
+        hold=None if holds is None else holds.hold(completion, event, source, message),
         nameless=nameless,
     )
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import accumulate
-from typing import Literal, get_args
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -18,7 +18,17 @@ from prometheus_client.utils import floatToGoString
 
 from service.breaker import BreakerState
 from service.events import Event
-from service.inbox.base import Receipt, ReportRow, SinkRecord, SinkState, StoreSpace, Verdict, WaitingCounts
+from service.inbox.base import (
+    AttemptWord,
+    ClockRecord,
+    Receipt,
+    ReportRow,
+    SinkRecord,
+    SinkState,
+    StoreSpace,
+    Verdict,
+    WaitingCounts,
+)
 from service.version import read_version
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -140,6 +150,19 @@ class Metrics:
             "state",
         )
 
+        self._clock_offset = gauge("clock_offset_seconds", "How far this machine's clock is ahead of the store's.")
+        self._clock_doubted = gauge(
+            "store_clock_doubted_seconds",
+            "How far the store's clock stepped forward while nobody saw it, as long as that is doubted; else 0.",
+        )
+        self._clock_behind = gauge(
+            "store_clock_behind_seconds", "How far the store's clock is behind what it was before; else 0."
+        )
+        self._clock_corrections = Counter(
+            "media_callbacks_store_clock_corrections",
+            "Steps back that showed that the store's clock was wrong.",
+            registry=registry,
+        )
         self._inquiries = counter(
             "inquiries", "Questions about jobs, by what the vendor said.", "product", "reason", "result"
         )
@@ -193,6 +216,13 @@ class Metrics:
     def queue_polled(self, source: str, result: str) -> None:
         self._queue_polls[source, result] += 1
 
+    def clock_watched(self, record: ClockRecord, *, offset_s: float) -> None:
+        self._clock_offset.set(round(offset_s, 3))
+        self._clock_doubted.set(record.doubted_s)
+        self._clock_behind.set(record.behind_s)
+        if record.corrected_s:
+            self._clock_corrections.inc()
+
     def certificate_changed(self) -> None:
         self._certificate_changes.inc()
 
@@ -212,9 +242,7 @@ class Metrics:
         if age_s is not None:
             self._stale_age.observe((source,), age_s)
 
-    def attempt_finished(
-        self, *, sink: str, result: Literal["delivered", "retrying", "dead", "lost"], duration_s: float
-    ) -> None:
+    def attempt_finished(self, *, sink: str, result: AttemptWord, duration_s: float) -> None:
         self._attempts[sink, result] += 1
         self._attempt_duration.observe((sink, result), duration_s)
 

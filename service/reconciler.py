@@ -67,7 +67,6 @@ class Reconciler:
     Args:
         queries: What can be asked, by product.
         find_desk: Where an inquiry belongs.
-        clock: The time in UTC.
         wait: How to wait for an event with a time-out in seconds.
         rng: Where jitter comes from.
         stop_timeout_s: How long questions in flight may go on after ``stop``.
@@ -81,7 +80,6 @@ class Reconciler:
         find_desk: Callable[[Inquiry], Desk],
         patience: Patience,
         route: Route,
-        clock: Callable[[], datetime],
         rng: Random,
         observer: InquiryObserver,
         stop_timeout_s: float,
@@ -97,7 +95,6 @@ class Reconciler:
                 find_desk=find_desk,
                 patience=patience,
                 route=route,
-                clock=clock,
                 rng=rng,
                 observer=observer,
                 wait=wait,
@@ -139,7 +136,6 @@ class _Worker:
         find_desk: Callable[[Inquiry], Desk],
         patience: Patience,
         route: Route,
-        clock: Callable[[], datetime],
         rng: Random,
         observer: InquiryObserver,
         wait: Wait,
@@ -150,7 +146,6 @@ class _Worker:
         self._find_desk = find_desk
         self._patience = patience
         self._route = route
-        self._clock = clock
         self._rng = rng
         self._observer = observer
         self._wait = wait
@@ -198,8 +193,7 @@ class _Worker:
         room = MAX_IN_FLIGHT - self._in_flight
         if room <= 0:
             return POLL_S  # a batch that ends wakes us
-        now = self._clock()
-        inquiries = await self._inbox.claim_inquiries(self._product, limit=room, now=now, lease_s=LEASE_S)
+        inquiries = await self._inbox.claim_inquiries(self._product, limit=room, lease_s=LEASE_S)
         for desk, family, batch in self._batch(inquiries):
             self._in_flight += len(batch)
             task = asyncio.create_task(self._ask(desk, family, batch))
@@ -207,9 +201,8 @@ class _Worker:
             task.add_done_callback(self._batches.discard)
         if len(inquiries) == room:
             return POLL_S
-        next_at = await self._inbox.next_inquiry_at(self._product)
-        left_s = POLL_S if next_at is None else (next_at - self._clock()).total_seconds()
-        return min(max(left_s, MIN_WAIT_S), POLL_S)
+        left_s = await self._inbox.inquiry_due_in_s(self._product)
+        return POLL_S if left_s is None else min(max(left_s, MIN_WAIT_S), POLL_S)
 
     def _batch(self, inquiries: Sequence[Inquiry]) -> Iterable[tuple[Desk, Family | None, Sequence[Inquiry]]]:
         """What can be asked in one call, and one by one what can't be asked."""
@@ -227,8 +220,13 @@ class _Worker:
     async def _ask(self, desk: Desk, family: Family | None, inquiries: Sequence[Inquiry]) -> None:
         try:
             answers = await self._answers(desk, family, inquiries)
+            # By the clock that deadlines and time-outs are told by.
+            now = await self._inbox.now()
             await self._settle(
-                [self._judge(inquiry, answer, desk, family) for inquiry, answer in zip(inquiries, answers, strict=True)]
+                [
+                    self._judge(inquiry, answer, desk, family, now=now)
+                    for inquiry, answer in zip(inquiries, answers, strict=True)
+                ]
             )
         except Exception as error:  # noqa: BLE001 - their leases run out, and they are asked again
             log.error("inquiries_failed", product=self._product, error=_describe(error))
@@ -254,20 +252,22 @@ class _Worker:
             log.error("inquiries_failed", product=self._product, error=_describe(error))
             return [VendorUnavailable(f"its answer could not be read ({type(error).__name__})")] * len(inquiries)
 
-    def _judge(self, inquiry: Inquiry, answer: Answer | VendorError, desk: Desk, family: Family | None) -> Judgement:
+    def _judge(
+        self, inquiry: Inquiry, answer: Answer | VendorError, desk: Desk, family: Family | None, *, now: datetime
+    ) -> Judgement:
         return judge(
             inquiry,
             answer,
             family=family,
             source=desk.source,
-            now=self._clock(),
+            now=now,
             jitter=self._rng.random(),
             patience=self._patience,
             route=self._route,
         )
 
     async def _settle(self, judgements: Sequence[Judgement]) -> None:
-        settled = await self._inbox.settle([judgement.finding for judgement in judgements], now=self._clock())
+        settled = await self._inbox.settle([judgement.finding for judgement in judgements])
         for judgement, result in zip(judgements, settled, strict=True):
             if result.is_ours:
                 self._report(judgement, judgement.finding, result)

@@ -4,8 +4,6 @@ how far each replay is, so that a stopped service goes on where it was.
 """
 
 import asyncio
-from collections.abc import Callable
-from datetime import datetime
 
 import structlog
 
@@ -25,13 +23,11 @@ log = structlog.get_logger()
 class Replayer:
     """
     Args:
-        clock: The time in UTC.
         wait: How to wait for an event with a time-out in seconds.
     """
 
-    def __init__(self, inbox: Inbox, *, clock: Callable[[], datetime], wait: Wait = wait_for) -> None:
+    def __init__(self, inbox: Inbox, *, wait: Wait = wait_for) -> None:
         self._inbox = inbox
-        self._clock = clock
         self._wait = wait
         self._changed = asyncio.Event()
         self._stopping = False
@@ -55,12 +51,11 @@ class Replayer:
         while not self._stopping:
             self._changed.clear()
             try:
-                next_at = await self._inbox.advance_replays(now=self._clock())
+                left_s = await self._inbox.advance_replays()
             except Exception as error:  # noqa: BLE001 - replays must go on after whatever it was
                 log.error("replay_failed", error=f"{type(error).__name__}: {error}")
                 wait_s = INBOX_RETRY_S
             else:
-                left_s = POLL_S if next_at is None else (next_at - self._clock()).total_seconds()
-                wait_s = min(max(left_s, MIN_WAIT_S), POLL_S)
+                wait_s = POLL_S if left_s is None else min(max(left_s, MIN_WAIT_S), POLL_S)
             if not self._stopping:
                 await self._wait(self._changed, wait_s)

@@ -5,6 +5,8 @@ import structlog
 from service.inbox.base import Receipt, Verdict
 from service.metrics import Metrics
 
+_MAX_NAMED = 20
+
 
 class Reporter:
     """Counts and logs receipts."""
@@ -36,6 +38,8 @@ class Reporter:
             further["event_id"], further["type"] = event.id, event.type
             if len(accepted) > 1:
                 further["events"] = len(accepted)
+        if verdict.differs:
+            further["differs"] = list(verdict.differs[:_MAX_NAMED])
         if verdict.held:
             further["held"] = verdict.held
         if receipt.reason is not None:

@@ -1,6 +1,7 @@
-"""Waiting that tests can replace, so that days pass in no time."""
+"""Waiting that tests can replace, so that days pass in no time; and a clock that nobody sets."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 Wait = Callable[[asyncio.Event, float], Awaitable[None]]
@@ -13,3 +14,11 @@ async def wait_for(event: asyncio.Event, timeout_s: float) -> None:
             await event.wait()
     except TimeoutError:
         pass
+
+
+# Goes on while the machine sleeps, where there is such a clock; on macOS the other one does.
+_SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def seconds_since_boot() -> float:
+    return time.clock_gettime(_SINCE_BOOT)

@@ -13,10 +13,10 @@ from service.dispatcher import Destination, Dispatcher
 from service.errors import InboxUnavailable, SinkError
 from service.events import Delivery
 from service.inbox.base import AttemptResult
-from service.inbox.sqlite import SqliteInbox
 from service.sinks.base import Sink
 from service.waiting import wait_for
 from tests.inbox.conformance import NOW, make_event, make_receipt
+from tests.inbox.timed import TimedSqliteInbox
 
 PATIENCE_S = 180.0
 _T = TypeVar("_T")
@@ -80,7 +80,7 @@ class ScriptedSink:
         self.is_open = False
 
 
-class WatchedInbox(SqliteInbox):
+class WatchedInbox(TimedSqliteInbox):
     """
     Says when deliveries have ended, and can be made to fail.
 
@@ -101,6 +101,10 @@ class WatchedInbox(SqliteInbox):
         self.time: FakeTime | None = None
         self._changed = asyncio.Condition()
 
+    def _at(self, now: datetime | None) -> None:
+        if self.time is None:
+            super()._at(now)
+
     async def _watched(self, name: str, call: Callable[[], Awaitable[_T]]) -> _T:
         if self.to_fail[name]:
             self.to_fail[name] -= 1
@@ -120,7 +124,7 @@ class WatchedInbox(SqliteInbox):
         self.most_held[sink] = max(self.most_held[sink], self.held[sink])
         return claimed
 
-    async def record(self, results: Sequence[AttemptResult], *, now: datetime) -> Sequence[bool]:
+    async def record(self, results: Sequence[AttemptResult], *, now: datetime | None = None) -> Sequence[bool]:
         kept = await self._watched("record", partial(super().record, results, now=now))
         self.records.append(list(results))
         async with self._changed:
@@ -131,8 +135,8 @@ class WatchedInbox(SqliteInbox):
             self._changed.notify_all()
         return kept
 
-    async def next_due_at(self, sink: str) -> datetime | None:
-        return await self._watched("next_due_at", partial(super().next_due_at, sink))
+    async def due_in_s(self, sink: str) -> float | None:
+        return await self._watched("due_in_s", partial(super().due_in_s, sink))
 
     async def set_sink_state(self, name: str, *arguments: Any, **more: Any) -> None:
         await self._watched("set_sink_state", partial(super().set_sink_state, name, *arguments, **more))
@@ -152,12 +156,21 @@ class FakeTime:
     """
 
     def __init__(self, inbox: WatchedInbox, *, waiting: int = 1) -> None:
+        self._inbox = inbox
         self.now = NOW
         self._working = 0
         self.waits_needed = waiting
         self._waits: list[tuple[datetime, asyncio.Event, asyncio.Event]] = []
         self._look: asyncio.Task[None] | None = None
         inbox.time = self
+
+    @property
+    def now(self) -> datetime:
+        return self._inbox.clock.now
+
+    @now.setter
+    def now(self, now: datetime) -> None:
+        self._inbox.clock.now = now
 
     def clock(self) -> datetime:
         return self.now
@@ -231,12 +244,12 @@ async def until(is_true: Callable[[], object]) -> None:
             await asyncio.sleep(0)
 
 
-async def put_jobs(inbox: SqliteInbox, count: int, *, sinks: tuple[str, ...] = ("a",), at: datetime = NOW) -> None:
+async def put_jobs(inbox: TimedSqliteInbox, count: int, *, sinks: tuple[str, ...] = ("a",), at: datetime = NOW) -> None:
     await asyncio.gather(*(inbox.put(make_receipt(make_event(f"job-{n}"), sinks=sinks, at=at)) for n in range(count)))
 
 
 def make_dispatcher(
-    inbox: SqliteInbox,
+    inbox: TimedSqliteInbox,
     *destinations: Sink | Destination,
     observer: Observer | None = None,
     time: FakeTime | None = None,
@@ -249,6 +262,7 @@ def make_dispatcher(
         inbox,
         found,
         clock=time.clock if time else lambda: NOW,
+        elapsed=time.unix_time if time else lambda: 0.0,
         rng=Random(1),
         observer=observer or Observer(),
         stop_timeout_s=stop_timeout_s,

@@ -207,7 +207,7 @@ def sink_item(name: str, **changes: Any) -> Json:
         "oldest_pending_at": None,
         "oldest_pending_age_s": None,
     }
-    return _document(models.SinkItem, fields | changes)
+    return _document(models.TriedSink if "brought_forward" in changes else models.SinkItem, fields | changes)
 
 
 def job_item(number: int, **changes: Any) -> Json:

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from service.edge.answers import Refusals
 from service.edge.connections import Connections
 from service.edge.guarded import make_guarded_protocol
 from service.inbox.base import AttemptResult
-from service.inbox.sqlite import SqliteInbox
 from service.logs import LimitedLog
 from service.metrics import Metrics
 from service.queries.base import Family
 from service.server import QuietServer
 from tests.inbox.conformance import make_event, make_receipt
+from tests.inbox.timed import TimedSqliteInbox
 
 NOW = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)
 SINKS = {"orders": "webhook", "bus": "sqs"}
@@ -48,14 +48,14 @@ class Operators:
         registered: How often the registration of jobs was.
     """
 
-    inbox: SqliteInbox
+    inbox: TimedSqliteInbox
     breakers: dict[str, BreakerState] = field(default_factory=lambda: {"orders": "open", "bus": "closed"})
     metrics: Metrics = field(default_factory=Metrics)
     created: int = 0
     registered: int = 0
-    now: datetime = NOW
 
     def __post_init__(self) -> None:
+        self.now = NOW
         self.api = AdminApi(
             self.inbox,
             sinks=SINKS,
@@ -68,6 +68,14 @@ class Operators:
             jobs_registered=self._count_registration,
         )
         self._app = AdminGuard(self.api.app(), tokens=())
+
+    @property
+    def now(self) -> datetime:
+        return self.inbox.clock.now
+
+    @now.setter
+    def now(self, now: datetime) -> None:
+        self.inbox.clock.now = now
 
     def _count(self) -> None:
         self.created += 1
@@ -93,17 +101,17 @@ class Operators:
 
     async def put(self, *job_ids: str, sinks: tuple[str, ...] = ("orders",), at: datetime = NOW) -> list[str]:
         """Keep events; gives their ids."""
-        events = [make_event(job_id) for job_id in job_ids]
+        events, now = [make_event(job_id) for job_id in job_ids], self.now
         for event in events:
             await self.inbox.put(make_receipt(event, sinks=sinks, at=at))
+        self.now = now
         return [event.id for event in events]
 
     async def attempt(self, sink: str, state: Any, *, error: str | None = None, limit: int = 100) -> None:
         """One attempt for everything that is due; retrying is due a day later."""
         claimed = await self.inbox.claim(sink, limit=limit, now=self.now, lease_s=20.0)
-        due_at = self.now + timedelta(days=1) if state == "retrying" else None
         results = [
-            AttemptResult(delivery, state, due_at=due_at, error=error, started_at=self.now, duration_s=0.25)
+            AttemptResult(delivery, state, delay_s=86400, error=error, started_at=self.now, duration_s=0.25)
             for delivery in claimed
         ]
         assert all(await self.inbox.record(results, now=self.now))
@@ -111,7 +119,7 @@ class Operators:
 
 @asynccontextmanager
 async def operating(folder: Path) -> AsyncIterator[Operators]:
-    inbox = SqliteInbox(folder / "inbox.db")
+    inbox = TimedSqliteInbox(folder / "inbox.db")
     await inbox.open()
     try:
         yield Operators(inbox)

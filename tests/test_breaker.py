@@ -1,4 +1,6 @@
-from service.breaker import FAILURES_TO_OPEN, Breaker, BreakerState
+import pytest
+
+from service.breaker import FAILURES_TO_OPEN, PROBE_INTERVAL_S, Breaker, BreakerState
 
 
 def state(breaker: Breaker) -> BreakerState:
@@ -88,3 +90,20 @@ def test_a_clock_that_is_set_back_delays_the_next_probe_by_an_interval_at_most()
     breaker = opened(now=1_000_000.0)
     assert breaker.wait_s(now=0.0) == 30
     assert breaker.wait_s(now=30.0) == 0
+
+
+@pytest.mark.parametrize("is_probed", [False, True])
+def test_one_that_is_closed_by_hand_has_forgotten_everything(is_probed: bool) -> None:
+    breaker = opened()
+    if is_probed:
+        breaker.probe_sent()
+        breaker.failed(now=30.0)
+        breaker.probe_sent()
+    breaker.close()
+    assert state(breaker) == "closed"
+    assert breaker.wait_s(now=0.0) == 0
+    for _ in range(FAILURES_TO_OPEN - 1):
+        breaker.failed(now=100.0)
+    assert state(breaker) == "closed"
+    breaker.failed(now=100.0)
+    assert breaker.wait_s(now=100.0) == PROBE_INTERVAL_S

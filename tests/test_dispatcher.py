@@ -505,7 +505,7 @@ async def test_a_sink_that_opens_and_closes_badly_keeps_no_other_from_closing(in
     assert {entry["event"] for entry in logs} == {"sink_not_opened", "attempt", "sink_not_closed"}
 
 
-@pytest.mark.parametrize("method", ["claim", "next_due_at", "record"])
+@pytest.mark.parametrize("method", ["claim", "due_in_s", "record"])
 async def test_an_inbox_that_is_away_is_asked_again_and_no_result_is_lost(inbox: WatchedInbox, method: str) -> None:
     time = FakeTime(inbox, waiting=2 if method == "record" else 1)
     inbox.to_fail[method] = 2
@@ -518,19 +518,55 @@ async def test_an_inbox_that_is_away_is_asked_again_and_no_result_is_lost(inbox:
     assert len(sink.sent) == 1
 
 
-async def test_what_cannot_be_recorded_is_sent_again_once_its_lease_is_over(inbox: WatchedInbox) -> None:
-    time = FakeTime(inbox, waiting=2)
+async def test_what_cannot_be_recorded_in_time_is_recorded_late_and_may_be_sent_again(inbox: WatchedInbox) -> None:
+    time, observer = FakeTime(inbox, waiting=2), Observer()
     sink = ScriptedSink(timeout_s=10.0)
-    inbox.to_fail["record"] = 15
+    inbox.to_fail["record"] = 20
     await put_jobs(inbox, 1)
-    dispatcher = make_dispatcher(inbox, sink, time=time)
+    dispatcher = make_dispatcher(inbox, sink, time=time, observer=observer)
     dispatcher.start()
     await until(lambda: not inbox.to_fail["record"])
     time.waits_needed = 1
-    await inbox.until_ended("a", 1)
+    await until(lambda: len(observer.results) == 2)
     await dispatcher.stop()
     assert [delivery.attempt for delivery in sink.sent] == [1, 1]
     assert (time.now - NOW).total_seconds() >= 10 + LEASE_MARGIN_S
+    assert observer.results == [("a", "late"), ("a", "delivered")]
+    record = await inbox.find_event(sink.sent[0].event_id)
+    assert record is not None
+    (delivery,) = record.deliveries
+    assert (delivery.state, [one.result for one in delivery.history]) == ("delivered", ["late", "delivered"])
+
+
+async def test_what_could_not_be_recorded_until_the_stop_is_told_of(inbox: WatchedInbox) -> None:
+    observer = Observer()
+    inbox.to_fail["record"] = 1000
+    await put_jobs(inbox, 1)
+    dispatcher = make_dispatcher(inbox, ScriptedSink(), observer=observer)
+    with structlog.testing.capture_logs() as logs:
+        dispatcher.start()
+        await until(lambda: inbox.to_fail["record"] < 1000)
+        await dispatcher.stop()
+    assert observer.results == [("a", "unrecorded")]
+    assert [entry["result"] for entry in logs if entry["event"] == "attempt"] == ["unrecorded"]
+
+
+async def test_an_operator_closes_the_breaker_and_all_is_tried_at_once(inbox: WatchedInbox) -> None:
+    time = FakeTime(inbox)
+    is_well = False
+    sink = ScriptedSink(answer=lambda _: None if is_well else SinkRetry("503", retry_after_s=3600), concurrency=8)
+    await put_jobs(inbox, 20)
+    dispatcher = make_dispatcher(inbox, sink, time=time)
+    dispatcher.start()
+    await until(lambda: dispatcher.breaker_states()["a"] == "open" and not inbox.held["a"])
+    is_well, before = True, time.now
+    time.begun()
+    assert await inbox.retry_sink("a") > 0
+    time.ended()
+    assert dispatcher.breaker_states() == {"a": "closed"}
+    await inbox.until_ended("a", 20)
+    await dispatcher.stop()
+    assert (time.now - before).total_seconds() < 30, "before the next probe"
 
 
 async def test_stop_lets_attempts_in_flight_finish_and_claims_nothing_more(inbox: WatchedInbox) -> None:

@@ -19,7 +19,6 @@ from service.cli.errors import UsageError
 from service.cli.moments import read_moment
 from service.cli.output import in_words
 from service.events import format_time
-from service.inbox.sqlite import SqliteInbox
 from service.intake import build_receipt
 from service.settings import load_settings
 from service.simulate import PAYLOADS, http_request
@@ -37,6 +36,7 @@ from tests.fake_admin import (
     replay_item,
     run_command,
 )
+from tests.inbox.timed import TimedSqliteInbox
 from tests.running import WEBHOOK_SECRET, receiving, run_service
 
 CONFIG = """
@@ -68,7 +68,7 @@ def keep_what_nobody_understood(config: Path) -> None:
     payload = PAYLOADS["vod"]["DynamicImageComplete"]("job-1", NOW, False)
 
     async def keep() -> None:
-        inbox = SqliteInbox(settings.store.sqlite_path)
+        inbox = TimedSqliteInbox(settings.store.sqlite_path)
         await inbox.open()
         for body in (json.dumps(payload).encode(), json.dumps(payload, indent=1).encode(), b"\xff"):
             request = http_request(source, body, now=NOW)  # type: ignore[arg-type]

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.inbox.base import Inbox, Verdict
-from service.inbox.sqlite import SqliteInbox
 from service.intake import build_receipt
 from service.simulate import PAYLOADS, MnsSigner, SimulatedRequest, http_request, make_mns_key, token_url_request
 from service.sources import gif, ims, mts, vod
@@ -25,6 +24,7 @@ from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
 from service.sources.token_url import TokenUrlSource
 from tests.inbox.conformance import deliver
+from tests.inbox.timed import TimedSqliteInbox
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 KEY, CERTIFICATE = make_mns_key(now=NOW)
@@ -150,7 +150,7 @@ def families(product: str, event: str, failed: bool) -> list[tuple[str, str]]:
 @settings(max_examples=60, deadline=None)
 def test_any_sequence_over_all_transports_equals_the_model(steps: list[tuple[Any, str, str, bool, str]]) -> None:
     async def run(path: Path) -> tuple[list[int], list[str]]:
-        inbox = SqliteInbox(path)
+        inbox = TimedSqliteInbox(path)
         await inbox.open()
         revisions = []
         for source, event, job, failed, push_format in steps:

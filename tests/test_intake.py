@@ -1,6 +1,6 @@
 """From a genuine message to what is kept of it, and what of that must wait for the vendor's word."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -64,7 +64,7 @@ def test_a_fault_of_a_parser_costs_the_message_nothing():
 def test_what_is_to_be_confirmed_waits(confirm, verified_by, waits):
     (entry,) = keep(transcode(), rules(confirm), verified_by=verified_by).entries
     reference = JobReference(product="mts", account="main", family="transcode", job_id="job-1", nonce="aa", bind="bb")
-    assert entry.hold == (Hold("confirm", reference, NOW + timedelta(seconds=300)) if waits else None)
+    assert entry.hold == (Hold("confirm", reference, 300) if waits else None)
     assert entry.sinks == ("orders",)
 
 

@@ -49,6 +49,7 @@ PATHS = {
     "/v1/sinks": {"get"},
     "/v1/sinks/{sink}/pause": {"post"},
     "/v1/sinks/{sink}/resume": {"post"},
+    "/v1/sinks/{sink}/retry": {"post"},
 }
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +16,6 @@ from service.errors import InboxUnavailable, VendorRefused, VendorUnavailable
 from service.events import Product
 from service.findings import Patience
 from service.inbox.base import Inquiry, JobFilter, JobRecord
-from service.inbox.sqlite import SqliteInbox
 from service.jobs import ExpectedJob, JobReference
 from service.queries import unknown
 from service.queries.base import Answer, Call, Family, ProductQueries, QuerySource
@@ -24,6 +23,7 @@ from service.reconciler import ASK_TIMEOUT_S, LEASE_S, MAX_IN_FLIGHT, Desk, Reco
 from service.sources.base import Completion, Message, Parsed
 from tests.inbox.conformance import NOW, make_event
 from tests.inbox.conformance_jobs import held
+from tests.inbox.timed import TimedSqliteInbox
 from tests.running import PATIENCE_S
 
 # Longer than anything takes on a busy machine; only a failure waits for it.
@@ -108,8 +108,9 @@ class Observer:
 class Setting:
     """A reconciler on a real store, with a clock that is set by hand."""
 
-    def __init__(self, inbox: SqliteInbox, **products: Vendor) -> None:
-        self.inbox, self.now, self.observer = inbox, NOW, Observer()
+    def __init__(self, inbox: TimedSqliteInbox, **products: Vendor) -> None:
+        self.inbox, self.observer = inbox, Observer()
+        self.now = NOW
         self.has_credentials = True
         self.reconciler = Reconciler(
             inbox,
@@ -117,11 +118,18 @@ class Setting:
             find_desk=self.find_desk,
             patience=Patience(retry_s=60, give_up_s=86400),
             route=lambda _: ("a",),
-            clock=lambda: self.now,
             rng=Random(1),
             observer=self.observer,
             stop_timeout_s=0.05,
         )
+
+    @property
+    def now(self) -> datetime:
+        return self.inbox.clock.now
+
+    @now.setter
+    def now(self, now: datetime) -> None:
+        self.inbox.clock.now = now
 
     def find_desk(self, inquiry: Inquiry) -> Desk:
         product: Product = inquiry.reference.product
@@ -155,8 +163,8 @@ class Setting:
 
 
 @pytest.fixture
-async def inbox(tmp_path: Path) -> AsyncIterator[SqliteInbox]:
-    inbox = SqliteInbox(tmp_path / "inbox.db")
+async def inbox(tmp_path: Path) -> AsyncIterator[TimedSqliteInbox]:
+    inbox = TimedSqliteInbox(tmp_path / "inbox.db")
     await inbox.open()
     with structlog.testing.capture_logs():
         yield inbox
@@ -169,7 +177,7 @@ def vendor() -> Vendor:
 
 
 @pytest.fixture
-def setting(inbox: SqliteInbox, vendor: Vendor) -> Setting:
+def setting(inbox: TimedSqliteInbox, vendor: Vendor) -> Setting:
     return Setting(inbox, vod=vendor)
 
 
@@ -289,7 +297,7 @@ def _hold_as_snapshot(receipt: Any) -> Any:
     return replace(hold, reference=replace(hold.reference, family="snapshot"))
 
 
-async def test_products_do_not_wait_for_each_other(inbox: SqliteInbox) -> None:
+async def test_products_do_not_wait_for_each_other(inbox: TimedSqliteInbox) -> None:
     slow, quick = Vendor(), Vendor()
     setting = Setting(inbox, vod=slow, mts=quick)
     slow.gate.clear()
@@ -317,7 +325,7 @@ async def test_a_registration_wakes_it(setting: Setting, vendor: Vendor) -> None
 
 
 async def test_what_was_not_answered_when_it_stopped_is_asked_by_the_next_one(
-    setting: Setting, vendor: Vendor, inbox: SqliteInbox
+    setting: Setting, vendor: Vendor, inbox: TimedSqliteInbox
 ) -> None:
     vendor.gate.clear()
     await setting.expect("job-1")
@@ -335,7 +343,7 @@ async def test_what_was_not_answered_when_it_stopped_is_asked_by_the_next_one(
 
 
 async def test_a_store_that_is_away_for_a_moment_stops_nothing(
-    setting: Setting, vendor: Vendor, inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+    setting: Setting, vendor: Vendor, inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims, settles = inbox.claim_inquiries, inbox.settle
     failures = {"claim": 1, "settle": 1}
@@ -405,7 +413,7 @@ async def test_an_answer_that_nobody_foresaw_is_given_up_too_and_not_quoted(sett
 
 
 async def test_what_a_failing_store_says_is_logged(
-    setting: Setting, vendor: Vendor, inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+    setting: Setting, vendor: Vendor, inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def settle(*_: Any, **__: Any) -> Any:
         raise InboxUnavailable("the disk is full")

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +20,8 @@ class ReplayingInbox(WatchedInbox):
         super().__init__(path)
         self.advanced_at: list[float] = []
 
-    async def advance_replays(self, *, now: datetime) -> datetime | None:
-        self.advanced_at.append((now - NOW).total_seconds())
+    async def advance_replays(self, *, now: datetime | None = None) -> float | None:
+        self.advanced_at.append((self.clock.now - NOW).total_seconds())
         return await self._watched("advance_replays", partial(super().advance_replays, now=now))
 
 
@@ -40,7 +40,7 @@ async def test_a_replay_is_delivered_at_its_rate(inbox: ReplayingInbox) -> None:
     sent_at: list[float] = []
     sink.answer = lambda delivery: sent_at.append(time.now.timestamp()) if delivery.replay else None
     dispatcher = make_dispatcher(inbox, sink, time=time)
-    replayer = Replayer(inbox, clock=time.clock, wait=time.wait)
+    replayer = Replayer(inbox, wait=time.wait)
     with structlog.testing.capture_logs():
         dispatcher.start()
         replayer.start()
@@ -59,7 +59,7 @@ async def test_a_replay_is_delivered_at_its_rate(inbox: ReplayingInbox) -> None:
 
 async def test_waking_begins_a_replay_at_once_and_otherwise_it_looks_now_and_then(inbox: ReplayingInbox) -> None:
     time = FakeTime(inbox)
-    replayer = Replayer(inbox, clock=time.clock, wait=time.wait)
+    replayer = Replayer(inbox, wait=time.wait)
     replayer.start()
     await until(lambda: len(inbox.advanced_at) == 3)
     replayer.wake()
@@ -72,7 +72,7 @@ async def test_waking_begins_a_replay_at_once_and_otherwise_it_looks_now_and_the
 async def test_an_inbox_that_is_away_is_asked_again(inbox: ReplayingInbox) -> None:
     time = FakeTime(inbox)
     inbox.to_fail["advance_replays"] = 3
-    replayer = Replayer(inbox, clock=time.clock, wait=time.wait)
+    replayer = Replayer(inbox, wait=time.wait)
     with structlog.testing.capture_logs() as logs:
         replayer.start()
         await until(lambda: len(inbox.advanced_at) == 5)
@@ -84,8 +84,8 @@ async def test_an_inbox_that_is_away_is_asked_again(inbox: ReplayingInbox) -> No
 @pytest.mark.parametrize(("wanted_s", "waited_s"), [(-5.0, 0.01), (0.0, 0.01), (7.0, 7.0), (3600.0, POLL_S)])
 async def test_it_waits_as_long_as_the_inbox_says_within_bounds(wanted_s: float, waited_s: float) -> None:
     class Inbox:
-        async def advance_replays(self, *, now: datetime) -> datetime:
-            return now + timedelta(seconds=wanted_s)
+        async def advance_replays(self) -> float:
+            return wanted_s
 
     waits: list[float] = []
 
@@ -93,7 +93,7 @@ async def test_it_waits_as_long_as_the_inbox_says_within_bounds(wanted_s: float,
         waits.append(timeout_s)
         await event.wait()
 
-    replayer = Replayer(Inbox(), clock=lambda: NOW, wait=wait)  # type: ignore[arg-type]
+    replayer = Replayer(Inbox(), wait=wait)  # type: ignore[arg-type]
     replayer.start()
     await until(lambda: waits)
     async with asyncio.timeout(PATIENCE_S):
@@ -103,5 +103,5 @@ async def test_it_waits_as_long_as_the_inbox_says_within_bounds(wanted_s: float,
 
 
 async def test_one_that_was_never_started_stops(inbox: ReplayingInbox) -> None:
-    await Replayer(inbox, clock=lambda: NOW).stop()
+    await Replayer(inbox).stop()
     assert inbox.advanced_at == []

@@ -14,12 +14,13 @@ from structlog.testing import capture_logs
 
 from service.__main__ import main
 from service.cli import purge as purge_command
-from service.errors import InboxUnavailable
+from service.errors import ClockDoubted, InboxUnavailable
 from service.inbox.base import Inbox, Purged
 from service.inbox.postgresql import PostgresqlInbox
 from service.inbox.sqlite import SqliteInbox
 from service.retention import FIRST_DELAY_S, INTERVAL_S, Retention, purge
 from tests.inbox.conformance import deliver, make_event, make_receipt, put
+from tests.inbox.timed import Timed, TimedPostgresqlInbox, TimedSqliteInbox
 from tests.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.running import PATIENCE_S, make_tables, to_toml
 
@@ -63,7 +64,6 @@ class Waits:
 async def run_purge(inbox: Any, waits: Waits) -> Any:
     return await purge(
         inbox,
-        now=NOW,
         retention_days=30,
         dedup_days=400,
         stopping=asyncio.Event(),
@@ -76,7 +76,7 @@ async def test_a_run_takes_small_steps_until_nothing_is_left():
     inbox, waits = Scripted(Purged(500, 0, False), Purged(20, 500, False), Purged(0, 7, True)), Waits()
     totals = await run_purge(inbox, waits)
     assert (totals.payloads, totals.keys, totals.is_finished) == (520, 507, True)
-    assert inbox.asked == [{"payloads_before": NOW - 30 * DAY, "keys_before": NOW - 400 * DAY, "limit": 500}] * 3
+    assert inbox.asked == [{"keep_payloads": 30 * DAY, "keep_keys": 400 * DAY, "limit": 500}] * 3
     assert waits.seconds == [0.05, 0.05]
 
 
@@ -88,7 +88,7 @@ async def test_others_get_as_much_time_as_a_step_took():
 
 
 def make_retention(inbox: Any, waits: Waits) -> Retention:
-    return Retention(inbox, retention_days=30, dedup_days=400, clock=lambda: NOW, rng=Random(1), wait=waits)
+    return Retention(inbox, retention_days=30, dedup_days=400, rng=Random(1), wait=waits)
 
 
 async def run_retention(inbox: Any, waits: Waits) -> list[Any]:
@@ -114,6 +114,12 @@ async def test_it_runs_every_hour_and_each_run_is_one_line():
     assert hours[0] != hours[1]
 
 
+async def test_a_store_whose_clock_is_doubted_is_left_alone_until_the_next_hour():
+    inbox, waits = Scripted(ClockDoubted("three years"), Purged(1, 0, True)), Waits(ends_after=3)
+    logs = await run_retention(inbox, waits)
+    assert [(log["event"], log["log_level"]) for log in logs] == [("purge_refused", "warning"), ("purged", "info")]
+
+
 async def test_a_store_that_is_away_is_tried_again_an_hour_later():
     inbox, waits = Scripted(InboxUnavailable("away"), OSError("odd"), Purged(1, 0, True)), Waits(ends_after=4)
     logs = await run_retention(inbox, waits)
@@ -130,14 +136,16 @@ async def test_stopping_ends_a_run_after_its_step():
 # On a real store, and by command
 
 
-async def fill(inbox: Inbox) -> None:
+async def fill(inbox: Timed) -> None:
+    now = inbox.clock.now = datetime.now(UTC)
     await inbox.open()
-    now = datetime.now(UTC)
     await put(inbox, *(make_event(f"ancient-{n}") for n in range(3)), at=now - 500 * DAY)
     await put(inbox, *(make_event(f"old-{n}") for n in range(4)), at=now - 40 * DAY)
     await deliver(inbox, "a", now=now)
     await put(inbox, make_event("new"), at=now - DAY)
     await inbox.put(make_receipt(make_event("waiting"), at=now - 600 * DAY))
+    inbox.clock.now = now
+    await inbox.trust_clock()
     await inbox.close()
 
 
@@ -171,7 +179,7 @@ async def run_command(config: Path, *arguments: str) -> tuple[int, str, str]:
 
 
 async def test_the_command_removes_what_is_old_beside_a_running_service(tmp_path):
-    await fill(SqliteInbox(tmp_path / "inbox.db"))
+    await fill(TimedSqliteInbox(tmp_path / "inbox.db"))
     service = SqliteInbox(tmp_path / "inbox.db")
     await service.open()
     try:
@@ -187,10 +195,33 @@ async def test_the_command_removes_what_is_old_beside_a_running_service(tmp_path
 
 
 async def test_the_command_works_on_postgresql(tmp_path, database_url):  # noqa: F811 - a fixture
-    await fill(PostgresqlInbox(database_url))
+    await fill(TimedPostgresqlInbox(database_url))
     config = write_config(tmp_path, **{"store.url": database_url})
     assert await run_command(config) == (0, "7 payloads and 3 keys were removed\n", "")
     assert await left(PostgresqlInbox(database_url)) == {"old-0": False, "new": True, "waiting": True}
+
+
+@pytest.mark.parametrize("is_postgresql", [False, True])
+async def test_the_command_removes_nothing_by_a_clock_that_is_doubted_unless_it_is_told_to(
+    tmp_path,
+    database_url,  # noqa: F811 - a fixture
+    is_postgresql,
+):
+    inbox: Timed = TimedPostgresqlInbox(database_url) if is_postgresql else TimedSqliteInbox(tmp_path / "inbox.db")
+    inbox.clock.now = long_ago = datetime.now(UTC) - 800 * DAY
+    await inbox.open()
+    await put(inbox, make_event(), at=long_ago)
+    await deliver(inbox, "a", now=long_ago)
+    await inbox.watch_clock(now=long_ago)
+    await inbox.close()
+    config = write_config(tmp_path, **({"store.url": database_url} if is_postgresql else {}))
+    code, output, errors = await run_command(config)
+    assert (code, output) == (1, "")
+    assert errors.startswith("store.url: nothing is removed, because the store's clock went from ")
+    assert "(800 days)" in errors
+    assert "--the-clock-is-right" in errors
+    assert await run_command(config, "--the-clock-is-right") == (0, "1 payloads and 1 keys were removed\n", "")
+    assert await run_command(config) == (0, "0 payloads and 0 keys were removed\n", "")
 
 
 async def test_the_command_says_why_it_could_not(tmp_path, monkeypatch, capsys):
@@ -201,7 +232,7 @@ async def test_the_command_says_why_it_could_not(tmp_path, monkeypatch, capsys):
 
 
 def test_a_store_that_fails_on_the_way_is_told(tmp_path, monkeypatch, capsys):
-    async def fail(*_: Any) -> None:
+    async def fail(*_: Any, **__: Any) -> None:
         raise InboxUnavailable("the database does not answer")
 
     monkeypatch.setattr(purge_command, "purge_store", fail)

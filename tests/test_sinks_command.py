@@ -108,7 +108,7 @@ async def test_a_terminal_gets_a_table_and_nothing_that_steers_it(admin, capsys,
 
 @pytest.mark.parametrize("verb, state", [("pause", "paused"), ("resume", "active")])
 async def test_pause_and_resume_say_who_and_why(admin, capsys, verb, state):
-    record = sink_item("orders", state=state, backlog=1)
+    record = sink_item("orders", state=state, backlog=1, **({} if verb == "pause" else {"brought_forward": 0}))
     admin.answers[f"POST /v1/sinks/orders/{verb}"] = record
     assert await admin.run("sinks", verb, "orders", "--reason", "moving") == 0
     who = f"{getpass.getuser()}@{socket.gethostname()}"
@@ -119,6 +119,17 @@ async def test_pause_and_resume_say_who_and_why(admin, capsys, verb, state):
     assert await admin.run("sinks", verb, "orders", "--json") == 0
     assert json.loads(capsys.readouterr().out) == record
     assert admin.asked[-1].document == {"requested_by": who}
+
+
+@pytest.mark.parametrize("state", ["active", "paused"])
+async def test_retry_says_how_much_is_tried_now(admin, capsys, state):
+    record = sink_item("orders", state=state, backlog=12, brought_forward=3)
+    admin.answers["POST /v1/sinks/orders/retry"] = record
+    assert await admin.run("sinks", "retry", "orders") == 0
+    waits, when = ("on the way", "now") if state == "active" else ("waiting for resume", "then")
+    assert capsys.readouterr().out == f"orders is {state}: 12 events {waits}; 3 brought forward to be tried {when}\n"
+    assert await admin.run("sinks", "retry", "orders", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == record
 
 
 async def test_a_user_without_a_name_can_ask_as_well(admin, monkeypatch):

@@ -32,6 +32,7 @@ from service.admin.models import (
     JobPage,
     JobQuery,
     JobRules,
+    Order,
     Page,
     PauseOrder,
     ReceiptPage,
@@ -43,8 +44,10 @@ from service.admin.models import (
     Report,
     ReportQuery,
     ResumeOrder,
+    RetryOrder,
     SinkItem,
     SinkList,
+    TriedSink,
 )
 from service.admin.openapi import Operation, build_document
 from service.admin.report import build_report
@@ -229,7 +232,7 @@ class AdminApi:
         )
 
     async def _create_replay(self, request: ReplayRequest) -> Response:
-        record = await self._inbox.create_replay(request, now=self._clock())
+        record = await self._inbox.create_replay(request)
         log.info("replay_created", replay_id=record.id, total=record.total, requested_by=request.requested_by)
         self._replay_created()
         return _json(202, ReplayItem.of(record), {"location": f"/v1/replays/{record.id}"})
@@ -256,7 +259,7 @@ class AdminApi:
         return 200, ReplayItem.of(record)
 
     async def cancel_replay(self, replay_id: str, body: CancelOrder) -> tuple[int, Answer]:
-        record = await self._inbox.cancel_replay(_read_replay_id(replay_id), now=self._clock())
+        record = await self._inbox.cancel_replay(_read_replay_id(replay_id))
         if record is None:
             raise _no_replay()
         return 200, ReplayItem.of(record)
@@ -264,26 +267,40 @@ class AdminApi:
     # Sinks
 
     async def list_sinks(self) -> tuple[int, Answer]:
-        breakers, now = self._breaker_states(), self._clock()
+        breakers, now = self._breaker_states(), await self._inbox.now()
         return 200, SinkList(sinks=tuple(self._sink_item(record, breakers, now) for record in await self._all_sinks()))
 
     async def pause_sink(self, sink: str, body: PauseOrder) -> tuple[int, Answer]:
-        return await self._set_sink_state(sink, "paused", body.reason, body.requested_by)
+        await self._set_sink_state(sink, "paused", body.reason, body.requested_by)
+        return 200, await self._find_sink(sink)
 
     async def resume_sink(self, sink: str, body: ResumeOrder) -> tuple[int, Answer]:
-        return await self._set_sink_state(sink, "active", body.reason, body.requested_by)
+        await self._set_sink_state(sink, "active", body.reason, body.requested_by)
+        return await self._try_now(sink, body)
 
-    async def _set_sink_state(
-        self, name: str, state: SinkState, reason: str | None, changed_by: str | None
-    ) -> tuple[int, Answer]:
+    async def retry_sink(self, sink: str, body: RetryOrder) -> tuple[int, Answer]:
+        await self._check_known(sink)
+        return await self._try_now(sink, body)
+
+    async def _try_now(self, name: str, order: Order) -> tuple[int, Answer]:
+        brought_forward = await self._inbox.retry_sink(name)
+        log.info("sink_retried", sink=name, brought_forward=brought_forward, requested_by=order.requested_by)
+        item = await self._find_sink(name)
+        return 200, TriedSink(**item.model_dump(), brought_forward=brought_forward)
+
+    async def _find_sink(self, name: str) -> SinkItem:
+        found = {record.name: record for record in await self._inbox.list_sinks()}
+        return self._sink_item(found.get(name, SinkRecord(name)), self._breaker_states(), await self._inbox.now())
+
+    async def _check_known(self, name: str) -> None:
         # Compared with what is known before it gets anywhere near the store.
         if name not in self._sinks and name not in {record.name for record in await self._inbox.list_sinks()}:
             raise Refused(404, f"no sink has this name; {self._configured()}")
-        now = self._clock()
-        await self._inbox.set_sink_state(name, state, reason=reason, changed_by=changed_by, now=now)
+
+    async def _set_sink_state(self, name: str, state: SinkState, reason: str | None, changed_by: str | None) -> None:
+        await self._check_known(name)
+        await self._inbox.set_sink_state(name, state, reason=reason, changed_by=changed_by)
         log.info("sink_state_set", sink=name, state=state, reason=reason, changed_by=changed_by)
-        found = {record.name: record for record in await self._inbox.list_sinks()}
-        return 200, self._sink_item(found.get(name, SinkRecord(name)), self._breaker_states(), now)
 
     async def _all_sinks(self) -> list[SinkRecord]:
         """The configured ones first, whether the inbox knows them or not."""
@@ -312,12 +329,12 @@ class AdminApi:
     # Jobs
 
     async def register_jobs(self, body: JobOrders) -> tuple[int, RegisteredJobs]:
-        now = self._clock()
+        now = await self._inbox.now()
         orders = body.root if isinstance(body.root, list) else [body.root]
         default_deadline_at = now + timedelta(seconds=self._deadline_s)
         jobs = [order.to_job(default_deadline_at=default_deadline_at) for order in orders]
         try:
-            records = await self._inbox.expect(jobs, now=now)
+            records = await self._inbox.expect(jobs)
         except JobConflict as error:
             raise Refused(409, str(error)) from None
         self._jobs_registered()
@@ -328,19 +345,16 @@ class AdminApi:
         return JobRules(self._families, self._clock())
 
     async def list_jobs(self, query: JobQuery) -> tuple[int, Answer]:
-        found = await self._inbox.list_jobs(
-            query.to_filter(), now=self._clock(), before_id=query.before, limit=query.limit
-        )
+        found = await self._inbox.list_jobs(query.to_filter(), before_id=query.before, limit=query.limit)
         cursor = str(found[-1].id) if len(found) == query.limit else None
         return 200, JobPage(jobs=tuple(map(JobItem.of, found)), cursor=cursor)
 
     async def report(self, query: ReportQuery) -> tuple[int, Answer]:
-        now = self._clock()
-        until = query.until or now
+        until = query.until or await self._inbox.now()
         since = query.since or max(until, _FIRST_DAY) - timedelta(days=1)
         if not timedelta() < until - since <= MAX_REPORT:
             raise Refused(400, f"since, until: expected a time and a later one, at most {MAX_REPORT.days} days apart")
-        rows = await self._inbox.report_jobs(since=since, until=until, now=now)
+        rows = await self._inbox.report_jobs(since=since, until=until)
         return 200, build_report(rows, since=since, until=until)
 
     # The service
@@ -355,9 +369,10 @@ class AdminApi:
         is_writable = False
         try:
             async with asyncio.timeout(METRICS_TIMEOUT_S):
+                now = await self._inbox.now()
                 sinks = await self._all_sinks()
-                waiting = await self._inbox.count_waiting(now=now)
-                recent = await self._inbox.report_jobs(since=now - RECENT, until=now, now=now)
+                waiting = await self._inbox.count_waiting()
+                recent = await self._inbox.report_jobs(since=now - RECENT, until=now)
                 space = await self._inbox.measure()
                 await self._inbox.check()
                 is_writable = True
@@ -497,10 +512,23 @@ class AdminApi:
                 path="/v1/sinks/{sink}/resume",
                 name="resumeSink",
                 summary="Let a sink have what was held back",
-                description="Whether it was paused or has disabled itself. What was parked goes on, in its order.",
+                description="Whether it was paused or has disabled itself. What was parked goes on, in order; what was"
+                " to be tried again some time is tried now, and circuit breakers are closed, on all instances.",
                 run=self.resume_sink,
                 body=ResumeOrder,
-                answers={200: SinkItem},
+                answers={200: TriedSink},
+                refusals=no_sink,
+            ),
+            Operation(
+                method="POST",
+                path="/v1/sinks/{sink}/retry",
+                name="retrySink",
+                summary="Try now what a sink did not take",
+                description="When its destination is well again: what was to be tried again some time is due now, and"
+                " circuit breakers are closed, on all instances.",
+                run=self.retry_sink,
+                body=RetryOrder,
+                answers={200: TriedSink},
                 refusals=no_sink,
             ),
             Operation(

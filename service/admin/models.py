@@ -214,6 +214,10 @@ class CancelOrder(BaseModel):
     """Make no further deliveries. There is nothing to say about it."""
 
 
+class RetryOrder(Order):
+    """Try now what a sink did not take."""
+
+
 # Jobs to expect
 
 
@@ -578,6 +582,15 @@ class SinkItem(Answer):
     backlog: int = Field(description="Pending, retrying and parked ones.")
     oldest_pending_at: Timestamp | None = Field(description="When the oldest event of the backlog was accepted.")
     oldest_pending_age_s: float | None
+
+
+class TriedSink(SinkItem):
+    """A sink that is tried now."""
+
+    brought_forward: int = Field(
+        description="How many deliveries that were to be tried again some time are due now. While the sink is paused or"
+        " disabled they wait, as all others do."
+    )
 
 
 class SinkList(Answer):

@@ -39,6 +39,7 @@ _STYLES = {
     "overdue": "yellow",
     "unknown": "bold red",
     "conflict": "bold red",
+    "differing": "bold red",
     "dead": "bold red",
     "disabled": "bold red",
     "open": "bold red",

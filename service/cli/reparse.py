@@ -9,7 +9,6 @@ from collections import Counter
 from service.app import build_reader
 from service.cli.options import read_settings
 from service.cli.output import showing_progress
-from service.clock import utc_now
 from service.errors import InboxUnavailable
 from service.inbox.factory import build_inbox
 from service.settings import Settings
@@ -64,7 +63,7 @@ async def reparse(settings: Settings, *, dry_run: bool, with_conflicts: bool = F
                     if receipt is None:
                         counts["skipped"] += 1
                         continue
-                    result = await inbox.reparse(stored.id, receipt, now=utc_now(), dry_run=dry_run)
+                    result = await inbox.reparse(stored.id, receipt, dry_run=dry_run)
                     accepted.update(result.accepted)
                     counts["receipts"] += 1
                     counts["changed"] += len(result.changed)

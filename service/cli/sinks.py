@@ -4,7 +4,7 @@ import argparse
 import re
 from datetime import timedelta
 
-from service.admin.models import EventDetail, EventItem, SinkItem
+from service.admin.models import EventDetail, EventItem, SinkItem, TriedSink
 from service.cli.admin_client import (
     AdminClient,
     add_admin_options,
@@ -28,11 +28,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     listing.set_defaults(run=lambda arguments: run_with_client(arguments, list_sinks))
     pause = what.add_parser("pause", help="send nothing more to a sink; its events wait, in order, for all instances")
     resume = what.add_parser("resume", help="let a paused or disabled sink flow again, in order")
-    for verb, command in (("pause", pause), ("resume", resume)):
+    retry = what.add_parser(
+        "retry", help="try now what a sink did not take: when its receiver is well again, and no time is to be lost"
+    )
+    for verb, command in (("pause", pause), ("resume", resume), ("retry", retry)):
         command.add_argument("name", metavar="NAME")
         command.add_argument("--reason", metavar="TEXT", help="for the record, beside who and when")
         command.set_defaults(run=lambda arguments: run_with_client(arguments, set_state), verb=verb)
-    for command in (listing, pause, resume):
+    for command in (listing, pause, resume, retry):
         add_admin_options(command)
         add_json_option(command)
 
@@ -104,8 +107,12 @@ def set_state(client: AdminClient, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(document)
         return 0
-    sink = read_answer(SinkItem, document)
+    sink: SinkItem = read_answer(SinkItem if arguments.verb == "pause" else TriedSink, document)
     waiting = f"{sink.backlog} event{'' if sink.backlog == 1 else 's'}"
     what_next = f"{waiting} on the way" if sink.state == "active" else f"{waiting} waiting for resume"
+    if isinstance(sink, TriedSink) and sink.brought_forward:
+        what_next += (
+            f"; {sink.brought_forward} brought forward to be tried {'now' if sink.state == 'active' else 'then'}"
+        )
     print_line(f"{sink.name} is ", (sink.state, style_of(sink.state)), f": {what_next}")
     return 0

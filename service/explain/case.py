@@ -177,7 +177,7 @@ def judge(
     if receipt.reason is not None:
         text = f"genuine, and kept without an event: {visible(receipt.reason)}"
         return Verdict(state="unparsed", answer=source.success_status, reason="unparsed", text=text), message
-    text = "genuine and fresh; whether it is a duplicate only the store can tell"
+    text = "genuine and fresh; whether it is a duplicate, or says otherwise, only the store can tell"
     return Verdict(state="accepted", answer=source.success_status, reason=None, text=text), message
 
 

@@ -12,6 +12,7 @@ from service.events import Event, key_digest
 from service.inbox import holds, jobs
 from service.inbox.base import Entry, NamelessJob, Receipt, ReceiptState, Reparsed, Verdict
 from service.inbox.database import Candidate, Database, identity
+from service.inbox.differing import describe, differing_members
 from service.inbox.rows import Arrival, to_column
 
 
@@ -39,10 +40,10 @@ async def put(database: Database, arrivals: Sequence[Arrival]) -> list[Verdict]:
 
 async def put_locked(database: Database, arrival: Arrival) -> tuple[Verdict, "Brought"]:
     """One where what it is about is locked; what became of it, and of its entries."""
-    receipt = arrival.receipt
+    receipt, now = arrival.receipt, await database.now()
     receipt_id = await database.fetch_value(
         "INSERT INTO receipts (received_at, source, product, transport, verified_by, state, reason, warnings, meta,"
-        " parser, body) VALUES ($1, $2, $3, $4, $5, 'unparsed', $6, $7, $8, $9, $10) RETURNING id",
+        " parser, body, stored_at) VALUES ($1, $2, $3, $4, $5, 'unparsed', $6, $7, $8, $9, $10, $11) RETURNING id",
         arrival.at,
         receipt.source,
         receipt.product,
@@ -53,26 +54,69 @@ async def put_locked(database: Database, arrival: Arrival) -> tuple[Verdict, "Br
         dump(dict(receipt.meta)),
         receipt.parser_version,
         receipt.body,
+        now,
     )
-    brought = await bring(database, receipt.entries, receipt_id, arrival.at)
+    brought = await bring(database, receipt.entries, receipt_id, now, body=receipt.body)
     has_events = bool(brought.accepted) or brought.waits is not None
-    new_state = state(receipt, has_events=has_events, conflict=brought.conflict)
+    differs = await differences(database, brought.repeated, receipt.body)
+    new_state = state(receipt, has_events=has_events, conflict=brought.conflict, differs=differs)
     if new_state != "unparsed":
         await database.execute(
             "UPDATE receipts SET state = $1, reason = $2, event_ids = $3 WHERE id = $4",
             new_state,
-            brought.conflict or brought.waits or receipt.reason,
+            reason(receipt, conflict=brought.conflict, differs=differs, waits=brought.waits),
             event_ids([event.id for event in brought.events], new_state),
             receipt_id,
         )
-    return Verdict(new_state, brought.accepted, brought.held), brought
+    return Verdict(new_state, brought.accepted, brought.held, differs=differs), brought
 
 
 def conflict(bound: str, binding: str) -> str:
     return f"the key is bound to {bound[:64]}, this receipt says {binding[:64]}"
 
 
-def state(receipt: Receipt, *, has_events: bool, conflict: str | None) -> ReceiptState:
+async def differences(database: Database, repeated: Sequence[tuple[Candidate, str]], body: bytes) -> tuple[str, ...]:
+    """
+    In which members what a receipt brings is another completion than what was accepted.
+
+    Args:
+        repeated: What it brings again, each with what was accepted.
+        body: The receipt's.
+    """
+    differs: dict[str, None] = {}
+    for candidate, known in repeated:
+        found = differing_members(known, candidate.body)
+        if found and not await _is_what_first_came(database, candidate, body):
+            differs |= dict.fromkeys(found)
+    return tuple(differs)
+
+
+async def _is_what_first_came(database: Database, candidate: Candidate, body: bytes) -> bool:
+    """
+    Whether the receipt that brought an event first is of these very bytes. Then the event has become another one by
+    what the vendor's job API has said, or by a later parser, and not because the sender says something else.
+    """
+    condition = database.by_key("e.key_digest = $1 AND e.outcome = $2")
+    row = await database.fetch_row(
+        f"SELECT r.body FROM events e JOIN receipts r ON r.id = e.receipt_id WHERE {condition}",
+        candidate.digest,
+        candidate.outcome,
+    )
+    return row is not None and row[0] == body
+
+
+def reason(
+    receipt: Receipt, *, conflict: str | None = None, differs: tuple[str, ...] = (), waits: str | None = None
+) -> str | None:
+    """Why a receipt is what it is, where there is something to say."""
+    found = [conflict, describe(differs) if differs else None, waits]
+    return "; ".join([one for one in found if one is not None]) or receipt.reason
+
+
+def state(receipt: Receipt, *, has_events: bool, conflict: str | None, differs: tuple[str, ...] = ()) -> ReceiptState:
+    # What differs is not to be overlooked for what else is there; of two reasons for a refusal, the conflict is graver.
+    if differs and conflict is None:
+        return "differing"
     if has_events:
         return "accepted"
     if conflict is not None:
@@ -98,31 +142,39 @@ class _Rehearsed(Exception):
     pass
 
 
-async def reparse(database: Database, receipt_id: int, arrival: Arrival, *, dry_run: bool) -> Reparsed:
+async def reparse(database: Database, receipt_id: int, receipt: Receipt, *, dry_run: bool) -> Reparsed:
     """Give a kept receipt its present meaning; in a dry run everything is taken back."""
-    await lock(database, arrival.receipt.entries)
+    await lock(database, receipt.entries)
     with suppress(_Rehearsed):
         async with database.savepoint():
-            reparsed = await _reparse(database, receipt_id, arrival)
+            reparsed = await _reparse(database, receipt_id, receipt)
             if dry_run:
                 raise _Rehearsed
     return reparsed
 
 
-async def _reparse(database: Database, receipt_id: int, arrival: Arrival) -> Reparsed:
-    receipt = arrival.receipt
+async def _reparse(database: Database, receipt_id: int, receipt: Receipt) -> Reparsed:
     before = await database.fetch_value(
         f"SELECT r.event_ids FROM receipts r WHERE r.id = $1{database.for_update('r')}", receipt_id
     )
-    brought = await bring(database, receipt.entries, receipt_id, arrival.at)
-    changed = [candidate.event.id for candidate in brought.repeated if await _update_event(database, candidate)]
-    known = {*(before or "").split(), *(event.id for event in brought.events)}
-    is_first = await holds.has_brought_any(database, receipt_id, known)
-    new_state = state(receipt, has_events=is_first or brought.waits is not None, conflict=brought.conflict)
+    brought = await bring(database, receipt.entries, receipt_id, await database.now(), body=receipt.body)
+    changed: list[str] = []
+    repeated: list[tuple[Candidate, str]] = []
+    for candidate, known in brought.repeated:
+        became = await _update_event(database, candidate)
+        if became is None:
+            repeated.append((candidate, known))
+        elif became:
+            changed.append(candidate.event.id)
+    differs = await differences(database, repeated, receipt.body)
+    ids = {*(before or "").split(), *(event.id for event in brought.events)}
+    is_first = await holds.has_brought_any(database, receipt_id, ids)
+    has_events = is_first or brought.waits is not None
+    new_state = state(receipt, has_events=has_events, conflict=brought.conflict, differs=differs)
     await database.execute(
         "UPDATE receipts SET state = $1, reason = $2, warnings = $3, parser = $4, event_ids = $5 WHERE id = $6",
         new_state,
-        brought.conflict or brought.waits or receipt.reason,
+        reason(receipt, conflict=brought.conflict, differs=differs, waits=brought.waits),
         dump(receipt.warnings),
         receipt.parser_version,
         event_ids([event.id for event in brought.events], new_state),
@@ -131,8 +183,11 @@ async def _reparse(database: Database, receipt_id: int, arrival: Arrival) -> Rep
     return Reparsed(new_state, tuple([event.id for event in brought.accepted]), tuple(changed))
 
 
-async def _update_event(database: Database, candidate: Candidate) -> bool:
-    """Put the present content into an event that this receipt brought. False where it is the same, or not its."""
+async def _update_event(database: Database, candidate: Candidate) -> bool | None:
+    """
+    Put the present content into an event that this receipt brought first. False where it is the same, None where
+    another receipt has brought the event.
+    """
     row = await database.fetch_row(
         "SELECT e.id, e.revision, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
         f" WHERE {database.by_key('e.key_digest = $1 AND e.outcome = $2')} AND e.receipt_id = $3",
@@ -141,7 +196,7 @@ async def _update_event(database: Database, candidate: Candidate) -> bool:
         candidate.receipt_id,
     )
     if row is None:
-        return False
+        return None
     row_id, revision, body = row
     data = candidate.event.data
     new_body = candidate.event.with_revision(revision).to_json().decode()
@@ -169,7 +224,8 @@ class Brought:
     Attributes:
         accepted: The new events, with the revision they got.
         events: All events that they stand for, new or not, under the names found for them.
-        repeated: Those that were there before and whose content may be compared.
+        repeated: Those that were there before and whose content may be compared, each with what was accepted, as far
+            as that is still kept.
         held: How many wait for the vendor's answer since now.
         waits: Why something has not become an event, or None.
         conflict: Why something will not, or None.
@@ -177,7 +233,7 @@ class Brought:
 
     accepted: tuple[Event, ...]
     events: tuple[Event, ...]
-    repeated: tuple[Candidate, ...]
+    repeated: tuple[tuple[Candidate, str], ...]
     held: int
     waits: str | None
     conflict: str | None
@@ -189,11 +245,13 @@ class _Sorted:
     The entries of a receipt by what may happen with them.
 
     Attributes:
+        body: The receipt's, where any of them is to be held.
         leaving: Those that become events, under the names found for them.
-        known: Ids of events that are there already, and whose content says nothing of these entries.
+        known: Ids of events that are there already, and whose content was compared or says nothing of these entries.
         taken: Jobs that were found to be meant.
     """
 
+    body: bytes | None
     leaving: list[Entry] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
     taken: set[int] = field(default_factory=set)
@@ -202,31 +260,35 @@ class _Sorted:
     conflict: str | None = None
 
 
-async def bring(database: Database, entries: Sequence[Entry], receipt_id: int, at: int) -> Brought:
+async def bring(
+    database: Database, entries: Sequence[Entry], receipt_id: int, at: int, *, body: bytes | None = None
+) -> Brought:
     """
     Let the entries of a receipt become events with deliveries, as far as they may. What they are about is locked. The
     receipt's row is left.
+
+    Args:
+        body: The receipt's, where any of them is to be held.
     """
-    found = _Sorted()
+    found = _Sorted(body)
     for entry in entries:
         await _sort(database, entry, receipt_id, at, found)
     candidates = [
-        Candidate(receipt_id, at, entry.event, entry.body.decode(), entry.binding, entry.sinks)
-        for entry in found.leaving
+        Candidate(receipt_id, entry.event, entry.body.decode(), entry.binding, entry.sinks) for entry in found.leaving
     ]
     accepted: list[Event] = []
     events: list[Event] = []
-    repeated: list[Candidate] = []
+    repeated: list[tuple[Candidate, str]] = []
     nameless: list[tuple[Event, NamelessJob]] = []
     fates = await database.accept_events(candidates) if candidates else []
-    for entry, candidate, (event, bound) in zip(found.leaving, candidates, fates, strict=True):
+    for entry, candidate, (event, bound, known) in zip(found.leaving, candidates, fates, strict=True):
         if bound is not None:
             found.conflict = conflict(bound, entry.binding or "")
             continue
         events.append(candidate.event)
         if event is None:
-            if candidate.event.id not in found.known:
-                repeated.append(candidate)
+            if known is not None and candidate.event.id not in found.known:
+                repeated.append((candidate, known))
             continue
         accepted.append(event)
         if entry.nameless is not None:
@@ -253,6 +315,10 @@ async def _sort(database: Database, entry: Entry, receipt_id: int, at: int, foun
             found.conflict = conflict(bound, entry.binding)
             return
     if await database.find_event(*identity(event)) is not None:
+        differs = await _differences_of_claim(database, entry, receipt_id, found.body)
+        if differs:
+            found.conflict = describe(differs)
+            return
         found.known.add(event.id)
         # Without its binding: what was not confirmed binds nothing.
         found.leaving.append(replace(entry, binding=None))
@@ -262,6 +328,20 @@ async def _sort(database: Database, entry: Entry, receipt_id: int, at: int, foun
         found.held += 1
     if became != "other":
         found.waits = holds.WAITS
+
+
+async def _differences_of_claim(
+    database: Database, entry: Entry, receipt_id: int, body: bytes | None
+) -> tuple[str, ...]:
+    """In which members a claim that would be held is another completion than the one that was accepted."""
+    candidate = Candidate(receipt_id, entry.event, entry.event.to_json().decode(), None, ())
+    known = await database.fetch_value(
+        "SELECT b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
+        f" WHERE {database.by_key('e.key_digest = $1 AND e.outcome = $2')}",
+        candidate.digest,
+        candidate.outcome,
+    )
+    return () if known is None else await differences(database, [(candidate, known)], body or b"")
 
 
 async def _name(database: Database, entry: Entry, message: NamelessJob, at: int, found: _Sorted) -> Entry | None:

@@ -1,29 +1,36 @@
 """
 What an inbox promises, whatever database is behind it.
 
-``put`` returns only after the receipt, its events and their deliveries are durable, in one transaction. Time is an
-argument everywhere. A delivery is leased to one dispatcher at a time; every statement about a leased delivery
-carries the lease, and one that was lost meanwhile changes nothing.
+``put`` returns only after the receipt, its events and their deliveries are durable, in one transaction. A delivery is
+leased to one dispatcher at a time; every statement about a leased delivery carries the lease, and one that was lost
+meanwhile changes nothing.
+
+Leases, due times, deadlines and ages are told by one clock, that of the store (see ``service.inbox.clock``); callers
+say how long, never when. ``now`` tells its time.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from service.events import Delivery, Event, Product, Transport, VerifiedBy
 from service.jobs import ExpectedJob, JobReference
 
-ReceiptState = Literal["accepted", "duplicate", "unparsed", "conflict"]
+ReceiptState = Literal["accepted", "duplicate", "differing", "unparsed", "conflict"]
 DeliveryState = Literal["pending", "retrying", "delivered", "dead", "parked"]
 EventState = Literal[DeliveryState, "unrouted"]
 SinkState = Literal["active", "paused", "disabled"]
 ReplayState = Literal["running", "finished", "cancelled"]
-AttemptOutcome = Literal["delivered", "dead", "retrying", "interrupted"]
+AttemptOutcome = Literal["delivered", "dead", "retrying", "interrupted", "late"]
+AttemptWord = Literal["delivered", "dead", "retrying", "late", "unrecorded"]
+"""How attempts are counted. ``late``: the lease was lost, and whoever has the delivery by now decides about it."""
 HoldReason = Literal["confirm", "enrich"]
 JobState = Literal["expected", "overdue", "completed", "healed", "unknown"]
 
 MAX_CLAIM_BYTES = 64 * 2**20
+RETRIED = "!"
+"""What comes before the name of a sink when listeners are told that an operator wants it tried now, whatever it did."""
 
 INQUIRIES = "?"
 """What listeners are told, in place of a sink's name, when there is something new to ask the vendor about."""
@@ -35,12 +42,12 @@ class Hold:
     An event that must not leave yet, because the vendor is asked about its job first.
 
     Attributes:
-        until: When it leaves at the latest if the vendor can't say anything about it.
+        timeout_s: After how long it leaves if the vendor can't say anything about it.
     """
 
     reason: HoldReason
     reference: JobReference
-    until: datetime
+    timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +178,8 @@ class AttemptRecord:
     One attempt of a delivery.
 
     Attributes:
-        number: 1 for the first. An interrupted attempt (the service stopped in the middle) does not count, so that
-            the next one has the same number.
+        number: 1 for the first. An interrupted attempt (the service stopped in the middle) and a late one (its lease
+            was lost before it was recorded) do not count, so that another one has the same number.
     """
 
     number: int
@@ -354,16 +361,18 @@ class Verdict:
     What became of a receipt.
 
     Attributes:
-        accepted: The events that were new, with the revision they got.
+        accepted: The events that were new, with the revision they got. There may be some whatever ``state`` says.
         held: How many new events wait for the vendor's answer; ``state`` is ``accepted`` then.
         is_journaled: It is durable, but outside the store, which was away: what it is will be known later, and
             ``state`` is ``accepted`` meanwhile.
+        differs: In which members an event that was known already is another one; ``state`` is ``differing`` then.
     """
 
     state: ReceiptState
     accepted: tuple[Event, ...] = ()
     held: int = 0
     is_journaled: bool = False
+    differs: tuple[str, ...] = ()
 
 
 # Asking the vendor
@@ -539,7 +548,7 @@ class AttemptResult:
     What an attempt came to.
 
     Attributes:
-        state: ``delivered`` and ``dead`` are final; ``retrying`` is due again at ``due_at``; ``pending`` gives the
+        state: ``delivered`` and ``dead`` are final; ``retrying`` is due again after ``delay_s``; ``pending`` gives the
             lease back as if nothing had been attempted.
         error: For the operator, at most a line; None after success.
         started_at: None when no attempt was made. A ``pending`` one that was made is kept as ``interrupted``.
@@ -547,7 +556,7 @@ class AttemptResult:
 
     delivery: Delivery
     state: Literal["delivered", "dead", "retrying", "pending"]
-    due_at: datetime | None = None
+    delay_s: float = 0.0
     error: str | None = None
     started_at: datetime | None = None
     duration_s: float = 0.0
@@ -565,6 +574,26 @@ class StoreSpace:
     free_bytes: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockRecord:
+    """
+    What is known of the store's clock.
+
+    Attributes:
+        now: What it says.
+        doubted_s: How far it has stepped forward while nobody saw it, as long as that is doubted; else 0.
+        trusted_at: When that is not doubted any more, unless it steps back before.
+        behind_s: How far it is behind what it was before; else 0.
+        corrected_s: How far it has just stepped back, so that a step forward has proved wrong; else 0.
+    """
+
+    now: datetime
+    doubted_s: float = 0.0
+    trusted_at: datetime | None = None
+    behind_s: float = 0.0
+    corrected_s: float = 0.0
+
+
 class Inbox(Protocol):
     """All methods raise InboxUnavailable when the database can't do its work just now."""
 
@@ -580,8 +609,23 @@ class Inbox(Protocol):
         """Keep a receipt and create the events and deliveries that are new. Durable when it returns."""
         ...
 
+    async def now(self) -> datetime:
+        """The time by the clock of the store."""
+        ...
+
+    async def watch_clock(self) -> ClockRecord:
+        """
+        Note that the store's clock was seen, and how far it has stepped since it was seen last. What was put off by a
+        step that has proved wrong is put back. See ``service.inbox.clock``.
+        """
+        ...
+
+    async def trust_clock(self) -> None:
+        """An operator says that the store's clock is right, whatever it looks like."""
+        ...
+
     async def claim(
-        self, sink: str, *, limit: int, max_bytes: int = MAX_CLAIM_BYTES, now: datetime, lease_s: float
+        self, sink: str, *, limit: int, max_bytes: int = MAX_CLAIM_BYTES, lease_s: float
     ) -> Sequence[Delivery]:
         """
         Lease up to ``limit`` due deliveries, of events of at most ``max_bytes`` together or a single one, oldest first,
@@ -589,14 +633,14 @@ class Inbox(Protocol):
         """
         ...
 
-    async def record(self, results: Sequence[AttemptResult], *, now: datetime) -> Sequence[bool]:
+    async def record(self, results: Sequence[AttemptResult]) -> Sequence[bool]:
         """Write down what attempts came to. False for a lease that was lost meanwhile: nothing was changed."""
         ...
 
-    async def next_due_at(self, sink: str) -> datetime | None:
+    async def due_in_s(self, sink: str) -> float | None:
         """
-        When the sink's next delivery is due, leased ones included (their lease may expire); None when none waits, or
-        the sink is not active.
+        In how many seconds the sink's next delivery is due, leased ones included (their lease may expire); below 0 when
+        it was due before, None when none waits or the sink is not active.
         """
         ...
 
@@ -609,7 +653,7 @@ class Inbox(Protocol):
         """
         ...
 
-    async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:
+    async def reparse(self, receipt_id: int, receipt: Receipt, *, dry_run: bool) -> Reparsed:
         """
         Replace what a kept receipt meant by what it means now: new outcomes become events with deliveries; an event
         that this receipt brought and whose content changed is updated, under its id, without a delivery. With
@@ -647,30 +691,35 @@ class Inbox(Protocol):
         """The sinks that the inbox knows of, by name: those with a backlog, and those that are not active."""
         ...
 
-    async def set_sink_state(
-        self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None, now: datetime
-    ) -> None:
+    async def set_sink_state(self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None) -> None:
         """
         Pause, disable or resume a sink, for all instances. Its pending and retrying deliveries are parked meanwhile:
         they keep their order and go on where they were.
         """
         ...
 
-    async def create_replay(self, request: ReplayRequest, *, now: datetime) -> ReplayRecord:
+    async def retry_sink(self, name: str) -> int:
+        """
+        Make what is to be tried again at a sink some time due now, and tell the dispatchers of all instances not to
+        leave the sink alone any more. Returns how many deliveries were brought forward.
+        """
+        ...
+
+    async def create_replay(self, request: ReplayRequest) -> ReplayRecord:
         """Record that the events meant by the filter shall be delivered again; ``advance_replays`` does it."""
         ...
 
-    async def advance_replays(self, *, now: datetime) -> datetime | None:
+    async def advance_replays(self) -> float | None:
         """
         Make the next deliveries of every running replay, as many as its rate allows, oldest event first. A replay goes
         on where it was, whichever instance does this, and never faster than its rate.
 
         Returns:
-            When to come again; None when no replay runs.
+            In how many seconds to come again; None when no replay runs.
         """
         ...
 
-    async def cancel_replay(self, replay_id: int, *, now: datetime) -> ReplayRecord | None:
+    async def cancel_replay(self, replay_id: int) -> ReplayRecord | None:
         """Make no further deliveries; what has been made goes on. Finished ones stay finished."""
         ...
 
@@ -680,17 +729,20 @@ class Inbox(Protocol):
         """Replays, newest first."""
         ...
 
-    async def purge(self, *, payloads_before: datetime, keys_before: datetime, limit: int) -> Purged:
+    async def purge(self, *, keep_payloads: timedelta, keep_keys: timedelta, limit: int) -> Purged:
         """
         Remove, in one short transaction of at most ``limit`` rows of each, payloads (receipts, bodies of events,
         finished deliveries with their attempts) and keys (events and bindings) that are older. Events that are not
         yet delivered, and their receipts, stay whole.
+
+        Raises:
+            ClockDoubted: What is old can't be told. Nothing was removed.
         """
         ...
 
     # Expected jobs, and what is asked of the vendor
 
-    async def expect(self, jobs: Sequence[ExpectedJob], *, now: datetime) -> Sequence[JobRecord]:
+    async def expect(self, jobs: Sequence[ExpectedJob]) -> Sequence[JobRecord]:
         """
         Register jobs, all or none. One that is registered already (same key) stays as it is, apart from ``job_id``,
         ``media_id``, ``bind`` and ``user_data``, which are filled in where they were missing. A job whose event is
@@ -703,25 +755,26 @@ class Inbox(Protocol):
         ...
 
     async def list_jobs(
-        self, job_filter: JobFilter, *, now: datetime, before_id: int | None = None, limit: int
+        self, job_filter: JobFilter, *, before_id: int | None = None, limit: int
     ) -> Sequence[JobRecord]:
         """Expected jobs, newest first, with ids below ``before_id``."""
         ...
 
-    async def claim_inquiries(
-        self, product: Product, *, limit: int, now: datetime, lease_s: float
-    ) -> Sequence[Inquiry]:
+    async def claim_inquiries(self, product: Product, *, limit: int, lease_s: float) -> Sequence[Inquiry]:
         """
         Lease up to ``limit`` of what is due to be asked about, longest due first: expected jobs from their deadline on,
         held events at once. A held event that names no job is asked about by the only expected job that it may mean.
         """
         ...
 
-    async def next_inquiry_at(self, product: Product) -> datetime | None:
-        """When something is due to be asked about next, leased inquiries included; None when there is nothing."""
+    async def inquiry_due_in_s(self, product: Product) -> float | None:
+        """
+        In how many seconds something is due to be asked about next, leased inquiries included; None when there is
+        nothing.
+        """
         ...
 
-    async def settle(self, findings: Sequence[Finding], *, now: datetime) -> Sequence[Settled]:
+    async def settle(self, findings: Sequence[Finding]) -> Sequence[Settled]:
         """
         Write down what asking came to, each finding in one transaction: its receipt with its events, the held event
         that leaves or doesn't, the job that ended. The lease of a job outlives its end, so that what the vendor says
@@ -729,11 +782,11 @@ class Inbox(Protocol):
         """
         ...
 
-    async def report_jobs(self, *, since: datetime, until: datetime, now: datetime) -> Sequence[ReportRow]:
+    async def report_jobs(self, *, since: datetime, until: datetime) -> Sequence[ReportRow]:
         """The expected jobs that were registered in this time, by hour, product, state, transport and notification."""
         ...
 
-    async def count_waiting(self, *, now: datetime) -> WaitingCounts:
+    async def count_waiting(self) -> WaitingCounts:
         """For metrics."""
         ...
 
@@ -744,7 +797,7 @@ class Inbox(Protocol):
     def listen(self, listener: Callable[[Collection[str]], None]) -> None:
         """
         From now on tell this listener too, in the event loop, which sinks have something new to claim; ``INQUIRIES``
-        stands for something new to ask the vendor about.
+        stands for something new to ask the vendor about, and ``RETRIED`` and a name for a sink to be tried now.
         """
         ...
 

@@ -25,14 +25,12 @@ class Candidate:
     An event that a receipt brings, new or not.
 
     Attributes:
-        at: When it counts as accepted, in milliseconds.
         body: The event in JSON, with its first revision.
         binding: What its key may be bound to alone; see ``base.Entry``.
         digest, outcome: What the event is known by in the tables.
     """
 
     receipt_id: int
-    at: int
     event: Event
     body: str
     binding: str | None
@@ -51,10 +49,12 @@ class Fate(NamedTuple):
     Attributes:
         accepted: The event, with the revision that it got.
         bound: What the key is bound to, when that is something else and the event was refused.
+        known: The body of the event that was there before, as far as it is still kept.
     """
 
     accepted: Event | None = None
     bound: str | None = None
+    known: str | None = None
 
 
 def identity(event: Event) -> tuple[bytes, int]:
@@ -92,6 +92,14 @@ class Database(ABC):
         """A statement for each of many sets of parameters."""
 
     @abstractmethod
+    async def now(self) -> int:
+        """What the store's clock says, in milliseconds since 1970."""
+
+    async def claimed_now(self) -> int:
+        """The same, if the clock that it follows is believed whatever is known."""
+        return await self.now()
+
+    @abstractmethod
     def using(self, index: str) -> str:
         """What follows a table's name to have an index used, where that must be said."""
 
@@ -127,13 +135,13 @@ class Database(ABC):
 
     @abstractmethod
     async def claim_deliveries(
-        self, sink: str, *, limit: int, max_bytes: int, now: int, until: int, lease: str
+        self, sink: str, *, limit: int, max_bytes: int, lease_ms: int, lease: str
     ) -> list[Delivery]:
         """Lease what is due at a sink, if that is active, in order; apart from what somebody else is just leasing."""
 
     @abstractmethod
-    async def record_attempts(self, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
-        """Returns which results still held their lease, and the sinks where a later outcome may go now."""
+    async def record_attempts(self, results: Sequence[AttemptResult]) -> tuple[list[bool], set[str]]:
+        """Returns which results still held their lease, and the sinks where something waited for one of these."""
 
     async def fetch_row(self, sql: str, *parameters: Value) -> Row | None:
         """The first row."""

@@ -10,7 +10,6 @@ from typing import Literal
 from service.events import OUTCOMES, event_id, parse_event, parse_event_id
 from service.inbox.base import Entry, Hold, HoldReason, NamelessJob
 from service.inbox.database import Database, Row, identity
-from service.inbox.rows import to_milliseconds
 from service.jobs import JobReference
 
 # Reasons of receipts whose events did not come to be, at least not yet.
@@ -80,7 +79,7 @@ async def hold(
         entry.body.decode(),
         json.dumps(entry.sinks),
         at,
-        to_milliseconds(why.until),
+        at + round(why.timeout_s * 1000),
         at + CLAIM_SPACING_MS * max(0, claims + 1 - FREE_CLAIMS),
     )
     return "held"
@@ -139,19 +138,26 @@ async def forget(
     await database.execute("DELETE FROM held WHERE id = $1", held.id)
     # For update, before looking for others: of two that leave at once, the second one sees that the first one is gone.
     row = await database.fetch_row(
-        f"SELECT r.reason, r.event_ids FROM receipts r WHERE r.id = $1{database.for_update('r')}", held.receipt_id
+        f"SELECT r.state, r.reason, r.event_ids FROM receipts r WHERE r.id = $1{database.for_update('r')}",
+        held.receipt_id,
     )
     if row is None:
         # Somebody has removed it by hand.
         return
-    reason, known = row
+    before, reason, known = row
     others = await database.fetch_row("SELECT 1 FROM held WHERE receipt_id = $1", held.receipt_id)
-    if conflict is not None or waits is not None:
+    differs = before == "differing" and conflict is None
+    if differs:
+        # By another event of the receipt, whatever becomes of this one.
+        reason = reason.removesuffix(f"; {WAITS}") if others is None else reason
+    elif conflict is not None or waits is not None:
         reason = conflict or waits
     elif reason == WAITS and others is None:
         reason = None
     ids = list(dict.fromkeys([*(known.split() if known else ()), *brought]))
-    if others is not None or reason == SEVERAL or await has_brought_any(database, held.receipt_id, ids):
+    if differs:
+        state = "differing"
+    elif others is not None or reason == SEVERAL or await has_brought_any(database, held.receipt_id, ids):
         state = "accepted"
     else:
         # Any reason that is left is that of a conflict, of this event or of another one of the receipt.

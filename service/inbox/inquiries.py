@@ -14,10 +14,17 @@ from service.inbox.rows import Arrival, from_milliseconds, to_id, to_millisecond
 
 async def free_leases(database: Database) -> None:
     """Whoever held them is gone."""
+    now = await database.now()
     await database.execute(
-        "UPDATE jobs SET due_at = registered_at, lease = NULL WHERE due_at IS NOT NULL AND lease IS NOT NULL"
+        "UPDATE jobs SET due_at = CASE WHEN registered_at < $1 THEN registered_at ELSE $1 END, lease = NULL"
+        " WHERE due_at IS NOT NULL AND lease IS NOT NULL",
+        now,
     )
-    await database.execute("UPDATE held SET due_at = held_at, lease = NULL WHERE lease IS NOT NULL")
+    await database.execute(
+        "UPDATE held SET due_at = CASE WHEN held_at < $1 THEN held_at ELSE $1 END, lease = NULL"
+        " WHERE lease IS NOT NULL",
+        now,
+    )
 
 
 async def next_at(database: Database, product: Product) -> int | None:
@@ -33,7 +40,9 @@ async def next_at(database: Database, product: Product) -> int | None:
 # Asking
 
 
-async def claim(database: Database, product: Product, *, limit: int, now: int, until: int, lease: str) -> list[Inquiry]:
+async def claim(database: Database, product: Product, *, limit: int, lease_ms: int, lease: str) -> list[Inquiry]:
+    now = await database.now()
+    until = now + lease_ms
     due: list[tuple[int, str, int, Row]] = []
     for table, columns in (("jobs", f"{jobs.REFERENCE}, deadline_at, attempts, user_data"), ("held", holds.COLUMNS)):
         rows = await database.fetch(
@@ -102,8 +111,9 @@ def _held_inquiry(held: Held, lease: str, job_id: str | None) -> Inquiry:
 # What came of it
 
 
-async def settle(database: Database, finding: Finding, now: int) -> tuple[Settled, set[str]]:
+async def settle(database: Database, finding: Finding) -> tuple[Settled, set[str]]:
     """Returns what became of a finding, and what listeners must be told of."""
+    now = await database.now()
     inquiry = finding.inquiry
     row_id = to_id(inquiry.id)
     woken: set[str] = set()

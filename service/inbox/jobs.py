@@ -81,13 +81,13 @@ async def are_any_awaited(database: Database) -> bool:
     return bool(await database.fetch_value(f"SELECT EXISTS (SELECT 1 FROM jobs WHERE {IS_AWAITED})"))
 
 
-async def expect(database: Database, keyed: Sequence[tuple[bytes, ExpectedJob]], now: int) -> list[JobRecord] | str:
+async def expect(database: Database, keyed: Sequence[tuple[bytes, ExpectedJob]]) -> list[JobRecord] | str:
     """Register all jobs, each given with its key's digest; or none, and say why one is refused."""
     assets = {asset for _, job in keyed if (asset := asset_of(job.reference)) is not None}
     await database.lock(assets=assets, keys={digest for digest, _ in keyed})
     try:
         async with database.savepoint():
-            return await _expect(database, keyed, now)
+            return await _expect(database, keyed, await database.now())
     except JobConflict as conflict:
         return str(conflict)
 
@@ -358,8 +358,9 @@ def _record(row: Row, now: int) -> JobRecord:
 
 
 async def list_jobs(
-    database: Database, wanted: JobFilter, *, now: int, before_id: int | None, limit: int
+    database: Database, wanted: JobFilter, *, before_id: int | None, limit: int
 ) -> tuple[JobRecord, ...]:
+    now = await database.now()
     query = Query("jobs")
     query.add("id < {}", to_id(before_id))
     if wanted.state in ("expected", "overdue"):
@@ -382,7 +383,8 @@ async def list_jobs(
     return tuple([_record(row, now) for row in rows])
 
 
-async def report(database: Database, *, since: int, until: int, now: int) -> tuple[ReportRow, ...]:
+async def report(database: Database, *, since: int, until: int) -> tuple[ReportRow, ...]:
+    now = await database.now()
     counts: dict[tuple[Any, ...], int] = {}
     seconds: dict[tuple[Any, ...], list[float]] = {}
     async for *columns, registered_at, ended_at in _read_span(database, since=since, until=until, now=now):
@@ -428,7 +430,8 @@ async def _read_span(database: Database, *, since: int, until: int, now: int) ->
         last_id, since = rows[-1][0], rows[-1][5]
 
 
-async def count_waiting(database: Database, now: int) -> WaitingCounts:
+async def count_waiting(database: Database) -> WaitingCounts:
+    now = await database.now()
     jobs = await database.fetch(
         "SELECT product, CASE WHEN deadline_at <= $1 THEN 'overdue' ELSE 'expected' END AS shown, count(*) FROM jobs"
         " WHERE state = 'expected' GROUP BY product, shown",

@@ -121,9 +121,12 @@ class JournaledInbox:
         self._tasks: list[asyncio.Task[None]] = []
         # All else is the store's alone.
         self.listen = inbox.listen
+        self.now = inbox.now
+        self.watch_clock = inbox.watch_clock
+        self.trust_clock = inbox.trust_clock
         self.claim = inbox.claim
         self.record = inbox.record
-        self.next_due_at = inbox.next_due_at
+        self.due_in_s = inbox.due_in_s
         self.outdated_receipts = inbox.outdated_receipts
         self.reparse = inbox.reparse
         self.find_event = inbox.find_event
@@ -132,6 +135,7 @@ class JournaledInbox:
         self.count_events = inbox.count_events
         self.list_sinks = inbox.list_sinks
         self.set_sink_state = inbox.set_sink_state
+        self.retry_sink = inbox.retry_sink
         self.create_replay = inbox.create_replay
         self.advance_replays = inbox.advance_replays
         self.cancel_replay = inbox.cancel_replay
@@ -141,7 +145,7 @@ class JournaledInbox:
         self.expect = inbox.expect
         self.list_jobs = inbox.list_jobs
         self.claim_inquiries = inbox.claim_inquiries
-        self.next_inquiry_at = inbox.next_inquiry_at
+        self.inquiry_due_in_s = inbox.inquiry_due_in_s
         self.settle = inbox.settle
         self.report_jobs = inbox.report_jobs
         self.count_waiting = inbox.count_waiting

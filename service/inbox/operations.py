@@ -6,18 +6,20 @@ An inbox adds how receipts get in, and how a transaction is run.
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from secrets import token_hex
 from typing import TypeVar
 
-from service.errors import JobConflict
+from service.errors import ClockDoubted, JobConflict
 from service.events import Delivery, Product
-from service.inbox import accepting, inquiries, jobs, purging, reads, replays
+from service.inbox import accepting, clock, inquiries, jobs, purging, reads, replays
 from service.inbox.base import (
     INQUIRIES,
     MAX_CLAIM_BYTES,
+    RETRIED,
     AttemptResult,
+    ClockRecord,
     EventFilter,
     EventRecord,
     EventSummary,
@@ -37,12 +39,15 @@ from service.inbox.base import (
     SinkRecord,
     SinkState,
     StoredReceipt,
+    StoreSpace,
     WaitingCounts,
 )
 from service.inbox.database import Database
-from service.inbox.rows import Arrival, from_milliseconds, to_milliseconds
+from service.inbox.rows import from_milliseconds, to_milliseconds
 from service.jobs import ExpectedJob
 
+# Deliveries in a transaction.
+_FORWARD_STEP = 1000
 _T = TypeVar("_T")
 Run = Callable[[Database], Awaitable[_T]]
 
@@ -86,39 +91,58 @@ class Operations(ABC):
             for listener in self._listeners:
                 listener(names)
 
+    # The clock
+
+    async def now(self) -> datetime:
+        return from_milliseconds(await self._read(lambda d: d.now(), may_take_long=False))
+
+    async def watch_clock(self) -> ClockRecord:
+        return await self._write(clock.watch, may_take_long=True)
+
+    async def trust_clock(self) -> None:
+        await self._write(clock.trust)
+
+    @abstractmethod
+    async def measure(self) -> StoreSpace: ...
+
     # Deliveries
 
     async def claim(
-        self, sink: str, *, limit: int, max_bytes: int = MAX_CLAIM_BYTES, now: datetime, lease_s: float
+        self, sink: str, *, limit: int, max_bytes: int = MAX_CLAIM_BYTES, lease_s: float
     ) -> Sequence[Delivery]:
-        now_ms, lease = to_milliseconds(now), token_hex(8)
-        until_ms = now_ms + int(lease_s * 1000)
+        lease_ms, lease = int(lease_s * 1000), token_hex(8)
         return await self._write(
-            lambda d: d.claim_deliveries(
-                sink, limit=limit, max_bytes=max_bytes, now=now_ms, until=until_ms, lease=lease
-            ),
+            lambda d: d.claim_deliveries(sink, limit=limit, max_bytes=max_bytes, lease_ms=lease_ms, lease=lease),
             is_one_statement=True,
         )
 
-    async def record(self, results: Sequence[AttemptResult], *, now: datetime) -> Sequence[bool]:
-        now_ms = to_milliseconds(now)
-        kept, released = await self._write(lambda d: d.record_attempts(results, now_ms), is_one_statement=True)
+    async def record(self, results: Sequence[AttemptResult]) -> Sequence[bool]:
+        kept, released = await self._write(lambda d: d.record_attempts(results), is_one_statement=True)
         self._tell(released)
         return kept
 
-    async def next_due_at(self, sink: str) -> datetime | None:
-        due_at = await self._read(lambda d: reads.next_due_at(d, sink), may_take_long=False)
-        return None if due_at is None else from_milliseconds(due_at)
+    async def due_in_s(self, sink: str) -> float | None:
+        return await self._read(lambda d: _seconds_until(d, reads.next_due_at(d, sink)), may_take_long=False)
 
-    async def set_sink_state(
-        self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None, now: datetime
-    ) -> None:
-        now_ms = to_milliseconds(now)
-        await self._write(
-            lambda d: reads.set_sink_state(d, name, state, reason=reason, changed_by=changed_by, now=now_ms)
-        )
+    async def set_sink_state(self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None) -> None:
+        await self._write(lambda d: reads.set_sink_state(d, name, state, reason=reason, changed_by=changed_by))
         if state == "active":
             self._tell({name})
+
+    async def retry_sink(self, name: str) -> int:
+        brought = 0
+        # No more than there are now: what fails again meanwhile is to be tried later again.
+        wanted = await self._read(lambda d: reads.count_put_off(d, name))
+        # Each in a transaction of its own, so that receipts and claims can go between them.
+        while brought < wanted:
+            limit = min(_FORWARD_STEP, wanted - brought)
+            step = await self._write(partial(reads.bring_forward, name=name, limit=limit))
+            brought += step
+            if step < limit:
+                break
+        brought += await self._write(lambda d: reads.release_stranded(d, name))
+        self._tell({name, RETRIED + name})
+        return brought
 
     # Receipts and events
 
@@ -131,9 +155,8 @@ class Operations(ABC):
             )
         )
 
-    async def reparse(self, receipt_id: int, receipt: Receipt, *, now: datetime, dry_run: bool) -> Reparsed:
-        arrival = Arrival(receipt, to_milliseconds(now))
-        reparsed = await self._write(lambda d: accepting.reparse(d, receipt_id, arrival, dry_run=dry_run))
+    async def reparse(self, receipt_id: int, receipt: Receipt, *, dry_run: bool) -> Reparsed:
+        reparsed = await self._write(lambda d: accepting.reparse(d, receipt_id, receipt, dry_run=dry_run))
         if not dry_run:
             told: set[str] = set()
             tell_of(told, receipt, has_accepted=bool(reparsed.accepted))
@@ -170,32 +193,30 @@ class Operations(ABC):
     async def list_sinks(self) -> Sequence[SinkRecord]:
         return await self._read(reads.list_sinks)
 
-    async def purge(self, *, payloads_before: datetime, keys_before: datetime, limit: int) -> Purged:
+    async def purge(self, *, keep_payloads: timedelta, keep_keys: timedelta, limit: int) -> Purged:
         position = self._purge_position
-        payloads_ms, keys_ms = to_milliseconds(payloads_before), to_milliseconds(keys_before)
+        payloads_ms, keys_ms = (int(kept.total_seconds() * 1000) for kept in (keep_payloads, keep_keys))
         purged, self._purge_position = await self._write(
-            lambda d: purging.purge(d, position, payloads_before=payloads_ms, keys_before=keys_ms, limit=limit),
+            lambda d: purging.purge(d, position, keep_payloads_ms=payloads_ms, keep_keys_ms=keys_ms, limit=limit),
             may_take_long=True,
         )
+        if isinstance(purged, str):
+            raise ClockDoubted(purged)
         return purged
 
     # Replays. Which events come next is looked up first, so that a filter that matches little holds no writer up.
 
-    async def create_replay(self, request: ReplayRequest, *, now: datetime) -> ReplayRecord:
+    async def create_replay(self, request: ReplayRequest) -> ReplayRecord:
         total, last_id = await self._read(lambda d: replays.measure(d, request))
-        now_ms = to_milliseconds(now)
-        return await self._write(lambda d: replays.create(d, request, total=total, last_id=last_id, now=now_ms))
+        return await self._write(lambda d: replays.create(d, request, total=total, last_id=last_id))
 
-    async def advance_replays(self, *, now: datetime) -> datetime | None:
-        now_ms = to_milliseconds(now)
-        if steps := await self._read(lambda d: replays.next_steps(d, now_ms)):
-            self._tell(await self._write(lambda d: replays.take_steps(d, steps, now_ms), may_take_long=True))
-        next_at = await self._read(replays.next_at)
-        return None if next_at is None else from_milliseconds(next_at)
+    async def advance_replays(self) -> float | None:
+        if steps := await self._read(replays.next_steps):
+            self._tell(await self._write(lambda d: replays.take_steps(d, steps), may_take_long=True))
+        return await self._read(lambda d: _seconds_until(d, replays.next_at(d)))
 
-    async def cancel_replay(self, replay_id: int, *, now: datetime) -> ReplayRecord | None:
-        now_ms = to_milliseconds(now)
-        return await self._write(lambda d: replays.cancel(d, replay_id, now_ms))
+    async def cancel_replay(self, replay_id: int) -> ReplayRecord | None:
+        return await self._write(lambda d: replays.cancel(d, replay_id))
 
     async def find_replay(self, replay_id: int) -> ReplayRecord | None:
         return await self._read(lambda d: replays.find(d, replay_id))
@@ -205,10 +226,9 @@ class Operations(ABC):
 
     # Expected jobs, and what is asked of the vendor
 
-    async def expect(self, jobs_: Sequence[ExpectedJob], *, now: datetime) -> Sequence[JobRecord]:
+    async def expect(self, jobs_: Sequence[ExpectedJob]) -> Sequence[JobRecord]:
         keyed = [(job.reference.key().digest(), job) for job in jobs_]
-        now_ms = to_milliseconds(now)
-        records = await self._write(lambda d: jobs.expect(d, keyed, now_ms))
+        records = await self._write(lambda d: jobs.expect(d, keyed))
         if isinstance(records, str):
             raise JobConflict(records)
         if any(record.ended_at is None for record in records):
@@ -216,29 +236,19 @@ class Operations(ABC):
         return records
 
     async def list_jobs(
-        self, job_filter: JobFilter, *, now: datetime, before_id: int | None = None, limit: int
+        self, job_filter: JobFilter, *, before_id: int | None = None, limit: int
     ) -> Sequence[JobRecord]:
-        now_ms = to_milliseconds(now)
-        return await self._read(lambda d: jobs.list_jobs(d, job_filter, now=now_ms, before_id=before_id, limit=limit))
+        return await self._read(lambda d: jobs.list_jobs(d, job_filter, before_id=before_id, limit=limit))
 
-    async def claim_inquiries(
-        self, product: Product, *, limit: int, now: datetime, lease_s: float
-    ) -> Sequence[Inquiry]:
-        now_ms, lease = to_milliseconds(now), token_hex(8)
-        until_ms = now_ms + int(lease_s * 1000)
-        return await self._write(
-            lambda d: inquiries.claim(d, product, limit=limit, now=now_ms, until=until_ms, lease=lease)
-        )
+    async def claim_inquiries(self, product: Product, *, limit: int, lease_s: float) -> Sequence[Inquiry]:
+        lease_ms, lease = int(lease_s * 1000), token_hex(8)
+        return await self._write(lambda d: inquiries.claim(d, product, limit=limit, lease_ms=lease_ms, lease=lease))
 
-    async def next_inquiry_at(self, product: Product) -> datetime | None:
-        due_at = await self._read(lambda d: inquiries.next_at(d, product), may_take_long=False)
-        return None if due_at is None else from_milliseconds(due_at)
+    async def inquiry_due_in_s(self, product: Product) -> float | None:
+        return await self._read(lambda d: _seconds_until(d, inquiries.next_at(d, product)), may_take_long=False)
 
-    async def settle(self, findings: Sequence[Finding], *, now: datetime) -> Sequence[Settled]:
-        now_ms = to_milliseconds(now)
-        results = await self._write_each(
-            [partial(inquiries.settle, finding=finding, now=now_ms) for finding in findings]
-        )
+    async def settle(self, findings: Sequence[Finding]) -> Sequence[Settled]:
+        results = await self._write_each([partial(inquiries.settle, finding=finding) for finding in findings])
         self._tell({name for result in results if not isinstance(result, BaseException) for name in result[1]})
         settled = []
         for result in results:
@@ -247,13 +257,17 @@ class Operations(ABC):
             settled.append(result[0])
         return settled
 
-    async def report_jobs(self, *, since: datetime, until: datetime, now: datetime) -> Sequence[ReportRow]:
-        times = {"since": to_milliseconds(since), "until": to_milliseconds(until), "now": to_milliseconds(now)}
+    async def report_jobs(self, *, since: datetime, until: datetime) -> Sequence[ReportRow]:
+        times = {"since": to_milliseconds(since), "until": to_milliseconds(until)}
         return await self._read(lambda d: jobs.report(d, **times))
 
-    async def count_waiting(self, *, now: datetime) -> WaitingCounts:
-        now_ms = to_milliseconds(now)
-        return await self._read(lambda d: jobs.count_waiting(d, now_ms))
+    async def count_waiting(self) -> WaitingCounts:
+        return await self._read(jobs.count_waiting)
+
+
+async def _seconds_until(database: Database, due_at: Awaitable[int | None]) -> float | None:
+    at = await due_at
+    return None if at is None else (at - await database.now()) / 1000
 
 
 def needs_care(receipt: Receipt) -> bool:

@@ -28,7 +28,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -99,6 +99,7 @@ _TABLES = (
     "held",
     "nameless_keys",
     "nameless_events",
+    "clock",
 )
 _SEQUENCES = ("receipts_id_seq", "events_id_seq", "replays_id_seq", "jobs_id_seq", "held_id_seq")
 _T = TypeVar("_T")
@@ -122,6 +123,7 @@ class PostgresqlInbox(Operations):
         must_connect: Whether opening fails when the server can't be reached. Otherwise it goes on in the background,
             and everything raises InboxUnavailable until it has worked.
         pool_size: How many connections there may be at most.
+        clock: The time in seconds since 1970, in place of the server's: for tests.
         max_pending: How many receipts may wait for the commit; beyond, ``put`` fails at once.
         max_pending_bytes: The same for what they take in memory, with their events.
     """
@@ -133,6 +135,7 @@ class PostgresqlInbox(Operations):
         auto_migrate: bool = True,
         must_connect: bool = True,
         pool_size: int = 8,
+        clock: Callable[[], float] | None = None,
         max_pending: int = 10_000,
         max_pending_bytes: int = 64 * 2**20,
     ) -> None:
@@ -140,6 +143,7 @@ class PostgresqlInbox(Operations):
         self._url = url
         self._auto_migrate = auto_migrate
         self._must_connect = must_connect
+        self._clock = clock
         self._pool_size = max(pool_size, MIN_POOL_SIZE)
         self._max_pending = max_pending
         self._max_pending_bytes = max_pending_bytes
@@ -319,7 +323,7 @@ class PostgresqlInbox(Operations):
                     _lend(pool) as connection,
                     connection.transaction() if in_transaction else contextlib.nullcontext(),
                 ):
-                    return await run(PostgresqlDatabase(connection))
+                    return await run(PostgresqlDatabase(connection, self._clock))
             except _errors() as error:
                 if attempt == _MAX_ATTEMPTS or not _is_lost_race(error):
                     raise _unavailable(error) from error
@@ -376,9 +380,9 @@ class PostgresqlInbox(Operations):
         try:
             async with _lend(self._writers) as connection:
                 try:
-                    verdicts = await _put(connection, arrivals)
+                    verdicts = await _put(PostgresqlDatabase(connection, self._clock), arrivals)
                 except asyncpg.DeadlockDetectedError:
-                    verdicts = await _put(connection, arrivals)
+                    verdicts = await _put(PostgresqlDatabase(connection, self._clock), arrivals)
         except _errors() as error:
             failure = _unavailable(error)
             failure.__cause__ = error
@@ -404,7 +408,7 @@ class PostgresqlInbox(Operations):
         for work, result in zip(batch, results, strict=True):
             self._pending -= 1
             self._pending_bytes -= work.arrival.size_bytes
-            if isinstance(result, Verdict) and result.state == "accepted":
+            if isinstance(result, Verdict) and result.state in ("accepted", "differing"):
                 tell_of(told, work.arrival.receipt, has_accepted=bool(result.accepted))
             if work.future.done():
                 continue
@@ -773,10 +777,25 @@ def _config_problem(error: Exception) -> str | None:
 
 
 class PostgresqlDatabase(Database):
-    """Texts are made such that PostgreSQL can keep them; see ``_to_text``."""
+    """
+    Texts are made such that PostgreSQL can keep them; see ``_to_text``.
 
-    def __init__(self, connection: Any) -> None:
+    Args:
+        clock: The time in seconds since 1970, in place of the server's.
+    """
+
+    def __init__(self, connection: Any, clock: Callable[[], float] | None = None) -> None:
         self.connection = connection
+        self._clock = clock
+
+    @property
+    def told_now(self) -> int | None:
+        """The time to tell the database's functions; None for the server's."""
+        return None if self._clock is None else int(self._clock() * 1000 + 0.0005)
+
+    async def now(self) -> int:
+        told = self.told_now
+        return cast(int, await self.fetch_value("SELECT store_now_1()")) if told is None else told
 
     async def fetch(self, sql: str, *parameters: Value) -> Sequence[Row]:
         return cast(Sequence[Row], await self.connection.fetch(sql, *map(_storable, parameters)))
@@ -813,7 +832,8 @@ class PostgresqlDatabase(Database):
 
     async def accept_events(self, candidates: Sequence[Candidate]) -> list[Fate]:
         row = await self.connection.fetchrow(
-            "SELECT * FROM accept_events_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            "SELECT * FROM accept_events_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            self.told_now,
             [],
             [candidate.receipt_id for candidate in candidates],
             *_event_arrays(candidates),
@@ -821,10 +841,12 @@ class PostgresqlDatabase(Database):
         fates = [Fate(bound=bound) for bound in row["bound"] or [None] * len(candidates)]
         for n, event in _accepted(candidates, row):
             fates[n] = Fate(event)
+        for n, body in _known(row):
+            fates[n] = Fate(known=body)
         return fates
 
     async def claim_deliveries(
-        self, sink: str, *, limit: int, max_bytes: int, now: int, until: int, lease: str
+        self, sink: str, *, limit: int, max_bytes: int, lease_ms: int, lease: str
     ) -> list[Delivery]:
         if limit > max_bytes // _LARGE_EVENT_BYTES:
             # Not the bodies themselves: the server knows how long they are.
@@ -834,27 +856,27 @@ class PostgresqlDatabase(Database):
                 " ORDER BY due_at, event_id LIMIT $3) d JOIN event_bodies b ON b.event_id = d.event_id) AS sized"
                 " WHERE size <= $4",
                 sink,
-                now,
+                await self.now(),
                 limit,
                 max_bytes,
             )
             limit = max(fitting, 1)
         rows = await self.connection.fetch(
-            "SELECT * FROM claim_deliveries_1($1, $2, $3, $4, $5)", sink, now, until, lease, limit
+            "SELECT * FROM claim_deliveries_2($1, $2, $3, $4, $5)", sink, self.told_now, lease_ms, lease, limit
         )
         return [delivery_of(row, sink, lease) for row in rows]
 
-    async def record_attempts(self, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
+    async def record_attempts(self, results: Sequence[AttemptResult]) -> tuple[list[bool], set[str]]:
         deliveries = [result.delivery for result in results]
         row = await self.connection.fetchrow(
-            "SELECT * FROM record_attempts_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-            now,
+            "SELECT * FROM record_attempts_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            self.told_now,
             [delivery.row_id for delivery in deliveries],
             [delivery.sink for delivery in deliveries],
             [delivery.replay for delivery in deliveries],
             [delivery.lease for delivery in deliveries],
             [result.state for result in results],
-            [None if result.due_at is None else to_milliseconds(result.due_at) for result in results],
+            [round(result.delay_s * 1000) for result in results],
             [_to_text(result.error) for result in results],
             [None if result.started_at is None else to_milliseconds(result.started_at) for result in results],
             [round(result.duration_s * 1000) for result in results],
@@ -886,10 +908,9 @@ def _to_text(value: str | None) -> str | None:
 
 
 def _event_arrays(candidates: Sequence[Candidate]) -> tuple[list[Any], ...]:
-    """The parameters of ``accept_events_1`` from ``e_at`` to ``e_sinks``."""
+    """The parameters of ``accept_events_2`` from ``e_digest`` to ``e_sinks``."""
     data = [candidate.event.data for candidate in candidates]
     return (
-        [candidate.at for candidate in candidates],
         [candidate.digest for candidate in candidates],
         [candidate.outcome for candidate in candidates],
         [one.product for one in data],
@@ -915,20 +936,28 @@ def _accepted(candidates: Sequence[Candidate], row: Any) -> Iterator[tuple[int, 
         yield n - 1, event if revision == 1 else event.with_revision(revision)
 
 
-async def _put(connection: Any, arrivals: Sequence[Arrival]) -> Sequence[Verdict]:
+def _known(row: Any) -> Iterator[tuple[int, str]]:
+    """The events that were there before, each with the place of its candidate."""
+    for n, body in zip(row["again_positions"] or (), row["again_bodies"] or (), strict=True):
+        yield n - 1, body
+
+
+async def _put(database: PostgresqlDatabase, arrivals: Sequence[Arrival]) -> Sequence[Verdict]:
     """Keep receipts, their events, and the deliveries of the events that are new; durable when it returns."""
+    connection = database.connection
     if needs_care(arrivals[0].receipt):
         async with connection.transaction():
-            return await accepting.put(PostgresqlDatabase(connection), arrivals)
+            return await accepting.put(database, arrivals)
     candidates = [
-        Candidate(position, arrival.at, entry.event, entry.body.decode(), entry.binding, entry.sinks)
+        Candidate(position, entry.event, entry.body.decode(), entry.binding, entry.sinks)
         for position, arrival in enumerate(arrivals, 1)
         for entry in arrival.receipt.entries
     ]
     receipts = [arrival.receipt for arrival in arrivals]
     row = await connection.fetchrow(
-        "SELECT * FROM accept_receipts_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,"
+        "SELECT * FROM accept_receipts_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,"
         " $18, $19, $20, $21, $22, $23, $24, $25)",
+        database.told_now,
         sorted({_lock(candidate.digest) for candidate in candidates}),
         [arrival.at for arrival in arrivals],
         [receipt.source for receipt in receipts],
@@ -948,7 +977,44 @@ async def _put(connection: Any, arrivals: Sequence[Arrival]) -> Sequence[Verdict
     accepted: dict[int, list[Event]] = {}
     for n, event in _accepted(candidates, row):
         accepted.setdefault(candidates[n].receipt_id, []).append(event)
-    return [Verdict(state, tuple(accepted.get(position, ()))) for position, state in enumerate(row["states"], 1)]
+    verdicts = [Verdict(state, tuple(accepted.get(position, ()))) for position, state in enumerate(row["states"], 1)]
+    if row["again_positions"]:
+        await _compare(database, arrivals, candidates, row, verdicts)
+    return verdicts
+
+
+async def _compare(
+    database: PostgresqlDatabase,
+    arrivals: Sequence[Arrival],
+    candidates: Sequence[Candidate],
+    row: Any,
+    verdicts: Sequence[Verdict],
+) -> None:
+    """
+    Find what says otherwise of what was accepted before. It is stored as a duplicate by now; but nobody was answered
+    yet, so that who sent it sends it again, should we not get to the end of this.
+    """
+    repeated: dict[int, list[tuple[Candidate, str]]] = {}
+    for n, body in _known(row):
+        repeated.setdefault(candidates[n].receipt_id, []).append((candidates[n], body))
+    for position, pairs in repeated.items():
+        receipt, verdict = arrivals[position - 1].receipt, verdicts[position - 1]
+        differs = await accepting.differences(database, pairs, receipt.body)
+        if not differs:
+            continue
+        verdict.differs = differs
+        refusal = None
+        if verdict.state == "conflict":
+            refusal = await database.fetch_value(
+                "SELECT reason FROM receipts WHERE id = $1", row["receipt_ids"][position - 1]
+            )
+        verdict.state = accepting.state(receipt, has_events=bool(verdict.accepted), conflict=refusal, differs=differs)
+        await database.execute(
+            "UPDATE receipts SET state = $1, reason = $2 WHERE id = $3",
+            verdict.state,
+            accepting.reason(receipt, conflict=refusal, differs=differs),
+            row["receipt_ids"][position - 1],
+        )
 
 
 async def _measure(database: Database) -> int:

@@ -4,12 +4,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from service.events import OUTCOMES, parse_event_id
+from service.inbox import clock
 from service.inbox.base import Purged
 from service.inbox.database import Database, Row
 
 # What is asked of a second table is asked by a subquery for each row: a planner that takes tables for empty may join
 # them by going through all of one.
 _IS_WAITING = "d.state IN ('pending', 'retrying')"
+# Older rows have no other time; see service.inbox.sql.
+_STORED_AT = "coalesce(r.stored_at, r.received_at)"
 # Keys that a step may lock: receipts of these wait for it, and of those that share their locks.
 _MAX_LOCKED = 100
 # Tables, with the columns of what is remembered and of the time.
@@ -35,9 +38,17 @@ class Position:
 
 
 async def purge(
-    database: Database, position: Position, *, payloads_before: int, keys_before: int, limit: int
-) -> tuple[Purged, Position]:
-    """Look at the next rows of a kind or two, and remove what is old and no longer needed."""
+    database: Database, position: Position, *, keep_payloads_ms: int, keep_keys_ms: int, limit: int
+) -> tuple[Purged | str, Position]:
+    """
+    Look at the next rows of a kind or two, and remove what is old and no longer needed; or say why it can't be told
+    what is old.
+    """
+    doubt = await clock.doubt(database)
+    if doubt is not None:
+        return doubt, position
+    now = await database.now()
+    payloads_before, keys_before = now - keep_payloads_ms, now - keep_keys_ms
     payloads = keys = 0
     is_finished = False
     # Steps for keys and for jobs wait for locks, and must hold nothing that another one may want who has these.
@@ -75,12 +86,14 @@ async def _remove(database: Database, table: str, column: str, values: Collectio
 
 
 async def _purge_receipts(database: Database, after: int, before: int, limit: int) -> tuple[int, int | None]:
-    rows = await database.fetch("SELECT id, received_at FROM receipts WHERE id > $1 ORDER BY id LIMIT $2", after, limit)
-    if not any(received_at < before for _, received_at in rows):
+    rows = await database.fetch(
+        f"SELECT r.id, {_STORED_AT} FROM receipts r WHERE r.id > $1 ORDER BY r.id LIMIT $2", after, limit
+    )
+    if not any(stored_at < before for _, stored_at in rows):
         return 0, _next_id(rows, before, limit)
     last = rows[-1][0]
     locked = await database.fetch(
-        "SELECT r.id, r.event_ids FROM receipts r WHERE r.id > $1 AND r.id <= $2 AND r.received_at < $3 ORDER BY r.id"
+        f"SELECT r.id, r.event_ids FROM receipts r WHERE r.id > $1 AND r.id <= $2 AND {_STORED_AT} < $3 ORDER BY r.id"
         + database.for_update("r", skip_locked=True),
         after,
         last,

@@ -42,7 +42,7 @@ async def next_due_at(database: Database, sink: str) -> int | None:
 
 
 async def set_sink_state(
-    database: Database, name: str, state: SinkState, *, reason: str | None, changed_by: str | None, now: int
+    database: Database, name: str, state: SinkState, *, reason: str | None, changed_by: str | None
 ) -> None:
     await database.execute(
         "INSERT INTO sinks (name, state, reason, changed_by, changed_at) VALUES ($1, $2, $3, $4, $5)"
@@ -52,8 +52,58 @@ async def set_sink_state(
         state,
         reason,
         changed_by,
-        now,
+        await database.now(),
     )
+
+
+_IS_PUT_OFF = "d.sink = $1 AND d.due_at > $2 AND d.lease IS NULL"
+
+
+async def count_put_off(database: Database, name: str) -> int:
+    """How much is due only later, apart from what is leased."""
+    return int(
+        await database.fetch_value(f"SELECT count(*) FROM deliveries d WHERE {_IS_PUT_OFF}", name, await database.now())
+    )
+
+
+async def bring_forward(database: Database, *, name: str, limit: int) -> int:
+    """Make the next of what is due only later due now. Returns how many."""
+    now = await database.now()
+    rows = await database.fetch(
+        f"SELECT d.event_id, d.replay FROM deliveries d WHERE {_IS_PUT_OFF}"
+        f" ORDER BY d.due_at, d.event_id LIMIT $3{database.for_update('d', skip_locked=True)}",
+        name,
+        now,
+        limit,
+    )
+    await database.execute_many(
+        "UPDATE deliveries SET due_at = $1 WHERE event_id = $2 AND sink = $3 AND replay = $4",
+        [(now, row_id, name, replay) for row_id, replay in rows],
+    )
+    return len(rows)
+
+
+async def release_stranded(database: Database, name: str) -> int:
+    """
+    Let what waits for nothing go. There is none, unless an instance of an older version, that knows of no replays that
+    wait, has recorded the end of what one waited for.
+    """
+    is_any_on_its_way = (
+        "EXISTS (SELECT 1 FROM events e JOIN deliveries b ON b.event_id = e.id AND b.sink = d.sink"
+        f" WHERE {database.by_key('e.key_digest = w.key_digest')} AND b.due_at IS NOT NULL)"
+    )
+    rows = await database.fetch(
+        "SELECT w.key_digest, min(d.event_id) FROM deliveries d JOIN events w ON w.id = d.event_id"
+        f" WHERE d.sink = $1 AND d.due_at IS NULL AND d.state = 'pending' AND NOT {is_any_on_its_way}"
+        " GROUP BY w.key_digest",
+        name,
+    )
+    now = await database.now()
+    await database.execute_many(
+        "UPDATE deliveries SET due_at = $1 WHERE event_id = $2 AND sink = $3 AND due_at IS NULL AND state = 'pending'",
+        [(now, row_id, name) for _, row_id in rows],
+    )
+    return len(rows)
 
 
 async def list_sinks(database: Database) -> tuple[SinkRecord, ...]:

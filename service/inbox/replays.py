@@ -1,11 +1,15 @@
 """
 Replays. Which events come next is looked up by whoever only reads, a stretch of ids at a time; the deliveries are made
 afterwards, so that no writer is held up by a filter that matches little.
+
+Of all deliveries of one key to one sink, replays included, one at a time is on its way (``due_at`` says when), and the
+others wait for it, to go in the order of their events. What already waits or is tried again is not made a second time:
+it, or what it waits for, is tried now.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -50,12 +54,12 @@ async def measure(database: Database, request: ReplayRequest) -> tuple[int, int]
     return await count_events(database, request.filter, last_id=last_id), last_id
 
 
-async def create(database: Database, request: ReplayRequest, *, total: int, last_id: int, now: int) -> ReplayRecord:
+async def create(database: Database, request: ReplayRequest, *, total: int, last_id: int) -> ReplayRecord:
     (row,) = await database.fetch(
         "INSERT INTO replays (created_at, changed_at, next_at, state, filter, sinks, rate_per_s, requested_by, reason,"
         " total, done, cursor, last_event_id)"
         f" VALUES ($1, $1, $1, 'running', $2, $3, $4, $5, $6, $7, 0, 0, $8) RETURNING {_COLUMNS}",
-        now,
+        await database.now(),
         dump_filter(request.filter),
         json.dumps(request.sinks),
         request.rate_per_s,
@@ -67,12 +71,12 @@ async def create(database: Database, request: ReplayRequest, *, total: int, last
     return replay_record(row)
 
 
-async def next_steps(database: Database, now: int) -> list[Step]:
+async def next_steps(database: Database) -> list[Step]:
     """The step of each replay whose time has come, by the replays' ids."""
     replays = await database.fetch(
         "SELECT id, filter, sinks, rate_per_s, cursor, last_event_id FROM replays"
         " WHERE state = 'running' AND next_at <= $1 ORDER BY id",
-        now,
+        await database.now(),
     )
     return [await _next_step(database, replay) for replay in replays]
 
@@ -102,47 +106,103 @@ async def _next_step(database: Database, replay: Row) -> Step:
     )
 
 
-async def take_steps(database: Database, steps: Sequence[Step], now: int) -> set[str]:
+async def take_steps(database: Database, steps: Sequence[Step]) -> set[str]:
     """
     Make the deliveries of steps, as far as nobody took them meanwhile.
 
     Returns:
         The sinks that got something.
     """
-    # First all replays, then all events, each in the order of their ids: others may be taking steps as well.
+    now = await database.now()
     taken = [step for step in steps if await _take(database, step, now)]
     row_ids = sorted({row_id for step in taken for row_id in step.row_ids})
-    # What has no body any more can't be sent; what has one keeps it until this is done. Whoever sends one of these
-    # again at this very moment waits here, so that both get a number of their own.
+    rows = await database.fetch_for("SELECT id, key_digest FROM events WHERE id IN ({values})", row_ids)
+    key_of: dict[int, bytes] = {row_id: digest for row_id, digest in rows}  # noqa: C416 - asyncpg's rows are no pairs
+    # Whoever accepts a further outcome of one of these keys, or sends one of their events again, has its lock.
+    await database.lock(keys=set(key_of.values()))
+    # What has no body any more can't be sent; what has one keeps it until this is done.
     bodies = await database.fetch_for(
         "SELECT event_id FROM event_bodies WHERE event_id IN ({values}) ORDER BY event_id"
         + database.for_update("event_bodies"),
         row_ids,
     )
-    latest: dict[int, dict[str, tuple[int, str]]] = {row_id: {} for (row_id,) in bodies}
-    dead: set[tuple[int, str]] = set()
-    for row_id, sink, replay, state in await database.fetch_for(
-        "SELECT event_id, sink, replay, state FROM deliveries WHERE event_id IN ({values}) ORDER BY replay",
-        list(latest),
-    ):
-        latest[row_id][sink] = (replay, state)
-        if state == "dead":
-            dead.add((row_id, sink))
-    made: list[tuple[int, str, int, int]] = []
+    lines = await _read_lines(database, {key_of[row_id] for (row_id,) in bodies if row_id in key_of})
+    latest: dict[int, dict[str, _Delivery]] = {row_id: {} for (row_id,) in bodies}
+    for (_, sink), line in lines.items():
+        for delivery in line:
+            if delivery.row_id in latest:
+                latest[delivery.row_id][sink] = delivery
+    made: list[tuple[int, str, int, int | None, int]] = []
+    forward: set[tuple[int, str, int]] = set()
+    replaced: set[tuple[int, str]] = set()
     for step in taken:
         for row_id in step.row_ids:
-            made += [(row_id, sink, replay, now) for sink, replay in _again(step, latest.get(row_id))]
-    again = {(row_id, sink) for row_id, sink, _, _ in made}
+            if row_id not in latest:
+                continue
+            for sink in sorted(_sinks_of(step, latest[row_id])):
+                line = lines.setdefault((key_of[row_id], sink), [])
+                before = latest[row_id].get(sink)
+                # Should it be tried again only much later, what this waits for.
+                forward.update([(one.row_id, sink, one.replay) for one in line if one.due_at is not None])
+                if before is not None and before.is_open:
+                    continue
+                if before is not None and before.state == "dead":
+                    replaced.add((row_id, sink))
+                is_free = not any(one.is_open for one in line)
+                number = 1 if before is None else before.replay + 1
+                new = _Delivery(row_id, number, "pending", now if is_free else None)
+                latest[row_id][sink] = new
+                line.append(new)
+                made.append((row_id, sink, number, new.due_at, now))
     await database.execute_many(
         "UPDATE deliveries SET state = 'replaced' WHERE event_id = $1 AND sink = $2 AND state = 'dead'",
-        sorted(dead & again),
+        sorted(replaced),
     )
     await database.execute_many(
         "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at)"
-        " VALUES ($1, $2, $3, 'pending', $4, 0, $4)",
+        " VALUES ($1, $2, $3, 'pending', CAST($4 AS bigint), 0, $5)",
         made,
     )
-    return {sink for _, sink in again}
+    await database.execute_many(
+        "UPDATE deliveries SET due_at = $1 WHERE event_id = $2 AND sink = $3 AND replay = $4 AND lease IS NULL"
+        " AND due_at > $1",
+        [(now, *key) for key in sorted(forward)],
+    )
+    return {sink for _, sink, *_ in made} | {sink for _, sink, _ in forward}
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    """One of those of a key to a sink."""
+
+    row_id: int
+    replay: int
+    state: str
+    due_at: int | None
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in ("pending", "retrying")
+
+
+async def _read_lines(database: Database, digests: Collection[bytes]) -> dict[tuple[bytes, str], list[_Delivery]]:
+    """All deliveries of keys by sink, in the order of their numbers. What is on its way among them is locked."""
+    all_of_keys = (
+        f" FROM events e JOIN deliveries d ON d.event_id = e.id WHERE {database.by_key('e.key_digest IN ({values})')}"
+    )
+    # Whoever records the end of one just now holds its row. Later ones wait for us, and then find what waits for it.
+    await database.fetch_for(
+        f"SELECT d.event_id{all_of_keys} AND d.due_at IS NOT NULL ORDER BY d.event_id, d.sink, d.replay"
+        + database.for_update("d"),
+        list(digests),
+    )
+    lines: dict[tuple[bytes, str], list[_Delivery]] = {}
+    rows = await database.fetch_for(
+        f"SELECT d.replay, d.event_id, e.key_digest, d.sink, d.state, d.due_at{all_of_keys}", list(digests)
+    )
+    for replay, row_id, digest, sink, state, due_at in sorted(rows, key=lambda row: (row[0], row[1])):
+        lines.setdefault((digest, sink), []).append(_Delivery(row_id, replay, state, due_at))
+    return lines
 
 
 async def _take(database: Database, step: Step, now: int) -> bool:
@@ -162,29 +222,24 @@ async def _take(database: Database, step: Step, now: int) -> bool:
     return written > 0
 
 
-def _again(step: Step, latest: dict[str, tuple[int, str]] | None) -> list[tuple[str, int]]:
+def _sinks_of(step: Step, latest: Mapping[str, _Delivery]) -> set[str]:
     """
-    To which sinks an event of a step is sent once more, and the numbers of these deliveries.
+    To which sinks an event of a step is sent once more.
 
     Args:
-        latest: Number and state of its latest delivery, by sink; the new ones are added. None when it has no body.
+        latest: Its latest delivery, by sink.
     """
-    if latest is None:
-        return []
-    before = [sink for sink, (_, state) in latest.items() if not step.states or state in step.states]
-    again = [(sink, latest.get(sink, (0, ""))[0] + 1) for sink in set(step.sinks or before)]
-    latest.update({sink: (replay, "pending") for sink, replay in again})
-    return again
+    return set(step.sinks) or {sink for sink, one in latest.items() if not step.states or one.state in step.states}
 
 
 async def next_at(database: Database) -> int | None:
     return cast(int | None, await database.fetch_value("SELECT min(next_at) FROM replays WHERE state = 'running'"))
 
 
-async def cancel(database: Database, replay_id: int, now: int) -> ReplayRecord | None:
+async def cancel(database: Database, replay_id: int) -> ReplayRecord | None:
     await database.execute(
         "UPDATE replays SET state = 'cancelled', changed_at = $1 WHERE id = $2 AND state = 'running'",
-        now,
+        await database.now(),
         to_id(replay_id),
     )
     return await find(database, replay_id)

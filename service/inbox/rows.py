@@ -37,7 +37,7 @@ class Arrival:
     A receipt with what the database needs of it.
 
     Attributes:
-        at: When its events count as accepted, in milliseconds.
+        at: When it was received, in milliseconds.
         size_bytes: About what it takes in memory, which is also about what it gives to write.
     """
 

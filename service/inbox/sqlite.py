@@ -31,7 +31,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
@@ -41,7 +41,7 @@ import structlog
 
 from service.errors import ConfigError, InboxUnavailable
 from service.events import Delivery, Event
-from service.inbox import accepting, inquiries, jobs
+from service.inbox import accepting, clock, inquiries, jobs
 from service.inbox.base import AttemptResult, JobRecord, Purged, Receipt, StoreSpace, Verdict
 from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import load_migrations, missing_migrations
@@ -126,6 +126,7 @@ class SqliteInbox(Operations):
         is_exclusive: For the one service that uses the file: refuse to open it while another does, and free what an
             earlier life had leased. A tool that only helps for a moment says no.
         auto_migrate: Apply missing migrations when opening; otherwise opening fails when there are any.
+        store_clock: See ``clock.AnchoredClock``.
         max_pending: How many receipts may wait for the flush; beyond, ``put`` fails at once.
         max_pending_bytes: The same for what they take in memory, with their events.
     """
@@ -136,6 +137,7 @@ class SqliteInbox(Operations):
         *,
         is_exclusive: bool = True,
         auto_migrate: bool = True,
+        store_clock: clock.AnchoredClock | None = None,
         max_pending: int = 10_000,
         max_pending_bytes: int = 64 * 2**20,
     ) -> None:
@@ -144,6 +146,7 @@ class SqliteInbox(Operations):
         self._path = path.resolve()
         self._is_exclusive = is_exclusive
         self._auto_migrate = auto_migrate
+        self._clock = store_clock or clock.AnchoredClock()
         self._max_pending = max_pending
         self._max_pending_bytes = max_pending_bytes
         self._pending = 0
@@ -160,8 +163,8 @@ class SqliteInbox(Operations):
         # Set by the writer when there was no room; receipts that found some end it.
         self._full: str | None = None
         # Two, so that a long list of an operator's delays no dispatcher.
-        self._listing = Reader("inbox-lists", self._connect)
-        self._dispatching = Reader("inbox-dispatching", self._connect)
+        self._listing = Reader("inbox-lists", self._connect, self._clock)
+        self._dispatching = Reader("inbox-dispatching", self._connect, self._clock)
         self._lock_file: IO[bytes] | None = None
         # For the writer: as long as nobody awaits a job, no event is looked up among them.
         self._are_jobs_awaited = False
@@ -191,18 +194,23 @@ class SqliteInbox(Operations):
             connection = self._connect()
             prepare_file(connection)
             migrate(connection, apply=self._auto_migrate)
+            database = SqliteDatabase(connection, self._clock)
+            self._clock.begin(_run_now(clock.read(database)), is_tool=not self._is_exclusive)
             if self._is_exclusive:
                 # An earlier life may have ended because the disk failed: what it could not flush is not left behind as
                 # if it were.
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                # Whoever held these leases is gone.
-                connection.execute(
-                    "UPDATE deliveries SET due_at = changed_at, lease = NULL"
-                    " WHERE due_at IS NOT NULL AND lease IS NOT NULL"
-                )
-                _run_now(inquiries.free_leases(SqliteDatabase(connection)))
+                with _transaction(connection):
+                    _run_now(clock.watch(database))
+                    # Whoever held these leases is gone.
+                    connection.execute(
+                        "UPDATE deliveries SET due_at = min(changed_at, ?), lease = NULL"
+                        " WHERE due_at IS NOT NULL AND lease IS NOT NULL",
+                        (self._clock.now(),),
+                    )
+                    _run_now(inquiries.free_leases(database))
                 create_recent(connection)
-            self._are_jobs_awaited = _run_now(jobs.are_any_awaited(SqliteDatabase(connection)))
+            self._are_jobs_awaited = _run_now(jobs.are_any_awaited(database))
             # It stays the same file as long as a connection is open: SQLite removes it after the last one.
             return connection, os.open(f"{self._path}-wal", os.O_RDONLY)
         except BaseException as error:
@@ -275,12 +283,17 @@ class SqliteInbox(Operations):
         self._submit(work)
         return work.future
 
-    async def expect(self, jobs_: Sequence[ExpectedJob], *, now: datetime) -> Sequence[JobRecord]:
+    async def expect(self, jobs_: Sequence[ExpectedJob]) -> Sequence[JobRecord]:
         self._are_jobs_awaited = True
-        return await super().expect(jobs_, now=now)
+        return await super().expect(jobs_)
 
-    async def purge(self, *, payloads_before: datetime, keys_before: datetime, limit: int) -> Purged:
-        purged = await super().purge(payloads_before=payloads_before, keys_before=keys_before, limit=limit)
+    async def trust_clock(self) -> None:
+        await super().trust_clock()
+        if not self._is_exclusive:
+            self._clock.begin(await self._read(clock.read), is_tool=True)
+
+    async def purge(self, *, keep_payloads: timedelta, keep_keys: timedelta, limit: int) -> Purged:
+        purged = await super().purge(keep_payloads=keep_payloads, keep_keys=keep_keys, limit=limit)
         # Each in a transaction of its own, so that receipts can go between them.
         for _ in range(_VACUUMS_PER_PURGE):
             if not await self._write(_vacuum):
@@ -357,7 +370,7 @@ class SqliteInbox(Operations):
             if isinstance(work, _Put):
                 self._pending -= 1
                 self._pending_bytes -= work.arrival.size_bytes
-                if isinstance(result, Verdict) and result.state == "accepted":
+                if isinstance(result, Verdict) and result.state in ("accepted", "differing"):
                     tell_of(told, work.arrival.receipt, has_accepted=bool(result.accepted))
             if work.future.done():
                 continue
@@ -449,7 +462,9 @@ class SqliteInbox(Operations):
         return [(work, failure) for work in batch]
 
     def _transact(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[_Done]:
-        database = SqliteDatabase(connection, has_recent=self._is_exclusive)
+        database = SqliteDatabase(
+            connection, self._clock, has_recent=self._is_exclusive, is_tool=not self._is_exclusive
+        )
         with _transaction(connection):
             if database.has_recent:
                 refresh_recent(connection)
@@ -527,9 +542,10 @@ def _refused(message: str) -> "asyncio.Future[Verdict]":
 class Reader:
     """A thread that reads, beside the writer; its connection is opened when it is first needed."""
 
-    def __init__(self, name: str, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, name: str, connect: Callable[[], sqlite3.Connection], store_clock: clock.AnchoredClock) -> None:
         self._name = name
         self._connect = connect
+        self._clock = store_clock
         self._executor: ThreadPoolExecutor | None = None
         self._connection: sqlite3.Connection | None = None
 
@@ -545,7 +561,7 @@ class Reader:
                 self._connection = self._connect()
             self._connection.execute("BEGIN")
             try:
-                return _run_now(run(SqliteDatabase(self._connection)))
+                return _run_now(run(SqliteDatabase(self._connection, self._clock)))
             finally:
                 self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -629,8 +645,17 @@ def _statements(script: str) -> Iterable[str]:
 class SqliteDatabase(Database):
     """Nothing here ever waits: what is written over it runs to its end at once (see ``_run_now``)."""
 
-    def __init__(self, connection: sqlite3.Connection, *, has_recent: bool = False) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        store_clock: clock.AnchoredClock,
+        *,
+        has_recent: bool = False,
+        is_tool: bool = False,
+    ) -> None:
         self.connection = connection
+        self._clock = store_clock
+        self._is_tool = is_tool
         # See ``sqlite_keys``.
         self.has_recent = has_recent
         # Events that were accepted through this, when it has.
@@ -656,6 +681,13 @@ class SqliteDatabase(Database):
     async def execute_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
         self.connection.executemany(_numbered(sql), rows)
 
+    async def now(self) -> int:
+        return self._clock.now()
+
+    async def claimed_now(self) -> int:
+        # A tool's clock may have been held back: see AnchoredClock.begin.
+        return self._clock.wall_now() if self._is_tool else self._clock.now()
+
     def using(self, index: str) -> str:
         return f" INDEXED BY {index}"
 
@@ -669,15 +701,18 @@ class SqliteDatabase(Database):
         """There is one writer."""
 
     async def accept_events(self, candidates: Sequence[Candidate]) -> list[Fate]:
-        return _accept_events(self, candidates)
+        return _accept_events(self, candidates, self._clock.now())
 
     async def claim_deliveries(
-        self, sink: str, *, limit: int, max_bytes: int, now: int, until: int, lease: str
+        self, sink: str, *, limit: int, max_bytes: int, lease_ms: int, lease: str
     ) -> list[Delivery]:
-        return _claim(self.connection, sink, limit=limit, max_bytes=max_bytes, now=now, until=until, lease=lease)
+        now = self._clock.now()
+        return _claim(
+            self.connection, sink, limit=limit, max_bytes=max_bytes, now=now, until=now + lease_ms, lease=lease
+        )
 
-    async def record_attempts(self, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
-        return _record(self, results, now)
+    async def record_attempts(self, results: Sequence[AttemptResult]) -> tuple[list[bool], set[str]]:
+        return _record(self, results, self._clock.now())
 
 
 @lru_cache(1024)
@@ -735,35 +770,45 @@ def _put(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_jobs_awai
 
 
 def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_jobs_awaited: bool) -> list[Verdict]:
-    connection = database.connection
+    connection, now = database.connection, _run_now(database.now())
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'receipts'").fetchone()
     first_id = (row[0] if row else 0) + 1
     candidates = [
-        Candidate(receipt_id, arrival.at, entry.event, entry.body.decode(), entry.binding, entry.sinks)
+        Candidate(receipt_id, entry.event, entry.body.decode(), entry.binding, entry.sinks)
         for receipt_id, arrival in enumerate(arrivals, first_id)
         for entry in arrival.receipt.entries
     ]
     accepted: dict[int, list[Event]] = {}
+    reasons: dict[int, str] = {}
     conflicts: dict[int, str] = {}
+    repeated: dict[int, list[tuple[Candidate, str]]] = {}
     ended: list[tuple[Event, int]] = []
-    for candidate, fate in zip(candidates, _accept_events(database, candidates), strict=True):
+    for candidate, fate in zip(candidates, _accept_events(database, candidates, now), strict=True):
         if fate.accepted is not None:
             accepted.setdefault(candidate.receipt_id, []).append(fate.accepted)
-            ended.append((fate.accepted, candidate.at))
+            ended.append((fate.accepted, now))
         elif fate.bound is not None:
             conflicts[candidate.receipt_id] = accepting.conflict(fate.bound, candidate.binding or "")
+        elif fate.known is not None:
+            repeated.setdefault(candidate.receipt_id, []).append((candidate, fate.known))
     if are_jobs_awaited:
         _run_now(jobs.end(database, ended))
     verdicts = []
     for receipt_id, arrival in enumerate(arrivals, first_id):
-        events = accepted.get(receipt_id)
-        state = accepting.state(arrival.receipt, has_events=events is not None, conflict=conflicts.get(receipt_id))
-        verdicts.append(Verdict(state, tuple(events) if events else ()))
-    _insert_receipts(connection, arrivals, verdicts, conflicts, first_id)
+        receipt, events, refusal = arrival.receipt, accepted.get(receipt_id), conflicts.get(receipt_id)
+        differs: tuple[str, ...] = ()
+        if (pairs := repeated.get(receipt_id)) is not None:
+            differs = _run_now(accepting.differences(database, pairs, receipt.body))
+        state = accepting.state(receipt, has_events=events is not None, conflict=refusal, differs=differs)
+        verdicts.append(Verdict(state, tuple(events) if events else (), differs=differs))
+        reason = accepting.reason(receipt, conflict=refusal, differs=differs)
+        if reason is not None:
+            reasons[receipt_id] = reason
+    _insert_receipts(connection, arrivals, verdicts, reasons, first_id=first_id, now=now)
     return verdicts
 
 
-def _accept_events(database: SqliteDatabase, candidates: Sequence[Candidate]) -> list[Fate]:
+def _accept_events(database: SqliteDatabase, candidates: Sequence[Candidate], now: int) -> list[Fate]:
     connection = database.connection
     fates: list[Fate] = []
     repeated: list[Candidate] = []
@@ -782,13 +827,13 @@ def _accept_events(database: SqliteDatabase, candidates: Sequence[Candidate]) ->
         outcomes = outcomes_by_key.setdefault(candidate.digest, set())
         if candidate.outcome in outcomes:
             repeated.append(candidate)
-            fates.append(Fate())
+            fates.append(_REPEATED)
             continue
         outcomes.add(candidate.outcome)
-        event, body, revision, at = candidate.event, candidate.body, len(outcomes), candidate.at
+        event, body, revision = candidate.event, candidate.body, len(outcomes)
         row_id += 1
         if revision == 1:
-            deliveries += [(row_id, sink, at, at) for sink in candidate.sinks]
+            deliveries += [(row_id, sink, now, now) for sink in candidate.sinks]
         else:
             event = event.with_revision(revision)
             body = event.to_json().decode()
@@ -801,7 +846,7 @@ def _accept_events(database: SqliteDatabase, candidates: Sequence[Candidate]) ->
                 candidate.outcome,
                 revision,
                 candidate.receipt_id,
-                at,
+                now,
                 data.product,
                 data.kind,
                 to_column(data.job_id),
@@ -825,10 +870,9 @@ def _accept_events(database: SqliteDatabase, candidates: Sequence[Candidate]) ->
     _insert(connection, head, "(?,?,0,'pending',?,0,?)", deliveries)
     # Only now, one after the other: what holds a further outcome back may be in this very batch.
     for candidate, row_id in further:
-        at = candidate.at
         for sink in candidate.sinks:
-            due_at = None if _has_earlier(database, candidate.digest, row_id, sink) else at
-            connection.execute(f"{head} VALUES (?,?,0,'pending',?,0,?)", (row_id, sink, due_at, at))
+            due_at = None if _is_any_on_its_way(database, candidate.digest, sink) else now
+            connection.execute(f"{head} VALUES (?,?,0,'pending',?,0,?)", (row_id, sink, due_at, now))
     if repeated:
         condition = database.by_key("e.key_digest = ?2 AND e.outcome = ?3")
         connection.executemany(
@@ -836,7 +880,28 @@ def _accept_events(database: SqliteDatabase, candidates: Sequence[Candidate]) ->
             f" SELECT e.id, ?1 FROM events e WHERE {condition} AND e.receipt_id <> ?1",
             [(candidate.receipt_id, candidate.digest, candidate.outcome) for candidate in repeated],
         )
+        known = iter(_known_bodies(database, repeated))
+        return [fate if fate is not _REPEATED else Fate(known=next(known)) for fate in fates]
     return fates
+
+
+# Stands for what is looked up in the end: what it repeats may be in this very batch.
+_REPEATED = Fate()
+
+
+def _known_bodies(database: SqliteDatabase, repeated: Sequence[Candidate]) -> list[str | None]:
+    """What was accepted of each, as far as it is still kept."""
+    bodies: dict[tuple[bytes, int], str] = {}
+    for start in range(0, len(repeated), _KEYS_PER_SELECT):
+        digests = [candidate.digest for candidate in repeated[start : start + _KEYS_PER_SELECT]]
+        marks = ",".join([f"?{number}" for number in range(1, len(digests) + 1)])
+        sql = (
+            "SELECT e.key_digest, e.outcome, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
+            f" WHERE {database.by_key(f'e.key_digest IN ({marks})')}"
+        )
+        for digest, outcome, body in database.connection.execute(sql, digests):
+            bodies[digest, outcome] = body
+    return [bodies.get((candidate.digest, candidate.outcome)) for candidate in repeated]
 
 
 def _bind(connection: sqlite3.Connection, digest: bytes, value: str) -> str:
@@ -862,8 +927,10 @@ def _insert_receipts(
     connection: sqlite3.Connection,
     arrivals: Sequence[Arrival],
     verdicts: Sequence[Verdict],
-    conflicts: Mapping[int, str],
+    reasons: Mapping[int, str],
+    *,
     first_id: int,
+    now: int,
 ) -> None:
     rows = []
     for receipt_id, (arrival, verdict) in enumerate(zip(arrivals, verdicts, strict=True), first_id):
@@ -877,30 +944,31 @@ def _insert_receipts(
                 receipt.transport,
                 receipt.verified_by,
                 verdict.state,
-                conflicts.get(receipt_id, receipt.reason),
+                reasons.get(receipt_id),
                 accepting.dump(receipt.warnings) if receipt.warnings else None,
                 accepting.dump(dict(receipt.meta)) if receipt.meta else None,
                 receipt.parser_version,
                 accepting.event_ids([entry.event.id for entry in receipt.entries], verdict.state),
                 receipt.body,
+                now,
             )
         )
     _insert(
         connection,
         "INSERT INTO receipts (id, received_at, source, product, transport, verified_by, state, reason, warnings,"
-        " meta, parser, event_ids, body)",
-        "(?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        " meta, parser, event_ids, body, stored_at)",
+        "(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         rows,
     )
 
 
-def _has_earlier(database: SqliteDatabase, digest: bytes, row_id: int, sink: str) -> bool:
-    """Whether an earlier outcome of the job is still on its way to the sink."""
+def _is_any_on_its_way(database: SqliteDatabase, digest: bytes, sink: str) -> bool:
+    """Whether anything of the key has not ended at the sink, replays included."""
     return (
         database.connection.execute(
-            "SELECT 1 FROM events e JOIN deliveries d ON d.event_id = e.id AND d.sink = ?1 AND d.replay = 0"
-            f" WHERE {database.by_key('e.key_digest = ?2')} AND e.id < ?3 AND d.state IN ('pending', 'retrying')",
-            (sink, digest, row_id),
+            "SELECT 1 FROM events e JOIN deliveries d ON d.event_id = e.id AND d.sink = ?1"
+            f" WHERE {database.by_key('e.key_digest = ?2')} AND d.state IN ('pending', 'retrying')",
+            (sink, digest),
         ).fetchone()
         is not None
     )
@@ -953,7 +1021,7 @@ def _claim(
 
 
 def _record(database: SqliteDatabase, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
-    """Returns which results still held their lease, and the sinks where a later outcome may go now."""
+    """Returns which results still held their lease, and the sinks where something waited for one of these."""
     connection = database.connection
     leases = _leases(connection, results)
     kept: list[bool] = []
@@ -968,6 +1036,8 @@ def _record(database: SqliteDatabase, results: Sequence[AttemptResult], now: int
         if key not in leases:
             kept.append(False)
             continue
+        is_kept = leases[key] == delivery.lease
+        kept.append(is_kept)
         if result.started_at is not None:
             attempts.append(
                 (
@@ -975,24 +1045,19 @@ def _record(database: SqliteDatabase, results: Sequence[AttemptResult], now: int
                     to_milliseconds(result.started_at),
                     delivery.attempt,
                     round(result.duration_s * 1000),
-                    "interrupted" if result.state == "pending" else result.state,
-                    result.error,
+                    *_written(result, is_kept=is_kept),
                 )
             )
-        is_kept = leases[key] == delivery.lease
-        kept.append(is_kept)
         if not is_kept:
             continue
         leases[key] = None
-        due_at = now if result.due_at is None else to_milliseconds(result.due_at)
         if result.state == "pending":
-            given_back.append((due_at, now, *key))
+            given_back.append((now, now, *key))
         elif result.state == "retrying":
-            updates.append((result.state, due_at, now, result.error, *key))
+            updates.append((result.state, now + round(result.delay_s * 1000), now, result.error, *key))
         else:
             updates.append((result.state, None, now, result.error, *key))
-            if delivery.replay == 0:
-                ended.append(result)
+            ended.append(result)
             if result.state == "dead":
                 dead.append(key)
     connection.executemany(
@@ -1015,11 +1080,21 @@ def _record(database: SqliteDatabase, results: Sequence[AttemptResult], now: int
         )
     _insert(
         connection,
-        "INSERT OR REPLACE INTO attempts (event_id, sink, replay, started_at, number, duration_ms, result, error)",
+        # What is recorded twice, because the answer to the first time was lost, is late the second time.
+        "INSERT OR IGNORE INTO attempts (event_id, sink, replay, started_at, number, duration_ms, result, error)",
         "(?,?,?,?,?,?,?,?)",
         attempts,
     )
     return kept, _release_held(database, ended, now)
+
+
+def _written(result: AttemptResult, *, is_kept: bool) -> tuple[str, str | None]:
+    """What is written of an attempt: its result, and what else there is to say."""
+    if result.state == "pending":
+        return "interrupted", result.error
+    if is_kept:
+        return result.state, result.error
+    return "late", "delivered after its lease was lost" if result.state == "delivered" else result.error
 
 
 def _leases(connection: sqlite3.Connection, results: Sequence[AttemptResult]) -> dict[tuple[int, str, int], str | None]:
@@ -1037,7 +1112,10 @@ def _leases(connection: sqlite3.Connection, results: Sequence[AttemptResult]) ->
 
 
 def _release_held(database: SqliteDatabase, ended: Sequence[AttemptResult], now: int) -> set[str]:
-    """Let the next outcome of each ended job go, where one waits."""
+    """
+    Let the next delivery of each key go that one has ended of, unless another is on its way: those of the earliest
+    event first.
+    """
     connection = database.connection
     is_of_job = database.by_key("e.key_digest = (SELECT key_digest FROM events WHERE id = ?3)")
     released = set()
@@ -1048,11 +1126,12 @@ def _release_held(database: SqliteDatabase, ended: Sequence[AttemptResult], now:
             (sink,),
         ).fetchone():
             cursor = connection.executemany(
-                "UPDATE deliveries SET due_at = ?1"
-                " WHERE sink = ?2 AND replay = 0 AND state = 'pending' AND due_at IS NULL"
+                "UPDATE deliveries SET due_at = ?1 WHERE sink = ?2 AND state = 'pending' AND due_at IS NULL"
                 " AND event_id = (SELECT min(e.id) FROM events e"
-                " JOIN deliveries d ON d.event_id = e.id AND d.sink = ?2 AND d.replay = 0"
-                f" WHERE {is_of_job} AND e.id > ?3 AND d.state = 'pending')",
+                " JOIN deliveries d ON d.event_id = e.id AND d.sink = ?2"
+                f" WHERE {is_of_job} AND d.state = 'pending' AND d.due_at IS NULL)"
+                " AND NOT EXISTS (SELECT 1 FROM events e JOIN deliveries d ON d.event_id = e.id AND d.sink = ?2"
+                f" WHERE {is_of_job} AND d.due_at IS NOT NULL)",
                 [(now, sink, result.delivery.row_id) for result in ended if result.delivery.sink == sink],
             )
             if cursor.rowcount:

@@ -77,6 +77,9 @@ def test_what_an_operator_must_learn_of_is_alerted():
         "sink_state",
         "breaker_state",
         "receipts_total",
+        "clock_offset_seconds",
+        "store_clock_doubted_seconds",
+        "attempts_total",
     ):
         assert f"media_callbacks_{name}" in asked
 

@@ -6,34 +6,36 @@ database's also takes arguments for that.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
 
-from service.errors import InboxUnavailable
-from service.events import Event, Key, event_id
-from service.inbox import reads, replays
+from service.errors import ClockDoubted, InboxUnavailable
+from service.events import Delivery, Event, Key, event_id
+from service.inbox import operations, reads, replays
 from service.inbox.base import (
     AttemptResult,
+    ClockRecord,
     DeliveryRecord,
     Entry,
     EventFilter,
     EventRecord,
-    Inbox,
     Purged,
     Receipt,
     Reparsed,
     ReplayRequest,
     Verdict,
 )
+from tests.inbox.timed import START, Timed
 
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+NOW = START
 LEASE_S = 20.0
 SECOND = timedelta(seconds=1)
 DAY = timedelta(days=1)
 
-Reopen = Callable[..., Awaitable[Inbox]]
+Reopen = Callable[..., Awaitable[Timed]]
 
 
 def make_event(
@@ -76,6 +78,12 @@ def make_event(
     )
 
 
+def with_data(event: Event, **changes: Any) -> Event:
+    """The event with other data."""
+    document = event.model_dump()
+    return Event.model_validate(document | {"data": document["data"] | changes})
+
+
 def make_receipt(
     *events: Event,
     sinks: tuple[str, ...] = ("a",),
@@ -96,7 +104,7 @@ def make_receipt(
     )
 
 
-async def deliver(inbox: Inbox, sink: str, *, now: datetime = NOW) -> list[str]:
+async def deliver(inbox: Timed, sink: str, *, now: datetime = NOW) -> list[str]:
     """Claim and deliver everything that may go now; the event ids in order."""
     delivered: list[str] = []
     while claimed := await inbox.claim(sink, limit=10, now=now, lease_s=LEASE_S):
@@ -105,14 +113,14 @@ async def deliver(inbox: Inbox, sink: str, *, now: datetime = NOW) -> list[str]:
     return delivered
 
 
-async def put(inbox: Inbox, *events: Event, sinks: tuple[str, ...] = ("a",), at: datetime = NOW) -> None:
+async def put(inbox: Timed, *events: Event, sinks: tuple[str, ...] = ("a",), at: datetime = NOW) -> None:
     """Each event by a receipt of its own, a second after the other."""
     for n, event in enumerate(events):
         verdict = await inbox.put(make_receipt(event, sinks=sinks, at=at + n * SECOND))
         assert verdict.state == "accepted"
 
 
-async def attempt(inbox: Inbox, sink: str, state: Any, *, now: datetime = NOW, **fields: Any) -> list[str]:
+async def attempt(inbox: Timed, sink: str, state: Any, *, now: datetime = NOW, **fields: Any) -> list[str]:
     """Claim what may go now and let every attempt come to this; the event ids in order."""
     claimed = await inbox.claim(sink, limit=100, now=now, lease_s=LEASE_S)
     results = [AttemptResult(delivery, state, started_at=now, **fields) for delivery in claimed]
@@ -120,26 +128,26 @@ async def attempt(inbox: Inbox, sink: str, state: Any, *, now: datetime = NOW, *
     return [delivery.event_id for delivery in claimed]
 
 
-async def find(inbox: Inbox, event: Event) -> EventRecord:
+async def find(inbox: Timed, event: Event) -> EventRecord:
     record = await inbox.find_event(event.id)
     assert record is not None
     return record
 
 
-async def find_delivery(inbox: Inbox, event: Event, sink: str = "a", replay: int = 0) -> DeliveryRecord:
+async def find_delivery(inbox: Timed, event: Event, sink: str = "a", replay: int = 0) -> DeliveryRecord:
     (delivery,) = [d for d in (await find(inbox, event)).deliveries if (d.sink, d.replay) == (sink, replay)]
     return delivery
 
 
-async def pause(inbox: Inbox, sink: str = "a", state: Any = "paused") -> None:
+async def pause(inbox: Timed, sink: str = "a", state: Any = "paused") -> None:
     await inbox.set_sink_state(sink, state, reason="why", changed_by="who", now=NOW)
 
 
-async def resume(inbox: Inbox, sink: str = "a") -> None:
+async def resume(inbox: Timed, sink: str = "a") -> None:
     await inbox.set_sink_state(sink, "active", reason=None, changed_by="who", now=NOW)
 
 
-async def listed(inbox: Inbox, **wanted: Any) -> list[str]:
+async def listed(inbox: Timed, **wanted: Any) -> list[str]:
     """Ids of the events that a filter means, newest first, read in pages; counted as many."""
     event_filter = EventFilter(**wanted)
     ids: list[str] = []
@@ -155,25 +163,32 @@ def ids(*events: Event) -> list[str]:
     return [event.id for event in events]
 
 
-async def finish_replays(inbox: Inbox, *, now: datetime = NOW) -> datetime:
+async def finish_replays(inbox: Timed, *, now: datetime = NOW) -> datetime:
     """Take every step when it is due; when the last was."""
-    while (at := await inbox.advance_replays(now=now)) is not None:
+    while (at := await inbox.advance(now=now)) is not None:
         now = max(now, at)
     return now
 
 
-async def purge(inbox: Inbox, *, payloads_before: datetime, keys_before: datetime, limit: int = 2) -> Purged:
+async def purge_step(inbox: Timed, *, payloads_before: datetime, keys_before: datetime, limit: int) -> Purged:
+    """Of a store whose clock is believed."""
+    await inbox.trust_clock()
+    now = inbox.clock.now
+    return await inbox.purge(keep_payloads=now - payloads_before, keep_keys=now - keys_before, limit=limit)
+
+
+async def purge(inbox: Timed, *, payloads_before: datetime, keys_before: datetime, limit: int = 2) -> Purged:
     """A whole pass; what it removed in all."""
     payloads = keys = 0
     while True:
-        step = await inbox.purge(payloads_before=payloads_before, keys_before=keys_before, limit=limit)
+        step = await purge_step(inbox, payloads_before=payloads_before, keys_before=keys_before, limit=limit)
         payloads += step.payloads
         keys += step.keys
         if step.is_finished:
             return Purged(payloads, keys, is_finished=True)
 
 
-async def backlog(inbox: Inbox) -> dict[tuple[str, str], int]:
+async def backlog(inbox: Timed) -> dict[tuple[str, str], int]:
     """How many deliveries there are by sink and state, delivered ones left out."""
     return {(sink.name, state): n for sink in await inbox.list_sinks() for state, n in sink.deliveries.items()}
 
@@ -181,7 +196,7 @@ async def backlog(inbox: Inbox) -> dict[tuple[str, str], int]:
 class InboxConformance:
     """Behaviour through the interface alone."""
 
-    async def test_it_knows_how_large_it_is(self, inbox: Inbox) -> None:
+    async def test_it_knows_how_large_it_is(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event()))
         space = await inbox.measure()
         assert space.size_bytes > 10_000
@@ -189,20 +204,20 @@ class InboxConformance:
 
     # Dedup
 
-    async def test_first_receipt_is_accepted_and_the_same_again_is_a_duplicate(self, inbox: Inbox) -> None:
+    async def test_first_receipt_is_accepted_and_the_same_again_is_a_duplicate(self, inbox: Timed) -> None:
         event = make_event()
         assert await inbox.put(make_receipt(event)) == Verdict("accepted", (event,))
         assert await inbox.put(make_receipt(event)) == Verdict("duplicate")
         assert await deliver(inbox, "a") == [event.id]
 
-    async def test_another_outcome_is_a_further_revision(self, inbox: Inbox) -> None:
+    async def test_another_outcome_is_a_further_revision(self, inbox: Timed) -> None:
         failed, succeeded, again = make_event(outcome="failed"), make_event(), make_event(outcome="failed")
         await inbox.put(make_receipt(failed))
         verdict = await inbox.put(make_receipt(succeeded))
         assert verdict == Verdict("accepted", (succeeded.with_revision(2),))
         assert await inbox.put(make_receipt(again)) == Verdict("duplicate"), "recorded before, whatever came between"
 
-    async def test_the_revision_is_put_where_it_belongs(self, inbox: Inbox) -> None:
+    async def test_the_revision_is_put_where_it_belongs(self, inbox: Timed) -> None:
         def make(outcome: str) -> Event:
             event = make_event('"revision":1,', outcome).model_dump()
             result = {"revision": 1, "ä": [1], "source": "vod"}
@@ -217,7 +232,7 @@ class InboxConformance:
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         assert delivery.body == second.with_revision(2).to_json()
 
-    async def test_a_conflict_says_what_the_key_is_bound_to(self, inbox: Inbox) -> None:
+    async def test_a_conflict_says_what_the_key_is_bound_to(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event(), binding="1"))
         verdicts = await asyncio.gather(
             inbox.put(make_receipt(make_event("job-2"))), inbox.put(make_receipt(make_event(), binding="2"))
@@ -226,7 +241,7 @@ class InboxConformance:
         (refused, _, _) = await inbox.list_receipts(limit=5)
         assert refused.reason == "the key is bound to 1, this receipt says 2"
 
-    async def test_a_receipt_read_again_may_be_a_conflict(self, inbox: Inbox) -> None:
+    async def test_a_receipt_read_again_may_be_a_conflict(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event(), binding="1"))
         await inbox.put(make_receipt(reason="not understood"))
         (_, stored) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=5)
@@ -235,7 +250,7 @@ class InboxConformance:
         (record, _) = await inbox.list_receipts(limit=5)
         assert (record.state, record.reason) == ("conflict", "the key is bound to 1, this receipt says 2")
 
-    async def test_numbers_beyond_what_databases_count_to_find_nothing_or_all(self, inbox: Inbox) -> None:
+    async def test_numbers_beyond_what_databases_count_to_find_nothing_or_all(self, inbox: Timed) -> None:
         event = make_event()
         await inbox.put(make_receipt(event))
         assert await inbox.find_replay(2**70) is None
@@ -247,14 +262,14 @@ class InboxConformance:
         assert len(await inbox.list_receipts(before_id=-(2**70), limit=5)) == 0
         assert len(await inbox.outdated_receipts(parser_version=9, after_id=2**70, limit=5)) == 0
 
-    async def test_revision_is_in_the_delivered_body(self, inbox: Inbox) -> None:
+    async def test_revision_is_in_the_delivered_body(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event(outcome="failed"), sinks=()))
         second = make_event()
         await inbox.put(make_receipt(second))
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         assert delivery.body == second.with_revision(2).to_json()
 
-    async def test_outcomes_put_at_the_same_moment_get_different_revisions(self, inbox: Inbox) -> None:
+    async def test_outcomes_put_at_the_same_moment_get_different_revisions(self, inbox: Timed) -> None:
         outcomes = ("succeeded", "failed", "partial", "cancelled", "unknown")
         receipts = [make_receipt(make_event(outcome=outcome)) for outcome in outcomes for _ in range(4)]
         verdicts = await asyncio.gather(*(inbox.put(receipt) for receipt in receipts))
@@ -262,31 +277,124 @@ class InboxConformance:
         assert sorted(event.data.revision for event in accepted) == [1, 2, 3, 4, 5]
         assert {event.data.outcome for event in accepted} == set(outcomes)
 
-    async def test_many_duplicates_at_once_give_one_event(self, inbox: Inbox) -> None:
+    async def test_many_duplicates_at_once_give_one_event(self, inbox: Timed) -> None:
         verdicts = await asyncio.gather(*(inbox.put(make_receipt(make_event(f"job-{n % 10}"))) for n in range(500)))
         assert sum(len(verdict.accepted) for verdict in verdicts) == 10
         assert len(await deliver(inbox, "a")) == 10
 
-    async def test_receipt_with_a_new_and_a_known_event_is_accepted_for_the_new_one(self, inbox: Inbox) -> None:
+    async def test_receipt_with_a_new_and_a_known_event_is_accepted_for_the_new_one(self, inbox: Timed) -> None:
         known, new = make_event("job-1"), make_event("job-2")
         await inbox.put(make_receipt(known))
         assert await inbox.put(make_receipt(known, new)) == Verdict("accepted", (new,))
 
-    async def test_same_event_twice_in_one_receipt_counts_once(self, inbox: Inbox) -> None:
+    async def test_same_event_twice_in_one_receipt_counts_once(self, inbox: Timed) -> None:
         event = make_event()
         assert await inbox.put(make_receipt(event, event)) == Verdict("accepted", (event,))
         assert await deliver(inbox, "a") == [event.id]
 
-    async def test_families_do_not_mix(self, inbox: Inbox) -> None:
+    async def test_families_do_not_mix(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event(family="run-start")))
         assert (await inbox.put(make_receipt(make_event(family="run")))).state == "accepted"
 
+    # Duplicates that say something else
+
+    async def test_another_content_of_the_same_outcome_is_seen_and_forwarded_to_nobody(self, inbox: Timed) -> None:
+        first, lie = make_event(), with_data(make_event(), user_data="other", outputs=[{"url": "http://evil/1.gif"}])
+        await inbox.put(make_receipt(first, body=b"1"))
+        told = ("outputs", "user_data")
+        for body in (b"2", b"2"):
+            assert await inbox.put(make_receipt(lie, body=body)) == Verdict("differing", differs=told)
+        assert await deliver(inbox, "a") == [first.id]
+        assert (await find(inbox, first)).body == first.to_json()
+        reason = "says otherwise of what was accepted before with the same outcome: outputs, user_data"
+        differing = await inbox.list_receipts(state="differing", limit=9)
+        assert [(record.reason, record.event_ids) for record in differing] == [(reason, (first.id,))] * 2
+        assert [record.state for record in (await find(inbox, first)).receipts] == [
+            "accepted",
+            "differing",
+            "differing",
+        ]
+        assert await inbox.put(make_receipt(first, body=b"1")) == Verdict("duplicate")
+
+    async def test_it_is_seen_whatever_else_the_receipt_brings(self, inbox: Timed) -> None:
+        first, new = make_event(), make_event("job-2")
+        await inbox.put(make_receipt(first))
+        heard: list[str] = []
+        inbox.listen(heard.extend)
+        verdict = await inbox.put(make_receipt(with_data(first, media_id="other"), new, body=b"2"))
+        assert verdict == Verdict("differing", (new,), differs=("media_id",))
+        assert heard == ["a"]
+        assert await deliver(inbox, "a") == ids(first, new)
+
+    @pytest.mark.parametrize("together", [True, False])
+    async def test_it_is_seen_of_receipts_that_come_at_once(self, inbox: Timed, together: bool) -> None:
+        receipts = [
+            make_receipt(with_data(make_event(f"job-{n % 2}"), user_data=str(n // 4)), body=str(n).encode())
+            for n in range(8)
+        ]
+        if together:
+            verdicts = await asyncio.gather(*map(inbox.put, receipts))
+        else:
+            verdicts = [await inbox.put(receipt) for receipt in receipts]
+        assert [verdict.state for verdict in verdicts] == [
+            *["accepted"] * 2, *["duplicate"] * 2, *["differing"] * 4,
+        ]  # fmt: skip
+
+    async def test_a_conflict_is_graver(self, inbox: Timed) -> None:
+        await inbox.put(make_receipt(make_event(), binding="1"))
+        await inbox.put(make_receipt(make_event("job-2")))
+        receipt = make_receipt(with_data(make_event("job-2"), user_data="x"), body=b"2")
+        receipt.entries = (*receipt.entries, Entry(make_event(), ("a",), "2"))
+        verdict = await inbox.put(receipt)
+        assert (verdict.state, verdict.differs) == ("conflict", ("user_data",))
+        (record,) = await inbox.list_receipts(state="conflict", limit=9)
+        assert record.reason == (
+            "the key is bound to 1, this receipt says 2;"
+            " says otherwise of what was accepted before with the same outcome: user_data"
+        )
+
+    async def test_what_was_accepted_and_is_kept_no_more_can_not_be_compared(self, inbox: Timed) -> None:
+        await put(inbox, make_event())
+        await deliver(inbox, "a")
+        await purge(inbox, payloads_before=NOW + SECOND, keys_before=NOW - DAY)
+        assert await inbox.put(make_receipt(with_data(make_event(), user_data="x"))) == Verdict("duplicate")
+
+    async def test_who_says_again_what_he_said_first_does_not_differ_though_the_event_does_by_now(
+        self, inbox: Timed
+    ) -> None:
+        """Such as after a later parser has read the first receipt again."""
+        await inbox.put(make_receipt(make_event(), body=b"1"))
+        (stored,) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=9)
+        changed = with_data(make_event(), user_data="understood")
+        read_again = make_receipt(changed, body=b"1", parser_version=2)
+        assert (await inbox.reparse(stored.id, read_again, now=NOW, dry_run=False)).changed == (changed.id,)
+        assert (await inbox.put(make_receipt(make_event(), body=b"1"))).state == "duplicate"
+        assert (await inbox.put(make_receipt(make_event(), body=b"2"))).state == "differing"
+
+    async def test_a_receipt_that_is_read_again_is_compared_as_one_that_comes(self, inbox: Timed) -> None:
+        await inbox.put(make_receipt(make_event(), body=b"1"))
+        await inbox.put(make_receipt(reason="not understood", body=b"2"))
+        await inbox.put(make_receipt(with_data(make_event(), user_data="x"), body=b"3"))
+        (_, unparsed, differing) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=9)
+        for receipt_id, user_data, state in (
+            (unparsed.id, "x", "differing"),
+            (unparsed.id, None, "duplicate"),
+            (differing.id, "x", "differing"),
+            (differing.id, None, "duplicate"),
+        ):
+            again = make_receipt(with_data(make_event(), user_data=user_data), body=b"2", parser_version=2)
+            for dry_run in (True, False):
+                found = await inbox.reparse(receipt_id, again, now=NOW, dry_run=dry_run)
+                assert found == Reparsed(state), "and the event is the first one's"  # type: ignore[arg-type]
+            records = {record.id: record for record in await inbox.list_receipts(limit=9)}
+            assert (records[receipt_id].state, records[receipt_id].reason is None) == (state, state == "duplicate")
+
     # What gives no event
 
-    async def test_unparsed_receipt_is_kept(self, inbox: Inbox) -> None:
+    async def test_unparsed_receipt_is_kept(self, inbox: Timed) -> None:
         assert await inbox.put(make_receipt(body=b"\xff", reason="not UTF-8")) == Verdict("unparsed")
 
-    async def test_second_binding_of_a_key_is_a_conflict_and_no_event(self, inbox: Inbox) -> None:
+    async def test_second_binding_of_a_key_is_a_conflict_and_no_event(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event(outcome="unknown"), binding="1"))
         assert await inbox.put(make_receipt(make_event(), binding="2")) == Verdict("conflict")
         (refused,) = await inbox.list_receipts(limit=1)
@@ -297,13 +405,13 @@ class InboxConformance:
         )
         assert len(await deliver(inbox, "a")) == 3
 
-    async def test_event_for_no_sink_is_kept_and_claimed_by_nobody(self, inbox: Inbox) -> None:
+    async def test_event_for_no_sink_is_kept_and_claimed_by_nobody(self, inbox: Timed) -> None:
         assert (await inbox.put(make_receipt(make_event(), sinks=()))).state == "accepted"
         assert await backlog(inbox) == {}
 
     # Deliveries
 
-    async def test_deliveries_come_oldest_first_and_to_each_sink(self, inbox: Inbox) -> None:
+    async def test_deliveries_come_oldest_first_and_to_each_sink(self, inbox: Timed) -> None:
         events = [make_event(f"job-{n}") for n in range(25)]
         for n, event in enumerate(events):
             await inbox.put(make_receipt(event, sinks=("a", "b"), at=NOW + timedelta(milliseconds=n)))
@@ -312,7 +420,7 @@ class InboxConformance:
         assert await deliver(inbox, "b", now=later) == [event.id for event in events]
         assert await deliver(inbox, "a", now=later) == []
 
-    async def test_claimed_delivery_is_nobody_elses_until_its_lease_ends(self, inbox: Inbox) -> None:
+    async def test_claimed_delivery_is_nobody_elses_until_its_lease_ends(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event()))
         (first,) = await inbox.claim("a", limit=5, now=NOW, lease_s=LEASE_S)
         assert await inbox.claim("a", limit=5, now=NOW + timedelta(seconds=LEASE_S - 1), lease_s=LEASE_S) == []
@@ -323,29 +431,29 @@ class InboxConformance:
         assert await inbox.record([AttemptResult(second, "delivered")], now=NOW) == [True]
         assert await inbox.record([AttemptResult(second, "delivered")], now=NOW) == [False]
 
-    async def test_retry_is_due_when_it_says(self, inbox: Inbox) -> None:
+    async def test_retry_is_due_when_it_says(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event()))
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         due_at = NOW + timedelta(minutes=5)
-        await inbox.record([AttemptResult(delivery, "retrying", due_at=due_at, error="503")], now=NOW)
+        await inbox.record([AttemptResult(delivery, "retrying", delay_s=300, error="503")], now=NOW)
         assert await inbox.next_due_at("a") == due_at
         assert await backlog(inbox) == {("a", "retrying"): 1}
         assert await inbox.claim("a", limit=1, now=due_at - timedelta(milliseconds=1), lease_s=LEASE_S) == []
         (delivery,) = await inbox.claim("a", limit=1, now=due_at, lease_s=LEASE_S)
         assert delivery.attempt == 2
 
-    async def test_delivery_given_back_is_due_at_once_and_not_counted(self, inbox: Inbox) -> None:
+    async def test_delivery_given_back_is_due_at_once_and_not_counted(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event()))
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         await inbox.record([AttemptResult(delivery, "pending")], now=NOW)
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         assert delivery.attempt == 1
-        await inbox.record([AttemptResult(delivery, "retrying", due_at=NOW, error="503")], now=NOW)
+        await inbox.record([AttemptResult(delivery, "retrying", error="503")], now=NOW)
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         await inbox.record([AttemptResult(delivery, "pending")], now=NOW)
         assert await backlog(inbox) == {("a", "retrying"): 1}, "what it was before"
 
-    async def test_dead_delivery_is_not_claimed_again(self, inbox: Inbox) -> None:
+    async def test_dead_delivery_is_not_claimed_again(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event()))
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         await inbox.record([AttemptResult(delivery, "dead", error="gone")], now=NOW)
@@ -355,7 +463,7 @@ class InboxConformance:
 
     # Reading again
 
-    async def test_what_gave_no_event_and_what_older_parsers_read_is_outdated(self, inbox: Inbox) -> None:
+    async def test_what_gave_no_event_and_what_older_parsers_read_is_outdated(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(body=b"unparsed", reason="why", meta={"k": "v"}, parser_version=2))
         await inbox.put(make_receipt(make_event("job-1"), body=b"old", parser_version=1))
         await inbox.put(make_receipt(make_event("job-2"), body=b"new", parser_version=2))
@@ -367,7 +475,7 @@ class InboxConformance:
         assert [receipt.body for receipt in rest] == [b"old"]
 
     @pytest.mark.parametrize("dry_run", [True, False])
-    async def test_a_receipt_that_can_be_read_now_gives_its_events(self, inbox: Inbox, *, dry_run: bool) -> None:
+    async def test_a_receipt_that_can_be_read_now_gives_its_events(self, inbox: Timed, *, dry_run: bool) -> None:
         await inbox.put(make_receipt(body=b"x", reason="not understood", parser_version=1))
         (stored,) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=10)
         event = make_event()
@@ -380,7 +488,7 @@ class InboxConformance:
         assert len(await inbox.outdated_receipts(parser_version=2, after_id=0, limit=10)) == (1 if dry_run else 0)
         assert (await inbox.put(make_receipt(event))).state == ("accepted" if dry_run else "duplicate")
 
-    async def test_changed_content_is_updated_and_sent_to_nobody(self, inbox: Inbox) -> None:
+    async def test_changed_content_is_updated_and_sent_to_nobody(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event(outcome="failed"), sinks=()))
         event = make_event()
         await inbox.put(make_receipt(event, parser_version=1))
@@ -392,7 +500,7 @@ class InboxConformance:
         assert await inbox.reparse(stored.id, receipt, now=NOW, dry_run=False) == Reparsed("accepted"), "the same now"
         assert await deliver(inbox, "a") == []
 
-    async def test_another_outcome_found_by_reading_again_is_a_further_revision(self, inbox: Inbox) -> None:
+    async def test_another_outcome_found_by_reading_again_is_a_further_revision(self, inbox: Timed) -> None:
         unknown, succeeded = make_event(outcome="unknown"), make_event()
         await inbox.put(make_receipt(unknown, parser_version=1))
         (stored,) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=10)
@@ -401,7 +509,7 @@ class InboxConformance:
         assert await deliver(inbox, "a") == [unknown.id, succeeded.id]
 
     async def test_a_duplicate_read_again_does_not_touch_the_event_that_another_receipt_brought(
-        self, inbox: Inbox
+        self, inbox: Timed
     ) -> None:
         event = make_event()
         await inbox.put(make_receipt(event, parser_version=2))
@@ -413,13 +521,13 @@ class InboxConformance:
 
     # What operators see
 
-    async def test_an_event_is_found_with_its_receipts_and_deliveries(self, inbox: Inbox) -> None:
+    async def test_an_event_is_found_with_its_receipts_and_deliveries(self, inbox: Timed) -> None:
         event = make_event()
         await inbox.put(make_receipt(event, sinks=("a", "b")))
         await inbox.put(make_receipt(event, at=NOW + timedelta(seconds=1), warnings=("Size",)))
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         due_at = NOW + timedelta(seconds=5)
-        await inbox.record([AttemptResult(delivery, "retrying", due_at=due_at, error="503")], now=NOW)
+        await inbox.record([AttemptResult(delivery, "retrying", delay_s=5, error="503")], now=NOW)
         record = await inbox.find_event(event.id)
         assert record is not None
         assert (record.id, record.accepted_at, record.body) == (event.id, NOW, event.to_json())
@@ -433,10 +541,10 @@ class InboxConformance:
         ]
 
     @pytest.mark.parametrize("event_id", ["", "evt_", "evt_" + "0" * 34, "evt_" + "0" * 32 + "ff", "x" * 38])
-    async def test_what_is_no_event_is_not_found(self, inbox: Inbox, event_id: str) -> None:
+    async def test_what_is_no_event_is_not_found(self, inbox: Timed, event_id: str) -> None:
         assert await inbox.find_event(event_id) is None
 
-    async def test_receipts_are_listed_newest_first_in_pages_and_by_what_is_asked(self, inbox: Inbox) -> None:
+    async def test_receipts_are_listed_newest_first_in_pages_and_by_what_is_asked(self, inbox: Timed) -> None:
         for n in range(5):
             await inbox.put(make_receipt(make_event(f"job-{n}"), at=NOW + timedelta(seconds=n)))
         await inbox.put(make_receipt(reason="not JSON", at=NOW + timedelta(seconds=9)))
@@ -453,7 +561,7 @@ class InboxConformance:
     # Order
 
     @pytest.mark.parametrize("together", [True, False])
-    async def test_later_outcome_waits_for_the_earlier_one_at_each_sink(self, inbox: Inbox, *, together: bool) -> None:
+    async def test_later_outcome_waits_for_the_earlier_one_at_each_sink(self, inbox: Timed, *, together: bool) -> None:
         outcomes = ("failed", "unknown", "succeeded")
         events = [make_event(outcome=outcome) for outcome in outcomes]
         receipts = [make_receipt(event, sinks=("a", "b")) for event in events]
@@ -467,7 +575,7 @@ class InboxConformance:
         assert [delivery.event_id for delivery in claimed] == [events[0].id, other.entries[0].event.id]
         due_at = NOW + timedelta(minutes=1)
         results = [
-            AttemptResult(claimed[0], "retrying", due_at=due_at, error="503"),
+            AttemptResult(claimed[0], "retrying", delay_s=60, error="503"),
             AttemptResult(claimed[1], "delivered"),
         ]
         await inbox.record(results, now=NOW)
@@ -481,12 +589,12 @@ class InboxConformance:
 
     @pytest.mark.parametrize("state", ["paused", "disabled"])
     async def test_nothing_is_claimed_while_a_sink_is_not_active_and_all_in_order_afterwards(
-        self, inbox: Inbox, state: str
+        self, inbox: Timed, state: str
     ) -> None:
         failed, succeeded, other = make_event(outcome="failed"), make_event(), make_event("job-2")
         await put(inbox, failed, sinks=("a", "b"))
         due_at = NOW + timedelta(minutes=1)
-        await attempt(inbox, "a", "retrying", due_at=due_at, error="503")
+        await attempt(inbox, "a", "retrying", delay_s=60, error="503")
         await pause(inbox, state=state)
         await put(inbox, succeeded, other, sinks=("a", "b"))
         assert await deliver(inbox, "a", now=NOW + DAY) == []
@@ -501,7 +609,7 @@ class InboxConformance:
         assert await attempt(inbox, "a", "delivered", now=NOW + 2 * SECOND) == ids(other), "the schedule goes on"
         assert await deliver(inbox, "a", now=due_at) == ids(failed, succeeded)
 
-    async def test_what_was_leased_when_a_sink_was_paused_can_still_be_recorded(self, inbox: Inbox) -> None:
+    async def test_what_was_leased_when_a_sink_was_paused_can_still_be_recorded(self, inbox: Timed) -> None:
         await put(inbox, make_event("job-1"), make_event("job-2"))
         first, second = await inbox.claim("a", limit=2, now=NOW + DAY, lease_s=LEASE_S)
         await pause(inbox)
@@ -509,7 +617,7 @@ class InboxConformance:
         assert await inbox.record(results, now=NOW + DAY) == [True, True]
         assert await backlog(inbox) == {("a", "parked"): 1}
 
-    async def test_resuming_wakes_the_listener(self, inbox: Inbox) -> None:
+    async def test_resuming_wakes_the_listener(self, inbox: Timed) -> None:
         await pause(inbox)
         await put(inbox, make_event())
         heard: list[str] = []
@@ -517,7 +625,7 @@ class InboxConformance:
         await resume(inbox)
         assert heard == ["a"]
 
-    async def test_sinks_are_listed_with_why_they_stand_and_what_waits(self, inbox: Inbox, reopen: Reopen) -> None:
+    async def test_sinks_are_listed_with_why_they_stand_and_what_waits(self, inbox: Timed, reopen: Reopen) -> None:
         assert await inbox.list_sinks() == ()
         await put(inbox, make_event("job-1"), make_event("job-2"), make_event("job-3"), sinks=("c", "a"))
         await attempt(inbox, "c", "dead", error="gone")
@@ -536,10 +644,10 @@ class InboxConformance:
 
     # Attempts
 
-    async def test_every_attempt_is_kept(self, inbox: Inbox) -> None:
+    async def test_every_attempt_is_kept(self, inbox: Timed) -> None:
         event = make_event()
         await put(inbox, event)
-        await attempt(inbox, "a", "retrying", due_at=NOW + SECOND, error="503", duration_s=0.25)
+        await attempt(inbox, "a", "retrying", delay_s=1, error="503", duration_s=0.25)
         await attempt(inbox, "a", "pending", now=NOW + SECOND, error="stopped", duration_s=1.5)
         (given_back,) = await inbox.claim("a", limit=1, now=NOW + SECOND, lease_s=LEASE_S)
         await inbox.record([AttemptResult(given_back, "pending")], now=NOW + SECOND)
@@ -553,34 +661,60 @@ class InboxConformance:
             (2, NOW + 2 * SECOND, 2.0, "delivered", None),
         ], "one that was never begun is no attempt"
 
-    async def test_attempt_whose_lease_was_lost_is_kept_and_changes_nothing(self, inbox: Inbox) -> None:
+    @pytest.mark.parametrize(
+        ("state", "error", "written"),
+        [
+            ("dead", "gone", ("late", "gone")),
+            ("retrying", "503", ("late", "503")),
+            ("delivered", None, ("late", "delivered after its lease was lost")),
+            ("pending", None, ("interrupted", None)),
+        ],
+    )
+    async def test_attempt_whose_lease_was_lost_is_kept_and_changes_nothing(
+        self, inbox: Timed, state: Any, error: str | None, written: tuple[str, str | None]
+    ) -> None:
         event = make_event()
         await put(inbox, event)
         (lost,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
         later = NOW + timedelta(seconds=LEASE_S)
-        await attempt(inbox, "a", "retrying", now=later, due_at=later + SECOND, error="503")
-        assert await inbox.record([AttemptResult(lost, "dead", error="late", started_at=NOW)], now=later) == [False]
+        await attempt(inbox, "a", "retrying", now=later, delay_s=1, error="502")
+        result = AttemptResult(lost, state, error=error, started_at=NOW, duration_s=0.5)
+        assert await inbox.record([result], now=later) == [False]
         delivery = await find_delivery(inbox, event)
         assert (delivery.state, delivery.attempts, delivery.due_at) == ("retrying", 1, later + SECOND)
-        assert [(a.started_at, a.result) for a in delivery.history] == [(NOW, "dead"), (later, "retrying")]
+        assert [(a.number, a.started_at, a.duration_s, a.result, a.error) for a in delivery.history] == [
+            (1, NOW, 0.5, *written),
+            (1, later, 0.0, "retrying", "502"),
+        ]
 
-    async def test_results_of_many_deliveries_are_recorded_together(self, inbox: Inbox) -> None:
+    async def test_what_is_recorded_once_more_stays_as_it_was_recorded_first(self, inbox: Timed) -> None:
+        """When the store's answer to the first time was lost."""
+        await put(inbox, make_event())
+        (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
+        result = AttemptResult(delivery, "delivered", started_at=NOW)
+        assert [await inbox.record([result]) for _ in range(2)] == [[True], [False]]
+        (attempt_record,) = (await find_delivery(inbox, make_event())).history
+        assert (attempt_record.result, attempt_record.error) == ("delivered", None)
+
+    async def test_a_lease_that_has_ended_and_is_nobody_elses_is_as_good_as_ever(self, inbox: Timed) -> None:
+        await put(inbox, make_event())
+        (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
+        assert await inbox.record([AttemptResult(delivery, "delivered")], now=NOW + DAY) == [True]
+
+    async def test_results_of_many_deliveries_are_recorded_together(self, inbox: Timed) -> None:
         events = [make_event(f"job-{n}") for n in range(70)]
         await put(inbox, *events)
         now = NOW + DAY
         claimed = await inbox.claim("a", limit=100, now=now, lease_s=LEASE_S)
         states: list[Any] = ["delivered", "dead", "retrying", "pending"]
-        results = [
-            AttemptResult(d, states[n % 4], started_at=now, due_at=now + SECOND if n % 4 == 2 else None)
-            for n, d in enumerate(claimed)
-        ]
+        results = [AttemptResult(d, states[n % 4], started_at=now, delay_s=1) for n, d in enumerate(claimed)]
         assert await inbox.record([*results, results[0]], now=now) == [True] * 70 + [False], "each once"
         assert await backlog(inbox) == {("a", "dead"): 18, ("a", "retrying"): 17, ("a", "pending"): 17}
         assert len((await find_delivery(inbox, events[-1])).history) == 1
 
     # Events as operators look for them
 
-    async def test_events_are_found_by_everything_that_a_filter_can_say(self, inbox: Inbox) -> None:
+    async def test_events_are_found_by_everything_that_a_filter_can_say(self, inbox: Timed) -> None:
         gif = make_event("job-1", media_id="m")
         failed = make_event("job-1", "failed", family="snapshot", kind="snapshot", key_id=("job-1", "2"))
         other = make_event("job-2", product="ims", kind="transcode")
@@ -602,14 +736,14 @@ class InboxConformance:
         assert await listed(inbox, since=NOW + SECOND, until=NOW + 2 * SECOND, state="pending") == ids(failed)
         assert await listed(inbox, since=NOW + DAY) == await listed(inbox, until=NOW - DAY) == []
 
-    async def test_a_job_is_found_by_what_its_key_is_bound_to(self, inbox: Inbox) -> None:
+    async def test_a_job_is_found_by_what_its_key_is_bound_to(self, inbox: Timed) -> None:
         event = make_event("task-1", key_id=("nonce",))
         await inbox.put(make_receipt(event, binding="task-1"))
         await inbox.put(make_receipt(make_event("task-2", key_id=("nonce-2",)), binding="task-2"))
         assert await listed(inbox, job_id="task-1") == ids(event)
         assert await listed(inbox, job_id="nonce") == [], "which is no job id"
 
-    async def test_time_filters_hold_though_a_clock_was_set_back(self, inbox: Inbox) -> None:
+    async def test_time_filters_hold_though_a_clock_was_set_back(self, inbox: Timed) -> None:
         events = [make_event(f"job-{n}") for n in range(40)]
         minutes = [n + (-7 if n % 5 == 0 else 0) for n in range(40)]
         for event, minute in zip(events, minutes, strict=True):
@@ -618,7 +752,7 @@ class InboxConformance:
         since, until = NOW + timedelta(minutes=10), NOW + timedelta(minutes=20)
         assert await listed(inbox, since=since, until=until) == ids(*reversed(wanted))
 
-    async def test_events_are_found_by_the_state_of_their_deliveries(self, inbox: Inbox) -> None:
+    async def test_events_are_found_by_the_state_of_their_deliveries(self, inbox: Timed) -> None:
         dead, done, retrying, held, waiting = events = [
             make_event("job-1"),
             make_event("job-2"),
@@ -635,7 +769,7 @@ class InboxConformance:
             [
                 AttemptResult(claimed[0], "dead", error="gone"),
                 AttemptResult(claimed[1], "delivered"),
-                AttemptResult(claimed[2], "retrying", due_at=later + DAY, error="503"),
+                AttemptResult(claimed[2], "retrying", delay_s=86400, error="503"),
             ],
             now=later,
         )
@@ -669,7 +803,7 @@ class InboxConformance:
 
     # Replays
 
-    async def test_an_event_is_sent_again_where_it_went(self, inbox: Inbox) -> None:
+    async def test_an_event_is_sent_again_where_it_went(self, inbox: Timed) -> None:
         event = make_event()
         await put(inbox, event, make_event("job-2"), sinks=("a", "b"))
         later = NOW + DAY
@@ -704,7 +838,7 @@ class InboxConformance:
         (summary,) = await inbox.list_events(request.filter, limit=1)
         assert summary.deliveries == {"a": "delivered", "b": "pending"}
 
-    async def test_replays_of_an_event_are_numbered_and_the_latest_counts(self, inbox: Inbox) -> None:
+    async def test_replays_of_an_event_are_numbered_and_the_latest_counts(self, inbox: Timed) -> None:
         event = make_event()
         await put(inbox, event)
         await attempt(inbox, "a", "delivered")
@@ -717,20 +851,7 @@ class InboxConformance:
             assert await listed(inbox, state="dead") == ids(event)
             assert await backlog(inbox) == {("a", "dead"): 1}
 
-    async def test_a_delivery_that_dies_after_it_was_sent_again_is_not_the_latest(self, inbox: Inbox) -> None:
-        event = make_event()
-        await put(inbox, event)
-        (first,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
-        await inbox.create_replay(ReplayRequest(filter=EventFilter()), now=NOW)
-        await finish_replays(inbox)
-        await inbox.record([AttemptResult(first, "dead", error="gone")], now=NOW)
-        assert await backlog(inbox) == {("a", "pending"): 1}
-        assert await listed(inbox, state="dead") == []
-        assert (await find_delivery(inbox, event)).state == "dead"
-        await attempt(inbox, "a", "dead", error="gone")
-        assert await backlog(inbox) == {("a", "dead"): 1}
-
-    async def test_replay_of_what_is_dead_goes_only_where_it_is_dead(self, inbox: Inbox) -> None:
+    async def test_replay_of_what_is_dead_goes_only_where_it_is_dead(self, inbox: Timed) -> None:
         event = make_event()
         await inbox.put(make_receipt(event, sinks=("a", "b")))
         assert await deliver(inbox, "a") == [event.id]
@@ -741,20 +862,108 @@ class InboxConformance:
         assert await deliver(inbox, "a") == []
         assert await deliver(inbox, "b") == [event.id]
 
-    async def test_replays_are_outside_the_order(self, inbox: Inbox) -> None:
+    async def test_what_is_on_its_way_is_not_sent_a_second_time(self, inbox: Timed) -> None:
+        pending, leased, retrying = make_event("job-1"), make_event("job-2"), make_event("job-3")
+        await put(inbox, retrying)
+        await attempt(inbox, "a", "retrying", delay_s=86400, error="503")
+        await put(inbox, leased)
+        (delivery,) = await inbox.claim("a", limit=1, now=NOW + SECOND, lease_s=LEASE_S)
+        await put(inbox, pending)
+        await inbox.create_replay(ReplayRequest(filter=EventFilter()), now=NOW + SECOND)
+        await finish_replays(inbox, now=NOW + SECOND)
+        assert await inbox.record([AttemptResult(delivery, "delivered")], now=NOW + SECOND) == [True]
+        assert await deliver(inbox, "a", now=NOW + SECOND) == ids(pending, retrying), "brought forward"
+        for event in (pending, leased, retrying):
+            assert [d.replay for d in (await find(inbox, event)).deliveries] == [0]
+        assert (await find_delivery(inbox, retrying)).attempts == 2, "the schedule goes on where it was"
+
+    async def test_what_is_parked_is_not_sent_a_second_time(self, inbox: Timed) -> None:
+        event = make_event()
+        await put(inbox, event)
+        await attempt(inbox, "a", "retrying", delay_s=86400)
+        await pause(inbox)
+        await inbox.create_replay(ReplayRequest(filter=EventFilter(state="parked"), sinks=("a",)), now=NOW)
+        await finish_replays(inbox)
+        assert await deliver(inbox, "a") == []
+        await resume(inbox)
+        assert await deliver(inbox, "a") == ids(event), "at once"
+        assert await deliver(inbox, "a", now=NOW + 9 * DAY) == []
+
+    async def test_replays_of_one_job_go_in_order_after_what_is_on_its_way(self, inbox: Timed) -> None:
+        failed, partial, succeeded = (make_event(outcome=one) for one in ("failed", "partial", "succeeded"))
+        await put(inbox, failed, partial)
+        assert await deliver(inbox, "a") == ids(failed, partial)
+        await put(inbox, succeeded)
+        await attempt(inbox, "a", "retrying", delay_s=86400)
+        await inbox.create_replay(ReplayRequest(filter=EventFilter(job_id="job-1")), now=NOW)
+        await finish_replays(inbox)
+        for expected in (succeeded, failed, partial):
+            (delivery,) = await inbox.claim("a", limit=9, now=NOW, lease_s=LEASE_S)
+            assert delivery.event_id == expected.id, "one at a time"
+            assert await inbox.record([AttemptResult(delivery, "delivered")], now=NOW) == [True]
+        assert await inbox.claim("a", limit=9, now=NOW + 9 * DAY, lease_s=LEASE_S) == []
+
+    @pytest.mark.parametrize("end", ["delivered", "dead"])
+    async def test_a_replay_holds_back_what_comes_later_until_it_has_ended(self, inbox: Timed, end: Any) -> None:
         failed, succeeded = make_event(outcome="failed"), make_event()
-        await put(inbox, failed, succeeded, at=NOW - DAY)
-        await attempt(inbox, "a", "retrying", due_at=NOW + DAY)
+        await put(inbox, failed)
+        await deliver(inbox, "a")
         await inbox.create_replay(ReplayRequest(filter=EventFilter()), now=NOW)
         await finish_replays(inbox)
-        assert await deliver(inbox, "a", now=NOW) == ids(failed, succeeded), "the replays; nothing holds them back"
-        assert await backlog(inbox) == {("a", "retrying"): 1, ("a", "pending"): 1}, "nor do they release"
-        assert await listed(inbox, state="delivered") == ids(succeeded, failed), "by the latest"
-        assert await listed(inbox, state="retrying") == await listed(inbox, state="pending") == []
-        assert await deliver(inbox, "a", now=NOW + DAY) == ids(failed, succeeded)
+        await attempt(inbox, "a", "retrying", delay_s=60)
+        await put(inbox, succeeded)
+        assert await deliver(inbox, "a") == []
+        heard: list[str] = []
+        inbox.listen(heard.extend)
+        assert await attempt(inbox, "a", end, now=NOW + 60 * SECOND) == ids(failed)
+        assert heard == ["a"]
+        assert await deliver(inbox, "a", now=NOW + 60 * SECOND) == ids(succeeded)
+
+    @pytest.mark.parametrize("seed", range(12))
+    async def test_whatever_happens_one_of_a_job_is_on_its_way_at_a_time_and_none_is_stuck(
+        self, inbox: Timed, seed: int
+    ) -> None:
+        rng, now = Random(seed), NOW
+        outcomes = ["failed", "partial", "succeeded", "cancelled", "unknown"]
+        events = [make_event(f"job-{n}", outcome) for n in range(3) for outcome in outcomes]
+        rng.shuffle(events)
+        job_of = {event.id: event.data.job_id for event in events}
+        order = {event.id: number for number, event in enumerate(events)}
+        waiting, claimed = list(events), list[Delivery]()
+        for _ in range(80):
+            now += timedelta(seconds=rng.choice((0, 0, 1, 7)))
+            match rng.choice(("put", "put", "claim", "claim", "record", "record", "replay")):
+                case "put" if waiting:
+                    event = waiting.pop(0)
+                    assert (await inbox.put(make_receipt(event, at=now))).state == "accepted"
+                case "claim":
+                    claimed += await inbox.claim("a", limit=rng.randint(1, 4), now=now, lease_s=1e6)
+                    jobs_ = [job_of[delivery.event_id] for delivery in claimed]
+                    assert len(set(jobs_)) == len(jobs_), "one of each job at a time"
+                case "record" if claimed:
+                    delivery = claimed.pop(rng.randrange(len(claimed)))
+                    state: Any = rng.choice(("delivered", "delivered", "dead", "retrying", "pending"))
+                    assert await inbox.record([AttemptResult(delivery, state, delay_s=30)], now=now) == [True]
+                case "replay":
+                    chosen = EventFilter(job_id=f"job-{rng.randint(0, 2)}")
+                    await inbox.create_replay(ReplayRequest(filter=chosen, sinks=("a",)), now=now)
+                    now = await finish_replays(inbox, now=now)
+        assert await inbox.record([AttemptResult(delivery, "pending") for delivery in claimed], now=now) == (
+            [True] * len(claimed)
+        )
+        await deliver(inbox, "a", now=now + DAY)
+        assert {state for _, state in await backlog(inbox)} <= {"dead"}, "none is stuck"
+        # All of a job once more: in order.
+        await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("a",), rate_per_s=9), now=now + DAY)
+        end = await finish_replays(inbox, now=now + DAY)
+        again = await deliver(inbox, "a", now=end)
+        for job in set(job_of.values()):
+            of_job = [order[one] for one in again if job_of[one] == job]
+            assert of_job == sorted(of_job)
+        assert len(again) == len(events) - len(waiting)
 
     async def test_many_are_sent_again_at_the_rate_oldest_first_whichever_instance_goes_on(
-        self, inbox: Inbox, reopen: Reopen
+        self, inbox: Timed, reopen: Reopen
     ) -> None:
         events = [make_event(f"job-{n}") for n in range(7)]
         await put(inbox, *events)
@@ -765,11 +974,11 @@ class InboxConformance:
         replay = await inbox.create_replay(request, now=start)
         assert replay.total == 7
         await put(inbox, make_event("later"), at=start)
-        assert await inbox.advance_replays(now=start) == start + SECOND
-        assert await inbox.advance_replays(now=start + SECOND / 2) == start + SECOND, "never faster"
+        assert await inbox.advance(now=start) == start + SECOND
+        assert await inbox.advance(now=start + SECOND / 2) == start + SECOND, "never faster"
         assert await deliver(inbox, "b", now=start + DAY) == ids(*events[:2])
         inbox = await reopen()
-        assert await inbox.advance_replays(now=start + SECOND) == start + 2 * SECOND
+        assert await inbox.advance(now=start + SECOND) == start + 2 * SECOND
         assert await deliver(inbox, "b", now=start + DAY) == ids(*events[2:4])
         (progress,) = await inbox.list_replays(limit=5)
         assert (progress.state, progress.done, progress.changed_at) == ("running", 4, start + SECOND)
@@ -780,15 +989,15 @@ class InboxConformance:
         finished = await inbox.find_replay(replay.id)
         assert finished is not None
         assert (finished.state, finished.done) == ("finished", 7)
-        assert await inbox.advance_replays(now=end + DAY) is None
+        assert await inbox.advance(now=end + DAY) is None
 
-    async def test_slow_replay_waits_long_between_its_events(self, inbox: Inbox) -> None:
+    async def test_slow_replay_waits_long_between_its_events(self, inbox: Timed) -> None:
         await put(inbox, make_event("job-1"), make_event("job-2"), sinks=())
         await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("a",), rate_per_s=0.1), now=NOW)
-        assert await inbox.advance_replays(now=NOW) == NOW + 10 * SECOND
+        assert await inbox.advance(now=NOW) == NOW + 10 * SECOND
         assert len(await deliver(inbox, "a", now=NOW + DAY)) == 1
 
-    async def test_unrouted_events_can_be_sent_to_a_sink(self, inbox: Inbox) -> None:
+    async def test_unrouted_events_can_be_sent_to_a_sink(self, inbox: Timed) -> None:
         event = make_event()
         await put(inbox, event, sinks=())
         assert await listed(inbox, state="unrouted") == ids(event)
@@ -802,11 +1011,11 @@ class InboxConformance:
         assert [(d.sink, d.replay) for d in (await find(inbox, event)).deliveries] == [("b", 1)]
 
     @pytest.mark.parametrize("state", ["dead", "delivered", "parked", "retrying"])
-    async def test_events_in_a_state_at_a_sink_are_sent_to_another(self, inbox: Inbox, state: str) -> None:
+    async def test_events_in_a_state_at_a_sink_are_sent_to_another(self, inbox: Timed, state: str) -> None:
         events = [make_event(f"job-{n}") for n in range(3)]
         await put(inbox, *events, sinks=("a", "b"))
         recorded = "retrying" if state == "parked" else state
-        await attempt(inbox, "a", recorded, now=NOW + DAY, due_at=NOW + DAY if recorded == "retrying" else None)
+        await attempt(inbox, "a", recorded, now=NOW + DAY)
         if state == "parked":
             await pause(inbox)
         wanted: Any = state
@@ -815,16 +1024,16 @@ class InboxConformance:
         await finish_replays(inbox)
         assert await deliver(inbox, "c", now=NOW + DAY) == ids(*events)
 
-    async def test_cancelled_replay_makes_no_more(self, inbox: Inbox) -> None:
+    async def test_cancelled_replay_makes_no_more(self, inbox: Timed) -> None:
         await put(inbox, *(make_event(f"job-{n}") for n in range(3)), sinks=())
         request = ReplayRequest(filter=EventFilter(since=NOW, until=NOW + DAY), sinks=("a",), rate_per_s=1.0)
         replay = await inbox.create_replay(request, now=NOW)
-        await inbox.advance_replays(now=NOW)
+        await inbox.advance(now=NOW)
         cancelled = await inbox.cancel_replay(replay.id, now=NOW + SECOND)
         assert cancelled is not None
         assert (cancelled.state, cancelled.done, cancelled.changed_at) == ("cancelled", 1, NOW + SECOND)
         assert cancelled.request == request
-        assert await inbox.advance_replays(now=NOW + DAY) is None
+        assert await inbox.advance(now=NOW + DAY) is None
         assert len(await deliver(inbox, "a", now=NOW + DAY)) == 1, "what has been made goes on"
         finished = await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("a",)), now=NOW)
         await finish_replays(inbox)
@@ -837,16 +1046,16 @@ class InboxConformance:
         assert await inbox.list_replays(before_id=newest.id, limit=5) == (oldest,)
         assert len(await inbox.list_replays(limit=1)) == 1
 
-    async def test_replay_of_nothing_is_finished_at_once(self, inbox: Inbox) -> None:
+    async def test_replay_of_nothing_is_finished_at_once(self, inbox: Timed) -> None:
         replay = await inbox.create_replay(ReplayRequest(filter=EventFilter(job_id="none")), now=NOW)
         assert replay.total == 0
-        assert await inbox.advance_replays(now=NOW) is None
+        assert await inbox.advance(now=NOW) is None
         (finished,) = await inbox.list_replays(limit=1)
         assert (finished.state, finished.done) == ("finished", 0)
 
     # Retention
 
-    async def test_payloads_go_and_keys_stay(self, inbox: Inbox) -> None:
+    async def test_payloads_go_and_keys_stay(self, inbox: Timed) -> None:
         old, new, unrouted = make_event("job-1"), make_event("job-2"), make_event("job-3")
         await put(inbox, old, sinks=("a", "b"), at=NOW - 40 * DAY)
         await put(inbox, unrouted, sinks=(), at=NOW - 40 * DAY)
@@ -872,7 +1081,7 @@ class InboxConformance:
         assert (again.payloads, again.keys) == (0, 0)
 
     @pytest.mark.parametrize("state", ["pending", "retrying", "parked", "held", "replayed"])
-    async def test_what_is_not_delivered_stays_whole(self, inbox: Inbox, state: str) -> None:
+    async def test_what_is_not_delivered_stays_whole(self, inbox: Timed, state: str) -> None:
         event, other = make_event(), make_event("job-2")
         if state == "held":
             await put(inbox, make_event(outcome="failed"), at=NOW - 50 * DAY)
@@ -881,7 +1090,7 @@ class InboxConformance:
         await put(inbox, other, sinks=("b",), at=NOW - 38 * DAY)
         await deliver(inbox, "b")
         if state == "retrying":
-            await attempt(inbox, "a", "retrying", due_at=NOW, error="503")
+            await attempt(inbox, "a", "retrying", error="503")
         if state == "parked":
             await pause(inbox)
         if state == "replayed":
@@ -898,7 +1107,7 @@ class InboxConformance:
         await purge(inbox, payloads_before=NOW, keys_before=NOW)
         assert await listed(inbox) == []
 
-    async def test_event_whose_key_was_purged_can_come_again(self, inbox: Inbox) -> None:
+    async def test_event_whose_key_was_purged_can_come_again(self, inbox: Timed) -> None:
         failed, succeeded = make_event(outcome="failed"), make_event()
         await inbox.put(make_receipt(failed, binding="1", at=NOW - 500 * DAY))
         await inbox.put(make_receipt(failed, at=NOW - 499 * DAY))
@@ -915,7 +1124,7 @@ class InboxConformance:
         assert [receipt.state for receipt in (await find(inbox, failed)).receipts] == ["accepted"]
         assert await deliver(inbox, "a") == ids(failed)
 
-    async def test_replay_goes_through_events_whose_payload_is_gone(self, inbox: Inbox) -> None:
+    async def test_replay_goes_through_events_whose_payload_is_gone(self, inbox: Timed) -> None:
         old, new = make_event("job-1"), make_event("job-2")
         await put(inbox, old, at=NOW - 40 * DAY)
         await put(inbox, new, at=NOW - DAY)
@@ -928,7 +1137,7 @@ class InboxConformance:
         assert await deliver(inbox, "a") == ids(new)
         assert await backlog(inbox) == {}
 
-    async def test_an_attempt_that_ends_after_its_delivery_was_purged_is_forgotten(self, inbox: Inbox) -> None:
+    async def test_an_attempt_that_ends_after_its_delivery_was_purged_is_forgotten(self, inbox: Timed) -> None:
         event = make_event()
         await put(inbox, event)
         (lost,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
@@ -938,20 +1147,20 @@ class InboxConformance:
         assert await inbox.record([AttemptResult(lost, "delivered", started_at=NOW)], now=later) == [False]
         assert (await find(inbox, event)).deliveries == ()
 
-    async def test_purge_goes_on_behind_what_it_had_to_leave(self, inbox: Inbox) -> None:
+    async def test_purge_goes_on_behind_what_it_had_to_leave(self, inbox: Timed) -> None:
         for n in range(20):
             await inbox.put(make_receipt(make_event(f"job-{n}"), sinks=("never",)))
         await inbox.put(make_receipt(make_event("last")))
         await deliver(inbox, "a")
         for _ in range(2):
-            steps = [await inbox.purge(payloads_before=NOW + SECOND, keys_before=NOW, limit=7)]
+            steps = [await purge_step(inbox, payloads_before=NOW + SECOND, keys_before=NOW, limit=7)]
             while not steps[-1].is_finished:
-                steps.append(await inbox.purge(payloads_before=NOW + SECOND, keys_before=NOW, limit=7))
+                steps.append(await purge_step(inbox, payloads_before=NOW + SECOND, keys_before=NOW, limit=7))
             assert [step.payloads for step in steps[:3]] == [0, 0, 1], "seven are looked at in a step"
             assert {(step.payloads, step.keys) for step in steps[3:]} == {(0, 0)}
             await inbox.put(make_receipt(make_event("last")))
 
-    async def test_a_key_goes_with_all_its_outcomes_or_not_at_all(self, inbox: Inbox) -> None:
+    async def test_a_key_goes_with_all_its_outcomes_or_not_at_all(self, inbox: Timed) -> None:
         """Also where a step of the purge ends between them."""
         failed, succeeded = make_event(outcome="failed"), make_event()
         await put(inbox, failed, make_event("job-2"), at=NOW - 2 * DAY)
@@ -959,14 +1168,158 @@ class InboxConformance:
         await deliver(inbox, "a")
         known = 2
         while known:
-            step = await inbox.purge(payloads_before=NOW, keys_before=NOW - DAY, limit=1)
+            step = await purge_step(inbox, payloads_before=NOW, keys_before=NOW - DAY, limit=1)
             known = sum([await inbox.find_event(event.id) is not None for event in (failed, succeeded)])
             assert known in (0, 2)
             assert known == 0 or not step.is_finished
 
+    # Trying a sink now
+
+    async def test_what_was_put_off_is_brought_forward_and_all_dispatchers_hear_of_it(
+        self, inbox: Timed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(operations, "_FORWARD_STEP", 2)
+        events = [make_event(f"job-{n}") for n in range(5)]
+        await put(inbox, *events, at=NOW - 5 * SECOND)
+        await put(inbox, make_event("job-0", "failed"), make_event("other"), sinks=("a", "b"), at=NOW - 5 * SECOND)
+        await inbox.claim("b", limit=1, now=NOW, lease_s=LEASE_S)
+        await attempt(inbox, "b", "retrying", delay_s=86400)
+        await attempt(inbox, "a", "retrying", delay_s=86400, error="503")
+        (leased,) = [*await inbox.claim("a", limit=1, now=NOW + DAY, lease_s=LEASE_S)]
+        heard: list[str] = []
+        inbox.listen(heard.extend)
+        inbox.clock.now = NOW + SECOND
+        assert await inbox.retry_sink("a") == 5, "neither the leased one, nor what waits for another"
+        assert set(heard) == {"a", "!a"}
+        assert await deliver(inbox, "a", now=NOW + SECOND) == ids(*events[1:], make_event("other"))
+        assert await inbox.record([AttemptResult(leased, "delivered")]) == [True]
+        assert await deliver(inbox, "a", now=NOW + SECOND) == ids(make_event("job-0", "failed"))
+        assert await inbox.retry_sink("a") == 0
+        assert await deliver(inbox, "b") == [], "another sink is another matter"
+        assert await inbox.retry_sink("nobody") == 0
+
+    async def test_what_is_paused_is_brought_forward_for_when_it_is_resumed(self, inbox: Timed) -> None:
+        await put(inbox, make_event())
+        await attempt(inbox, "a", "retrying", delay_s=86400)
+        await pause(inbox)
+        assert await inbox.retry_sink("a") == 1
+        assert await deliver(inbox, "a") == []
+        await resume(inbox)
+        assert await deliver(inbox, "a") == ids(make_event())
+
+    async def test_what_fails_again_meanwhile_is_not_brought_forward_again(
+        self, inbox: Timed, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else an order would never end."""
+        monkeypatch.setattr(operations, "_FORWARD_STEP", 1)
+        await put(inbox, *(make_event(f"job-{n}") for n in range(3)))
+        await attempt(inbox, "a", "retrying", now=NOW + DAY, delay_s=60)
+        forward = reads.bring_forward
+
+        async def and_fail(database: Any, **arguments: Any) -> int:
+            brought = await forward(database, **arguments)
+            (row,) = await database.fetch("SELECT min(event_id) FROM deliveries")
+            await database.execute("UPDATE deliveries SET due_at = due_at + 1 WHERE event_id = $1", row[0])
+            return brought
+
+        monkeypatch.setattr(reads, "bring_forward", and_fail)
+        assert await inbox.retry_sink("a") == 3
+
+    # The clock of the store
+
+    async def test_it_tells_the_time_of_everything_whatever_receipts_say(self, inbox: Timed) -> None:
+        """A receipt of an instance that is ten years ahead is delivered now, and is as old as it is."""
+        for years in (-10, 10):
+            event = make_event(f"job-{years}")
+            receipt = make_receipt(event, at=NOW + years * 365 * DAY)
+            assert (await inbox.put_at(receipt, now=NOW)).state == "accepted"
+            (delivery,) = await inbox.claim("a", limit=9, lease_s=LEASE_S, now=NOW)
+            assert await inbox.record([AttemptResult(delivery, "delivered")], now=NOW) == [True]
+            assert (await find(inbox, event)).accepted_at == NOW
+        assert await purge(inbox, payloads_before=NOW, keys_before=NOW) == Purged(0, 0, is_finished=True)
+        assert await purge(inbox, payloads_before=NOW + SECOND, keys_before=NOW + SECOND) == Purged(
+            2, 2, is_finished=True
+        )
+
+    async def test_a_clock_that_goes_on_is_believed(self, inbox: Timed) -> None:
+        await inbox.watch_clock(now=NOW)
+        for hours in range(0, 24 * 30, 23):
+            record = await inbox.watch_clock(now=NOW + timedelta(hours=hours))
+            assert record == ClockRecord(now=NOW + timedelta(hours=hours))
+
+    @pytest.mark.parametrize("is_watched", [True, False])
+    async def test_nothing_is_removed_while_a_step_forward_is_doubted(self, inbox: Timed, is_watched: bool) -> None:
+        event = make_event()
+        await put(inbox, event)
+        await deliver(inbox, "a")
+        if is_watched:
+            await inbox.watch_clock(now=NOW)
+        ahead = NOW + 3 * 365 * DAY
+        inbox.clock.now = ahead
+        old: dict[str, Any] = {"keep_payloads": 30 * DAY, "keep_keys": 400 * DAY, "limit": 100}
+        with pytest.raises(ClockDoubted, match=r"2026-01-02 to 2029-01-01 \(1095 days\)"):
+            await inbox.purge(**old)
+        record = await inbox.watch_clock(now=ahead)
+        assert record == ClockRecord(now=ahead, doubted_s=1095 * 86400.0, trusted_at=ahead + 7 * DAY)
+        # It goes on for nearly a week.
+        for hours in range(0, 24 * 7, 20):
+            now = ahead + timedelta(hours=hours)
+            assert (await inbox.watch_clock(now=now)).doubted_s
+            with pytest.raises(ClockDoubted):
+                await inbox.purge(**old, now=now)
+        assert (await inbox.put(make_receipt(event, at=now))).state == "duplicate"
+        assert not (await inbox.watch_clock(now=ahead + 7 * DAY)).doubted_s
+        await inbox.purge(**old, now=ahead + 7 * DAY)
+
+    async def test_an_operator_can_say_that_it_is_right(self, inbox: Timed) -> None:
+        await inbox.watch_clock(now=NOW)
+        assert (await inbox.watch_clock(now=NOW + 60 * DAY)).doubted_s
+        await inbox.trust_clock()
+        assert not (await inbox.watch_clock(now=NOW + 60 * DAY)).doubted_s
+        await inbox.purge(keep_payloads=DAY, keep_keys=DAY, limit=9)
+
+    async def test_a_short_time_off_is_doubted_for_as_long(self, inbox: Timed) -> None:
+        await inbox.watch_clock(now=NOW)
+        back = NOW + timedelta(days=2.5)
+        assert (await inbox.watch_clock(now=back)).trusted_at == back + timedelta(days=2.5)
+
+    async def test_what_a_wrong_step_forward_put_off_is_put_back(self, inbox: Timed) -> None:
+        retrying, waiting, new = make_event("job-1"), make_event("job-1", "failed"), make_event("job-2")
+        ahead = NOW + 3650 * DAY
+        await put(inbox, retrying, waiting)
+        await inbox.watch_clock(now=NOW)
+        await inbox.watch_clock(now=ahead)
+        await attempt(inbox, "a", "retrying", now=ahead, delay_s=300, error="503")
+        await put(inbox, new, at=ahead)
+        await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("b",), rate_per_s=0.1), now=ahead)
+        await inbox.advance(now=ahead)
+        await inbox.watch_clock(now=ahead + 5 * SECOND)
+        record = await inbox.watch_clock(now=NOW + 5 * SECOND)
+        assert record == ClockRecord(now=NOW + 5 * SECOND, corrected_s=3650 * 86400.0)
+        assert (await find(inbox, new)).accepted_at == NOW
+        assert await listed(inbox, since=NOW - SECOND, until=NOW + DAY) == ids(new, waiting, retrying)
+        assert await deliver(inbox, "a", now=NOW + 6 * SECOND) == ids(new)
+        assert await deliver(inbox, "a", now=NOW + 299 * SECOND) == []
+        assert await deliver(inbox, "a", now=NOW + 300 * SECOND) == ids(retrying, waiting)
+        assert await finish_replays(inbox, now=NOW + 300 * SECOND) <= NOW + 400 * SECOND
+        assert await inbox.watch_clock(now=NOW + 400 * SECOND) == ClockRecord(now=NOW + 400 * SECOND)
+        purged = await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY)
+        assert (purged.payloads, purged.keys) == (0, 0)
+
+    async def test_a_clock_that_is_set_back_is_told_of_and_nothing_looks_older_for_it(self, inbox: Timed) -> None:
+        await inbox.watch_clock(now=NOW)
+        behind = NOW - 3650 * DAY
+        event = make_event()
+        assert await inbox.watch_clock(now=behind) == ClockRecord(now=behind, behind_s=3650 * 86400.0)
+        await put(inbox, event, at=behind)
+        assert await deliver(inbox, "a", now=behind) == ids(event)
+        assert await inbox.watch_clock(now=NOW + SECOND) == ClockRecord(now=NOW + SECOND), "it is not doubted"
+        await inbox.purge(keep_payloads=DAY, keep_keys=DAY, limit=9)
+        assert (await inbox.put(make_receipt(event, at=NOW + SECOND))).state == "duplicate"
+
     # Life
 
-    async def test_a_cancelled_put_is_kept_all_the_same(self, inbox: Inbox) -> None:
+    async def test_a_cancelled_put_is_kept_all_the_same(self, inbox: Timed) -> None:
         put = asyncio.ensure_future(inbox.put(make_receipt(make_event())))
         await asyncio.sleep(0)
         put.cancel()
@@ -974,14 +1327,14 @@ class InboxConformance:
             await put
         assert (await inbox.put(make_receipt(make_event()))).state == "duplicate"
 
-    async def test_closing_keeps_what_is_on_its_way(self, inbox: Inbox, reopen: Reopen) -> None:
+    async def test_closing_keeps_what_is_on_its_way(self, inbox: Timed, reopen: Reopen) -> None:
         puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(600)]
         await asyncio.sleep(0)
         again = await reopen()
         assert {(await put).state for put in puts} == {"accepted"}
         assert len(await deliver(again, "a")) == 600
 
-    async def test_listener_hears_of_new_and_of_released_deliveries(self, inbox: Inbox) -> None:
+    async def test_listener_hears_of_new_and_of_released_deliveries(self, inbox: Timed) -> None:
         heard: list[str] = []
         inbox.listen(heard.extend)
         await inbox.put(make_receipt(make_event(outcome="failed")))
@@ -994,11 +1347,11 @@ class InboxConformance:
         await inbox.record([AttemptResult(delivery, "delivered")], now=NOW)
         assert heard == ["a"]
 
-    async def test_check_returns_while_it_can_write(self, inbox: Inbox) -> None:
+    async def test_check_returns_while_it_can_write(self, inbox: Timed) -> None:
         await inbox.check()
         await inbox.check()
 
-    async def test_odd_text_is_kept(self, inbox: Inbox) -> None:
+    async def test_odd_text_is_kept(self, inbox: Timed) -> None:
         event = make_event("作业\x00\n'\"\\\U0001f600" + "x" * 5000)
         assert (await inbox.put(make_receipt(event, meta={"k": "\x00"}, warnings=("ä",)))).state == "accepted"
         (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
@@ -1008,7 +1361,7 @@ class InboxConformance:
 class DatabaseConformance:
     """What both databases do, by the queries that they share."""
 
-    async def test_lists_show_as_much_of_a_long_id_as_can_be_asked_for(self, inbox: Inbox) -> None:
+    async def test_lists_show_as_much_of_a_long_id_as_can_be_asked_for(self, inbox: Timed) -> None:
         long, usual = make_event("x" * 2000, media_id="y" * 2000), make_event("x" * 1000)
         await put(inbox, long, usual)
         shown = await inbox.list_events(EventFilter(), limit=9)
@@ -1016,7 +1369,7 @@ class DatabaseConformance:
         assert [one.id for one in await inbox.list_events(EventFilter(job_id="x" * 1000), limit=9)] == [usual.id]
         assert (await find(inbox, long)).body == long.to_json()
 
-    async def test_a_claim_is_bounded_in_bytes(self, inbox: Inbox) -> None:
+    async def test_a_claim_is_bounded_in_bytes(self, inbox: Timed) -> None:
         events = [make_event(f"job-{n}", user_data="x" * 10_000) for n in range(5)]
         await put(inbox, *events)
         later = NOW + 9 * SECOND
@@ -1027,7 +1380,7 @@ class DatabaseConformance:
         assert [len(claim) for claim in claims] == [2, 1, 1, 1]
         assert [one for claim in claims for one in claim] == [event.id for event in events]
 
-    async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(self, inbox: Inbox) -> None:
+    async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(self, inbox: Timed) -> None:
         # No type that a database knows
         no_source, no_binding = make_receipt(make_event("job-a")), make_receipt(make_event("job-b"), binding="1")
         object.__setattr__(no_source, "source", object())
@@ -1068,7 +1421,7 @@ class DatabaseConformance:
         assert (await inbox.put(make_receipt(*many))).state == "duplicate"
 
     async def test_a_replay_goes_through_many_events_in_stretches(
-        self, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+        self, inbox: Timed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(replays, "_IDS_PER_STEP", 3)
         events = [make_event(f"job-{n}", "failed" if n in {0, 9} else "succeeded") for n in range(11)]
@@ -1077,21 +1430,21 @@ class DatabaseConformance:
         request = ReplayRequest(filter=EventFilter(outcome="failed"), sinks=("a",), rate_per_s=2.0)
         await inbox.create_replay(request, now=NOW)
         half = NOW + SECOND / 2
-        assert await inbox.advance_replays(now=NOW) == half, "one was found"
-        assert await inbox.advance_replays(now=half) == half, "none was found: at once"
-        assert await inbox.advance_replays(now=half) == half
-        assert await inbox.advance_replays(now=half) is None
+        assert await inbox.advance(now=NOW) == half, "one was found"
+        assert await inbox.advance(now=half) == half, "none was found: at once"
+        assert await inbox.advance(now=half) == half
+        assert await inbox.advance(now=half) is None
         assert await deliver(inbox, "a", now=half) == [events[0].id, events[9].id]
 
-    async def test_a_step_that_was_taken_meanwhile_is_not_taken_again(self, inbox: Inbox) -> None:
+    async def test_a_step_that_was_taken_meanwhile_is_not_taken_again(self, inbox: Timed) -> None:
         for n in range(4):
             await inbox.put(make_receipt(make_event(f"job-{n}"), sinks=()))
         await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("a",), rate_per_s=1.0), now=NOW)
-        await asyncio.gather(*(inbox.advance_replays(now=NOW) for _ in range(5)))
+        await asyncio.gather(*(inbox.advance(now=NOW) for _ in range(5)))
         assert len(await deliver(inbox, "a", now=NOW)) == 1
 
     async def test_a_page_is_found_whether_its_events_are_new_or_old(
-        self, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+        self, inbox: Timed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(reads, "_NEWEST", 4)
         events = [make_event(f"job-{n}") for n in range(12)]

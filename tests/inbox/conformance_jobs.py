@@ -18,7 +18,6 @@ from service.inbox.base import (
     Entry,
     Finding,
     Hold,
-    Inbox,
     Inquiry,
     JobFilter,
     JobRecord,
@@ -44,7 +43,9 @@ from tests.inbox.conformance import (
     make_event,
     make_receipt,
     purge,
+    with_data,
 )
+from tests.inbox.timed import Timed
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -59,7 +60,7 @@ def reference(job_id: str | None = "job-1", **fields: Any) -> JobReference:
 
 
 async def expect(
-    inbox: Inbox,
+    inbox: Timed,
     *job_ids: str,
     now: datetime = NOW,
     deadline_at: datetime = DEADLINE,
@@ -90,7 +91,7 @@ def held(
     event: Event,
     *,
     binding: str | None = None,
-    until: datetime = NOW + 5 * MINUTE,
+    timeout_s: float = 300.0,
     at: datetime = NOW,
     sinks: tuple[str, ...] = ("a",),
     nameless: NamelessJob | None = None,
@@ -98,7 +99,7 @@ def held(
     """A receipt whose only event must be confirmed."""
     job = reference(binding or event.data.job_id, product=event.data.product, nonce=NONCE if binding else None)
     receipt = make_receipt(at=at)
-    receipt.entries = (Entry(event, sinks, binding, Hold("confirm", job, until), nameless),)
+    receipt.entries = (Entry(event, sinks, binding, Hold("confirm", job, timeout_s), nameless),)
     return receipt
 
 
@@ -114,21 +115,21 @@ def nameless(number: int = 1, outcome: Any = "failed", *, takes_name: bool = Tru
     return receipt
 
 
-async def claim(inbox: Inbox, *, product: Any = "vod", now: datetime = NOW, limit: int = 100) -> list[Inquiry]:
+async def claim(inbox: Timed, *, product: Any = "vod", now: datetime = NOW, limit: int = 100) -> list[Inquiry]:
     return list(await inbox.claim_inquiries(product, limit=limit, now=now, lease_s=LEASE_S))
 
 
-async def claim_one(inbox: Inbox, *, now: datetime = NOW) -> Inquiry:
+async def claim_one(inbox: Timed, *, now: datetime = NOW) -> Inquiry:
     (inquiry,) = await claim(inbox, now=now)
     return inquiry
 
 
-async def settle(inbox: Inbox, inquiry: Inquiry, *, now: datetime = NOW, **finding: Any) -> Settled:
+async def settle(inbox: Timed, inquiry: Inquiry, *, now: datetime = NOW, **finding: Any) -> Settled:
     (settled,) = await inbox.settle([Finding(inquiry=inquiry, **finding)], now=now)
     return settled
 
 
-async def listed(inbox: Inbox, *, now: datetime = NOW, **wanted: Any) -> list[JobRecord]:
+async def listed(inbox: Timed, *, now: datetime = NOW, **wanted: Any) -> list[JobRecord]:
     """Jobs that a filter means, newest first, read in pages."""
     records: list[JobRecord] = []
     before_id = None
@@ -138,16 +139,16 @@ async def listed(inbox: Inbox, *, now: datetime = NOW, **wanted: Any) -> list[Jo
     return records
 
 
-async def find_job(inbox: Inbox, job_id: str = "job-1", *, now: datetime = NOW) -> JobRecord:
+async def find_job(inbox: Timed, job_id: str = "job-1", *, now: datetime = NOW) -> JobRecord:
     (record,) = await listed(inbox, job_id=job_id, now=now)
     return record
 
 
-async def states(inbox: Inbox, *, now: datetime = NOW) -> dict[str | None, str]:
+async def states(inbox: Timed, *, now: datetime = NOW) -> dict[str | None, str]:
     return {record.reference.job_id: record.state for record in await listed(inbox, now=now)}
 
 
-async def find_receipts(inbox: Inbox) -> dict[int, ReceiptRecord]:
+async def find_receipts(inbox: Timed) -> dict[int, ReceiptRecord]:
     """By order of arrival, from 1."""
     return dict(enumerate(reversed(await inbox.list_receipts(limit=100)), 1))
 
@@ -157,7 +158,7 @@ class JobsConformance:
 
     # Registration
 
-    async def test_an_expected_job_is_listed(self, inbox: Inbox, reopen: Reopen) -> None:
+    async def test_an_expected_job_is_listed(self, inbox: Timed, reopen: Reopen) -> None:
         (record,) = await expect(inbox, "job-1", user_data="mine", nonce=NONCE, bind="cd" * 16)
         assert record == JobRecord(
             id=record.id,
@@ -177,7 +178,7 @@ class JobsConformance:
         inbox = await reopen()
         assert await listed(inbox) == [record]
 
-    async def test_registering_again_changes_nothing_and_fills_in_what_was_missing(self, inbox: Inbox) -> None:
+    async def test_registering_again_changes_nothing_and_fills_in_what_was_missing(self, inbox: Timed) -> None:
         (first,) = await expect(inbox, None, nonce=NONCE, media_id=None)  # type: ignore[arg-type]
         (second,) = await expect(
             inbox, "job-1", nonce=NONCE, bind="cd", user_data="mine", now=NOW + MINUTE, deadline_at=DEADLINE + DAY
@@ -189,7 +190,7 @@ class JobsConformance:
         assert await listed(inbox) == [second]
 
     async def test_a_nonce_belongs_to_one_job_and_a_registration_that_says_otherwise_registers_nothing(
-        self, inbox: Inbox
+        self, inbox: Timed
     ) -> None:
         await expect(inbox, "job-1", nonce=NONCE)
         with pytest.raises(JobConflict, match="job-1"):
@@ -206,13 +207,13 @@ class JobsConformance:
         assert (await inbox.put(make_receipt(event, binding="job-1"))).state == "accepted"
         assert await states(inbox) == {"job-1": "completed"}
 
-    async def test_a_nonce_that_a_callback_has_bound_belongs_to_that_job(self, inbox: Inbox) -> None:
+    async def test_a_nonce_that_a_callback_has_bound_belongs_to_that_job(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event(key_id=(NONCE,)), binding="job-1"))
         with pytest.raises(JobConflict):
             await expect(inbox, "job-2", nonce=NONCE)
         assert [job.state for job in await expect(inbox, "job-1", nonce=NONCE)] == ["completed"]
 
-    async def test_jobs_are_found_by_everything_that_a_filter_can_say(self, inbox: Inbox) -> None:
+    async def test_jobs_are_found_by_everything_that_a_filter_can_say(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         await expect(inbox, "job-2", now=NOW + MINUTE, deadline_at=NOW + 2 * MINUTE)
         await expect(inbox, "job-3", "job-4", now=NOW + 2 * MINUTE, product="ims")
@@ -234,7 +235,7 @@ class JobsConformance:
         assert await found(state="healed") == await found(state="unknown") == []
 
     async def test_a_large_registration_takes_few_statements(
-        self, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+        self, inbox: Timed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         statements, expect_all = 0, jobs.expect
 
@@ -260,12 +261,12 @@ class JobsConformance:
         assert [record.reference.job_id for record in records] == [job.reference.job_id for job in registered]
         assert list(await inbox.expect(registered[::-1], now=NOW)) == list(records[::-1])
 
-    async def test_jobs_without_an_identity_are_refused(self, inbox: Inbox) -> None:
+    async def test_jobs_without_an_identity_are_refused(self, inbox: Timed) -> None:
         with pytest.raises(ValueError, match="neither"):
             await expect(inbox, None)  # type: ignore[arg-type]
         assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
 
-    async def test_the_same_job_twice_in_one_registration_is_one_job(self, inbox: Inbox) -> None:
+    async def test_the_same_job_twice_in_one_registration_is_one_job(self, inbox: Timed) -> None:
         first, second = await expect(inbox, "job-1", "job-1")
         assert first == second
         assert await listed(inbox) == [first]
@@ -273,7 +274,7 @@ class JobsConformance:
     # The end of a job
 
     @pytest.mark.parametrize("outcome", ["succeeded", "failed", "partial", "cancelled"])
-    async def test_a_callback_ends_the_job(self, inbox: Inbox, outcome: str) -> None:
+    async def test_a_callback_ends_the_job(self, inbox: Timed, outcome: str) -> None:
         (registered,) = await expect(inbox, "job-1")
         await expect(inbox, "job-2")
         event = make_event("job-1", outcome)
@@ -286,14 +287,14 @@ class JobsConformance:
 
     @pytest.mark.parametrize(("kind", "outcome"), [("notice", "received"), ("animated_image", "unknown")])
     async def test_what_says_nothing_about_the_outcome_does_not_end_the_job(
-        self, inbox: Inbox, kind: str, outcome: str
+        self, inbox: Timed, kind: str, outcome: str
     ) -> None:
         await inbox.put(make_receipt(make_event("job-1", outcome, kind=kind)))
         await expect(inbox, "job-1", "job-2")
         await inbox.put(make_receipt(make_event("job-2", outcome, kind=kind)))
         assert await states(inbox) == {"job-1": "expected", "job-2": "expected"}
 
-    async def test_a_job_ends_once(self, inbox: Inbox) -> None:
+    async def test_a_job_ends_once(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         failed = make_event(outcome="failed")
         await inbox.put(make_receipt(failed))
@@ -302,7 +303,7 @@ class JobsConformance:
         assert await find_job(inbox) == ended
         assert ended.event_id == failed.id
 
-    async def test_a_job_whose_event_is_there_already_has_ended(self, inbox: Inbox) -> None:
+    async def test_a_job_whose_event_is_there_already_has_ended(self, inbox: Timed) -> None:
         first = answered(make_event(outcome="failed"), transport="mns-push")
         await inbox.put(make_receipt(make_event(outcome="unknown"), at=NOW - 3 * HOUR))
         await inbox.put(make_receipt(first, at=NOW - 2 * HOUR))
@@ -312,7 +313,7 @@ class JobsConformance:
         assert (record.transport, record.event_id, record.outcome) == ("mns-push", first.id, "failed")
         assert await claim(inbox, now=DEADLINE) == await claim(inbox, now=DEADLINE + DAY) == []
 
-    async def test_a_job_whose_events_payload_is_gone_has_ended_all_the_same(self, inbox: Inbox) -> None:
+    async def test_a_job_whose_events_payload_is_gone_has_ended_all_the_same(self, inbox: Timed) -> None:
         event = make_event()
         await inbox.put(make_receipt(event, at=NOW - 40 * DAY))
         await deliver(inbox, "a")
@@ -320,7 +321,7 @@ class JobsConformance:
         (record,) = await expect(inbox, "job-1")
         assert (record.state, record.transport, record.event_id) == ("completed", None, event.id)
 
-    async def test_a_receipt_that_is_read_again_ends_the_job(self, inbox: Inbox) -> None:
+    async def test_a_receipt_that_is_read_again_ends_the_job(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(reason="odd"))
         await expect(inbox, "job-1")
         (receipt,) = await inbox.outdated_receipts(parser_version=1, after_id=0, limit=9)
@@ -331,7 +332,7 @@ class JobsConformance:
 
     # Asking about expected jobs
 
-    async def test_a_job_is_asked_about_from_its_deadline_on_longest_due_first(self, inbox: Inbox) -> None:
+    async def test_a_job_is_asked_about_from_its_deadline_on_longest_due_first(self, inbox: Timed) -> None:
         await expect(inbox, "job-2", deadline_at=DEADLINE + MINUTE)
         await expect(inbox, "job-1", user_data="mine", bind="cd")
         assert await inbox.next_inquiry_at("vod") == DEADLINE
@@ -350,13 +351,13 @@ class JobsConformance:
         )
         assert second.reference == reference("job-2")
 
-    async def test_no_more_is_claimed_than_asked_for_and_nothing_twice(self, inbox: Inbox) -> None:
+    async def test_no_more_is_claimed_than_asked_for_and_nothing_twice(self, inbox: Timed) -> None:
         await expect(inbox, *[f"job-{n}" for n in range(5)])
         claimed = [len(await claim(inbox, now=DEADLINE, limit=2)) for _ in range(4)]
         assert claimed == [2, 2, 1, 0]
         assert await inbox.next_inquiry_at("vod") == DEADLINE + timedelta(seconds=LEASE_S), "their leases may expire"
 
-    async def test_jobs_and_held_events_are_claimed_by_when_they_are_due(self, inbox: Inbox) -> None:
+    async def test_jobs_and_held_events_are_claimed_by_when_they_are_due(self, inbox: Timed) -> None:
         await expect(inbox, "job-1", deadline_at=NOW + SECOND)
         await expect(inbox, "job-3", deadline_at=NOW + 3 * SECOND)
         await inbox.put(held(make_event("job-0")))
@@ -364,7 +365,7 @@ class JobsConformance:
         claimed = [await claim(inbox, now=NOW + MINUTE, limit=1) for _ in range(4)]
         assert [one.reference.job_id for (one,) in claimed] == ["job-0", "job-1", "job-2", "job-3"]
 
-    async def test_products_are_asked_each_for_itself(self, inbox: Inbox) -> None:
+    async def test_products_are_asked_each_for_itself(self, inbox: Timed) -> None:
         await expect(inbox, "job-1", product="ims")
         await inbox.put(held(make_event("job-2"), at=NOW + SECOND))
         assert await inbox.next_inquiry_at("ims") == DEADLINE
@@ -374,7 +375,7 @@ class JobsConformance:
         assert [i.reference.job_id for i in await claim(inbox, product="ims", now=DEADLINE)] == ["job-1"]
         assert await claim(inbox, product="mts", now=DEADLINE) == []
 
-    async def test_what_the_vendor_was_not_asked_about_within_the_lease_is_somebody_elses(self, inbox: Inbox) -> None:
+    async def test_what_the_vendor_was_not_asked_about_within_the_lease_is_somebody_elses(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         lost = await claim_one(inbox, now=DEADLINE)
         later = DEADLINE + timedelta(seconds=LEASE_S)
@@ -389,7 +390,7 @@ class JobsConformance:
         assert (await settle(inbox, other, now=later, receipt=receipt)).is_ours
         assert await settle(inbox, other, now=later, receipt=receipt) == Settled(False), "settled once"
 
-    async def test_no_answer_yet_is_asked_again_when_it_says(self, inbox: Inbox) -> None:
+    async def test_no_answer_yet_is_asked_again_when_it_says(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         inquiry = await claim_one(inbox, now=DEADLINE)
         again_at = DEADLINE + MINUTE
@@ -405,7 +406,7 @@ class JobsConformance:
         record = await find_job(inbox, now=again_at)
         assert (record.attempts, record.notification) == (2, "not sent: Timeout"), "said once, known"
 
-    async def test_the_vendors_answer_heals_the_job(self, inbox: Inbox, reopen: Reopen) -> None:
+    async def test_the_vendors_answer_heals_the_job(self, inbox: Timed, reopen: Reopen) -> None:
         await expect(inbox, "job-1")
         event = make_event()
         inquiry = await claim_one(inbox, now=DEADLINE)
@@ -423,7 +424,7 @@ class JobsConformance:
         assert await deliver(inbox, "a", now=DEADLINE) == ids(event)
         assert await find_job(inbox) == record
 
-    async def test_a_callback_that_comes_while_the_vendor_is_asked_completes_the_job(self, inbox: Inbox) -> None:
+    async def test_a_callback_that_comes_while_the_vendor_is_asked_completes_the_job(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         event = make_event()
         inquiry = await claim_one(inbox, now=DEADLINE)
@@ -434,7 +435,7 @@ class JobsConformance:
         assert (record.state, record.transport, record.notification) == ("completed", "http", "sent")
         assert await inbox.next_inquiry_at("vod") is None
 
-    async def test_an_answer_that_contradicts_what_came_meanwhile_is_a_further_revision(self, inbox: Inbox) -> None:
+    async def test_an_answer_that_contradicts_what_came_meanwhile_is_a_further_revision(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         inquiry = await claim_one(inbox, now=DEADLINE)
         await inbox.put(make_receipt(make_event(outcome="failed"), at=DEADLINE))
@@ -444,7 +445,7 @@ class JobsConformance:
         record = await find_job(inbox)
         assert (record.state, record.event_id, record.outcome) == ("completed", ended.event_id, "failed")
 
-    async def test_no_answer_yet_about_a_job_that_ended_meanwhile_is_not_asked_again(self, inbox: Inbox) -> None:
+    async def test_no_answer_yet_about_a_job_that_ended_meanwhile_is_not_asked_again(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         inquiry = await claim_one(inbox, now=DEADLINE)
         await inbox.put(make_receipt(make_event(), at=DEADLINE))
@@ -452,7 +453,7 @@ class JobsConformance:
         assert (await find_job(inbox)).state == "completed"
         assert await inbox.next_inquiry_at("vod") is None
 
-    async def test_a_job_ends_with_the_last_event_of_its_answer_though_that_has_another_key(self, inbox: Inbox) -> None:
+    async def test_a_job_ends_with_the_last_event_of_its_answer_though_that_has_another_key(self, inbox: Timed) -> None:
         await expect(inbox, "job-1", "job-2")
         stream, task = make_event("stream"), make_event("task", outcome="partial")
         one, other = await claim(inbox, now=DEADLINE)
@@ -464,7 +465,7 @@ class JobsConformance:
         assert healed.ended_at == completed.ended_at == DEADLINE
         assert completed.transport == "query"
 
-    async def test_a_job_ends_with_its_own_event_of_an_answer_that_has_several(self, inbox: Inbox) -> None:
+    async def test_a_job_ends_with_its_own_event_of_an_answer_that_has_several(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         own, other = make_event("job-1"), make_event("stream", "failed")
         inquiry = await claim_one(inbox, now=DEADLINE)
@@ -472,7 +473,7 @@ class JobsConformance:
         record = await find_job(inbox)
         assert (record.state, record.event_id) == ("healed", own.id)
 
-    async def test_a_job_of_which_nothing_can_be_learnt_is_given_up_until_it_is_heard_of(self, inbox: Inbox) -> None:
+    async def test_a_job_of_which_nothing_can_be_learnt_is_given_up_until_it_is_heard_of(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         given_up = make_event(outcome="unknown")
         inquiry = await claim_one(inbox, now=DEADLINE)
@@ -487,7 +488,7 @@ class JobsConformance:
         record = await find_job(inbox)
         assert (record.state, record.event_id, record.ended_at) == ("completed", late.id, DEADLINE + DAY)
 
-    async def test_a_job_is_given_up_though_its_event_of_unknown_outcome_was_there_before(self, inbox: Inbox) -> None:
+    async def test_a_job_is_given_up_though_its_event_of_unknown_outcome_was_there_before(self, inbox: Timed) -> None:
         event = make_event(outcome="unknown")
         await inbox.put(make_receipt(event))
         await expect(inbox, "job-1")
@@ -496,7 +497,7 @@ class JobsConformance:
         record = await find_job(inbox)
         assert (record.state, record.event_id, record.transport) == ("unknown", event.id, "http")
 
-    async def test_an_inquiry_that_ends_without_an_event_gives_the_job_up(self, inbox: Inbox) -> None:
+    async def test_an_inquiry_that_ends_without_an_event_gives_the_job_up(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         inquiry = await claim_one(inbox, now=DEADLINE)
         receipt = answer(at=DEADLINE, reason="not the documented form")
@@ -505,7 +506,7 @@ class JobsConformance:
         assert (record.state, record.event_id, record.ended_at) == ("unknown", None, DEADLINE)
         assert await inbox.next_inquiry_at("vod") is None
 
-    async def test_findings_of_several_inquiries_are_settled_each_for_itself(self, inbox: Inbox) -> None:
+    async def test_findings_of_several_inquiries_are_settled_each_for_itself(self, inbox: Timed) -> None:
         await expect(inbox, "job-1", "job-2", "job-3")
         inquiries = await claim(inbox, now=DEADLINE)
         (two,) = [inquiry for inquiry in inquiries if inquiry.reference.job_id == "job-2"]
@@ -521,7 +522,7 @@ class JobsConformance:
     # Held events
 
     async def test_a_held_event_is_seen_by_nobody_and_is_asked_about_at_once(
-        self, inbox: Inbox, reopen: Reopen
+        self, inbox: Timed, reopen: Reopen
     ) -> None:
         event = make_event()
         assert await inbox.put(held(event, binding="job-1")) == Verdict("accepted", held=1)
@@ -545,7 +546,36 @@ class JobsConformance:
         )
         assert await claim(inbox) == []
 
-    async def test_a_held_event_does_not_end_the_job_until_it_leaves(self, inbox: Inbox) -> None:
+    async def test_an_unsigned_claim_that_says_otherwise_of_what_is_known_is_a_conflict(self, inbox: Timed) -> None:
+        await inbox.put(make_receipt(make_event(), body=b"1"))
+        lie = held(with_data(make_event(), media_id="other"))
+        assert (await inbox.put(lie)).state == "conflict"
+        (record,) = await inbox.list_receipts(state="conflict", limit=9)
+        assert record.reason == "says otherwise of what was accepted before with the same outcome: media_id"
+        assert (await inbox.put(held(make_event()))).state == "duplicate"
+        assert await claim(inbox) == [], "nobody is asked"
+        assert await deliver(inbox, "a") == ids(make_event())
+
+    async def test_a_claim_that_was_confirmed_with_other_content_may_come_again(self, inbox: Timed) -> None:
+        """What the vendor's job API said of it is no reason to find it differing."""
+        claimed = held(with_data(make_event(), user_data="ours"))
+        await inbox.put(claimed)
+        released = with_data(make_event(), user_data="ours", media_id="media-2", verified_by="query")
+        assert (await settle(inbox, await claim_one(inbox), release=released)).accepted == (released,)
+        assert (await inbox.put(held(with_data(make_event(), user_data="ours")))).state == "duplicate"
+
+    async def test_a_receipt_that_differs_in_one_event_and_waits_for_another_stays_so(self, inbox: Timed) -> None:
+        await inbox.put(make_receipt(make_event(), body=b"1"))
+        receipt = held(make_event("job-2"))
+        receipt.body = b"2"
+        receipt.entries = (Entry(with_data(make_event(), user_data="x"), ("a",)), *receipt.entries)
+        assert (await inbox.put(receipt)).state == "differing"
+        await settle(inbox, await claim_one(inbox), release=make_event("job-2"))
+        (record,) = await inbox.list_receipts(state="differing", limit=9)
+        assert record.reason == "says otherwise of what was accepted before with the same outcome: user_data"
+        assert record.event_ids == (make_event().id, make_event("job-2").id)
+
+    async def test_a_held_event_does_not_end_the_job_until_it_leaves(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         await inbox.put(held(make_event()))
         assert await states(inbox) == {"job-1": "expected"}
@@ -553,7 +583,7 @@ class JobsConformance:
         record = await find_job(inbox)
         assert (record.state, record.transport, record.ended_at) == ("completed", "http", NOW + SECOND)
 
-    async def test_what_is_confirmed_leaves_in_its_better_form(self, inbox: Inbox) -> None:
+    async def test_what_is_confirmed_leaves_in_its_better_form(self, inbox: Timed) -> None:
         event = make_event()
         await inbox.put(held(event, binding="job-1", sinks=("a", "b")))
         confirmed = answered(event, transport="token-url")
@@ -570,7 +600,7 @@ class JobsConformance:
         assert (await inbox.put(held(event, binding="job-1"))).state == "duplicate"
         assert (await inbox.put(make_receipt(event, binding="other"))).state == "conflict", "it has bound the key"
 
-    async def test_what_is_released_is_a_further_revision_and_waits_behind_the_earlier_one(self, inbox: Inbox) -> None:
+    async def test_what_is_released_is_a_further_revision_and_waits_behind_the_earlier_one(self, inbox: Timed) -> None:
         failed, succeeded = make_event(outcome="failed"), make_event()
         await inbox.put(held(succeeded))
         await inbox.put(make_receipt(failed))
@@ -579,7 +609,7 @@ class JobsConformance:
         first, *rest = await inbox.claim("a", limit=9, now=NOW, lease_s=LEASE_S)
         assert (first.event_id, rest) == (failed.id, [])
 
-    async def test_an_event_of_unknown_outcome_may_leave_with_a_known_one(self, inbox: Inbox) -> None:
+    async def test_an_event_of_unknown_outcome_may_leave_with_a_known_one(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         await inbox.put(held(make_event(outcome="unknown")))
         failed = answered(make_event(outcome="failed"))
@@ -587,7 +617,7 @@ class JobsConformance:
         assert (await find_job(inbox)).outcome == "failed"
         assert (await find_receipts(inbox))[1].event_ids == (failed.id,)
 
-    async def test_what_is_contradicted_does_not_leave_and_the_vendors_own_answer_does(self, inbox: Inbox) -> None:
+    async def test_what_is_contradicted_does_not_leave_and_the_vendors_own_answer_does(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         claimed, truth = make_event(), make_event(outcome="failed")
         await inbox.put(held(claimed, binding="job-1"))
@@ -605,7 +635,7 @@ class JobsConformance:
             "what did not leave has bound nothing"
         )
 
-    async def test_an_answer_without_a_word_on_the_held_event_drops_it(self, inbox: Inbox) -> None:
+    async def test_an_answer_without_a_word_on_the_held_event_drops_it(self, inbox: Timed) -> None:
         event = make_event()
         await inbox.put(held(event))
         settled = await settle(inbox, await claim_one(inbox), receipt=answer(event))
@@ -615,7 +645,7 @@ class JobsConformance:
         assert [receipt.id for receipt in (await find(inbox, event)).receipts] == [receipts[1].id, receipts[2].id]
         assert await inbox.next_inquiry_at("vod") is None
 
-    async def test_what_waits_is_asked_about_again_when_it_says(self, inbox: Inbox) -> None:
+    async def test_what_waits_is_asked_about_again_when_it_says(self, inbox: Timed) -> None:
         await inbox.put(held(make_event()))
         assert await settle(inbox, await claim_one(inbox), ask_again_at=NOW + MINUTE) == Settled(True)
         assert await claim(inbox, now=NOW + 59 * SECOND) == []
@@ -627,7 +657,7 @@ class JobsConformance:
         assert (await settle(inbox, inquiry, release=make_event())).is_ours
         assert await settle(inbox, inquiry, conflict="no") == Settled(False), "settled once"
 
-    async def test_a_lie_that_is_held_does_not_suppress_the_truth(self, inbox: Inbox) -> None:
+    async def test_a_lie_that_is_held_does_not_suppress_the_truth(self, inbox: Timed) -> None:
         """A lie of a foreign task, and one about the outcome, come before the true callback of the same URL."""
         await expect(inbox, "job-1", nonce=NONCE)
         event, lie = make_event(key_id=(NONCE,)), make_event(outcome="failed", key_id=(NONCE,))
@@ -646,7 +676,7 @@ class JobsConformance:
         assert await states(inbox) == {"job-1": "completed"}
 
     async def test_several_claims_of_one_key_are_held_side_by_side_and_the_confirmed_one_binds(
-        self, inbox: Inbox
+        self, inbox: Timed
     ) -> None:
         event = make_event(key_id=(NONCE,))
         for task in ("foreign", "job-1", "other"):
@@ -669,7 +699,7 @@ class JobsConformance:
         assert [r.state for r in (await find(inbox, event)).receipts] == ["accepted"]
         assert await inbox.next_inquiry_at("vod") is None
 
-    async def test_what_leaves_unconfirmed_binds_nothing_and_agrees_with_what_is_bound(self, inbox: Inbox) -> None:
+    async def test_what_leaves_unconfirmed_binds_nothing_and_agrees_with_what_is_bound(self, inbox: Timed) -> None:
         notice = make_event(outcome="received", kind="notice", key_id=(NONCE,))
         lie, truth = make_event(outcome="failed", key_id=(NONCE,)), make_event(key_id=(NONCE,))
         await inbox.put(held(notice, binding="foreign"))
@@ -683,7 +713,7 @@ class JobsConformance:
         assert await settle(inbox, refuted, release=lie) == Settled(True), "another task has the key now"
         assert (await find_receipts(inbox))[2].state == "conflict"
 
-    async def test_many_claims_about_one_key_are_asked_about_one_after_the_other(self, inbox: Inbox) -> None:
+    async def test_many_claims_about_one_key_are_asked_about_one_after_the_other(self, inbox: Timed) -> None:
         """Or whoever knows one minted URL could keep the vendor from being asked about anything else."""
         event = make_event(key_id=(NONCE,))
         for number in range(7):
@@ -694,7 +724,7 @@ class JobsConformance:
             assert await claim(inbox, now=NOW + (seconds - 1) * SECOND) == []
             assert len(await claim(inbox, now=NOW + seconds * SECOND)) == 1
 
-    async def test_the_truth_that_comes_unheld_leaves_at_once(self, inbox: Inbox) -> None:
+    async def test_the_truth_that_comes_unheld_leaves_at_once(self, inbox: Timed) -> None:
         event = make_event()
         await inbox.put(held(event, binding="job-1"))
         assert (await inbox.put(make_receipt(event, binding="job-1"))).accepted == (event,)
@@ -707,7 +737,7 @@ class JobsConformance:
         assert len((await find(inbox, event)).receipts) == 2
         assert await deliver(inbox, "a") == ids(event)
 
-    async def test_a_claim_that_is_refuted_after_all_has_brought_nothing(self, inbox: Inbox) -> None:
+    async def test_a_claim_that_is_refuted_after_all_has_brought_nothing(self, inbox: Timed) -> None:
         """Its outcome was right, and the rest of it was not."""
         event = make_event()
         await inbox.put(held(event, binding="foreign"))
@@ -717,7 +747,7 @@ class JobsConformance:
         assert (first.state, first.reason, first.event_ids) == ("conflict", "not the task of this URL", ())
         assert len((await find(inbox, event)).receipts) == 1
 
-    async def test_a_receipt_is_a_conflict_when_the_last_of_its_events_was_refuted(self, inbox: Inbox) -> None:
+    async def test_a_receipt_is_a_conflict_when_the_last_of_its_events_was_refuted(self, inbox: Timed) -> None:
         receipt = make_receipt()
         receipt.entries = held(make_event("job-1")).entries + held(make_event("job-2")).entries
         assert await inbox.put(receipt) == Verdict("accepted", held=2)
@@ -727,7 +757,7 @@ class JobsConformance:
             (record,) = await inbox.list_receipts(limit=9)
             assert (record.state, record.reason, record.event_ids) == (state, "it failed", ())
 
-    async def test_a_claim_about_what_is_known_is_not_held(self, inbox: Inbox) -> None:
+    async def test_a_claim_about_what_is_known_is_not_held(self, inbox: Timed) -> None:
         event = make_event(key_id=(NONCE,))
         await inbox.put(make_receipt(event))
         assert await inbox.put(held(event, binding="foreign")) == Verdict("duplicate")
@@ -735,7 +765,7 @@ class JobsConformance:
         assert (await inbox.put(make_receipt(event, binding="job-1"))).state == "duplicate", "that bound nothing"
         assert await inbox.put(held(event, binding="foreign")) == Verdict("conflict"), "worth an alert"
 
-    async def test_a_receipt_may_bring_events_of_which_some_are_held(self, inbox: Inbox) -> None:
+    async def test_a_receipt_may_bring_events_of_which_some_are_held(self, inbox: Timed) -> None:
         plain, waiting, refuted = make_event("job-1"), make_event("job-2"), make_event("job-3")
         receipt = make_receipt(plain)
         receipt.entries += held(waiting).entries + held(refuted).entries
@@ -751,7 +781,7 @@ class JobsConformance:
         assert (first.state, first.reason) == ("accepted", "it failed")
         assert first.event_ids == (plain.id, waiting.id)
 
-    async def test_a_receipt_that_is_read_again_while_its_event_is_held_stays_as_it_is(self, inbox: Inbox) -> None:
+    async def test_a_receipt_that_is_read_again_while_its_event_is_held_stays_as_it_is(self, inbox: Timed) -> None:
         receipt = held(make_event(), binding="job-1")
         await inbox.put(receipt)
         before = await find_receipts(inbox)
@@ -767,7 +797,7 @@ class JobsConformance:
         assert parse_event(body) == confirmed, "what the vendor said stays"
         assert await inbox.next_inquiry_at("vod") is None
 
-    async def test_what_is_held_is_what_its_receipt_meant_when_it_was_read_last(self, inbox: Inbox) -> None:
+    async def test_what_is_held_is_what_its_receipt_meant_when_it_was_read_last(self, inbox: Timed) -> None:
         await inbox.put(held(make_event(media_id="as first understood"), sinks=("a",)))
         (receipt,) = await inbox.list_receipts(limit=9)
         better = make_event(media_id="as understood now")
@@ -777,7 +807,7 @@ class JobsConformance:
         await settle(inbox, inquiry, release=better)
         assert (await deliver(inbox, "a"), await deliver(inbox, "b")) == ([], [better.id])
 
-    async def test_a_receipt_that_was_refused_and_is_read_again_is_held_again(self, inbox: Inbox) -> None:
+    async def test_a_receipt_that_was_refused_and_is_read_again_is_held_again(self, inbox: Timed) -> None:
         receipt = held(make_event(), binding="job-1")
         await inbox.put(receipt)
         await settle(inbox, await claim_one(inbox), conflict="it failed")
@@ -789,7 +819,7 @@ class JobsConformance:
         assert list(await inbox.list_receipts(limit=9)) == [refused]
 
     @pytest.mark.parametrize("dry_run", [True, False])
-    async def test_a_receipt_that_can_be_read_now_may_be_held(self, inbox: Inbox, *, dry_run: bool) -> None:
+    async def test_a_receipt_that_can_be_read_now_may_be_held(self, inbox: Timed, *, dry_run: bool) -> None:
         await inbox.put(make_receipt(reason="odd"))
         (receipt,) = await inbox.outdated_receipts(parser_version=1, after_id=0, limit=9)
         reparsed = await inbox.reparse(receipt.id, held(make_event()), now=NOW, dry_run=dry_run)
@@ -797,7 +827,7 @@ class JobsConformance:
         assert len(await claim(inbox)) == (0 if dry_run else 1)
 
     async def test_a_held_event_that_names_no_job_is_asked_about_by_the_only_one_that_may_be_meant(
-        self, inbox: Inbox
+        self, inbox: Timed
     ) -> None:
         message = NamelessJob("vod", "default", "animated_image", "media-1", takes_name=True)
         await inbox.put(held(nameless_event(), nameless=message))
@@ -811,13 +841,13 @@ class JobsConformance:
         assert [event.id for event in settled.accepted] == [make_event("job-1", "failed").id]
         assert await states(inbox) == {"job-1": "completed"}
 
-    async def test_a_held_event_that_may_mean_several_jobs_is_asked_about_by_none(self, inbox: Inbox) -> None:
+    async def test_a_held_event_that_may_mean_several_jobs_is_asked_about_by_none(self, inbox: Timed) -> None:
         message = NamelessJob("vod", "default", "animated_image", "media-1", takes_name=True)
         await expect(inbox, "job-1", "job-2")
         await inbox.put(held(nameless_event(), nameless=message))
         assert (await claim_one(inbox)).reference.job_id is None
 
-    async def test_what_was_refused_wrongly_can_be_read_again(self, inbox: Inbox) -> None:
+    async def test_what_was_refused_wrongly_can_be_read_again(self, inbox: Timed) -> None:
         await inbox.put(held(make_event()))
         await settle(inbox, await claim_one(inbox), conflict="the vendor knows no such job")
         assert list(await inbox.outdated_receipts(parser_version=0, after_id=0, limit=9)) == []
@@ -830,7 +860,7 @@ class JobsConformance:
 
     # Messages that name no job
 
-    async def test_the_only_job_that_may_be_meant_takes_the_event(self, inbox: Inbox, reopen: Reopen) -> None:
+    async def test_the_only_job_that_may_be_meant_takes_the_event(self, inbox: Timed, reopen: Reopen) -> None:
         await expect(inbox, "job-1")
         await expect(inbox, "job-2", media_id="media-2")
         await expect(inbox, "job-3", family="transcode")
@@ -849,7 +879,7 @@ class JobsConformance:
         assert [r.event_ids for r in (await find(inbox, expected)).receipts] == [(expected.id,)] * 2
         assert (await inbox.put(make_receipt(make_event("job-1", "failed")))).state == "duplicate"
 
-    async def test_with_several_that_may_be_meant_all_are_asked_about_and_nothing_leaves(self, inbox: Inbox) -> None:
+    async def test_with_several_that_may_be_meant_all_are_asked_about_and_nothing_leaves(self, inbox: Timed) -> None:
         await expect(inbox, "job-1", "job-2")
         assert await inbox.put(nameless(at=NOW + SECOND)) == Verdict("accepted")
         assert await inbox.find_event(nameless_event().id) is None
@@ -867,12 +897,12 @@ class JobsConformance:
         assert sorted((await states(inbox)).values()) == ["expected", "healed"]
         assert await deliver(inbox, "a", now=NOW + SECOND) == ids(failed)
 
-    async def test_with_none_that_may_be_meant_the_event_stays_as_it_is(self, inbox: Inbox) -> None:
+    async def test_with_none_that_may_be_meant_the_event_stays_as_it_is(self, inbox: Timed) -> None:
         assert await inbox.put(nameless()) == Verdict("accepted", (nameless_event(),))
         assert await inbox.put(nameless()) == Verdict("duplicate")
         assert await deliver(inbox, "a") == [nameless_event().id]
 
-    async def test_a_job_that_was_given_up_may_be_meant(self, inbox: Inbox) -> None:
+    async def test_a_job_that_was_given_up_may_be_meant(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         inquiry = await claim_one(inbox, now=DEADLINE)
         await settle(inbox, inquiry, now=DEADLINE, receipt=answer(make_event(outcome="unknown"), at=DEADLINE))
@@ -880,7 +910,7 @@ class JobsConformance:
         assert [(event.data.job_id, event.data.revision) for event in verdict.accepted] == [("job-1", 2)]
         assert await states(inbox) == {"job-1": "completed"}
 
-    async def test_a_job_that_was_given_up_is_asked_about_again_when_it_may_be_meant(self, inbox: Inbox) -> None:
+    async def test_a_job_that_was_given_up_is_asked_about_again_when_it_may_be_meant(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         inquiry = await claim_one(inbox, now=DEADLINE)
         await settle(inbox, inquiry, now=DEADLINE, receipt=answer(make_event(outcome="unknown"), at=DEADLINE))
@@ -893,7 +923,7 @@ class JobsConformance:
         record = await find_job(inbox)
         assert (record.state, record.outcome, record.attempts) == ("healed", "failed", 2)
 
-    async def test_a_message_about_a_job_that_was_healed_meanwhile_is_a_duplicate(self, inbox: Inbox) -> None:
+    async def test_a_message_about_a_job_that_was_healed_meanwhile_is_a_duplicate(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         failed = make_event(outcome="failed")
         inquiry = await claim_one(inbox, now=DEADLINE)
@@ -904,20 +934,20 @@ class JobsConformance:
         assert other == Verdict("accepted", (nameless_event(2),)), "each job takes one message"
         assert await deliver(inbox, "a", now=DEADLINE) == [failed.id, nameless_event(2).id]
 
-    async def test_a_message_with_another_outcome_than_the_healed_jobs_is_not_its(self, inbox: Inbox) -> None:
+    async def test_a_message_with_another_outcome_than_the_healed_jobs_is_not_its(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         inquiry = await claim_one(inbox, now=DEADLINE)
         await settle(inbox, inquiry, now=DEADLINE, receipt=answer(make_event(), at=DEADLINE))
         assert (await inbox.put(nameless())).accepted == (nameless_event(),)
 
-    async def test_a_job_that_was_never_asked_about_takes_no_late_message(self, inbox: Inbox) -> None:
+    async def test_a_job_that_was_never_asked_about_takes_no_late_message(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         await inbox.put(make_receipt(make_event(outcome="failed")))
         assert (await inbox.put(nameless())).accepted == (nameless_event(),)
 
     @pytest.mark.parametrize("takes_name", [True, False])
     async def test_a_registration_within_the_hour_takes_the_event_that_nobody_took(
-        self, inbox: Inbox, *, takes_name: bool
+        self, inbox: Timed, *, takes_name: bool
     ) -> None:
         await inbox.put(nameless(takes_name=takes_name))
         (other,) = await expect(inbox, "job-0", media_id="media-2")
@@ -933,7 +963,7 @@ class JobsConformance:
         }
 
     async def test_a_registration_after_the_hour_takes_no_event_and_neither_does_the_message_again(
-        self, inbox: Inbox
+        self, inbox: Timed
     ) -> None:
         await inbox.put(nameless())
         (record,) = await expect(inbox, "job-1", now=NOW + 61 * MINUTE, deadline_at=NOW + DAY)
@@ -941,7 +971,7 @@ class JobsConformance:
         assert await inbox.put(nameless(at=NOW + 62 * MINUTE)) == Verdict("duplicate")
         assert (await find_job(inbox)).state == "expected"
 
-    async def test_an_event_that_keeps_its_key_ends_the_only_job_that_may_be_meant(self, inbox: Inbox) -> None:
+    async def test_an_event_that_keeps_its_key_ends_the_only_job_that_may_be_meant(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         assert (await inbox.put(nameless(takes_name=False))).accepted == (nameless_event(),)
         record = await find_job(inbox)
@@ -950,7 +980,7 @@ class JobsConformance:
         assert await inbox.put(nameless(takes_name=False)) == Verdict("duplicate")
         assert (await find_job(inbox, "job-2")).state == "expected", "no news, no end"
 
-    async def test_an_event_that_keeps_its_key_leaves_though_several_may_be_meant(self, inbox: Inbox) -> None:
+    async def test_an_event_that_keeps_its_key_leaves_though_several_may_be_meant(self, inbox: Timed) -> None:
         await expect(inbox, "job-1", "job-2")
         assert (await inbox.put(nameless(takes_name=False))).accepted == (nameless_event(),)
         assert await states(inbox) == {"job-1": "expected", "job-2": "expected"}
@@ -958,7 +988,7 @@ class JobsConformance:
         (late,) = await expect(inbox, "job-3")
         assert late.state == "expected", "it may have been of the others"
 
-    async def test_a_message_that_is_held_takes_a_job_when_it_leaves(self, inbox: Inbox) -> None:
+    async def test_a_message_that_is_held_takes_a_job_when_it_leaves(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         job = NamelessJob("vod", "default", "animated_image", "media-1", takes_name=True)
         assert await inbox.put(held(nameless_event(), nameless=job)) == Verdict("accepted", held=1)
@@ -969,7 +999,7 @@ class JobsConformance:
         assert (await find_receipts(inbox))[1].event_ids == (renamed.id,)
         assert await inbox.put(held(nameless_event(), nameless=job)) == Verdict("duplicate")
 
-    async def test_a_message_that_leaves_when_several_may_be_meant_has_them_asked_about(self, inbox: Inbox) -> None:
+    async def test_a_message_that_leaves_when_several_may_be_meant_has_them_asked_about(self, inbox: Timed) -> None:
         heard: list[str] = []
         job = NamelessJob("vod", "default", "animated_image", "media-1", takes_name=True)
         await inbox.put(held(nameless_event(), nameless=job))
@@ -985,7 +1015,7 @@ class JobsConformance:
         assert not (await settle(inbox, inquiry, release=nameless_event())).is_ours
         assert await inbox.put(held(nameless_event(), nameless=job)) == Verdict("duplicate")
 
-    async def test_messages_that_name_no_job_are_accepted_beside_others(self, inbox: Inbox) -> None:
+    async def test_messages_that_name_no_job_are_accepted_beside_others(self, inbox: Timed) -> None:
         """The order of receipts stays."""
         receipts = [nameless(n) if n % 3 == 0 else make_receipt(make_event(f"job-{n}")) for n in range(30)]
         verdicts = await asyncio.gather(*map(inbox.put, receipts))
@@ -993,7 +1023,7 @@ class JobsConformance:
         stored = (await find_receipts(inbox)).values()
         assert [receipt.event_ids[0] for receipt in stored] == [verdict.accepted[0].id for verdict in verdicts]
 
-    async def test_a_message_that_names_no_job_may_be_read_again(self, inbox: Inbox) -> None:
+    async def test_a_message_that_names_no_job_may_be_read_again(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(reason="odd"))
         (stored,) = await inbox.outdated_receipts(parser_version=1, after_id=0, limit=9)
         await expect(inbox, "job-1", "job-2")
@@ -1012,7 +1042,7 @@ class JobsConformance:
         assert again.accepted == (make_event("job-2", "failed").id,)
 
     async def test_a_receipt_that_is_read_again_is_not_held_against_what_its_key_is_bound_to(
-        self, inbox: Inbox
+        self, inbox: Timed
     ) -> None:
         await inbox.put(make_receipt(reason="odd"))
         (stored,) = await inbox.outdated_receipts(parser_version=1, after_id=0, limit=9)
@@ -1024,7 +1054,7 @@ class JobsConformance:
         assert await inbox.next_inquiry_at("vod") is None
 
     async def test_a_message_about_a_job_that_ended_with_an_event_of_another_key_brings_that_event_again(
-        self, inbox: Inbox
+        self, inbox: Timed
     ) -> None:
         await expect(inbox, "job-1")
         task = make_event("task", "failed")
@@ -1033,14 +1063,14 @@ class JobsConformance:
         assert [await inbox.put(nameless(at=DEADLINE)) for _ in range(2)] == [Verdict("duplicate")] * 2
         assert [receipt.event_ids for receipt in (await find(inbox, task)).receipts] == [(task.id,)] * 3
 
-    async def test_two_messages_of_one_receipt_do_not_take_the_same_job(self, inbox: Inbox) -> None:
+    async def test_two_messages_of_one_receipt_do_not_take_the_same_job(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         receipt = nameless(1)
         receipt.entries += nameless(2).entries
         verdict = await inbox.put(receipt)
         assert [event.data.job_id for event in verdict.accepted] == ["job-1", None]
 
-    async def test_a_nameless_message_of_unknown_outcome_ends_no_job(self, inbox: Inbox) -> None:
+    async def test_a_nameless_message_of_unknown_outcome_ends_no_job(self, inbox: Timed) -> None:
         await inbox.put(nameless(1, "unknown"))
         await expect(inbox, "job-1")
         await inbox.put(nameless(2, "unknown", takes_name=False))
@@ -1049,7 +1079,7 @@ class JobsConformance:
 
     # Counts
 
-    async def test_a_report_tells_what_became_of_the_jobs_of_each_hour(self, inbox: Inbox) -> None:
+    async def test_a_report_tells_what_became_of_the_jobs_of_each_hour(self, inbox: Timed) -> None:
         hour = NOW.replace(minute=0, second=0)
         await expect(inbox, "before", now=hour - SECOND)
         await inbox.put(make_receipt(make_event("early"), at=NOW - MINUTE))
@@ -1081,7 +1111,7 @@ class JobsConformance:
         )
         assert not await inbox.report_jobs(since=NOW + DAY, until=NOW + 2 * DAY, now=NOW)
 
-    async def test_what_waits_is_counted(self, inbox: Inbox) -> None:
+    async def test_what_waits_is_counted(self, inbox: Timed) -> None:
         assert await inbox.count_waiting(now=NOW) == WaitingCounts(jobs={}, held={}, oldest_held_at=None)
         await expect(inbox, "job-1", "job-2", "job-3")
         await expect(inbox, "job-4", product="ims", deadline_at=DEADLINE + HOUR)
@@ -1097,7 +1127,7 @@ class JobsConformance:
 
     # Purge
 
-    async def test_what_waits_for_the_vendor_is_not_purged(self, inbox: Inbox) -> None:
+    async def test_what_waits_for_the_vendor_is_not_purged(self, inbox: Timed) -> None:
         event = make_event("job-2")
         await expect(inbox, "job-1")
         await inbox.put(held(event, binding="job-2"))
@@ -1109,7 +1139,7 @@ class JobsConformance:
         assert (await settle(inbox, inquiry, release=event, now=later)).accepted == (event,)
         assert len((await find(inbox, event)).receipts) == 1
 
-    async def test_ended_jobs_go_with_the_keys(self, inbox: Inbox) -> None:
+    async def test_ended_jobs_go_with_the_keys(self, inbox: Timed) -> None:
         await expect(inbox, "open", "old", "new", "given up", nonce=None)
         await expect(inbox, "job-1", nonce=NONCE, media_id="other")
         await inbox.put(make_receipt(make_event("old")))
@@ -1123,7 +1153,7 @@ class JobsConformance:
         (again,) = await expect(inbox, "job-2", nonce=NONCE)
         assert again.state == "expected", "the nonce is forgotten"
 
-    async def test_a_key_that_stays_stays_bound_though_its_job_goes(self, inbox: Inbox) -> None:
+    async def test_a_key_that_stays_stays_bound_though_its_job_goes(self, inbox: Timed) -> None:
         await expect(inbox, "job-1", nonce=NONCE)
         await inbox.put(make_receipt(make_event(outcome="failed", key_id=(NONCE,)), binding="job-1"))
         await inbox.put(make_receipt(make_event(key_id=(NONCE,)), binding="job-1", at=NOW + 2 * DAY))
@@ -1133,7 +1163,7 @@ class JobsConformance:
         late = make_receipt(make_event(outcome="cancelled", key_id=(NONCE,)), binding="foreign")
         assert (await inbox.put(late)).state == "conflict"
 
-    async def test_what_is_known_of_nameless_messages_goes_with_the_keys(self, inbox: Inbox) -> None:
+    async def test_what_is_known_of_nameless_messages_goes_with_the_keys(self, inbox: Timed) -> None:
         await expect(inbox, "job-1")
         await inbox.put(nameless(1))
         await expect(inbox, "job-2", "job-3")
@@ -1149,7 +1179,7 @@ class JobsConformance:
 
     # Life
 
-    async def test_listeners_hear_when_there_is_something_to_ask(self, inbox: Inbox) -> None:
+    async def test_listeners_hear_when_there_is_something_to_ask(self, inbox: Timed) -> None:
         heard: list[str] = []
         also: list[str] = []
         inbox.listen(heard.extend)
@@ -1179,7 +1209,7 @@ class JobsConformance:
         await settle(inbox, inquiries["job-2"], ask_again_at=DEADLINE)
         assert news() == []
 
-    async def test_odd_text_of_jobs_is_kept(self, inbox: Inbox) -> None:
+    async def test_odd_text_of_jobs_is_kept(self, inbox: Timed) -> None:
         odd = "作业\n'\"\\\U0001f600" + "x" * 500
         event = make_event(odd, media_id=odd)
         (record,) = await expect(inbox, odd, media_id=odd, user_data=odd)
@@ -1195,7 +1225,7 @@ class JobsConformance:
 class DatabaseJobsConformance:
     """What both databases do about jobs, by the queries that they share."""
 
-    async def test_a_finding_that_the_database_refuses_does_not_fail_its_neighbours(self, inbox: Inbox) -> None:
+    async def test_a_finding_that_the_database_refuses_does_not_fail_its_neighbours(self, inbox: Timed) -> None:
         await expect(inbox, "job-1", "job-2", "job-3", deadline_at=NOW)
         inquiries = await claim(inbox)
         findings = [Finding(inquiry=one, receipt=answer(make_event(str(one.reference.job_id)))) for one in inquiries]
@@ -1206,7 +1236,7 @@ class DatabaseJobsConformance:
         assert sorted((await states(inbox)).values()) == ["healed", "healed", "overdue"]
 
     async def test_a_report_counts_each_job_once_however_many_there_are(
-        self, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+        self, inbox: Timed, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(jobs, "_JOBS_PER_READ", 2)
         for hour in (2, 0, 1):

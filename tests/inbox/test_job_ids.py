@@ -6,11 +6,11 @@ from pathlib import Path
 
 from service.events import Event
 from service.inbox.base import EventFilter
-from service.inbox.sqlite import SqliteInbox
 from service.intake import build_receipt
 from service.payloads import PAYLOADS
 from service.sources.base import Message
 from tests.inbox.conformance import NOW
+from tests.inbox.timed import TimedSqliteInbox
 from tests.sources.test_mutations import SAMPLES, SOURCES
 
 
@@ -25,7 +25,7 @@ def messages() -> Iterable[tuple[str, Message]]:
 
 
 async def test_every_event_is_found_by_its_job_id(tmp_path: Path) -> None:
-    inbox = SqliteInbox(tmp_path / "inbox.db")
+    inbox = TimedSqliteInbox(tmp_path / "inbox.db")
     await inbox.open()
     accepted: list[Event] = []
     for product, message in messages():

@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ from service.inbox.base import (
 from service.inbox.database import Database
 from service.inbox.journal import JournaledInbox
 from service.inbox.migrations import Migration, load_migrations, missing_migrations
-from service.inbox.postgresql import PostgresqlDatabase, PostgresqlInbox, migrate
+from service.inbox.postgresql import PostgresqlDatabase, migrate
 from service.inbox.rows import Arrival, to_milliseconds
 from service.jobs import ExpectedJob
 from tests.inbox.conformance import (
     DAY,
     LEASE_S,
     NOW,
+    SECOND,
     DatabaseConformance,
     InboxConformance,
     Reopen,
@@ -54,6 +55,7 @@ from tests.inbox.conformance_jobs import (
     nameless,
     reference,
 )
+from tests.inbox.timed import Clock, TimedPostgresqlInbox
 from tests.postgresql import (  # noqa: F401 - fixtures
     PostgresqlServer,
     database_url,
@@ -64,7 +66,7 @@ from tests.postgresql import (  # noqa: F401 - fixtures
 )
 from tests.running import PATIENCE_S
 
-OpenInbox = Callable[..., Awaitable[PostgresqlInbox]]
+OpenInbox = Callable[..., Awaitable[TimedPostgresqlInbox]]
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +81,8 @@ async def open_inbox(database_url: str) -> AsyncIterator[OpenInbox]:  # noqa: F8
     """Opens further services' inboxes on the same database, and closes them in the end."""
     async with AsyncExitStack() as stack:
 
-        async def open_one(**arguments: Any) -> PostgresqlInbox:
-            inbox = PostgresqlInbox(database_url, **arguments)
+        async def open_one(**arguments: Any) -> TimedPostgresqlInbox:
+            inbox = TimedPostgresqlInbox(database_url, **arguments)
             stack.push_async_callback(inbox.close)
             await inbox.open()
             return inbox
@@ -89,19 +91,19 @@ async def open_inbox(database_url: str) -> AsyncIterator[OpenInbox]:  # noqa: F8
 
 
 @pytest.fixture
-async def inbox(open_inbox: OpenInbox) -> PostgresqlInbox:
+async def inbox(open_inbox: OpenInbox) -> TimedPostgresqlInbox:
     return await open_inbox()
 
 
 @pytest.fixture
-async def other(inbox: PostgresqlInbox, open_inbox: OpenInbox) -> PostgresqlInbox:
+async def other(inbox: TimedPostgresqlInbox, open_inbox: OpenInbox) -> TimedPostgresqlInbox:
     """The inbox of another service on the same database."""
     return await open_inbox()
 
 
 @pytest.fixture
-async def reopen(open_inbox: OpenInbox, inbox: PostgresqlInbox) -> Reopen:
-    async def close_and_open(**arguments: Any) -> PostgresqlInbox:
+async def reopen(open_inbox: OpenInbox, inbox: TimedPostgresqlInbox) -> Reopen:
+    async def close_and_open(**arguments: Any) -> TimedPostgresqlInbox:
         await inbox.close()
         return await open_inbox(**arguments)
 
@@ -118,7 +120,7 @@ async def eventually(attempt: Callable[[], Awaitable[Any]]) -> Any:
                 await asyncio.sleep(0.01)
 
 
-async def until_problem(inbox: PostgresqlInbox, text: str) -> None:
+async def until_problem(inbox: TimedPostgresqlInbox, text: str) -> None:
     """Until the inbox refuses receipts with this text."""
     async with asyncio.timeout(PATIENCE_S):
         message = ""
@@ -142,18 +144,18 @@ async def until_blocked(url: str, count: int = 1) -> None:
 
 
 @asynccontextmanager
-async def transaction(url: str) -> AsyncIterator[PostgresqlDatabase]:
+async def transaction(url: str, *, now: datetime = NOW) -> AsyncIterator[PostgresqlDatabase]:
     """What another service is just doing; it commits at the end."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
-            yield PostgresqlDatabase(connection)
+            yield PostgresqlDatabase(connection, Clock(now).seconds)
     finally:
         await connection.close()
 
 
 async def accept(database: PostgresqlDatabase, receipt: Receipt) -> None:
-    await postgresql._put(database.connection, [Arrival(receipt, to_milliseconds(receipt.received_at))])
+    await postgresql._put(database, [Arrival(receipt, to_milliseconds(receipt.received_at))])
 
 
 class Hanging:
@@ -214,7 +216,7 @@ class TestPostgresqlJobs(JobsConformance, DatabaseJobsConformance):
 
 
 async def test_two_services_that_accept_different_outcomes_at_once_give_two_revisions(
-    inbox: PostgresqlInbox, other: PostgresqlInbox
+    inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox
 ) -> None:
     accepted: dict[str, list[Event]] = {}
     for round_ in range(10):
@@ -244,7 +246,7 @@ async def test_two_services_that_accept_different_outcomes_at_once_give_two_revi
 
 
 async def test_an_outcome_waits_for_another_one_of_its_job_that_is_just_being_accepted(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     async with transaction(database_url) as database:
@@ -255,7 +257,7 @@ async def test_an_outcome_waits_for_another_one_of_its_job_that_is_just_being_ac
 
 
 async def test_services_that_accept_the_same_in_different_orders_do_not_lock_each_other_up(
-    inbox: PostgresqlInbox, other: PostgresqlInbox
+    inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox
 ) -> None:
     events = [make_event(f"job-{n}") for n in range(100)]
     for _ in range(10):
@@ -266,7 +268,7 @@ async def test_services_that_accept_the_same_in_different_orders_do_not_lock_eac
     assert len(await deliver(inbox, "a")) == 100
 
 
-async def test_claims_of_two_services_never_overlap(inbox: PostgresqlInbox, other: PostgresqlInbox) -> None:
+async def test_claims_of_two_services_never_overlap(inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox) -> None:
     await asyncio.gather(*(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(200)))
     claimed: list[str] = []
     while len(claimed) < 200:
@@ -278,7 +280,7 @@ async def test_claims_of_two_services_never_overlap(inbox: PostgresqlInbox, othe
 
 
 async def test_a_lease_that_ended_is_taken_by_another_service_and_lost_to_the_first(
-    inbox: PostgresqlInbox, other: PostgresqlInbox
+    inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox
 ) -> None:
     await inbox.put(make_receipt(make_event(outcome="failed")))
     await inbox.put(make_receipt(make_event()))
@@ -292,7 +294,7 @@ async def test_a_lease_that_ended_is_taken_by_another_service_and_lost_to_the_fi
 
 
 async def test_an_outcome_accepted_while_the_earlier_one_is_being_recorded_goes_on(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     """Whichever commits first: held back by what is delivered already, it would wait for ever."""
@@ -301,7 +303,7 @@ async def test_an_outcome_accepted_while_the_earlier_one_is_being_recorded_goes_
     one, two = await inbox.claim("a", limit=2, now=NOW, lease_s=LEASE_S)
 
     async with transaction(database_url) as database:
-        await database.record_attempts([AttemptResult(one, "delivered")], to_milliseconds(NOW))
+        await database.record_attempts([AttemptResult(one, "delivered")])
         put = asyncio.ensure_future(inbox.put(make_receipt(make_event("1"))))
         await until_blocked(database_url)
     assert (await put).state == "accepted"
@@ -316,7 +318,7 @@ async def test_an_outcome_accepted_while_the_earlier_one_is_being_recorded_goes_
 
 
 async def test_outcomes_that_follow_each_other_at_two_services_are_all_delivered(
-    inbox: PostgresqlInbox, other: PostgresqlInbox
+    inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox
 ) -> None:
     outcomes = ("failed", "unknown", "partial", "succeeded", "cancelled")
     delivered: list[str] = []
@@ -336,7 +338,7 @@ async def test_outcomes_that_follow_each_other_at_two_services_are_all_delivered
 
 
 async def test_a_replay_advanced_by_two_services_keeps_its_rate_and_does_nothing_twice(
-    inbox: PostgresqlInbox, other: PostgresqlInbox
+    inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox
 ) -> None:
     for n in range(20):
         await inbox.put(make_receipt(make_event(f"job-{n}")))
@@ -344,7 +346,7 @@ async def test_a_replay_advanced_by_two_services_keeps_its_rate_and_does_nothing
     await inbox.create_replay(ReplayRequest(filter=EventFilter(), rate_per_s=5), now=NOW)
     now, again = NOW, []
     while True:
-        next_at = [n for n in await asyncio.gather(*(s.advance_replays(now=now) for s in (inbox, other) * 2)) if n]
+        next_at = [n for n in await asyncio.gather(*(s.advance(now=now) for s in (inbox, other) * 2)) if n]
         batch = await deliver(inbox, "a", now=now)
         assert len(batch) <= 5
         again += batch
@@ -355,16 +357,16 @@ async def test_a_replay_advanced_by_two_services_keeps_its_rate_and_does_nothing
     assert now >= NOW + timedelta(seconds=3)
 
 
-async def test_two_replays_of_the_same_events_at_once_deliver_each_twice(
-    inbox: PostgresqlInbox, other: PostgresqlInbox
+async def test_two_replays_of_the_same_events_at_once_deliver_each_once_more(
+    inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox
 ) -> None:
     await asyncio.gather(*(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(50)))
     await deliver(inbox, "a")
     for _ in range(2):
         await inbox.create_replay(ReplayRequest(filter=EventFilter(), sinks=("a", "new"), rate_per_s=500), now=NOW)
-    await asyncio.gather(inbox.advance_replays(now=NOW), other.advance_replays(now=NOW))
-    assert len(await deliver(inbox, "a")) == 100
-    assert len(await deliver(inbox, "new")) == 100
+    await asyncio.gather(inbox.advance(now=NOW), other.advance(now=NOW))
+    assert len(await deliver(inbox, "a")) == 50
+    assert len(await deliver(inbox, "new")) == 50
 
 
 # Expected jobs, of several services on one database
@@ -375,7 +377,7 @@ def expected(job_id: str, **fields: Any) -> ExpectedJob:
 
 
 async def test_a_job_that_is_registered_while_its_event_is_accepted_has_ended(
-    inbox: PostgresqlInbox, other: PostgresqlInbox
+    inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox
 ) -> None:
     for round_ in range(10):
         names = [f"job-{round_}-{n}" for n in range(20)]
@@ -389,7 +391,7 @@ async def test_a_job_that_is_registered_while_its_event_is_accepted_has_ended(
 
 
 async def test_a_registration_and_an_event_of_one_job_wait_for_each_other(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     """Whichever commits first: overlooked by both, the job would be asked about though its event is there."""
@@ -401,7 +403,7 @@ async def test_a_registration_and_an_event_of_one_job_wait_for_each_other(
 
     async with transaction(database_url) as database:
         job = expected("2")
-        await jobs.expect(database, [(job.reference.key().digest(), job)], to_milliseconds(NOW))
+        await jobs.expect(database, [(job.reference.key().digest(), job)])
         put = asyncio.ensure_future(inbox.put(make_receipt(make_event("2"))))
         await until_blocked(database_url)
     await put
@@ -411,7 +413,7 @@ async def test_a_registration_and_an_event_of_one_job_wait_for_each_other(
 
 @pytest.mark.parametrize("takes_name", [True, False])
 async def test_messages_that_name_no_job_and_registrations_at_once_match_each_other(
-    inbox: PostgresqlInbox, other: PostgresqlInbox, *, takes_name: bool
+    inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox, *, takes_name: bool
 ) -> None:
     for n in range(20):
         receipt = nameless(n, takes_name=takes_name)
@@ -426,7 +428,7 @@ async def test_messages_that_name_no_job_and_registrations_at_once_match_each_ot
 
 
 async def test_a_message_that_names_no_job_waits_for_the_end_of_the_one_that_may_be_meant(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     await inbox.expect([expected("1"), expected("2")], now=NOW)
@@ -437,7 +439,9 @@ async def test_a_message_that_names_no_job_waits_for_the_end_of_the_one_that_may
     assert [event.data.job_id for event in (await put).accepted] == ["2"]
 
 
-async def test_inquiries_claimed_by_two_services_never_overlap(inbox: PostgresqlInbox, other: PostgresqlInbox) -> None:
+async def test_inquiries_claimed_by_two_services_never_overlap(
+    inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox
+) -> None:
     await inbox.expect([expected(f"job-{n}") for n in range(100)], now=NOW)
     for n in range(100):
         await inbox.put(held(make_event(f"held-{n}"), at=DEADLINE))
@@ -451,7 +455,7 @@ async def test_inquiries_claimed_by_two_services_never_overlap(inbox: Postgresql
 
 
 async def test_a_job_that_is_settled_by_one_and_ended_by_another_service_at_once_ends_once(
-    inbox: PostgresqlInbox, other: PostgresqlInbox
+    inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox
 ) -> None:
     await inbox.expect([expected(f"job-{n}") for n in range(50)], now=NOW)
     inquiries = await inbox.claim_inquiries("vod", limit=100, now=DEADLINE, lease_s=LEASE_S)
@@ -473,7 +477,7 @@ async def test_a_job_that_is_settled_by_one_and_ended_by_another_service_at_once
 
 
 async def test_a_key_that_gets_another_outcome_while_it_is_purged_stays(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     old, new = make_event(outcome="failed"), make_event()
@@ -493,7 +497,7 @@ async def test_a_key_that_gets_another_outcome_while_it_is_purged_stays(
 
 
 async def test_an_event_that_is_sent_again_while_payloads_are_purged_keeps_its_own(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     again, other = make_event("again"), make_event("other")
@@ -502,8 +506,7 @@ async def test_an_event_that_is_sent_again_while_payloads_are_purged_keeps_its_o
     await deliver(inbox, "a")
     await inbox.create_replay(ReplayRequest(filter=EventFilter(event_id=again.id)), now=NOW)
     async with transaction(database_url) as database:
-        now = to_milliseconds(NOW)
-        assert await replays.take_steps(database, await replays.next_steps(database, now), now) == {"a"}
+        assert await replays.take_steps(database, await replays.next_steps(database)) == {"a"}
         await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY)
     assert await inbox.find_event(other.id) is None
     assert await deliver(inbox, "a") == [again.id]
@@ -511,7 +514,7 @@ async def test_an_event_that_is_sent_again_while_payloads_are_purged_keeps_its_o
 
 
 async def test_a_receipt_that_is_read_again_while_it_would_be_purged_stays_as_long_as_its_event_is_held(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     await inbox.put(make_receipt(reason="odd", at=NOW - 2 * DAY))
@@ -519,8 +522,7 @@ async def test_a_receipt_that_is_read_again_while_it_would_be_purged_stays_as_lo
     (stored, _) = await inbox.outdated_receipts(parser_version=1, after_id=0, limit=9)
     event = make_event()
     async with transaction(database_url) as database:
-        arrival = Arrival(held(event), to_milliseconds(NOW))
-        await accepting.reparse(database, stored.id, arrival, dry_run=False)
+        await accepting.reparse(database, stored.id, held(event), dry_run=False)
         assert (await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY)).payloads == 1
     assert (await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY)).payloads == 0
     assert [receipt.id for receipt in await inbox.list_receipts(limit=9)] == [stored.id]
@@ -531,15 +533,15 @@ async def test_a_receipt_that_is_read_again_while_it_would_be_purged_stays_as_lo
 
 
 async def test_a_job_that_ends_again_while_it_would_be_purged_stays(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     await inbox.expect([expected("job-1", nonce=NONCE), expected("job-2")], now=NOW)
     inquiries = await inbox.claim_inquiries("vod", limit=9, now=DEADLINE, lease_s=LEASE_S)
     await inbox.settle([Finding(inquiry=inquiry) for inquiry in inquiries], now=DEADLINE)
     event = make_event(key_id=(NONCE,))
-    async with transaction(database_url) as database:
-        await accept(database, make_receipt(event, binding="job-1", at=NOW + 3 * DAY))
+    async with transaction(database_url, now=NOW + 3 * DAY) as database:
+        await accept(database, make_receipt(event, binding="job-1"))
         purging = asyncio.ensure_future(purge(inbox, payloads_before=NOW + DAY, keys_before=NOW + DAY))
         await until_blocked(database_url)
     assert (await purging).keys == 1, "the other one"
@@ -550,7 +552,7 @@ async def test_a_job_that_ends_again_while_it_would_be_purged_stays(
 
 
 async def test_what_others_lock_is_left_for_the_next_pass(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     names = [f"job-{n}" for n in range(2)]
@@ -570,7 +572,7 @@ async def test_what_others_lock_is_left_for_the_next_pass(
 
 
 async def test_a_purge_that_waits_for_a_key_holds_nothing_that_others_wait_for(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     """Such as whoever has the key and reads a receipt again."""
@@ -578,10 +580,10 @@ async def test_a_purge_that_waits_for_a_key_holds_nothing_that_others_wait_for(
     await inbox.put(make_receipt(event, at=NOW - 2 * DAY))
     await deliver(inbox, "a")
     await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - 3 * DAY)
-    await inbox.put(make_receipt(reason="odd", at=NOW - 2 * DAY))
+    await inbox.put(make_receipt(reason="odd"))
     async with transaction(database_url) as database:
         await database.lock(keys=[key_digest(event.id)])
-        purging = asyncio.ensure_future(purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY, limit=100))
+        purging = asyncio.ensure_future(purge(inbox, payloads_before=NOW + SECOND, keys_before=NOW - DAY, limit=100))
         await until_blocked(database_url)
         assert await database.fetch("SELECT r.id FROM receipts r" + database.for_update("r")) == []
     purged = await purging
@@ -589,15 +591,15 @@ async def test_a_purge_that_waits_for_a_key_holds_nothing_that_others_wait_for(
 
 
 async def test_purges_of_two_services_beside_everything_else_lock_nobody_up(
-    inbox: PostgresqlInbox,
-    other: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
+    other: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     """All of it comes again and again, and is old at once."""
     names = [f"job-{n}" for n in range(40)]
     later = NOW + DAY
 
-    async def work(store: PostgresqlInbox) -> None:
+    async def work(store: TimedPostgresqlInbox) -> None:
         for outcome in ("failed", "succeeded"):
             await store.expect([expected(name) for name in names], now=NOW)
             await asyncio.gather(
@@ -609,7 +611,7 @@ async def test_purges_of_two_services_beside_everything_else_lock_nobody_up(
             await store.settle([Finding(inquiry=one, release=one.event) for one in inquiries], now=NOW)
             await deliver(store, "a")
 
-    async def purge_on(store: PostgresqlInbox) -> None:
+    async def purge_on(store: TimedPostgresqlInbox) -> None:
         while not is_done.is_set():
             await purge(store, payloads_before=later, keys_before=later, limit=10)
 
@@ -649,8 +651,8 @@ class Heard:
 
 
 async def test_services_hear_of_each_others_deliveries_also_after_the_connection_was_lost(
-    inbox: PostgresqlInbox,
-    other: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
+    other: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     own, heard = Heard(), Heard()
@@ -695,7 +697,7 @@ def test_news_fit_into_notifications() -> None:
 
 
 async def test_a_server_that_is_stopped_and_started_costs_nothing_but_the_time(own_server: PostgresqlServer) -> None:  # noqa: F811
-    inbox = PostgresqlInbox(own_server.url())
+    inbox = TimedPostgresqlInbox(own_server.url())
     await inbox.open()
     await inbox.put(make_receipt(make_event("before")))
     for number in (signal.SIGINT, signal.SIGQUIT):
@@ -726,7 +728,7 @@ async def test_a_service_may_start_while_the_server_is_away(
 ) -> None:
     url = own_server.url()
     await asyncio.to_thread(own_server.stop)
-    strict, patient = PostgresqlInbox(url), PostgresqlInbox(url, must_connect=False, auto_migrate=False)
+    strict, patient = TimedPostgresqlInbox(url), TimedPostgresqlInbox(url, must_connect=False, auto_migrate=False)
     with pytest.raises(InboxUnavailable, match="can't be used just now"):
         await strict.open()
     await patient.open()
@@ -740,7 +742,7 @@ async def test_a_service_may_start_while_the_server_is_away(
     await patient.close()
 
     await asyncio.to_thread(own_server.stop)
-    patient = PostgresqlInbox(url, must_connect=False)
+    patient = TimedPostgresqlInbox(url, must_connect=False)
     await patient.open()
     await patient.close()
 
@@ -756,7 +758,7 @@ async def hanging(own_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch)
 async def test_a_start_does_not_wait_for_a_server_that_takes_connections_and_never_answers(
     hanging: Hanging, tmp_path: Path
 ) -> None:
-    inbox = PostgresqlInbox(hanging.url, must_connect=False)
+    inbox = TimedPostgresqlInbox(hanging.url, must_connect=False)
     journaled = JournaledInbox(
         inbox, tmp_path / "journal", max_bytes=1 << 20, rebuild=lambda _: make_receipt(make_event())
     )
@@ -770,21 +772,21 @@ async def test_a_start_does_not_wait_for_a_server_that_takes_connections_and_nev
     async with asyncio.timeout(PATIENCE_S):
         while journaled.receipts:  # noqa: ASYNC110 - the drainer has no event for it
             await asyncio.sleep(0.01)
-    assert len(await deliver(journaled, "a")) == 1
+    assert len(await deliver(inbox, "a")) == 1
     await journaled.close()
 
 
 async def test_a_start_that_is_given_up_while_the_server_does_not_answer_leaves_nothing_behind(
     hanging: Hanging,
 ) -> None:
-    inbox = PostgresqlInbox(hanging.url, must_connect=False)
+    inbox = TimedPostgresqlInbox(hanging.url, must_connect=False)
     opening = asyncio.ensure_future(inbox.open())
     await hanging.until_connected()
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
     await hanging.until_left()
-    inbox = PostgresqlInbox(hanging.url, must_connect=False)
+    inbox = TimedPostgresqlInbox(hanging.url, must_connect=False)
     await inbox.open()
     await inbox.close()
     await hanging.recover()
@@ -794,7 +796,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
     own_server: PostgresqlServer,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    inbox = PostgresqlInbox(own_server.url(), must_connect=False, auto_migrate=False)
+    inbox = TimedPostgresqlInbox(own_server.url(), must_connect=False, auto_migrate=False)
     journaled = JournaledInbox(
         inbox, tmp_path / "journal", max_bytes=1 << 20, rebuild=lambda _: make_receipt(make_event())
     )
@@ -811,7 +813,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
                 message = str(result)
                 await asyncio.sleep(0.01)
 
-    await until_not_ready("migrations are missing (initial, jobs); run `media-callbacks migrate`")
+    await until_not_ready("migrations are missing (initial, jobs, clock); run `media-callbacks migrate`")
     assert (await journaled.put(make_receipt(make_event()))).is_journaled, "it is kept all the same"
     await migrate(own_server.url())
     await eventually(journaled.check)
@@ -822,7 +824,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
     await until_not_ready("migrations are missing (jobs)")
     # Another database.
     await execute(own_server.url(), "DROP TABLE migrations")
-    await until_not_ready("migrations are missing (initial, jobs)")
+    await until_not_ready("migrations are missing (initial, jobs, clock)")
     # Away again, which the journal is for.
     await asyncio.to_thread(own_server.stop)
     await eventually(journaled.check)
@@ -835,7 +837,7 @@ async def test_a_replica_that_is_found_in_the_middle_of_a_fail_over_is_not_taken
 ) -> None:
     url = own_server.url()
     await asyncio.to_thread(own_server.stop)
-    inbox = PostgresqlInbox(url, must_connect=False)
+    inbox = TimedPostgresqlInbox(url, must_connect=False)
     await inbox.open()
     (own_server.data / "standby.signal").touch()
     await asyncio.to_thread(own_server.start)
@@ -846,7 +848,7 @@ async def test_a_replica_that_is_found_in_the_middle_of_a_fail_over_is_not_taken
 
 
 async def test_a_connection_killed_in_the_middle_of_a_put_fails_it_and_the_next_works(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     await inbox.put(make_receipt(make_event("other")))
@@ -865,7 +867,7 @@ async def test_a_connection_killed_in_the_middle_of_a_put_fails_it_and_the_next_
 
 
 async def test_an_error_that_is_not_about_the_data_fails_the_put_and_does_not_take_the_store_for_away(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     await execute(database_url, "ALTER TABLE receipts RENAME TO r")
@@ -877,7 +879,7 @@ async def test_an_error_that_is_not_about_the_data_fails_the_put_and_does_not_ta
 
 
 async def test_a_server_that_becomes_read_only_is_away_until_it_is_not(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
 ) -> None:
     name = database_url.rpartition("@/")[2].partition("?")[0]
@@ -888,12 +890,14 @@ async def test_a_server_that_becomes_read_only_is_away_until_it_is_not(
     await execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on", kill)
     await until_problem(inbox, "read-only")
     with pytest.raises(ConfigError, match=r"store\.url: the database is read-only"):
-        await PostgresqlInbox(database_url).open()
+        await TimedPostgresqlInbox(database_url).open()
     await execute(database_url, "SET default_transaction_read_only = off", f"ALTER DATABASE {name} RESET ALL", kill)
     assert (await eventually(lambda: inbox.put(make_receipt(make_event())))).state == "accepted"
 
 
-async def test_a_receipt_with_a_number_that_the_database_cannot_keep_is_refused_alone(inbox: PostgresqlInbox) -> None:
+async def test_a_receipt_with_a_number_that_the_database_cannot_keep_is_refused_alone(
+    inbox: TimedPostgresqlInbox,
+) -> None:
     odd = make_receipt(make_event("job-odd"), parser_version=2**40)
     results = await asyncio.gather(
         inbox.put(make_receipt(reason="odd")),
@@ -907,14 +911,14 @@ async def test_a_receipt_with_a_number_that_the_database_cannot_keep_is_refused_
         await inbox.reparse(stored.id, make_receipt(parser_version=2**40), now=NOW, dry_run=False)
 
 
-async def test_many_events_are_accepted_in_several_transactions(inbox: PostgresqlInbox) -> None:
+async def test_many_events_are_accepted_in_several_transactions(inbox: TimedPostgresqlInbox) -> None:
     receipts = [make_receipt(*(make_event(f"job-{n}-{m}") for m in range(300))) for n in range(5)]
     verdicts = await asyncio.gather(*map(inbox.put, receipts))
     assert [len(verdict.accepted) for verdict in verdicts] == [300] * 5
 
 
 async def test_closing_does_not_wait_for_ever(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
     database_url: str,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -929,7 +933,7 @@ async def test_closing_does_not_wait_for_ever(
         assert {type(result) for result in results} == {InboxUnavailable}
 
 
-async def test_what_loses_against_another_transaction_is_done_again(inbox: PostgresqlInbox) -> None:
+async def test_what_loses_against_another_transaction_is_done_again(inbox: TimedPostgresqlInbox) -> None:
     failures = [asyncpg.DeadlockDetectedError("deadlock detected"), asyncpg.UniqueViolationError("duplicate key")]
 
     async def attempt(_: Database) -> str:
@@ -943,7 +947,7 @@ async def test_what_loses_against_another_transaction_is_done_again(inbox: Postg
         await inbox._write(attempt)
 
 
-async def test_a_writer_that_has_stopped_is_not_ready(inbox: PostgresqlInbox) -> None:
+async def test_a_writer_that_has_stopped_is_not_ready(inbox: TimedPostgresqlInbox) -> None:
     assert inbox._writer is not None
     inbox._writer.cancel()
     await asyncio.gather(inbox._writer, return_exceptions=True)
@@ -952,7 +956,7 @@ async def test_a_writer_that_has_stopped_is_not_ready(inbox: PostgresqlInbox) ->
 
 
 async def test_a_closed_inbox_says_so(postgresql_url: str) -> None:  # noqa: F811
-    inbox = PostgresqlInbox(postgresql_url)
+    inbox = TimedPostgresqlInbox(postgresql_url)
     for attempt in (inbox.check(), inbox.put(make_receipt()), inbox.next_due_at("a")):
         with pytest.raises(InboxUnavailable, match="not open"):
             await attempt
@@ -962,14 +966,14 @@ async def test_a_closed_inbox_says_so(postgresql_url: str) -> None:  # noqa: F81
 # What is stored
 
 
-async def test_a_commit_is_on_disk_whatever_the_servers_default_is(inbox: PostgresqlInbox, postgresql_url: str) -> None:  # noqa: F811
+async def test_a_commit_is_on_disk_whatever_the_servers_default_is(inbox: TimedPostgresqlInbox) -> None:
     for pool in (inbox._writers, inbox._pool):
         async with pool.acquire() as connection:
             assert await connection.fetchval("SHOW synchronous_commit") == "on"
 
 
 async def test_text_that_the_database_cannot_keep_is_shown_with_replacements_and_found_as_it_was(
-    inbox: PostgresqlInbox,
+    inbox: TimedPostgresqlInbox,
 ) -> None:
     event = make_event("job\x00\U0001f600")
     receipt = make_receipt(event, reason="half \ud800", binding="x\x00", meta={"\x00": "\ud800"}, warnings=("\x00",))
@@ -1019,7 +1023,7 @@ async def test_what_is_wrong_with_the_url_or_the_rights_is_said_with_the_setting
         (f"{url}&sslmode=wrong-secret", "expected postgresql://"),
         ("postgresql://user:wrong-secret/#@host:x/db", "expected postgresql://"),
     ):
-        inbox = PostgresqlInbox(wrong)
+        inbox = TimedPostgresqlInbox(wrong)
         with pytest.raises(ConfigError, match=r"^store\.url: ") as caught:
             await inbox.open()
         assert expected in str(caught.value)
@@ -1035,7 +1039,7 @@ async def test_a_user_without_rights_on_the_tables_is_told_which_to_grant(role: 
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}",
         f"REVOKE UPDATE ON deliveries FROM {name}",
     )
-    inbox = PostgresqlInbox(as_role(url, name, "right"))
+    inbox = TimedPostgresqlInbox(as_role(url, name, "right"))
     with pytest.raises(ConfigError, match=r"grant .*: deliveries, events_id_seq, held_id_seq, jobs_id_seq, rec"):
         await inbox.open()
     await execute(
@@ -1053,9 +1057,9 @@ async def test_a_replica_is_refused(own_server: PostgresqlServer) -> None:  # no
     try:
         replica.start()
         with pytest.raises(ConfigError, match=r"store\.url: the server is a read-only replica"):
-            await PostgresqlInbox(replica.url()).open()
+            await TimedPostgresqlInbox(replica.url()).open()
         with pytest.raises(ConfigError, match=r"no server of those named"):
-            await PostgresqlInbox(f"{replica.url()}&target_session_attrs=read-write").open()
+            await TimedPostgresqlInbox(f"{replica.url()}&target_session_attrs=read-write").open()
     finally:
         replica.remove()
 
@@ -1065,25 +1069,25 @@ async def test_other_databases_that_do_not_suit_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(ConfigError, match=r"store\.url: the search path has no schema"):
-        await PostgresqlInbox(f"{database_url}&search_path=nowhere").open()
+        await TimedPostgresqlInbox(f"{database_url}&search_path=nowhere").open()
     name = database_url.rpartition("@/")[2].partition("?")[0]
     await execute(database_url, f"CREATE DATABASE {name}_latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
     with pytest.raises(ConfigError, match=r"store\.url: expected a database with the encoding UTF8, it has LATIN1"):
-        await PostgresqlInbox(with_database(database_url, f"{name}_latin")).open()
+        await TimedPostgresqlInbox(with_database(database_url, f"{name}_latin")).open()
     await execute(database_url, f"DROP DATABASE {name}_latin")
     monkeypatch.setattr(postgresql, "_MIN_VERSION", 99)
     with pytest.raises(ConfigError, match=r"store\.url: expected PostgreSQL 99 or later, the server is 1"):
-        await PostgresqlInbox(database_url).open()
+        await TimedPostgresqlInbox(database_url).open()
     monkeypatch.setattr(postgresql, "asyncpg", None)
     with pytest.raises(ConfigError, match=r'pip install "\.\[postgresql\]"'):
-        await PostgresqlInbox(database_url).open()
+        await TimedPostgresqlInbox(database_url).open()
 
 
 @pytest.mark.parametrize("host", ["/nowhere", "127.0.0.1:1", "host.invalid"])
 async def test_a_server_that_cannot_be_reached_is_not_a_mistake(host: str) -> None:
     url = f"postgresql://user:wrong-secret@/db?host={host}" if "/" in host else f"postgresql://u:wrong-secret@{host}/db"
     with pytest.raises(InboxUnavailable) as caught:
-        await PostgresqlInbox(url).open()
+        await TimedPostgresqlInbox(url).open()
     assert "wrong-secret" not in str(caught.value)
 
 
@@ -1094,16 +1098,18 @@ async def test_services_that_start_at_once_migrate_once(database_url: str) -> No
     applied = await asyncio.gather(*(migrate(database_url) for _ in range(4)))
     names = [str(migration) for migration in load_migrations("postgresql")]
     assert sorted(map(list, applied)) == [[], [], [], names]
-    inboxes = [PostgresqlInbox(database_url) for _ in range(4)]
+    inboxes = [TimedPostgresqlInbox(database_url) for _ in range(4)]
     await asyncio.gather(*(inbox.open() for inbox in inboxes))
     await asyncio.gather(*(inbox.close() for inbox in inboxes))
 
 
 async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(database_url: str) -> None:  # noqa: F811
-    inbox = PostgresqlInbox(database_url, auto_migrate=False)
-    with pytest.raises(ConfigError, match=r"store\.auto_migrate: .* \(initial, jobs\); run `media-callbacks migrate`"):
+    inbox = TimedPostgresqlInbox(database_url, auto_migrate=False)
+    with pytest.raises(
+        ConfigError, match=r"store\.auto_migrate: .* \(initial, jobs, clock\); run `media-callbacks migrate`"
+    ):
         await inbox.open()
-    assert await migrate(database_url) == ["001_initial", "002_jobs"]
+    assert await migrate(database_url) == ["001_initial", "002_jobs", "003_clock"]
     await inbox.open()
     await inbox.close()
 
@@ -1124,7 +1130,7 @@ async def test_a_migration_that_breaks_off_leaves_what_was_there(
 async def test_a_database_that_is_one_migration_newer_works_and_one_of_two_is_refused(database_url: str) -> None:  # noqa: F811
     await migrate(database_url)
     await execute(database_url, "INSERT INTO migrations VALUES (98, 'next')")
-    inbox = PostgresqlInbox(database_url)
+    inbox = TimedPostgresqlInbox(database_url)
     await inbox.open()
     assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
     await inbox.close()
@@ -1167,7 +1173,7 @@ async def test_a_receipt_that_waits_too_long_for_a_lock_does_not_fail_its_neighb
 
 
 async def test_a_batch_is_bounded_by_what_was_made_of_it(
-    inbox: PostgresqlInbox, monkeypatch: pytest.MonkeyPatch
+    inbox: TimedPostgresqlInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     real = postgresql._put

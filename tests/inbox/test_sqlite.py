@@ -20,7 +20,7 @@ from service.inbox.base import AttemptResult, EventFilter, Finding, JobFilter, N
 from service.inbox.database import Database
 from service.inbox.filters import compile_filter, find_ids
 from service.inbox.migrations import load_migrations
-from service.inbox.sqlite import SqliteDatabase, SqliteInbox, migrate
+from service.inbox.sqlite import SqliteDatabase, migrate
 from tests.inbox.conformance import (
     LEASE_S,
     NOW,
@@ -31,6 +31,7 @@ from tests.inbox.conformance import (
     deliver,
     make_event,
     make_receipt,
+    purge_step,
 )
 from tests.inbox.conformance_jobs import (
     DatabaseJobsConformance,
@@ -42,24 +43,25 @@ from tests.inbox.conformance_jobs import (
     nameless,
     settle,
 )
+from tests.inbox.timed import Clock, TimedSqliteInbox
 from tests.running import PATIENCE_S
 
 
 @pytest.fixture
-async def inbox(tmp_path: Path) -> AsyncIterator[SqliteInbox]:
-    inbox = SqliteInbox(tmp_path / "inbox.db")
+async def inbox(tmp_path: Path) -> AsyncIterator[TimedSqliteInbox]:
+    inbox = TimedSqliteInbox(tmp_path / "inbox.db")
     await inbox.open()
     yield inbox
     await inbox.close()
 
 
 @pytest.fixture
-async def reopen(tmp_path: Path, inbox: SqliteInbox) -> AsyncIterator[Reopen]:
+async def reopen(tmp_path: Path, inbox: TimedSqliteInbox) -> AsyncIterator[Reopen]:
     opened = [inbox]
 
-    async def close_and_open(**arguments: Any) -> SqliteInbox:
+    async def close_and_open(**arguments: Any) -> TimedSqliteInbox:
         await opened[-1].close()
-        opened.append(SqliteInbox(tmp_path / "inbox.db", **arguments))
+        opened.append(TimedSqliteInbox(tmp_path / "inbox.db", **arguments))
         await opened[-1].open()
         return opened[-1]
 
@@ -91,7 +93,7 @@ class TestSqliteJobsWithKeysInMemory(KeysInMemory, TestSqliteJobs):
 
 async def test_everything_survives_a_restart_and_leases_are_freed(tmp_path: Path) -> None:
     path = tmp_path / "inbox.db"
-    inbox = SqliteInbox(path)
+    inbox = TimedSqliteInbox(path)
     await inbox.open()
     failed, succeeded = make_event(outcome="failed"), make_event()
     await inbox.put(make_receipt(failed))
@@ -99,7 +101,7 @@ async def test_everything_survives_a_restart_and_leases_are_freed(tmp_path: Path
     (lost,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
     await inbox.close()
 
-    inbox = SqliteInbox(path)
+    inbox = TimedSqliteInbox(path)
     await inbox.open()
     assert (await inbox.put(make_receipt(succeeded))).state == "duplicate"
     assert await deliver(inbox, "a") == [failed.id, succeeded.id], "at once, though the lease had not ended"
@@ -107,7 +109,7 @@ async def test_everything_survives_a_restart_and_leases_are_freed(tmp_path: Path
     await inbox.close()
 
 
-async def test_receipts_tell_what_became_of_them(tmp_path: Path, inbox: SqliteInbox) -> None:
+async def test_receipts_tell_what_became_of_them(tmp_path: Path, inbox: TimedSqliteInbox) -> None:
     event = make_event()
     await inbox.put(make_receipt(event, body=b"first"))
     await inbox.put(make_receipt(event, body=b"differs", warnings=("Size",)))
@@ -127,7 +129,7 @@ async def test_receipts_tell_what_became_of_them(tmp_path: Path, inbox: SqliteIn
     assert connection.execute("SELECT receipt_id FROM event_receipts").fetchall() == [(2,)]
 
 
-async def test_puts_share_a_flush(inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_puts_share_a_flush(inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = []
     transact = inbox._transact
 
@@ -142,7 +144,7 @@ async def test_puts_share_a_flush(inbox: SqliteInbox, monkeypatch: pytest.Monkey
 
 
 async def test_nothing_is_answered_before_its_flush_and_nothing_waits_for_that_of_others(
-    tmp_path: Path, inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, may_end, flushes = threading.Semaphore(0), threading.Semaphore(0), []
 
@@ -169,7 +171,9 @@ async def test_nothing_is_answered_before_its_flush_and_nothing_waits_for_that_o
     may_end.release(10)
 
 
-async def test_after_a_flush_that_failed_nothing_is_taken(inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_flush_that_failed_nothing_is_taken(
+    inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -185,7 +189,7 @@ async def test_after_a_flush_that_failed_nothing_is_taken(inbox: SqliteInbox, mo
 
 
 async def test_after_a_checkpoint_that_the_disk_failed_nothing_is_taken(
-    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+    inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: sqlite3.Connection) -> None:
         error = sqlite3.OperationalError("disk I/O error")
@@ -204,7 +208,7 @@ async def test_after_a_checkpoint_that_the_disk_failed_nothing_is_taken(
 
 
 async def test_a_checkpoint_that_cannot_be_made_just_now_stops_nothing(
-    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+    inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = threading.Event()
 
@@ -222,7 +226,7 @@ async def test_a_checkpoint_that_cannot_be_made_just_now_stops_nothing(
 
 
 async def test_checkpoints_beside_the_writer_give_the_wal_back(
-    tmp_path: Path, inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite, "_WORKS_PER_CHECKPOINT", 20)
     sizes = []
@@ -236,7 +240,7 @@ async def test_checkpoints_beside_the_writer_give_the_wal_back(
 async def test_the_files_beside_a_database_are_those_of_where_a_link_leads(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "link.db").symlink_to(tmp_path / "data" / "inbox.db")
-    linked, direct = SqliteInbox(tmp_path / "link.db"), SqliteInbox(tmp_path / "data" / "inbox.db")
+    linked, direct = TimedSqliteInbox(tmp_path / "link.db"), TimedSqliteInbox(tmp_path / "data" / "inbox.db")
     await linked.open()
     assert (await linked.put(make_receipt(make_event()))).state == "accepted"
     with pytest.raises(ConfigError, match="in use"):
@@ -247,18 +251,18 @@ async def test_the_files_beside_a_database_are_those_of_where_a_link_leads(tmp_p
 async def test_a_file_that_could_not_be_opened_can_be_when_it_is_mended(tmp_path: Path) -> None:
     path = tmp_path / "inbox.db"
     path.write_bytes(b"no database, " * 1000)
-    inbox = SqliteInbox(path)
+    inbox = TimedSqliteInbox(path)
     with pytest.raises(ConfigError, match="not a database"):
         await inbox.open()
     path.unlink()
-    other = SqliteInbox(path)
+    other = TimedSqliteInbox(path)
     await other.open()
     assert (await other.put(make_receipt(make_event()))).state == "accepted"
     await other.close()
 
 
 async def test_a_disk_that_cannot_write_fails_everything_waiting_and_recovers(
-    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+    inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = sqlite._put
 
@@ -273,7 +277,7 @@ async def test_a_disk_that_cannot_write_fails_everything_waiting_and_recovers(
 
 
 async def test_a_full_disk_is_seen_until_there_is_room_again(
-    tmp_path: Path, inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def find(database: Database) -> sqlite3.Connection:
         assert isinstance(database, SqliteDatabase)
@@ -301,7 +305,7 @@ async def test_a_full_disk_is_seen_until_there_is_room_again(
 async def test_all_that_it_makes_is_for_its_user_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        inbox = SqliteInbox(tmp_path / "inbox.db")
+        inbox = TimedSqliteInbox(tmp_path / "inbox.db")
         await inbox.open()
         await inbox.put(make_receipt(make_event("a")))
         modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in os.listdir(tmp_path)}
@@ -312,22 +316,22 @@ async def test_all_that_it_makes_is_for_its_user_alone(tmp_path: Path) -> None:
 
 
 async def test_a_closed_inbox_says_so(tmp_path: Path) -> None:
-    inbox = SqliteInbox(tmp_path / "inbox.db")
+    inbox = TimedSqliteInbox(tmp_path / "inbox.db")
     for attempt in (inbox.check(), inbox.put(make_receipt()), inbox.next_due_at("a")):
         with pytest.raises(InboxUnavailable, match="not open"):
             await attempt
     await inbox.close()
 
 
-async def test_a_second_service_on_the_same_file_is_refused(tmp_path: Path, inbox: SqliteInbox) -> None:
-    second = SqliteInbox(tmp_path / "inbox.db")
+async def test_a_second_service_on_the_same_file_is_refused(tmp_path: Path, inbox: TimedSqliteInbox) -> None:
+    second = TimedSqliteInbox(tmp_path / "inbox.db")
     with pytest.raises(ConfigError, match="in use by another service"):
         await second.open()
     await second.close()
 
 
 async def test_a_long_list_holds_up_neither_receipts_nor_deliveries(
-    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+    inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, ended = threading.Event(), threading.Event()
 
@@ -349,7 +353,7 @@ async def test_a_long_list_holds_up_neither_receipts_nor_deliveries(
     assert await slow == ()
 
 
-async def test_a_database_that_cannot_be_read_says_so(inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_database_that_cannot_be_read_says_so(inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(_: Database) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
@@ -358,7 +362,7 @@ async def test_a_database_that_cannot_be_read_says_so(inbox: SqliteInbox, monkey
         await inbox.list_sinks()
 
 
-async def test_purged_space_is_given_back(tmp_path: Path, inbox: SqliteInbox) -> None:
+async def test_purged_space_is_given_back(tmp_path: Path, inbox: TimedSqliteInbox) -> None:
     path = tmp_path / "inbox.db"
     puts = (inbox.put(make_receipt(make_event(f"job-{n}"), body=bytes(20_000))) for n in range(400))
     await asyncio.gather(*puts)
@@ -366,7 +370,7 @@ async def test_purged_space_is_given_back(tmp_path: Path, inbox: SqliteInbox) ->
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     full = path.stat().st_size
-    while not (await inbox.purge(payloads_before=NOW + SECOND, keys_before=NOW, limit=50)).is_finished:
+    while not (await purge_step(inbox, payloads_before=NOW + SECOND, keys_before=NOW, limit=50)).is_finished:
         pass
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -374,9 +378,11 @@ async def test_purged_space_is_given_back(tmp_path: Path, inbox: SqliteInbox) ->
     assert len(await inbox.list_events(EventFilter(), limit=1000)) == 400
 
 
-async def test_lists_of_what_is_not_delivered_use_the_indexes_made_for_it(tmp_path: Path, inbox: SqliteInbox) -> None:
+async def test_lists_of_what_is_not_delivered_use_the_indexes_made_for_it(
+    tmp_path: Path, inbox: TimedSqliteInbox
+) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "inbox.db")) as connection:
-        database = SqliteDatabase(connection)
+        database = SqliteDatabase(connection, Clock().anchored())
         for wanted, index in (
             (EventFilter(state="dead", sink="a"), "deliveries_waiting (sink=? AND state=?)"),
             (EventFilter(state="pending", sink="a"), "deliveries_due (sink=? AND due_at>?)"),
@@ -396,7 +402,7 @@ async def test_lists_of_what_is_not_delivered_use_the_indexes_made_for_it(tmp_pa
 async def test_unusable_files_are_refused_with_the_settings_name(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("this is not a database, and long enough to be looked at" * 20)
     for path in (tmp_path / "missing" / "inbox.db", tmp_path / "text.db"):
-        inbox = SqliteInbox(path)
+        inbox = TimedSqliteInbox(path)
         with pytest.raises(ConfigError, match=r"store\.url: cannot"):
             await inbox.open()
         await inbox.close()
@@ -404,14 +410,14 @@ async def test_unusable_files_are_refused_with_the_settings_name(tmp_path: Path)
 
 async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "inbox.db"
-    inbox = SqliteInbox(path, auto_migrate=False)
+    inbox = TimedSqliteInbox(path, auto_migrate=False)
     with pytest.raises(ConfigError, match="media-callbacks migrate"):
         await inbox.open()
     await inbox.close()
     with sqlite3.connect(path, isolation_level=None) as connection:
-        assert migrate(connection) == ["001_initial", "002_jobs"]
+        assert migrate(connection) == ["001_initial", "002_jobs", "003_clock"]
         assert migrate(connection) == []
-    inbox = SqliteInbox(path, auto_migrate=False)
+    inbox = TimedSqliteInbox(path, auto_migrate=False)
     await inbox.open()
     await inbox.close()
 
@@ -419,7 +425,7 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(tmp
 # Expected jobs and held events
 
 
-async def test_what_was_being_asked_is_asked_at_once_after_a_restart(inbox: SqliteInbox, reopen: Reopen) -> None:
+async def test_what_was_being_asked_is_asked_at_once_after_a_restart(inbox: TimedSqliteInbox, reopen: Reopen) -> None:
     await expect(inbox, "job-1", deadline_at=NOW)
     await inbox.put(held(make_event("job-2")))
     lost = await claim(inbox)
@@ -430,7 +436,7 @@ async def test_what_was_being_asked_is_asked_at_once_after_a_restart(inbox: Sqli
     assert [one.is_ours for one in await again.settle([Finding(inquiry=one) for one in lost], now=NOW)] == [False] * 2
 
 
-async def test_receipts_of_one_flush_are_looked_at_in_order(inbox: SqliteInbox) -> None:
+async def test_receipts_of_one_flush_are_looked_at_in_order(inbox: TimedSqliteInbox) -> None:
     await expect(inbox, "job-1")
     named = make_event("job-1", "failed")
     verdicts = await asyncio.gather(
@@ -454,7 +460,7 @@ async def test_receipts_of_one_flush_are_looked_at_in_order(inbox: SqliteInbox) 
     assert verdicts[2].accepted[0].data.job_id is None, "the job had ended"
 
 
-async def test_a_job_ends_with_the_first_of_two_outcomes_of_one_flush(inbox: SqliteInbox) -> None:
+async def test_a_job_ends_with_the_first_of_two_outcomes_of_one_flush(inbox: TimedSqliteInbox) -> None:
     await expect(inbox, "job-1")
     failed, succeeded = make_event(outcome="failed"), make_event()
     await asyncio.gather(inbox.put(make_receipt(failed)), inbox.put(make_receipt(succeeded)))
@@ -463,7 +469,7 @@ async def test_a_job_ends_with_the_first_of_two_outcomes_of_one_flush(inbox: Sql
 
 
 async def test_events_are_looked_up_among_jobs_only_while_one_is_awaited(
-    inbox: SqliteInbox, reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+    inbox: TimedSqliteInbox, reopen: Reopen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_up: list[str] = []
     end = jobs.end
@@ -482,7 +488,7 @@ async def test_events_are_looked_up_among_jobs_only_while_one_is_awaited(
     assert looked_up == ["job-1"]
 
 
-async def test_what_is_held_leaves_though_its_receipt_is_gone(tmp_path: Path, inbox: SqliteInbox) -> None:
+async def test_what_is_held_leaves_though_its_receipt_is_gone(tmp_path: Path, inbox: TimedSqliteInbox) -> None:
     event = make_event()
     await inbox.put(held(event))
     with sqlite3.connect(tmp_path / "inbox.db") as connection:
@@ -492,20 +498,20 @@ async def test_what_is_held_leaves_though_its_receipt_is_gone(tmp_path: Path, in
     assert await inbox.next_inquiry_at("vod") is None
 
 
-async def test_many_ended_jobs_do_not_slow_down_what_looks_for_others(tmp_path: Path, inbox: SqliteInbox) -> None:
+async def test_many_ended_jobs_do_not_slow_down_what_looks_for_others(tmp_path: Path, inbox: TimedSqliteInbox) -> None:
     """By the plan of each query: it goes through an index that has the rows looked for, and no others."""
     statements: list[str] = []
     connection = sqlite3.connect(tmp_path / "inbox.db", isolation_level=None)
     connection.set_trace_callback(statements.append)
-    database = SqliteDatabase(connection)
+    database = SqliteDatabase(connection, Clock().anchored())
     for state in ("expected", "overdue", "unknown"):
-        await jobs.list_jobs(database, JobFilter(state=state), now=0, before_id=None, limit=9)
-    await jobs.list_jobs(database, JobFilter(job_id="job-1"), now=0, before_id=9, limit=9)
-    await jobs.count_waiting(database, 0)
-    await jobs.report(database, since=0, until=9, now=0)
+        await jobs.list_jobs(database, JobFilter(state=state), before_id=None, limit=9)
+    await jobs.list_jobs(database, JobFilter(job_id="job-1"), before_id=9, limit=9)
+    await jobs.count_waiting(database)
+    await jobs.report(database, since=0, until=9)
     await jobs.are_any_awaited(database)
     await jobs.end(database, [(make_event(), 0)])
-    await inquiries.claim(database, "vod", limit=9, now=0, until=9, lease="l")
+    await inquiries.claim(database, "vod", limit=9, lease_ms=9, lease="l")
     await inquiries.next_at(database, "vod")
     await inquiries.free_leases(database)
     await jobs.meant_by(database, NamelessJob("vod", "default", "snapshot", "media-1", takes_name=True))
@@ -518,7 +524,9 @@ async def test_many_ended_jobs_do_not_slow_down_what_looks_for_others(tmp_path: 
     connection.close()
 
 
-async def test_a_database_without_what_jobs_need_gets_it(inbox: SqliteInbox, reopen: Reopen, tmp_path: Path) -> None:
+async def test_a_database_without_what_jobs_need_gets_it(
+    inbox: TimedSqliteInbox, reopen: Reopen, tmp_path: Path
+) -> None:
     await inbox.put(make_receipt(make_event()))
     await inbox.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "inbox.db", isolation_level=None)) as connection:
@@ -557,7 +565,7 @@ def test_any_sequence_in_any_grouping_equals_the_model(puts: list[tuple[str, str
         rest = rest[size:]
 
     async def run(path: Path) -> tuple[list[tuple[str, str, int]], list[str]]:
-        inbox = SqliteInbox(path)
+        inbox = TimedSqliteInbox(path)
         await inbox.open()
         accepted: list[tuple[str, str, int]] = []
         for group in groups:
@@ -589,7 +597,7 @@ def test_any_sequence_in_any_grouping_equals_the_model(puts: list[tuple[str, str
 
 
 async def test_a_transaction_is_bounded_by_what_was_made_of_its_receipts(
-    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+    inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     real = sqlite._put

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from service.inbox import sqlite_keys
 from service.inbox.base import EventFilter
 from service.inbox.database import Database
-from service.inbox.sqlite import SqliteInbox
-from tests.inbox.conformance import NOW, SECOND, make_event, make_receipt
+from tests.inbox.conformance import NOW, SECOND, make_event, make_receipt, purge_step
+from tests.inbox.timed import TimedSqliteInbox
 
 
 def keys(connection: sqlite3.Connection, table: str) -> list[tuple[bytes, int, int]]:
@@ -41,7 +41,7 @@ class Model:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._service = SqliteInbox(path)
+        self._service = TimedSqliteInbox(path)
         self._known: set[tuple[str, str]] = set()
 
     async def open(self) -> None:
@@ -59,10 +59,10 @@ class Model:
                 await asyncio.gather(self._put(self._service, jobs), self._fail())
             case "restart":
                 await self._service.close()
-                self._service = SqliteInbox(self._path)
+                self._service = TimedSqliteInbox(self._path)
                 await self._service.open()
             case "put by a tool" | "purge by a tool":
-                tool = SqliteInbox(self._path, is_exclusive=False)
+                tool = TimedSqliteInbox(self._path, is_exclusive=False)
                 await tool.open()
                 await (self._put(tool, jobs) if name == "put by a tool" else self._purge(tool))
                 await tool.close()
@@ -70,7 +70,7 @@ class Model:
                 await self._purge(self._service)
         await self._check()
 
-    async def _put(self, inbox: SqliteInbox, jobs: Sequence[tuple[str, str]]) -> None:
+    async def _put(self, inbox: TimedSqliteInbox, jobs: Sequence[tuple[str, str]]) -> None:
         expected = []
         for job in jobs:
             expected.append("duplicate" if job in self._known else "accepted")
@@ -85,9 +85,11 @@ class Model:
         with pytest.raises(Exception, match="LookupError"):
             await self._service._write(fail)
 
-    async def _purge(self, inbox: SqliteInbox) -> None:
+    async def _purge(self, inbox: TimedSqliteInbox) -> None:
         self._known.clear()
-        while not (await inbox.purge(payloads_before=NOW + SECOND, keys_before=NOW + SECOND, limit=7)).is_finished:
+        while not (
+            await purge_step(inbox, payloads_before=NOW + SECOND, keys_before=NOW + SECOND, limit=7)
+        ).is_finished:
             pass
 
     async def _check(self) -> None:
