@@ -220,6 +220,10 @@ class UploadOutput(Frozen):
     size_bytes: int | None = Field(None, description="Size of the file.")
     media_type: str | None = Field(None, description="The vendor's word, such as video, audio or image.")
     source_url: str | None = Field(None, description="Where the asset was pulled from, for uploads by URL.")
+    record_id: str | None = Field(None, description="The vendor's id of the recording, for live recordings.")
+    record_started_at: Time | None = Field(None, description="Where the file begins, for live recordings.")
+    record_ended_at: Time | None = Field(None, description="Where the file ends, for live recordings.")
+    duration_s: float | None = Field(None, description="In seconds, for live recordings.")
 
 
 class WorkflowOutput(Frozen):
@@ -229,6 +233,7 @@ class WorkflowOutput(Frozen):
     type: str | None = Field(None, description="The vendor's word for what the activity does.")
     job_id: str | None = Field(None, description="The job that the activity ran.")
     outcome: Outcome = Field("unknown", description="How the activity ended.")
+    result: Any = Field(None, description="What it says of itself, decoded, as the vendor's documents describe it.")
 
 
 class ProductionOutput(Frozen):
@@ -238,6 +243,11 @@ class ProductionOutput(Frozen):
     media_id: str | None = Field(None, description="Id of the new asset.")
     project_id: str | None = Field(None, description="The editing project that it was made from.")
     function: str | None = Field(None, description="What was run, by the vendor's name, for intelligent productions.")
+    job_id: str | None = Field(None, description="The sub job that made this, for batches.")
+    duration_s: float | None = Field(None, description="In seconds.")
+    result: Any = Field(
+        None, description="What else was found or made, decoded, as the vendor's documents describe it."
+    )
 
 
 class ReviewOutput(Frozen):

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.errors import Unparseable, VendorRefused
-from service.events import MAX_SNAPSHOT_URLS, Frozen, Outcome, ProductionOutput, SnapshotOutput, TranscodeOutput
+from service.events import (
+    MAX_SNAPSHOT_URLS,
+    AnimatedImageOutput,
+    Frozen,
+    Outcome,
+    ProductionOutput,
+    SnapshotOutput,
+    TranscodeOutput,
+)
 from service.jobs import JobReference
 from service.queries.base import Answer, Call, Family, Query
 from service.queries.replies import (
@@ -34,7 +42,7 @@ from service.queries.replies import (
 from service.sources import ims, vod
 from service.sources.base import Completion, Message, Parsed
 from service.sources.fields import Fields
-from service.sources.outcomes import has_outputs, read_outcome
+from service.sources.outcomes import has_outputs, read_outcome, whole_outcome
 
 # At most 30 pictures a page (documented).
 _PAGE_SIZE = 30
@@ -49,7 +57,18 @@ def _animated_image_outputs(job: Fields) -> tuple[Frozen, ...]:
     # The reply has no measurements; the picture has what the template asked for.
     template = job.decoded("TemplateConfig")
     wanted = template if isinstance(template, dict) else {}
-    return (vod.animated_image_output(Fields({**wanted, "FileURL": job.text("OutputUrl")})),)
+    return (_animated_image_output(Fields(wanted), job.text("OutputUrl")),)
+
+
+def _animated_image_output(wanted: Fields, url: str | None) -> AnimatedImageOutput:
+    return AnimatedImageOutput(
+        url=url,
+        format=wanted.text("Format") or vod.url_suffix(url),
+        width=wanted.integer("Width"),
+        height=wanted.integer("Height"),
+        fps=wanted.number("Fps"),
+        size_bytes=wanted.integer("FileSize"),
+    )
 
 
 def _snapshot_outputs(job: Fields) -> tuple[Frozen, ...]:
@@ -323,7 +342,7 @@ def _word(job: _Job, part: Fields) -> str | None:
         outcome = read_outcome(output.text("Status"))
         # What never began shares the fate of the whole.
         outcomes.append(own if outcome == "progress" or outcome == "unknown" else outcome)  # noqa: PLR1714, as above
-    outcome = vod.task_outcome(outcomes)
+    outcome = whole_outcome(own, outcomes)
     return "partial-succeeded" if outcome == "partial" else outcome
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 # Raised with every change of what a message means, so that what was read before can be read again.
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 
 
 @dataclass(slots=True)

@@ -1,17 +1,22 @@
 """
 ApsaraVideo VOD event notifications (API 2017-03-21): what each message means.
 
-A message is one flat JSON object with ``EventType``. ``EVENT_TYPES`` is the catalogue: to add a type, add a
-row. Four types are more than a row: snapshots and the two transcode events, because they end several jobs at once or
-none, and animated images, which say everything twice.
+``EVENT_TYPES`` is the catalogue, ``sources.vod_messages`` what the messages look like: to add a type, add a row, and a
+model where it says something new. Three kinds of messages are more than a row: snapshots and transcoding, because they
+end several jobs at once or none, and animated images, which say everything twice.
+
+What is here is true of IMS as well, which sends the same bodies in an envelope (``sources.ims``).
 
 Source: "Event notification", https://help.aliyun.com/en/vod/user-guide/events/, and the pages below it.
 Status and key tables of this module were checked against documented samples and bodies seen in the field.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
+from typing import Any, Literal
 
 from service.errors import Unparseable
 from service.events import (
@@ -19,6 +24,7 @@ from service.events import (
     AiOutput,
     AnimatedImageOutput,
     AssetOutput,
+    EventError,
     FingerprintOutput,
     Frozen,
     Kind,
@@ -31,9 +37,32 @@ from service.events import (
     UploadOutput,
     WorkflowOutput,
 )
+from service.sources import vod_messages as messages
 from service.sources.base import Completion, Message, Parsed
-from service.sources.fields import Fields, read_object
-from service.sources.outcomes import has_outputs, judge, read_error, read_outcome
+from service.sources.decoding import decode_object, parse_time
+from service.sources.fields import Fields
+from service.sources.members import (
+    JOB_IDS,
+    Misfit,
+    Reading,
+    decoded,
+    digest,
+    first,
+    present,
+    read,
+    read_text,
+    read_values,
+    settle,
+)
+from service.sources.outcomes import (
+    Judged,
+    build_error,
+    has_outputs,
+    is_skipped,
+    judge_parts,
+    read_outcome,
+    whole_outcome,
+)
 
 # VOD documents no table of callback codes; these are the ones its samples and neighbours name.
 RETRYABLE: Mapping[str, bool] = {
@@ -45,28 +74,132 @@ RETRYABLE: Mapping[str, bool] = {
     "TransientNetWorkError": True,
 }
 
-
 _MAX_URL_LENGTH = 2048
+
+
+@dataclass(slots=True)
+class Told:
+    """
+    A body, and what stands around it.
+
+    Attributes:
+        path: Of the body in the message, for warnings.
+        event_time: As text, which is part of many identities; empty where there is none.
+        is_vod: Whether it is a message of VOD: flat, and under the names of families that are as old as this service.
+    """
+
+    event_type: str
+    reading: Reading[Any]
+    path: str
+    event_time: str
+    user_data: str | None
+    retryable: Mapping[str, bool]
+    is_vod: bool
+    occurred_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        self.occurred_at = self.reading.time(f"{self.path}EventTime", self.event_time)
+
+    def family(self, kind: Kind, event_type: str | None = None) -> str:
+        return kind if self.is_vod and kind in _FAMILIES_BY_KIND else event_type or self.event_type
+
+    def media(self, body: Any, names: tuple[str, ...]) -> str | None:
+        """The asset: under the names that VOD has for this event, or under any in the order of IMS."""
+        if not self.is_vod:
+            names = ("MediaId", "VideoId", "ImageId", "AttachedMediaId")
+        return first(*[getattr(body, name, None) for name in names])
+
+    def occurrence(self, *parts: str) -> tuple[str, ...]:
+        """What may happen again, told apart by the parts after the first; where all are empty, by all that is said."""
+        return parts if any(parts[1:]) else (*parts, self.reading.digest())
+
+    def end(
+        self,
+        kind: Kind,
+        identity: tuple[str, ...],
+        word: str | None,
+        *told: Any,
+        outcome: Judged | None = None,
+        family: str | None = None,
+        job_id: str | None = None,
+        media_id: str | None = None,
+        outputs: Callable[[], tuple[Frozen, ...]] = tuple,
+        nameless: Literal["takes_name", "keeps_key"] | None = None,
+    ) -> Completion:
+        """
+        One completion. A word of progress makes it a notice of its own, because its end is still to come.
+
+        Args:
+            told: Where an error may be.
+            outcome: What the word comes to, unless it is all there is.
+        """
+        judged = outcome or read_outcome(word or None)
+        family = family or self.family(kind)
+        if judged == "progress" and kind != "notice":
+            kind, identity = "notice", self.occurrence(*identity, (word or "").lower(), self.event_time)
+            if not self.event_time:
+                identity = (*identity, self.reading.digest())
+        final: Outcome = "received" if kind == "notice" or judged == "progress" else judged
+        return Completion(
+            family=family,
+            id=identity,
+            kind=kind,
+            outcome=final,
+            vendor_event=self.event_type,
+            job_id=job_id,
+            media_id=media_id,
+            outputs=outputs() if has_outputs(final) else (),
+            error=None if final in ("succeeded", "received") else self.error(final, *told),
+            user_data=self.user_data,
+            occurred_at=self.occurred_at,
+            nameless=nameless if kind != "notice" else None,
+        )
+
+    def digest_of_body(self) -> str:
+        values = self.reading.values()
+        if self.path:
+            values = decoded(settle(values, lambda _: None)[self.path.rstrip(".").lower()])
+            values = values[0] if isinstance(values, list) else values
+        return digest(decoded(values))
+
+    def error(self, outcome: Outcome, *told: Any) -> EventError | None:
+        """The error of the first that has a code or a text."""
+        code = message = None
+        for one in told:
+            code = first(getattr(one, "ErrorCode", None), getattr(one, "Code", None))
+            message = first(getattr(one, "ErrorMessage", None), getattr(one, "Message", None))
+            if code or message:
+                break
+        error = build_error(code, message, outcome, self.retryable)
+        if error is None and outcome == "partial":
+            # A part failed, and nothing says why.
+            return EventError(code=None, message=None, retryable=None)
+        return error
+
+
+_FAMILIES_BY_KIND = frozenset({"animated_image", "snapshot", "transcode", "transcode_task"})
 
 
 # Outputs
 
 
-def animated_image_outputs(fields: Fields) -> tuple[Frozen, ...]:
-    # A JSON string in 2021, an object since 2022, a list in the field table: Fields.object takes all three.
-    info = fields.object("DynamicImageJobInfo")
-    return () if info is None else (animated_image_output(info),)
+def animated_image_outputs(body: messages.DynamicImage) -> tuple[Frozen, ...]:
+    info = body.DynamicImageJobInfo
+    if body.OutputUrl or body.FileURL:
+        return (animated_image_output(body, first(body.OutputUrl, body.FileURL)),)
+    return () if info is None or info.says_nothing else (animated_image_output(info, info.FileURL or None),)
 
 
-def animated_image_output(info: Fields) -> AnimatedImageOutput:
-    url = info.text("FileURL", "OutputUrl")
+def animated_image_output(
+    info: messages.AnimatedImageInfo | messages.DynamicImage, url: str | None
+) -> AnimatedImageOutput:
     return AnimatedImageOutput.trusted(
         url=url,
-        format=info.text("Format") or url_suffix(url),
-        width=info.integer("Width"),
-        height=info.integer("Height"),
-        fps=info.number("Fps"),
-        size_bytes=info.integer("FileSize"),
+        format=info.Format or url_suffix(url),
+        width=info.Width,
+        height=info.Height,
+        fps=info.Fps,
+        size_bytes=info.FileSize,
     )
 
 
@@ -89,127 +222,228 @@ def expand_urls(template: str | None, placeholder: str, count: int | None) -> tu
     return tuple(template.replace(placeholder, f"{n:05d}") for n in range(1, min(count, MAX_SNAPSHOT_URLS) + 1))
 
 
-def _snapshot_outputs(info: Fields) -> tuple[Frozen, ...]:
-    template, count = info.text("SnapshotRegular"), info.integer("SnapshotCount")
-    snapshot_type = info.text("SnapshotType")
-    return (
-        SnapshotOutput(
-            url_template=template,
-            count=count,
-            urls=expand_urls(template, "{SnapshotCount}", count),
-            snapshot_type=snapshot_type.lower().removesuffix("snapshot") if snapshot_type else None,
-        ),
+def _sort(word: str | None) -> str | None:
+    return word.lower().removesuffix("snapshot") if word else None
+
+
+def _picture_outputs(
+    template: str | None, placeholder: str, count: int | None, sort: str | None, urls: Sequence[str | None] | None
+) -> tuple[Frozen, ...]:
+    """None where nothing is said of the pictures."""
+    found = tuple(url for url in urls or () if url and len(url) <= _MAX_URL_LENGTH)[:MAX_SNAPSHOT_URLS]
+    found = found or expand_urls(template or None, placeholder, count)
+    if not (template or count is not None or found or sort):
+        return ()
+    return (SnapshotOutput(url_template=template or None, count=count, urls=found, snapshot_type=sort),)
+
+
+def _snapshot_outputs(body: messages.Snapshot) -> tuple[Frozen, ...]:
+    """Of a message about one job: what IMS says, and what has been seen of VOD."""
+    url = first(body.OutputUrl, body.FileUrl, body.SnapshotRegular) or _object_url(body)
+    pictures = [picture for picture in body.Snapshots or () if picture]
+    count = len(pictures) if pictures and body.Count is None else body.Count
+    outputs = _picture_outputs(url, "{Count}", count, _sort(first(body.SnapshotType, body.Type)), pictures)
+    return outputs + (_picture_outputs(None, "", 1, "cover", [body.CoverUrl]) if body.CoverUrl else ())
+
+
+def _live_snapshot_outputs(body: messages.Snapshot) -> tuple[Frozen, ...]:
+    url = first(body.FileUrl, body.OutputUrl) or _object_url(body)
+    return _picture_outputs(None, "", 1, None, [url]) if url else ()
+
+
+def _object_url(body: messages.Snapshot) -> str | None:
+    if body.OssBucket and body.OssEndpoint and body.OssObject:
+        return f"http://{body.OssBucket}.{body.OssEndpoint}/{body.OssObject}"
+    return None
+
+
+def _stream_output(stream: messages.Stream | messages.StreamTranscode) -> TranscodeOutput:
+    return TranscodeOutput.trusted(
+        job_id=stream.JobId or None,
+        url=stream.FileUrl or None,
+        format=stream.Format or None,
+        definition=stream.Definition or None,
+        width=stream.Width,
+        height=stream.Height,
+        fps=stream.Fps,
+        bitrate_kbps=stream.Bitrate,
+        duration_s=stream.Duration,
+        size_bytes=stream.Size,
+        encrypted=stream.Encrypt,
+        audio_only=stream.IsAudio,
     )
 
 
-def _transcode_outputs(stream: Fields) -> tuple[Frozen, ...]:
-    return (
-        TranscodeOutput(
-            job_id=stream.text("JobId"),
-            url=stream.text("FileUrl"),
-            format=stream.text("Format"),
-            definition=stream.text("Definition"),
-            width=stream.integer("Width"),
-            height=stream.integer("Height"),
-            fps=stream.number("Fps"),
-            bitrate_kbps=stream.number("Bitrate"),
-            duration_s=stream.number("Duration"),
-            size_bytes=stream.integer("Size"),
-            encrypted=stream.boolean("Encrypt"),
-            audio_only=stream.boolean("IsAudio"),
-        ),
+def _file_output(
+    job_id: str | None,
+    file: messages.TranscodeOutputFile | None,
+    meta: messages.FileMeta | None,
+    url: str | None = None,
+) -> TranscodeOutput:
+    """As IMS describes an output; sizes are of the file, the rate of pictures of its first stream."""
+    info = (meta.FileBasicInfo if meta else None) or messages.FileInfo()
+    videos = present(meta.VideoStreamInfoList) if meta else []
+    if not url and file is not None:
+        url = first(file.OutputUrl, file.Url, file.Media if file.Type != "Media" else None)
+    url = url or info.FileUrl or None
+    return TranscodeOutput(
+        job_id=job_id or None,
+        url=url,
+        format=url_suffix(url) or info.FormatName or None,
+        width=info.Width,
+        height=info.Height,
+        fps=videos[0].Fps if videos else None,
+        bitrate_kbps=info.Bitrate,
+        duration_s=info.Duration,
+        size_bytes=info.FileSize,
     )
 
 
-def media_info_outputs(fields: Fields) -> tuple[Frozen, ...]:
+def _media_info_outputs(body: messages.VideoAnalysis) -> tuple[Frozen, ...]:
     return (
         MediaInfoOutput(
-            width=fields.integer("Width"),
-            height=fields.integer("Height"),
-            fps=fields.number("Fps"),
-            bitrate_kbps=fields.number("Bitrate"),
-            duration_s=fields.number("Duration"),
-            size_bytes=fields.integer("Size"),
+            width=body.Width,
+            height=body.Height,
+            fps=body.Fps,
+            bitrate_kbps=body.Bitrate,
+            duration_s=body.Duration,
+            size_bytes=body.Size,
         ),
     )
 
 
-def upload_outputs(fields: Fields) -> tuple[Frozen, ...]:
+def _upload_outputs(body: messages.Upload) -> tuple[Frozen, ...]:
     return (
-        UploadOutput(
-            url=fields.text("FileURL", "StreamFileURL"),
-            size_bytes=fields.integer("Size"),
-            media_type=fields.text("MediaType"),
-            source_url=fields.text("SourceURL"),
+        UploadOutput.trusted(
+            url=first(body.FileUrl, body.FileURL, body.StreamFileURL, body.RecordUrl),
+            size_bytes=body.Size,
+            media_type=body.MediaType or None,
+            source_url=body.SourceURL or None,
+            record_id=body.RecordId or None,
+            record_started_at=_time(body.RecordStartTime, body.StartTime),
+            record_ended_at=_time(body.RecordEndTime, body.EndTime),
+            duration_s=body.Duration,
         ),
     )
 
 
-def production_outputs(fields: Fields) -> tuple[Frozen, ...]:
+def _time(*texts: str | None) -> datetime | None:
+    text = first(*texts)
+    return parse_time(text) if text else None
+
+
+def _production_outputs(body: messages.Production) -> tuple[Frozen, ...]:
+    subs = [
+        sub for sub in present(body.SubJobList) if read_outcome(sub.Status or None, missing="succeeded") == "succeeded"
+    ]
+    results = present(body.JobResult)
+    if subs:
+        return tuple(
+            ProductionOutput(
+                url=sub.MediaURL or None,
+                media_id=sub.MediaId or None,
+                project_id=sub.ProjectId or None,
+                job_id=sub.JobId or None,
+                duration_s=sub.Duration,
+            )
+            for sub in subs
+        )
+    if results:
+        return tuple(
+            ProductionOutput(
+                url=result.MediaUrl or None,
+                media_id=result.MediaId or None,
+                function=body.JobType or None,
+                job_id=result.JobId or None,
+                result=decoded(result.AiResult),
+            )
+            for result in results
+            if read_outcome(first(result.Status, result.State), missing="succeeded") == "succeeded"
+        )
     return (
         ProductionOutput(
-            url=fields.text("MediaURL"), media_id=fields.text("MediaId"), project_id=fields.text("ProjectId")
+            url=body.MediaURL or None,
+            media_id=first(body.MediaId, body.VodMediaId),
+            project_id=body.ProjectId or None,
+            function=body.JobType or None,
+            duration_s=body.Duration,
+            result=decoded(body.Output),
         ),
     )
 
 
-def review_outputs(fields: Fields) -> tuple[Frozen, ...]:
+def _review_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
     # Status says that the job ran, Data.Suggestion whether the content passed.
-    data = fields.object("Data")
-    if data is None:
+    data = decoded(body.Data)
+    if not isinstance(data, dict):
         return ()
-    return (ReviewOutput(suggestion=data.text("Suggestion"), label=data.text("Label")),)
+    fields = Fields(data)
+    return (ReviewOutput(suggestion=fields.text("Suggestion"), label=fields.text("Label")),)
 
 
 _MANUAL_VERDICTS = {"normal": "pass", "blocked": "block"}
 
 
-def manual_review_outputs(fields: Fields) -> tuple[Frozen, ...]:
-    status = fields.text("AuditStatus")
+def _manual_review_outputs(body: messages.ManualReview) -> tuple[Frozen, ...]:
+    status = body.AuditStatus
     suggestion = _MANUAL_VERDICTS.get(status.lower(), status.lower()) if status else None
-    return (ReviewOutput(suggestion=suggestion, reviewer=fields.text("Auditor"), reason=fields.text("Reason")),)
+    return (ReviewOutput(suggestion=suggestion, reviewer=body.Auditor or None, reason=body.Reason or None),)
 
 
-def fingerprint_outputs(fields: Fields) -> tuple[Frozen, ...]:
-    data = fields.object("Data")
-    matches = data.objects("VideoDNA") if data else []
+def _fingerprint_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
+    data = decoded(body.Data)
+    matches = Fields(data).objects("VideoDNA") if isinstance(data, dict) else []
     return tuple(
         FingerprintOutput(primary_key=match.text("PrimaryKey"), similarity=match.number("Similarity"))
         for match in matches
     )
 
 
-def ai_outputs(fields: Fields) -> tuple[Frozen, ...]:
-    result = fields.decoded("Data")
-    return () if result in (None, "") else (AiOutput(result=result),)
+def _ai_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
+    result = next(
+        (found for told in (body.Data, body.Result, body.Output) if (found := decoded(told)) is not None), None
+    )
+    return () if result is None else (AiOutput(result=result),)
 
 
-def workflow_outputs(fields: Fields) -> tuple[Frozen, ...]:
+def _workflow_outputs(body: messages.Workflow) -> tuple[Frozen, ...]:
     found = []
-    for name, node in fields.members("ActivityResults"):
-        outcome = read_outcome(node.text("Status"))
-        result = node.object("Result") if isinstance(node.decoded("Result"), dict) else None
+    for name, node in (body.ActivityResults or {}).items():
+        outcome = read_outcome(node.Status or None)
+        result = decoded(node.Result)
         found.append(
             WorkflowOutput(
-                name=name.strip() or node.text("ActivityInstanceId"),
-                type=node.text("ActivityId"),
-                job_id=result.text("JobId") if result else None,
+                name=name.strip() or node.ActivityInstanceId or None,
+                type=node.ActivityId or None,
+                job_id=_job_of_result(result),
                 outcome="unknown" if outcome == "progress" else outcome,
+                result=result,
             )
         )
     return tuple(found)
 
 
-def asset_outputs(operation: str | None) -> Callable[[Fields], tuple[Frozen, ...]]:
-    def outputs(fields: Fields) -> tuple[Frozen, ...]:
-        urls = fields.text("SuccessPlayUrls")
+def _job_of_result(result: Any) -> str | None:
+    """The job that a node ran: its result is the job's, or the job's message in its envelope."""
+    fields = Fields(result) if isinstance(result, dict) else None
+    while fields is not None:
+        if job_id := fields.text("JobId"):
+            return job_id
+        body = fields.decoded("MessageBody")
+        fields = Fields(body) if isinstance(body, dict) else None
+    return None
+
+
+def _asset_outputs(operation: str | None) -> Callable[[messages.AssetChange], tuple[Frozen, ...]]:
+    def outputs(body: messages.AssetChange) -> tuple[Frozen, ...]:
+        urls = body.SuccessPlayUrls
         return (
             AssetOutput(
-                operation=operation or (fields.text("OperateMode", "TaskType") or "").lower() or None,
-                media_type=fields.text("MediaType"),
-                scope=fields.text("Scope", "DeleteType"),
-                storage_class=fields.text("StorageClass"),
-                restored_until=fields.time("RestoreExpiration"),
+                operation=operation or (first(body.OperateMode, body.TaskType) or "").lower() or None,
+                media_type=body.MediaType or None,
+                scope=first(body.Scope, body.DeleteType),
+                storage_class=body.StorageClass or None,
+                restored_until=_time(body.RestoreExpiration),
                 urls=tuple(url.strip() for url in urls.split(",") if url.strip()) if urls else (),
             ),
         )
@@ -217,8 +451,25 @@ def asset_outputs(operation: str | None) -> Callable[[Fields], tuple[Frozen, ...
     return outputs
 
 
-def no_outputs(_: Fields) -> tuple[Frozen, ...]:
+def _no_outputs(_: Any) -> tuple[Frozen, ...]:
     return ()
+
+
+# Outcomes of a whole
+
+
+def _judge_production(own: Judged, body: messages.Production) -> Judged:
+    parts: list[Any] = [*present(body.SubJobList), *present(body.JobResult)]
+    words = [first(part.Status, getattr(part, "State", None)) for part in parts]
+    return judge_parts(own, words) if any(words) else own
+
+
+def _judge_workflow(own: Judged, body: messages.Workflow) -> Judged:
+    """Succeed only says that the run ended (documented sample), as Completed does of MTS."""
+    nodes = (body.ActivityResults or {}).values()
+    if own == "succeeded" and any(read_outcome(node.Status or None) == "failed" for node in nodes):
+        return "partial"
+    return own
 
 
 # The catalogue
@@ -232,86 +483,130 @@ class EventType:
     Attributes:
         kind: What ended; ``notice`` when nothing did.
         media: Where the id of the asset is.
-        job: Where the job id is; it is the identity of the event unless ``key`` says otherwise.
-        key: The identity of an event that has no job id: the first part must be there, the rest may be missing.
-            ``EventTime`` counts as text, ``#`` is a hash of the whole message.
+        job: Where the job id is; it is the identity of a job.
+        key: The identity of what has no job id, and of every occurrence: the thing, which must be there, then what
+            tells one occurrence from the next. ``media`` and ``job`` are the ids of asset and job, ``time`` is the
+            event time as text, ``word`` the status, ``#`` a hash of the whole message; ``|`` stands between names of
+            which the first that is there counts.
         missing_status: What a message without a status means.
-        always_key: ``key`` is the identity even where there is a job id.
+        recurs: It may happen to the same thing again, whether or not it names a job: ``key`` is the identity, always.
+        judge: How a whole of several parts ended, from its own word and from theirs.
     """
 
     kind: Kind
+    model: type[messages.Body]
+    outputs: Callable[[Any], tuple[Frozen, ...]] = _no_outputs
     media: tuple[str, ...] = ("MediaId", "VideoId")
-    job: tuple[str, ...] = ("JobId",)
-    key: tuple[str, ...] = ("MediaId", "EventTime")
-    outputs: Callable[[Fields], tuple[Frozen, ...]] = no_outputs
+    job: tuple[str, ...] = JOB_IDS
+    key: tuple[str, ...] = ("media", "time")
     missing_status: Outcome = "unknown"
-    always_key: bool = False
+    recurs: bool = False
+    judge: Callable[[Judged, Any], Judged] | None = None
 
 
 _VIDEO = ("VideoId", "MediaId")
+_FILE = "FileUrl|FileURL|StreamFileURL|RecordUrl"
+
+
+def _upload(*key: str, media: tuple[str, ...] = ("MediaId", "VideoId"), recurs: bool = True) -> EventType:
+    # A missing status is a success: that something came to be is all that these say.
+    return EventType(
+        "upload", messages.Upload, _upload_outputs, media, key=key, missing_status="succeeded", recurs=recurs
+    )
+
+
+def _asset(operation: str | None, *key: str) -> EventType:
+    return EventType("asset", messages.AssetChange, _asset_outputs(operation), key=key, recurs=True)
+
+
+_AI = EventType("ai", messages.Ai, _ai_outputs)
+_REVIEW = EventType("review", messages.Ai, _review_outputs)
+_PRODUCTION = EventType("production", messages.Production, _production_outputs, judge=_judge_production)
+_REGISTRATION = _upload("media", "time", recurs=False)
 
 EVENT_TYPES: Mapping[str, EventType] = {
-    "UploadByURLComplete": EventType(
-        "upload", _VIDEO, key=("SourceURL", "EventTime"), outputs=upload_outputs, missing_status="succeeded"
+    "UploadByURLComplete": _upload("SourceURL|media", "time", media=_VIDEO, recurs=False),
+    # The file of an asset may be written over.
+    "FileUploadComplete": _upload("media", _FILE, "time", media=_VIDEO),
+    "ImageUploadComplete": _upload("media", _FILE, "time", media=("ImageId", "MediaId")),
+    "AttachedMediaUploadComplete": _upload("media", _FILE, "time", media=("AttachedMediaId", "MediaId")),
+    # A live job sends one for each of its files.
+    "LiveRecordFileCreated": _upload("job|media", _FILE, "RecordId", "time"),
+    "LiveSnapshotFileCreated": EventType(
+        "snapshot",
+        messages.Snapshot,
+        _live_snapshot_outputs,
+        key=("job|media", "FileUrl|OutputUrl|OssObject", "CreateTimestamp|CreateTime", "time"),
+        missing_status="succeeded",
+        recurs=True,
     ),
-    "FileUploadComplete": EventType(
-        "upload", _VIDEO, (), ("VideoId",), outputs=upload_outputs, missing_status="succeeded"
+    "AddLiveRecordVideoComplete": _upload("media", "RecordStartTime", "RecordEndTime", "time", media=_VIDEO),
+    "LiveRecordVideoComposeStart": EventType(
+        "notice", messages.Upload, media=_VIDEO, key=("media", "time"), recurs=True
     ),
-    "ImageUploadComplete": EventType(
-        "upload", ("ImageId",), (), ("ImageId",), outputs=upload_outputs, missing_status="succeeded"
+    "LiveRecordTaskStatus": EventType("notice", messages.Upload, key=("job|media", "word", "time"), recurs=True),
+    "VideoAnalysisComplete": EventType("media_info", messages.VideoAnalysis, _media_info_outputs, _VIDEO),
+    "AIMediaAuditComplete": _REVIEW,
+    "AIVideoCensorComplete": _REVIEW,
+    "CreateAuditComplete": EventType(
+        "review", messages.ManualReview, _manual_review_outputs, key=("media", "CreationTime", "time"), recurs=True
     ),
-    "AttachedMediaUploadComplete": EventType(
-        "upload", ("AttachedMediaId",), (), ("AttachedMediaId",), outputs=upload_outputs, missing_status="succeeded"
-    ),
-    "AddLiveRecordVideoComplete": EventType(
-        "upload", _VIDEO, (), ("VideoId",), outputs=upload_outputs, missing_status="succeeded"
-    ),
-    "LiveRecordVideoComposeStart": EventType("notice", _VIDEO, (), ("VideoId",)),
-    "VideoAnalysisComplete": EventType("media_info", _VIDEO, (), ("VideoId", "EventTime"), outputs=media_info_outputs),
-    "AIMediaAuditComplete": EventType("review", outputs=review_outputs),
-    "AIVideoCensorComplete": EventType("review", outputs=review_outputs),
-    "CreateAuditComplete": EventType("review", job=(), key=("MediaId", "CreationTime"), outputs=manual_review_outputs),
-    "AIMediaDNAComplete": EventType("fingerprint", outputs=fingerprint_outputs),
-    "AIVideoTagComplete": EventType("ai", outputs=ai_outputs),
-    "ProduceMediaComplete": EventType("production", key=("MediaId", "ProjectId"), outputs=production_outputs),
-    "DeleteMediaComplete": EventType(
-        "asset", job=(), key=("MediaId", "DeleteType", "JobIds", "EventTime"), outputs=asset_outputs("delete")
-    ),
-    "MediaBaseChangeComplete": EventType(
-        "asset", job=(), key=("MediaId", "OperateMode", "EventTime", "#"), outputs=asset_outputs(None)
-    ),
-    "UpdateMediaStorageClassComplete": EventType(
-        "asset", job=(), key=("MediaId", "StorageClass", "EventTime"), outputs=asset_outputs("archive")
-    ),
-    "RestoreMediaComplete": EventType(
-        "asset", job=(), key=("MediaId", "RestoreExpiration", "EventTime"), outputs=asset_outputs("restore")
-    ),
+    "AIMediaDNAComplete": EventType("fingerprint", messages.Ai, _fingerprint_outputs),
+    "AIVideoTagComplete": _AI,
+    "ProduceMediaComplete": replace(_PRODUCTION, key=("media", "ProjectId", "time")),
+    "DeleteMediaComplete": _asset("delete", "media", "DeleteType", "JobIds", "time"),
+    "MediaBaseChangeComplete": _asset(None, "media", "OperateMode", "time", "#"),
+    "UpdateMediaStorageClassComplete": _asset("archive", "media", "StorageClass", "time"),
+    "RestoreMediaComplete": _asset("restore", "media", "RestoreExpiration", "time"),
     # One job refreshes up to twenty assets and sends an event for each.
     "SubmitMediaRefreshComplete": EventType(
         "asset",
-        job=("MediaRefreshJobId",),
-        key=("MediaRefreshJobId", "MediaId"),
-        outputs=asset_outputs(None),
-        always_key=True,
+        messages.AssetChange,
+        _asset_outputs(None),
+        job=("MediaRefreshJobId", "JobId"),
+        key=("job", "media"),
+        recurs=True,
     ),
     "WorkflowTaskComplete": EventType(
-        "workflow", _VIDEO, ("TaskId",), ("VideoId", "EventTime"), outputs=workflow_outputs
+        "workflow", messages.Workflow, _workflow_outputs, _VIDEO, ("TaskId", "JobId"), judge=_judge_workflow
     ),
     # Names that only IMS documents. The products share most of their names, so these mean the same if they come.
-    "BatchProduceMediaComplete": EventType("production", outputs=production_outputs),
-    "AIProduceComplete": EventType("production", outputs=production_outputs),
-    "SmartJobComplete": EventType("production", outputs=production_outputs),
-    "MediaAiAnalysisComplete": EventType("ai", outputs=ai_outputs),
-    "RegisterMediaComplete": EventType("upload", outputs=upload_outputs, missing_status="succeeded"),
-    "UploadStreamByURLComplete": EventType("upload", outputs=upload_outputs, missing_status="succeeded"),
-    "StreamUploadComplete": EventType("upload", outputs=upload_outputs, missing_status="succeeded"),
-    "RegisterStreamComplete": EventType("upload", outputs=upload_outputs, missing_status="succeeded"),
-    "LiveRecordFileCreated": EventType("upload", outputs=upload_outputs, missing_status="succeeded"),
+    "BatchProduceMediaComplete": _PRODUCTION,
+    "AIProduceComplete": _PRODUCTION,
+    "SmartJobComplete": _PRODUCTION,
+    "MediaAiAnalysisComplete": _AI,
+    "RegisterMediaComplete": _REGISTRATION,
+    "UploadStreamByURLComplete": _REGISTRATION,
+    "StreamUploadComplete": _REGISTRATION,
+    "RegisterStreamComplete": _REGISTRATION,
 }
-_OTHER_AI = EventType("ai", outputs=ai_outputs)
 
-# AI events say Code and Message, all others ErrorCode and ErrorMessage.
-_CODE, _MESSAGE = ("ErrorCode", "Code"), ("ErrorMessage", "Message")
+# What is more than a row, by name: its model.
+MODELS: Mapping[str, type[messages.Body]] = {
+    "DynamicImageComplete": messages.DynamicImage,
+    "SnapshotComplete": messages.Snapshot,
+    "StreamTranscodeComplete": messages.StreamTranscode,
+    "TranscodeComplete": messages.Transcode,
+    "TranscodeParentComplete": messages.Transcode,
+    "MediaConvertComplete": messages.Transcode,
+    "MediaConvertOutputGroupComplete": messages.Transcode,
+    "MediaConvertOutputComplete": messages.Transcode,
+    **{name: row.model for name, row in EVENT_TYPES.items()},
+}
+
+
+def is_ai_event(event_type: str) -> bool:
+    """All AI events are switched on together in the console, so types come that no page lists (documented)."""
+    return event_type.startswith("AI") and event_type.endswith("Complete")
+
+
+def model_of(event_type: str) -> type[messages.Body]:
+    return MODELS.get(event_type) or (messages.Ai if is_ai_event(event_type) else messages.Unknown)
+
+
+# Reading
+
+_EVENT_TYPE = re.compile(rb'"EventType"\s*:\s*"(\w+)"')
 
 
 def parse(message: Message) -> Parsed:
@@ -321,170 +616,202 @@ def parse(message: Message) -> Parsed:
     Raises:
         Unparseable: Not a VOD message, or nothing in it says which job or asset it is about.
     """
-    fields = read_object(message.payload)
-    event_type = fields.text("EventType")
-    if event_type is None:
-        raise Unparseable("expected a VOD message with EventType, found none")
-    if "MessageBody" in fields:
+    event_type, reading = read_typed(message.payload, model_of, "VOD")
+    body: messages.Body = reading.message
+    if reading.is_rearranged and "messagebody" in settle(reading.values(), lambda _: None):
         raise Unparseable('found MessageBody, which IMS sends: is this source registered with IMS (product = "ims")?')
-    completions: tuple[Completion, ...]
+    told = Told(
+        event_type,
+        reading,
+        "",
+        first(body.EventTime, body.CompleteTime, body.FinishTime) or "",
+        body.Extend if body.Extend is not None else body.UserData,
+        RETRYABLE,
+        is_vod=True,
+    )
+    return Parsed(read_completions(told, body), tuple(reading.warnings))
+
+
+def read_typed(payload: bytes, model_of: Callable[[str], type[Any]], product: str) -> tuple[str, Reading[Any]]:
+    """
+    The type of a message, and the message as the model of that type.
+
+    Raises:
+        Unparseable: It is no JSON object, or has no type.
+    """
+    # The bytes tell which model to read them as, nearly always: what they are read as then must say the same.
+    glimpse = _EVENT_TYPE.search(payload)
+    if glimpse is not None:
+        event_type = glimpse[1].decode()
+        reading = read(model_of(event_type), payload)
+        if reading.message.EventType == event_type:
+            return event_type, reading
+    values = decode_object(payload)
+    try:
+        found = read_text(settle(values, lambda _: None).get("eventtype"))
+    except Misfit:
+        found = None
+    if found is None:
+        raise Unparseable(f"expected a message of {product} with EventType, found none")
+    return found, read_values(model_of(found), values, payload)
+
+
+def read_completions(told: Told, body: Any) -> tuple[Completion, ...]:
+    """
+    What a body means, wherever it stands.
+
+    Raises:
+        Unparseable: Nothing in it says which job or asset it is about.
+    """
+    event_type = told.event_type
+    row = EVENT_TYPES.get(event_type)
+    if row is not None:
+        return (_read_row(told, body, row),)
     if event_type == "DynamicImageComplete":
-        completions = (_animated_image_completion(fields),)
-    elif event_type == "SnapshotComplete":
-        completions = _snapshot_completions(fields)
-    elif event_type == "StreamTranscodeComplete":
-        stream = _stream_completion(fields, event_type, fields.text("VideoId"), fields.time("EventTime"), fields)
+        return (_read_animated_image(told, body),)
+    if event_type == "SnapshotComplete":
+        return _read_snapshots(told, body)
+    if event_type == "StreamTranscodeComplete":
+        stream = _read_stream(told, body, body)
         if stream is None:
             raise Unparseable("expected JobId or VideoId of the stream, found neither")
-        completions = (stream,)
-    elif event_type == "TranscodeComplete":
-        completions = _transcode_completions(fields)
-    elif event_type in EVENT_TYPES:
-        completions = (_completion(fields, event_type, EVENT_TYPES[event_type]),)
-    elif is_ai_event(event_type) and fields.text("JobId", "MediaId"):
-        completions = (_completion(fields, event_type, _OTHER_AI),)
+        return (stream,)
+    if event_type == "TranscodeComplete" and (told.is_vod or present(body.StreamInfos)):
+        return _read_transcode_task(told, body)
+    if event_type in CONVERSIONS:
+        return (_read_conversion(told, body, CONVERSIONS[event_type]),)
+    if is_ai_event(event_type) and first(body.JobId, body.MediaId, body.VideoId):
+        return (_read_row(told, body, _AI),)
+    return (_read_unknown(told, body),)
+
+
+@cache
+def _parts_of_key(key: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(part.split("|")) for part in key)
+
+
+def _read_row(told: Told, body: Any, row: EventType) -> Completion:
+    job_id = first(*[getattr(body, name) for name in row.job])
+    media_id = told.media(body, row.media)
+    word = first(body.Status, body.State)
+    outcome = read_outcome(word, missing=row.missing_status)
+    if row.judge is not None:
+        outcome = row.judge(outcome, body)
+    if job_id is not None and not row.recurs:
+        identity: tuple[str, ...] = (job_id,)
     else:
-        completions = (_unknown(fields, event_type),)
-    return Parsed(completions, fields.warnings)
-
-
-def _identity(fields: Fields, names: tuple[str, ...]) -> tuple[str, ...]:
-    first = fields.text(names[0])
-    if first is None:
-        raise Unparseable(f"expected {names[0]}, which identifies this event, found none")
-    # JobIds may be a list, which is no text but tells one deletion from another all the same.
-    rest = (fields.digest() if name == "#" else fields.text(name) or fields.verbatim(name) or "" for name in names[1:])
-    return (first, *rest)
-
-
-def is_ai_event(event_type: str) -> bool:
-    """All AI events are switched on together in the console, so types come that no page lists (documented)."""
-    return event_type.startswith("AI") and event_type.endswith("Complete")
-
-
-def _completion(fields: Fields, event_type: str, row: EventType) -> Completion:
-    job_id = fields.text(*row.job) if row.job else None
-    identity = (job_id,) if job_id is not None and not row.always_key else _identity(fields, row.key)
-    kind, identity, outcome = judge(row.kind, identity, fields.text("Status"), missing=row.missing_status)
-    return Completion(
-        family=event_type,
-        id=identity,
-        kind=kind,
+        identity = _identify(told, body, row, job_id, media_id)
+    return told.end(
+        row.kind,
+        identity,
+        word,
+        body,
         outcome=outcome,
-        vendor_event=event_type,
         job_id=job_id,
-        media_id=fields.text(*row.media),
-        outputs=row.outputs(fields) if has_outputs(outcome) else (),
-        error=read_error(fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
-        user_data=fields.verbatim("Extend"),
-        occurred_at=fields.time("EventTime"),
+        media_id=media_id,
+        outputs=lambda: row.outputs(body),
     )
 
 
-def _animated_image_completion(fields: Fields) -> Completion:
-    """
-    The job id stands in the message and again in DynamicImageJobInfo, which a failure does not have; so does the
-    status, and both are judged.
-    """
-    info = fields.object("DynamicImageJobInfo")
-    video_id, job_id, word = fields.text(*_VIDEO), fields.text("JobId"), fields.text("Status")
+def _identify(told: Told, body: Any, row: EventType, job_id: str | None, media_id: str | None) -> tuple[str, ...]:
+    word = (first(body.Status, body.State) or "").lower()
+    known = {"job": job_id, "media": media_id, "time": told.event_time, "word": word}
+    found = []
+    for names in _parts_of_key(row.key):
+        if names == ("#",):
+            found.append(told.reading.digest())
+        else:
+            values = (known[name] if name in known else getattr(body, name) for name in names)
+            found.append(first(*values) or "")
+    if not found[0]:
+        if told.is_vod:
+            expected = " or ".join({"job": row.job, "media": row.media}.get(row.key[0], (row.key[0],)))
+            raise Unparseable(f"expected {expected}, which identifies this event, found none")
+        return (told.reading.digest(),)
+    return told.occurrence(*found) if "time" in row.key else tuple(found)
+
+
+def _read_unknown(told: Told, body: Any) -> Completion:
+    job_id = first(body.JobId, body.TaskId, body.ParentJobId)
+    digest = told.reading.digest()
+    return told.end(
+        "notice",
+        (job_id, digest) if job_id else (digest,),
+        None,
+        outcome="received",
+        job_id=job_id,
+        media_id=told.media(body, ("VideoId", "MediaId", "ImageId", "AttachedMediaId")),
+    )
+
+
+def _read_animated_image(told: Told, body: messages.DynamicImage) -> Completion:
+    """Everything may be said twice, and what is said once counts; a failure on either level is one."""
+    info = body.DynamicImageJobInfo
+    job_id = first(body.JobId, body.TaskId, body.ParentJobId)
+    word = first(body.Status, body.State)
     if info is not None:
-        inner_id, inner_word = info.text("JobId"), info.text("Status")
         if job_id is None:
-            job_id = inner_id
-        elif inner_id is not None and inner_id != job_id:
-            info.warn("JobId")
-        if word is None or (inner_word != word and read_outcome(inner_word) == "failed"):
-            word = inner_word
+            job_id = info.JobId or None
+        elif info.JobId and info.JobId != job_id:
+            told.reading.warnings.add(f"{told.path}DynamicImageJobInfo.JobId")
+        inner = info.Status
+        if word is None or (inner and read_outcome(inner) == "failed"):
+            word = inner or None
+    media_id = told.media(body, _VIDEO)
+    instance = body.TriggerSource.ActivityInstanceId if body.TriggerSource else None
     if job_id is not None:
         identity: tuple[str, ...] = (job_id,)
-    elif video_id is not None:
-        # Started by a workflow, the message may have no job id at all (seen inside workflow results).
-        trigger = fields.object("TriggerSource")
-        activity = trigger.text("ActivityInstanceId") if trigger else None
-        identity = (video_id, fields.text("EventTime") or "", activity or "")
+    elif media_id is not None:
+        identity = told.occurrence(media_id, told.event_time, instance or "")
+    elif told.is_vod:
+        raise Unparseable("expected JobId or VideoId of the animated image, found neither")
     else:
-        raise Unparseable("expected JobId or VideoId, which identify an animated image, found neither")
-    kind, identity, outcome = judge("animated_image", identity, word)
-    return Completion(
-        family="animated_image",
-        id=identity,
-        kind=kind,
-        outcome=outcome,
-        vendor_event="DynamicImageComplete",
+        identity = (told.reading.digest(),)
+    return told.end(
+        "animated_image",
+        identity,
+        word,
+        body,
         job_id=job_id,
-        media_id=video_id,
-        outputs=(animated_image_output(info),) if info is not None and has_outputs(outcome) else (),
-        error=read_error(fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
-        user_data=fields.verbatim("Extend"),
-        occurred_at=fields.time("EventTime"),
+        media_id=media_id,
+        outputs=lambda: animated_image_outputs(body),
     )
 
 
-def _unknown(fields: Fields, event_type: str) -> Completion:
-    job_id = fields.text("JobId")
-    return Completion(
-        family=event_type,
-        id=(job_id,) if job_id else (fields.digest(),),
-        kind="notice",
-        outcome="received",
-        vendor_event=event_type,
-        job_id=job_id,
-        media_id=fields.text("VideoId", "MediaId", "ImageId", "AttachedMediaId"),
-        user_data=fields.verbatim("Extend"),
-        occurred_at=fields.time("EventTime"),
-    )
-
-
-def _snapshot_completions(fields: Fields) -> tuple[Completion, ...]:
-    """One per element of SnapshotInfos, each with its own job id; a failure has no elements and no job id."""
-    video_id, occurred_at = fields.text("VideoId"), fields.time("EventTime")
-    user_data = fields.verbatim("Extend")
-    fallback = (video_id or "", fields.text("SubType") or "", fields.text("EventTime") or "", user_data or "")
-    infos = fields.objects("SnapshotInfos")
-    if not infos:
-        if video_id is None:
-            raise Unparseable("expected SnapshotInfos or VideoId, found neither")
-        kind, identity, outcome = judge("snapshot", fallback, fields.text("Status"))
-        return (
-            Completion(
-                family="snapshot",
-                id=identity,
-                kind=kind,
-                outcome=outcome,
-                vendor_event="SnapshotComplete",
-                media_id=video_id,
-                error=read_error(fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
-                user_data=user_data,
-                occurred_at=occurred_at,
-                nameless="takes_name" if kind == "snapshot" and video_id is not None else None,
-            ),
-        )
+def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ...]:
+    """One per element of SnapshotInfos, each with its own job id; without any, one."""
+    media_id = told.media(body, _VIDEO)
+    fallback = (media_id or "", body.SubType or "", told.event_time, told.user_data or "")
+    infos = body.SnapshotInfos or ()
+    if not present(infos):
+        return (_read_snapshot(told, body, media_id, fallback),)
     completions = []
+    sorts: dict[str, str] = {}
     for index, info in enumerate(infos):
-        job_id = info.text("JobId")
-        if job_id is None and video_id is None:
-            # The others are not lost for the sake of one that nobody could be told about.
-            fields.warn(f"SnapshotInfos[{index}].JobId")
+        if info.says_nothing:
             continue
-        identity = (job_id,) if job_id else (*fallback, info.text("SnapshotType") or str(index))
-        kind, identity, outcome = judge("snapshot", identity, info.text("Status") or fields.text("Status"))
+        job_id, sort = info.JobId or None, _sort(info.SnapshotType)
+        if job_id is not None:
+            # A sprite and the pictures that it was made of are of one job.
+            is_another = sorts.setdefault(job_id, sort or "") != (sort or "") or sort == "spriteorigin"
+            identity: tuple[str, ...] = (job_id, sort or "") if is_another else (job_id,)
+        elif media_id is not None:
+            identity = (*fallback, info.SnapshotType or str(index))
+        else:
+            # The others are not lost for the sake of one that nobody could be told about.
+            told.reading.warnings.add(f"{told.path}SnapshotInfos[{index}].JobId")
+            continue
         completions.append(
-            Completion(
-                family="snapshot",
-                id=identity,
-                kind=kind,
-                outcome=outcome,
-                vendor_event="SnapshotComplete",
-                job_id=job_id,
-                media_id=video_id,
-                outputs=_snapshot_outputs(info) if has_outputs(outcome) else (),
+            told.end(
+                "snapshot",
+                identity,
+                first(info.Status, body.Status, body.State),
                 # Codes stand beside the elements; inside them they are not documented.
-                error=read_error(
-                    info if info.text(*_CODE) else fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE
-                ),
-                user_data=user_data,
-                occurred_at=occurred_at,
+                info,
+                body,
+                job_id=job_id,
+                media_id=media_id,
+                outputs=lambda info=info, sort=sort: _info_outputs(body, info, sort),  # type: ignore[misc]
             )
         )
     if not completions:
@@ -492,80 +819,164 @@ def _snapshot_completions(fields: Fields) -> tuple[Completion, ...]:
     return tuple(completions)
 
 
-def _stream_completion(
-    stream: Fields, event_type: str, video_id: str | None, occurred_at: datetime | None, task: Fields
-) -> Completion | None:
-    """None when nothing says which stream of which video this is."""
-    job_id = stream.text("JobId")
+def _info_outputs(body: messages.Snapshot, info: messages.SnapshotInfo, sort: str | None) -> tuple[Frozen, ...]:
+    urls: Sequence[str | None] = ()
+    if not info.SnapshotRegular:
+        # What stands beside the elements belongs to the only one, or to the cover.
+        urls = (body.Snapshots if len(body.SnapshotInfos or ()) == 1 else None) or (
+            [body.CoverUrl] if sort == "cover" else ()
+        )
+    return _picture_outputs(info.SnapshotRegular, "{SnapshotCount}", info.SnapshotCount, sort, urls)
+
+
+def _read_snapshot(told: Told, body: messages.Snapshot, media_id: str | None, fallback: tuple[str, ...]) -> Completion:
+    job_id = first(body.JobId, body.TaskId, body.ParentJobId)
     if job_id is not None:
         identity: tuple[str, ...] = (job_id,)
-    elif video_id is not None:
-        names = stream.text("Definition") or "", stream.text("Format") or ""
-        identity = (video_id, *names, task.text("EventTime") or "")
+    elif media_id is not None:
+        identity = told.occurrence(*fallback)
+    elif told.is_vod:
+        raise Unparseable("expected SnapshotInfos or VideoId, found neither")
+    else:
+        identity = (told.reading.digest(),)
+    return told.end(
+        "snapshot",
+        identity,
+        first(body.Status, body.State),
+        body,
+        job_id=job_id,
+        media_id=media_id,
+        outputs=lambda: _snapshot_outputs(body),
+        nameless="takes_name" if job_id is None and media_id is not None and told.is_vod else None,
+    )
+
+
+def _read_stream(
+    told: Told, body: messages.Body, stream: messages.Stream | messages.StreamTranscode
+) -> Completion | None:
+    """None when nothing says which stream of which video this is."""
+    job_id, media_id = stream.JobId or None, told.media(body, _VIDEO)
+    if job_id is not None:
+        identity: tuple[str, ...] = (job_id,)
+    elif media_id is not None:
+        identity = told.occurrence(media_id, stream.Definition or "", stream.Format or "", told.event_time)
     else:
         return None
-    kind, identity, outcome = judge("transcode", identity, stream.text("Status"))
-    return Completion(
-        family="transcode",
-        id=identity,
-        kind=kind,
-        outcome=outcome,
-        vendor_event=event_type,
+    return told.end(
+        "transcode",
+        identity,
+        first(stream.Status, getattr(stream, "State", None)),
+        stream,
+        # The same family as the stream's own event, whichever message it stands in.
+        family=told.family("transcode", "StreamTranscodeComplete"),
         job_id=job_id,
-        media_id=video_id,
-        outputs=_transcode_outputs(stream) if has_outputs(outcome) else (),
-        error=read_error(stream, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
-        user_data=task.verbatim("Extend"),
-        occurred_at=occurred_at,
+        media_id=media_id,
+        outputs=lambda: (_stream_output(stream),),
     )
 
 
-def _transcode_completions(fields: Fields) -> tuple[Completion, ...]:
+def _read_transcode_task(told: Told, body: messages.Transcode) -> tuple[Completion, ...]:
     """One per stream, under the same key as the stream's own event, and one for the task as a whole."""
-    video_id, occurred_at = fields.text("VideoId"), fields.time("EventTime")
+    media_id = told.media(body, _VIDEO)
     streams = []
-    for index, stream in enumerate(fields.objects("StreamInfos")):
-        completion = _stream_completion(stream, "TranscodeComplete", video_id, occurred_at, fields)
-        if completion is None:
-            fields.warn(f"StreamInfos[{index}].JobId")
+    for index, element in enumerate(body.StreamInfos or ()):
+        if element.says_nothing:
+            continue
+        stream = _read_stream(told, body, element)
+        if stream is None:
+            told.reading.warnings.add(f"{told.path}StreamInfos[{index}].JobId")
         else:
-            streams.append(completion)
+            streams.append(stream)
     job_ids = sorted({stream.job_id for stream in streams if stream.job_id})
-    if video_id is None and not job_ids:
+    if media_id is None and not job_ids:
         raise Unparseable("expected VideoId or StreamInfos[].JobId, which identify a transcode task, found neither")
-    identity = (video_id or "", *job_ids) if job_ids else (video_id or "", fields.text("EventTime") or "")
-    if streams:
-        kind: Kind = "transcode_task"
-        outcome = task_outcome([stream.outcome for stream in streams])
-    else:
-        kind, identity, outcome = judge("transcode_task", identity, fields.text("Status"))
+    identity = (media_id or "", *job_ids) if job_ids else told.occurrence(media_id or "", told.event_time)
+    outputs = tuple(output for stream in streams for output in stream.outputs)
+    error = next((stream.error for stream in streams if stream.error and stream.error.code), None)
+    task = told.end(
+        "transcode_task",
+        identity,
+        body.Status,
+        body,
+        outcome=whole_outcome("unknown", [stream.outcome for stream in streams]) if streams else None,
+        media_id=media_id,
+        outputs=lambda: outputs,
+        nameless="keeps_key" if media_id is not None and told.is_vod else None,
+    )
     # The first stream's error that says something, else what the task itself says.
-    errors = [stream.error for stream in streams if stream.error]
-    error = next((error for error in errors if error.code), None) or read_error(
-        fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE
-    )
-    task = Completion(
-        family="transcode_task",
-        id=identity,
-        kind=kind,
-        outcome=outcome,
-        vendor_event="TranscodeComplete",
-        media_id=video_id,
-        outputs=tuple(output for stream in streams for output in stream.outputs),
-        error=error,
-        user_data=fields.verbatim("Extend"),
-        occurred_at=occurred_at,
-        nameless="keeps_key" if kind == "transcode_task" and video_id is not None else None,
-    )
+    if error is not None and task.kind != "notice":
+        task.error = error
     return (*streams, task)
 
 
-def task_outcome(streams: list[Outcome]) -> Outcome:
-    """The task's own word says success when one stream of ten succeeded (documented), so the streams decide."""
-    # The task has ended; a stream that is said to be under way ended in a way that we were not told.
-    ended: list[Outcome] = ["unknown" if outcome == "received" else outcome for outcome in streams]
-    if all(outcome == ended[0] for outcome in ended):
-        return ended[0]
-    if "succeeded" in ended or "partial" in ended:
-        return "partial"
-    return "unknown" if "unknown" in ended else "failed"
+CONVERSIONS: Mapping[str, Kind] = {
+    "TranscodeComplete": "transcode",
+    "MediaConvertOutputComplete": "transcode",
+    "TranscodeParentComplete": "transcode_task",
+    "MediaConvertComplete": "transcode_task",
+    "MediaConvertOutputGroupComplete": "transcode_task",
+}
+
+# Parts of a job: they have ids of their own.
+TASKS = frozenset({"MediaConvertOutputComplete", "MediaConvertOutputGroupComplete"})
+
+
+def _read_conversion(told: Told, body: messages.Transcode, kind: Kind) -> Completion:
+    """
+    One of IMS: a job, a part of it that is a task of its own, or the old forms of both.
+
+    One job gives several of these, so a task has its id beside that of the job; where it has none, the hash of the
+    body tells them apart.
+    """
+    job_id = first(body.JobId, body.TaskId, body.ParentJobId)
+    media_id = told.media(body, _VIDEO)
+    word = first(body.Status, body.State)
+    parts = _conversion_parts(body)
+    outcome = read_outcome(word)
+    if parts:
+        outcome = judge_parts(outcome, [first(part.Status, getattr(part, "State", None)) for part in parts])
+    if job_id is None:
+        if told.is_vod and media_id is None:
+            raise Unparseable("expected JobId or MediaId of the conversion, found neither")
+        identity = told.occurrence(media_id, told.event_time) if media_id else (told.reading.digest(),)
+    elif told.event_type in TASKS:
+        task_id = body.TaskId if body.TaskId != job_id else None
+        identity = (job_id, task_id or told.digest_of_body())
+    else:
+        identity = (job_id,)
+    return told.end(
+        kind,
+        identity,
+        word,
+        *[part for part in parts if read_outcome(part.Status or None) == "failed"],
+        body,
+        outcome=outcome,
+        job_id=job_id,
+        media_id=media_id,
+        outputs=lambda: _conversion_outputs(body, parts),
+    )
+
+
+def _conversion_parts(body: messages.Transcode) -> list[Any]:
+    parts: list[Any] = [*present(body.TranscodeJobList), *present(body.OutputDetails), *present(body.Outputs)]
+    for group in present(body.OutputGroupDetails):
+        # A group says how its outputs ended, unless they say so themselves.
+        parts += present(group.Outputs) or [group]
+    return [part for part in parts if not is_skipped(first(part.Status, getattr(part, "State", None)))]
+
+
+def _conversion_outputs(body: messages.Transcode, parts: list[Any]) -> tuple[Frozen, ...]:
+    if not parts:
+        result = body.Result or messages.ConvertResult(OutputFile=body.Output, OutFileMeta=body.OutFileMeta)
+        url = first(body.OutputUrl, body.FileUrl, body.MediaURL)
+        output = _file_output(body.TaskId, result.OutputFile, result.OutFileMeta, url)
+        return (output,) if output.url or output.size_bytes or output.width else ()
+    found = []
+    for part in parts:
+        if read_outcome(first(part.Status, getattr(part, "State", None)), missing="succeeded") != "succeeded":
+            continue
+        if isinstance(part, messages.TranscodeJob):
+            found.append(_file_output(part.JobId, part.Output, part.OutFileMeta))
+        elif part.Result is not None:
+            found.append(_file_output(part.TaskId, part.Result.OutputFile, part.Result.OutFileMeta))
+    return tuple(found)

@@ -150,8 +150,10 @@ async def test_a_workflow_and_the_extend_that_was_given_with_it():
         FinishTime=TIME,
     )
     found = await completion(Vendor(GetJobDetail=reply), job("vod", "WorkflowTaskComplete"))
-    assert (found.id, found.outcome, found.user_data, found.media_id) == (("j-1",), "succeeded", '{"id": 7}', MEDIA)
-    assert found.outputs == (WorkflowOutput(name="Act_1", type="VideoTranslation", job_id="a-1", outcome="failed"),)
+    assert (found.id, found.outcome, found.user_data, found.media_id) == (("j-1",), "partial", '{"id": 7}', MEDIA)
+    assert found.outputs == (
+        WorkflowOutput(name="Act_1", type="VideoTranslation", job_id="a-1", outcome="failed", result={"JobId": "a-1"}),
+    )
 
 
 async def test_user_data_without_extend_is_passed_on_whole():
