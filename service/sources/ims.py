@@ -20,7 +20,6 @@ from service.sources import vod
 from service.sources.base import Message, Parsed
 from service.sources.ims_messages import Envelope
 from service.sources.members import first
-from service.sources.vod_messages import Body
 
 KINDS: Mapping[str, Kind] = {
     "DynamicImageComplete": "animated_image",
@@ -38,11 +37,11 @@ RETRYABLE: Mapping[str, bool] = {
 
 
 @cache
-def _envelope_around(body: type[Body]) -> type[Envelope[Any]]:
-    return Envelope[body]  # type: ignore[valid-type]
+def _envelope_around(body: Any) -> Any:
+    return Envelope[body]
 
 
-def _model_of(event_type: str) -> type[Envelope[Any]]:
+def _model_of(event_type: str) -> Any:
     return _envelope_around(vod.model_of(event_type))
 
 
@@ -54,16 +53,16 @@ def parse(message: Message) -> Parsed:
         Unparseable: Not an IMS message.
     """
     event_type, reading = vod.read_typed(message.payload, _model_of, "IMS")
-    envelope: Envelope[Any] = reading.message
-    body = envelope.MessageBody
+    envelope = reading.message
+    body = envelope.get("MessageBody")
     if body is None:
         raise Unparseable('expected MessageBody, found none: is this source registered with VOD (product = "vod")?')
     told = vod.Told(
         event_type,
         reading,
         "MessageBody.",
-        first(envelope.EventTime, body.EventTime, body.CompleteTime, body.FinishTime) or "",
-        body.UserData if body.UserData is not None else body.Extend,
+        envelope.get("EventTime") or first(body, vod.TIMES) or "",
+        body.get("UserData", body.get("Extend")),
         RETRYABLE,
         is_vod=False,
     )

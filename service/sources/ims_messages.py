@@ -12,15 +12,15 @@ from service.sources.vod_messages import Body
 B = TypeVar("B", bound=Body)
 
 
-class Envelope(Declared, Generic[B]):
+class Envelope(Declared, Generic[B], total=False):
     """
     Attributes:
         UserId: The account, a number of sixteen digits; masked in the documents.
         EventTime: Observed to be missing, and in the body instead.
     """
 
-    EventType: Text = None
-    UserId: Anything = None
-    EventTime: Text = None
-    RequestId: Text = None
-    MessageBody: Enveloped[B] = None
+    EventType: Text
+    UserId: Anything
+    EventTime: Text
+    RequestId: Text
+    MessageBody: Enveloped[B]

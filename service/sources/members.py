@@ -13,14 +13,15 @@ Both ways give the same wherever the first gives anything (``tests/sources/test_
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Generic, TypeVar, get_args
+from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, core_schema
+from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, SchemaValidator, core_schema
+from typing_extensions import TypedDict
 
 from service.sources.decoding import MAX_DEPTH, decode_element, decode_object, parse_time, storable
 
@@ -119,7 +120,7 @@ class _Member:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         raise NotImplementedError
 
-    def read(self, value: Any, inner: "type[Declared] | None", path: str, warn: Warn) -> Any:
+    def read(self, value: Any, inner: Any, path: str, warn: Warn) -> Any:
         """
         Raises:
             Misfit: It can't be read.
@@ -135,7 +136,7 @@ class _Value(_Member):
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.nullable_schema(self.schema())
 
-    def read(self, value: Any, inner: "type[Declared] | None", path: str, warn: Warn) -> Any:
+    def read(self, value: Any, inner: Any, path: str, warn: Warn) -> Any:
         return self.read_value(value)
 
 
@@ -184,7 +185,7 @@ class _One(_Member):
         schema = handler(source)
         return _first_that_fits(schema, core_schema.json_schema(schema))
 
-    def read(self, value: Any, inner: "type[Declared] | None", path: str, warn: Warn) -> Any:
+    def read(self, value: Any, inner: Any, path: str, warn: Warn) -> Any:
         value = decode_element(value)
         if isinstance(value, list) and len(value) == 1:
             value = decode_element(value[0])
@@ -192,7 +193,6 @@ class _One(_Member):
             return None
         if not isinstance(value, dict):
             raise Misfit
-        assert inner is not None
         return arrange(inner, value, f"{path}.", warn, sought=self.sought)
 
 
@@ -203,12 +203,11 @@ class _Many(_Member):
         schema = handler(source)
         return _first_that_fits(schema, core_schema.json_schema(schema))
 
-    def read(self, value: Any, inner: "type[Declared] | None", path: str, warn: Warn) -> Any:
-        assert inner is not None
+    def read(self, value: Any, inner: Any, path: str, warn: Warn) -> Any:
         value = decode_element(value)
         if isinstance(value, dict):
             wrapped = next(iter(value.values())) if len(value) == 1 else None
-            value = wrapped if isinstance(wrapped, list) and not inner.declares(value) else [value] if value else []
+            value = wrapped if isinstance(wrapped, list) and not _declares(inner, value) else [value] if value else []
         if value in (None, ""):
             return None
         if not isinstance(value, list):
@@ -230,8 +229,7 @@ class _Named(_Member):
         schema = handler(source)
         return _first_that_fits(schema, core_schema.json_schema(schema))
 
-    def read(self, value: Any, inner: "type[Declared] | None", path: str, warn: Warn) -> Any:
-        assert inner is not None
+    def read(self, value: Any, inner: Any, path: str, warn: Warn) -> Any:
         value = decode_element(value)
         if value in (None, "", []):
             return None
@@ -270,33 +268,45 @@ Many = Annotated[tuple[T, ...] | None, _Many()]
 Named = Annotated[dict[str, T] | None, _Named()]
 
 
-class Declared(BaseModel):
-    """An object as the vendor sends it, with the vendor's own names."""
-
-    model_config = ConfigDict(extra="forbid", defer_build=True, protected_namespaces=())
-
-    @classmethod
-    def declares(cls, values: Mapping[str, Any]) -> bool:
-        return any(name.strip().lower() in _plan(cls) for name in values)
-
-    @property
-    def says_nothing(self) -> bool:
-        return not any(value is not None and value != "" for value in self.__dict__.values())
+class Declared(TypedDict, total=False):
+    """An object as the vendor sends it, with the vendor's own names. Any member may be missing."""
 
 
-D = TypeVar("D", bound=Declared)
+D = TypeVar("D")
 
 
 @cache
-def _plan(model: type[Declared]) -> Mapping[str, tuple[str, _Member, "type[Declared] | None"]]:
+def _validator(model: Any) -> SchemaValidator:
+    _refuse_others(model)
+    validator = TypeAdapter(model).validator
+    assert isinstance(validator, SchemaValidator)
+    return validator
+
+
+def _refuse_others(model: Any) -> None:
+    """What is not declared shows, in this object and in all that it declares: it may be another spelling."""
+    (get_origin(model) or model).__pydantic_config__ = ConfigDict(extra="forbid")
+    for _, _, inner in _plan(model).values():
+        if inner is not None:
+            _refuse_others(inner)
+
+
+@cache
+def _plan(model: Any) -> Mapping[str, tuple[str, _Member, Any]]:
     """By name in lower case: the name as declared, how it is read, and of what model its objects are."""
+    generic = get_origin(model) or model
+    given = dict(zip(getattr(generic, "__parameters__", ()), get_args(model), strict=False))
     plan = {}
-    for name, info in model.model_fields.items():
-        member = next(found for found in info.metadata if isinstance(found, _Member))
-        models = (part for outer in get_args(info.annotation) for part in (outer, *get_args(outer)))
-        inner = next((part for part in models if isinstance(part, type) and issubclass(part, Declared)), None)
+    for name, hint in get_type_hints(generic, include_extras=True).items():
+        declared, member = get_args(hint)[:2]
+        parts = (given.get(part, part) for outer in get_args(declared) for part in (outer, *get_args(outer)))
+        inner = next((part for part in parts if hasattr(part, "__total__")), None)
         plan[name.lower()] = name, member, inner
     return plan
+
+
+def _declares(model: Any, values: Mapping[str, Any]) -> bool:
+    return any(name.strip().lower() in _plan(model) for name in values)
 
 
 def settle(values: Mapping[str, Any], warn: Warn) -> dict[str, Any]:
@@ -322,7 +332,7 @@ def settle(values: Mapping[str, Any], warn: Warn) -> dict[str, Any]:
 
 
 def arrange(
-    model: type[Declared],
+    model: Any,
     values: Mapping[str, Any],
     path: str,
     warn: Warn,
@@ -401,7 +411,7 @@ class Reading(Generic[D]):
         return digest(self.values())
 
 
-def read(model: type[D], payload: bytes) -> Reading[D]:
+def read(model: Any, payload: bytes) -> Reading[Any]:
     """
     Raises:
         Unparseable: It is not UTF-8, not JSON, or not an object.
@@ -409,7 +419,7 @@ def read(model: type[D], payload: bytes) -> Reading[D]:
     # Texts with NUL can't be stored, wherever they are: the decoder replaces it.
     if b"u0000" not in payload and _is_shallow(payload):
         try:
-            return Reading(model.__pydantic_validator__.validate_json(payload), payload)
+            return Reading(_validator(model).validate_json(payload), payload)
         except ValidationError:
             pass
     return read_values(model, decode_object(payload), payload)
@@ -427,11 +437,11 @@ def _is_shallow(payload: bytes) -> bool:
     return True
 
 
-def read_values(model: type[D], values: dict[str, Any], payload: bytes = b"") -> Reading[D]:
+def read_values(model: Any, values: dict[str, Any], payload: bytes = b"") -> Reading[Any]:
     """The same of values that are decoded already."""
     warnings = Warnings()
     arranged = arrange(model, values, "", warnings.add)
-    return Reading(model.__pydantic_validator__.validate_python(arranged), payload, warnings, values)
+    return Reading(_validator(model).validate_python(arranged), payload, warnings, values)
 
 
 def digest(values: Mapping[str, Any]) -> str:
@@ -446,14 +456,19 @@ def decoded(value: Any) -> Any:
     return decode_element(value) if isinstance(value, str) else storable(value)
 
 
-def first(*texts: str | None) -> str | None:
-    """The first that is there and not empty."""
-    for text in texts:
-        if text:
-            return text
+def first(values: Mapping[str, Any], names: Iterable[str]) -> Any:
+    """The first of these members that is there and not empty."""
+    for name in names:
+        value = values.get(name)
+        if value:
+            return value
     return None
 
 
-def present(elements: tuple[D, ...] | None) -> list[D]:
+def present(elements: Sequence[D] | None) -> list[D]:
     """Elements of which anything could be read; the others are none."""
-    return [element for element in elements or () if not element.says_nothing]
+    return [element for element in elements or () if says_anything(element)]
+
+
+def says_anything(element: Any) -> bool:
+    return any(value is not None and value != "" for value in element.values())

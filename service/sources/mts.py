@@ -29,7 +29,7 @@ from service.events import (
 from service.sources.base import Completion, Message, Parsed
 from service.sources.fields import Fields
 from service.sources.members import Reading, decoded, first, present, read, read_values
-from service.sources.mts_messages import Activity, Execution, JobNotify, Notification
+from service.sources.mts_messages import TWINS, Activity, Execution, JobNotify, Notification
 from service.sources.outcomes import build_error, has_outputs, judge_parts, read_outcome
 from service.sources.vod import expand_urls
 
@@ -96,22 +96,23 @@ def parse(message: Message) -> Parsed:
         Unparseable: Not JSON, without a type, or of a known type without the id that identifies it.
     """
     reading = read(Notification, message.payload)
-    told = reading.message
-    if told.contradicts_itself:
+    told: Any = reading.message
+    if any(small in told and told.get(capital) not in (None, told[small]) for small, capital in TWINS):
+        # Which of two spellings counts, and that they differ, is the other way's business.
         reading = read_values(Notification, reading.values(), message.payload)
         told = reading.message
-    message_type = first(told.type, told.Type)
+    message_type = first(told, ("type", "Type"))
     word = (message_type or "").lower()
-    execution = told.MediaWorkflowExecution
-    if execution is not None or (word in ("start", "report") and told.RunId):
+    execution: Execution | None = told.get("MediaWorkflowExecution")
+    if execution is not None or (word in ("start", "report") and told.get("RunId")):
         completions = _read_workflow(reading, execution or Execution(), word, message_type)
     elif message_type is not None:
         completions = (_read_job(reading, message_type),)
-    elif told.MediaCensorJobNotify is not None:
+    elif told.get("MediaCensorJobNotify") is not None:
         completions = (_read_job(reading, "MediaCensor"),)
-    elif told.FpShotJobNotify is not None:
+    elif told.get("FpShotJobNotify") is not None:
         completions = (_read_job(reading, "FpShot"),)
-    elif told.result is not None or told.Result is not None:
+    elif told.get("result") is not None or told.get("Result") is not None:
         completions = (_read_speech(told),)
     else:
         raise Unparseable("expected an MTS message with Type, found none")
@@ -129,18 +130,18 @@ def kind_of(word: str) -> Kind:
 def _read_job(reading: Reading[Notification], message_type: str) -> Completion:
     told, word = reading.message, message_type.lower()
     # MediaCensor and FpShot are documented with an inner object; where the job id sits is not, so look in both.
-    inner = (told.MediaCensorJobNotify if word == "mediacensor" else None) or (
-        told.FpShotJobNotify if word == "fpshot" else None
+    inner = (told.get("MediaCensorJobNotify") if word == "mediacensor" else None) or (
+        told.get("FpShotJobNotify") if word == "fpshot" else None
     )
-    notify = inner or JobNotify()
-    job_id = first(told.jobId, told.JobId, notify.JobId)
+    notify = inner or {}
+    job_id = first(told, ("jobId", "JobId")) or notify.get("JobId")
     kind = kind_of(word)
     if job_id is None and kind != "notice":
         raise Unparseable(f"expected jobId in a message of type {word}, found none")
-    state = first(told.state, told.State, told.Status, notify.State)
+    state = first(told, ("state", "State", "Status")) or notify.get("State")
     outcome = read_outcome(state)
     if kind == "production":
-        words = [part.text("Status") for part in Fields({"Details": told.Details}).objects("Details")]
+        words = [part.text("Status") for part in Fields({"Details": told.get("Details")}).objects("Details")]
         outcome = judge_parts(outcome, words) if any(words) else outcome
     identity: tuple[str, ...] = (job_id,) if job_id else ()
     if outcome == "progress" or kind == "notice":
@@ -148,9 +149,9 @@ def _read_job(reading: Reading[Notification], message_type: str) -> Completion:
         progress = (str(state).lower(),) if outcome == "progress" and kind != "notice" else ()
         kind, identity = "notice", (*identity, *progress, reading.digest())
     final: Outcome = "received" if kind == "notice" or outcome == "progress" else outcome
-    code, text = first(told.code, told.Code), first(told.msg, told.Msg, told.Message)
+    code, text = first(told, ("code", "Code")), first(told, ("msg", "Msg", "Message"))
     if not (code or text):
-        code, text = notify.Code, first(notify.Msg, notify.Message)
+        code, text = notify.get("Code"), first(notify, ("Msg", "Message"))
     return Completion(
         family=word,
         id=identity,
@@ -160,30 +161,41 @@ def _read_job(reading: Reading[Notification], message_type: str) -> Completion:
         job_id=job_id,
         outputs=_job_outputs(word, kind, told, notify) if has_outputs(final) else (),
         error=build_error(code, text, final, RETRYABLE),
-        user_data=_verbatim(told.userData, told.UserData, notify.UserData),
+        user_data=_verbatim(told.get("userData"), told.get("UserData"), notify.get("UserData")),
     )
 
 
 def _verbatim(*texts: str | None) -> str | None:
     """The first that says anything, else one that is empty."""
-    return first(*texts) or next((text for text in texts if text is not None), None)
+    return next((text for text in texts if text), None) or next((text for text in texts if text is not None), None)
 
 
 def _job_outputs(word: str, kind: Kind, told: Notification, notify: JobNotify) -> tuple[Frozen, ...]:
     if word == "snapshot":
         return _snapshot_outputs(told)
     if kind == "production":
-        return (ProductionOutput(function=told.FunctionName or None, result=_any(told.Details, told.Data)),)
+        return (
+            ProductionOutput(
+                function=told.get("FunctionName") or None, result=_any(told.get("Details"), told.get("Data"))
+            ),
+        )
     if kind == "review":
-        suggestion = first(_text(told.Result), notify.Result, notify.Suggestion)
+        suggestion = _text(told.get("Result")) or first(notify, ("Result", "Suggestion"))
         return (ReviewOutput(suggestion=suggestion.lower()),) if suggestion else ()
     if word == "fpshot":
-        shots = [*present(told.FpShots), *present(notify.FpShots)]
+        shots = [*present(told.get("FpShots")), *present(notify.get("FpShots"))]
         return tuple(
-            FingerprintOutput(primary_key=shot.PrimaryKey or None, similarity=shot.Similarity) for shot in shots
+            FingerprintOutput(primary_key=shot.get("PrimaryKey") or None, similarity=shot.get("Similarity"))
+            for shot in shots
         )
     if kind == "ai":
-        result = _any(told.result, told.Result, told.Results, told.VideoQualityResults, told.Data)
+        result = _any(
+            told.get("result"),
+            told.get("Result"),
+            told.get("Results"),
+            told.get("VideoQualityResults"),
+            told.get("Data"),
+        )
         return () if result is None else (AiOutput(result=result),)
     return ()
 
@@ -199,7 +211,7 @@ def _any(*values: Any) -> Any:
 
 def _snapshot_outputs(told: Notification) -> tuple[Frozen, ...]:
     # Only snapshots at listed time points carry URLs; all others need the job API.
-    template, count = told.UrlPattern or None, told.Count
+    template, count = told.get("UrlPattern") or None, told.get("Count")
     if template is None and count is None:
         return ()
     return (
@@ -207,17 +219,17 @@ def _snapshot_outputs(told: Notification) -> tuple[Frozen, ...]:
             url_template=template,
             count=count,
             urls=expand_urls(template, "{Count}", count),
-            times_s=tuple(milliseconds / 1000 for milliseconds in told.TimeArray or ()),
+            times_s=tuple(milliseconds / 1000 for milliseconds in told.get("TimeArray") or ()),
         ),
     )
 
 
 def _read_speech(told: Notification) -> Completion:
     """Documented without type and state; the outcome is the code of the inner result."""
-    job_id = first(told.jobId, told.JobId)
+    job_id = first(told, ("jobId", "JobId"))
     if job_id is None:
         raise Unparseable("expected jobId beside result, found none")
-    value = _any(told.result, told.Result)
+    value = _any(told.get("result"), told.get("Result"))
     result = Fields(value if isinstance(value, dict) else {})
     code = result.text("Code")
     outcome: Outcome = "succeeded" if (code or "").lower() == "success" else "failed" if code else "unknown"
@@ -232,7 +244,7 @@ def _read_speech(told: Notification) -> Completion:
         job_id=job_id,
         outputs=made if outcome == "succeeded" else (),
         error=build_error(code, result.text("Msg", "Message"), outcome, RETRYABLE),
-        user_data=_verbatim(told.userData, told.UserData),
+        user_data=_verbatim(told.get("userData"), told.get("UserData")),
     )
 
 
@@ -243,18 +255,18 @@ def _read_workflow(
     reading: Reading[Notification], execution: Execution, word: str, message_type: str | None
 ) -> tuple[Completion, ...]:
     told = reading.message
-    run_id = first(told.RunId, execution.RunId)
+    run_id = told.get("RunId") or execution.get("RunId")
     if run_id is None:
         raise Unparseable("expected RunId in a workflow message, found none")
-    media_id = execution.MediaId or None
-    user_data = execution.Input.UserData if execution.Input else None
-    activities = present(execution.ActivityList)
+    media_id = execution.get("MediaId") or None
+    user_data = (execution.get("Input") or {}).get("UserData")
+    activities = present(execution.get("ActivityList"))
     if word != "report":
         # Start does not end the run; any other activity that might report itself does not either.
         return (
             Completion(
                 family=f"run-{word}",
-                id=(run_id,) if word == "start" else (run_id, told.Name or "", reading.digest()),
+                id=(run_id,) if word == "start" else (run_id, told.get("Name") or "", reading.digest()),
                 kind="notice",
                 outcome="received",
                 vendor_event=message_type,
@@ -263,9 +275,9 @@ def _read_workflow(
                 user_data=user_data,
             ),
         )
-    states = [first(told.state, told.State), *(activity.State or None for activity in activities)]
-    outcome = _run_outcome(execution.State or states[0], states)
-    failed = (activity for activity in activities if read_outcome(activity.State or None) == "failed")
+    states = [first(told, ("state", "State")), *(activity.get("State") or None for activity in activities)]
+    outcome = _run_outcome(execution.get("State") or states[0], states)
+    failed = (activity for activity in activities if read_outcome(activity.get("State") or None) == "failed")
     code, text = _run_error(told, failed)
     run = Completion(
         family="run",
@@ -281,7 +293,7 @@ def _read_workflow(
     )
     ended = (
         _read_activity(reading, activity, index, media_id, user_data)
-        for index, activity in enumerate(execution.ActivityList or ())
+        for index, activity in enumerate(execution.get("ActivityList") or ())
     )
     return (*(completion for completion in ended if completion is not None), run)
 
@@ -302,18 +314,20 @@ def _run_outcome(word: str | None, states: list[str | None]) -> Outcome:
 
 def _run_error(told: Notification, failed: Iterable[Activity]) -> tuple[str | None, str | None]:
     """What the message says, else what the first activity that failed says."""
-    own = first(told.code, told.Code), first(told.msg, told.Msg, told.Message)
+    own = first(told, ("code", "Code")), first(told, ("msg", "Msg", "Message"))
     if own[0]:
         return own
-    return next(((activity.Code, activity.Message or None) for activity in failed if activity.Code), own)
+    return next(
+        ((activity.get("Code"), activity.get("Message") or None) for activity in failed if activity.get("Code")), own
+    )
 
 
 def _activity_output(activity: Activity) -> WorkflowOutput:
-    outcome = read_outcome(activity.State or None)
+    outcome = read_outcome(activity.get("State") or None)
     return WorkflowOutput(
-        name=activity.Name or None,
-        type=activity.Type or None,
-        job_id=activity.JobId or None,
+        name=activity.get("Name") or None,
+        type=activity.get("Type") or None,
+        job_id=activity.get("JobId") or None,
         outcome="unknown" if outcome == "progress" else outcome,
     )
 
@@ -325,8 +339,8 @@ def _read_activity(
     The job of one activity, under the key of a plain job message. Safe, because a job that a workflow starts does
     not notify through its pipeline (documented).
     """
-    job_id, activity_type = activity.JobId or None, activity.Type or None
-    outcome = read_outcome(activity.State or None)
+    job_id, activity_type = activity.get("JobId") or None, activity.get("Type") or None
+    outcome = read_outcome(activity.get("State") or None)
     if job_id is None or activity_type is None or (outcome != "succeeded" and outcome != "failed"):  # noqa: PLR1714, as above
         return None
     word = activity_type.lower()
@@ -336,13 +350,13 @@ def _read_activity(
     final: Outcome = "received" if kind == "notice" else outcome
     return Completion(
         family=word,
-        id=(job_id,) if kind != "notice" else (job_id, activity.Name or "", activity.EndTime or ""),
+        id=(job_id,) if kind != "notice" else (job_id, activity.get("Name") or "", activity.get("EndTime") or ""),
         kind=kind,
         outcome=final,
         vendor_event=activity_type,
         job_id=job_id,
         media_id=media_id,
-        error=build_error(activity.Code, activity.Message, final, RETRYABLE),
+        error=build_error(activity.get("Code"), activity.get("Message"), final, RETRYABLE),
         user_data=user_data,
-        occurred_at=reading.time(f"MediaWorkflowExecution.ActivityList[{index}].EndTime", activity.EndTime),
+        occurred_at=reading.time(f"MediaWorkflowExecution.ActivityList[{index}].EndTime", activity.get("EndTime")),
     )

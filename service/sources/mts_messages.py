@@ -9,28 +9,28 @@ everything else: the pages of the submit and query actions. *Observed* is what p
 from service.sources.members import Anything, Declared, Integer, Many, Number, Numbers, One, Text, Verbatim
 
 
-class Activity(Declared):
+class Activity(Declared, total=False):
     """One activity of a run: Running, Success, Fail or Skipped. Their list is not in the order of time (observed)."""
 
-    RunId: Text = None
-    Name: Text = None
-    Type: Text = None
-    JobId: Text = None
-    TemplateId: Text = None
-    State: Text = None
-    Code: Text = None
-    Message: Text = None
-    StartTime: Text = None
-    EndTime: Text = None
-    MNSMessageResult: Anything = None
+    RunId: Text
+    Name: Text
+    Type: Text
+    JobId: Text
+    TemplateId: Text
+    State: Text
+    Code: Text
+    Message: Text
+    StartTime: Text
+    EndTime: Text
+    MNSMessageResult: Anything
 
 
-class Source(Declared):
-    InputFile: Anything = None
-    UserData: Verbatim = None
+class Source(Declared, total=False):
+    InputFile: Anything
+    UserData: Verbatim
 
 
-class Execution(Declared):
+class Execution(Declared, total=False):
     """
     A run of a workflow.
 
@@ -39,47 +39,47 @@ class Execution(Declared):
             says that the run ended.
     """
 
-    RunId: Text = None
-    MediaWorkflowId: Text = None
-    Name: Text = None
-    MediaId: Text = None
-    Input: One[Source] = None
-    State: Text = None
-    ActivityList: Many[Activity] = None
-    CreationTime: Text = None
-    RequestId: Text = None
+    RunId: Text
+    MediaWorkflowId: Text
+    Name: Text
+    MediaId: Text
+    Input: One[Source]
+    State: Text
+    ActivityList: Many[Activity]
+    CreationTime: Text
+    RequestId: Text
 
 
-class FpShot(Declared):
+class FpShot(Declared, total=False):
     """One known asset that the examined one resembles."""
 
-    PrimaryKey: Text = None
-    Similarity: Number = None
-    FpShotSlices: Anything = None
+    PrimaryKey: Text
+    Similarity: Number
+    FpShotSlices: Anything
 
 
-class JobNotify(Declared):
+class JobNotify(Declared, total=False):
     """What MediaCensor and FpShot put around their result. The job id may be in it or beside it: no document says."""
 
-    Type: Text = None
-    JobId: Text = None
-    State: Text = None
-    Code: Text = None
-    Msg: Text = None
-    Message: Text = None
-    UserData: Verbatim = None
-    Input: Anything = None
-    Result: Text = None
-    Suggestion: Text = None
-    FpShots: Many[FpShot] = None
-    TitleCensorResult: Anything = None
-    DescCensorResult: Anything = None
-    BarrageCensorResult: Anything = None
-    ImageCensorCensorResult: Anything = None
-    TopVideoCensorResult: Anything = None
+    Type: Text
+    JobId: Text
+    State: Text
+    Code: Text
+    Msg: Text
+    Message: Text
+    UserData: Verbatim
+    Input: Anything
+    Result: Text
+    Suggestion: Text
+    FpShots: Many[FpShot]
+    TitleCensorResult: Anything
+    DescCensorResult: Anything
+    BarrageCensorResult: Anything
+    ImageCensorCensorResult: Anything
+    TopVideoCensorResult: Anything
 
 
-class Notification(Declared):
+class Notification(Declared, total=False):
     """
     Any message.
 
@@ -90,62 +90,50 @@ class Notification(Declared):
         code: On failure, with ``msg``; IProduction and younger ones say Code and Message, on success too.
     """
 
-    jobId: Text = None
-    JobId: Text = None
-    requestId: Text = None
-    RequestId: Text = None
-    type: Text = None
-    Type: Text = None
-    state: Text = None
-    State: Text = None
-    Status: Text = None
-    code: Text = None
-    Code: Text = None
-    msg: Text = None
-    Msg: Text = None
-    Message: Text = None
-    userData: Verbatim = None
-    UserData: Verbatim = None
+    jobId: Text
+    JobId: Text
+    requestId: Text
+    RequestId: Text
+    type: Text
+    Type: Text
+    state: Text
+    State: Text
+    Status: Text
+    code: Text
+    Code: Text
+    msg: Text
+    Msg: Text
+    Message: Text
+    userData: Verbatim
+    UserData: Verbatim
 
     # Snapshots at listed points in time.
-    UrlPattern: Text = None
-    LastUrl: Text = None
-    Count: Integer = None
-    TimeArray: Numbers = None
+    UrlPattern: Text
+    LastUrl: Text
+    Count: Integer
+    TimeArray: Numbers
 
     # Intelligent production, and the results of other jobs.
-    FunctionName: Text = None
-    Details: Anything = None
-    Data: Anything = None
-    result: Anything = None
-    Result: Anything = None
-    Results: Anything = None
-    VideoQualityResults: Anything = None
+    FunctionName: Text
+    Details: Anything
+    Data: Anything
+    result: Anything
+    Result: Anything
+    Results: Anything
+    VideoQualityResults: Anything
 
     # Reviews and fingerprints.
-    MediaCensorJobNotify: One[JobNotify] = None
-    FpShotJobNotify: One[JobNotify] = None
-    FpShots: Many[FpShot] = None
+    MediaCensorJobNotify: One[JobNotify]
+    FpShotJobNotify: One[JobNotify]
+    FpShots: Many[FpShot]
 
     # Workflows.
-    RunId: Text = None
-    Name: Text = None
-    MediaWorkflowExecution: One[Execution] = None
-
-    @property
-    def contradicts_itself(self) -> bool:
-        """Whether the two spellings of one key say different things."""
-        return (
-            _differ(self.jobId, self.JobId)
-            or _differ(self.type, self.Type)
-            or _differ(self.state, self.State)
-            or _differ(self.code, self.Code)
-            or _differ(self.msg, self.Msg)
-            or _differ(self.userData, self.UserData)
-            or _differ(self.result, self.Result)
-            or _differ(self.requestId, self.RequestId)
-        )
+    RunId: Text
+    Name: Text
+    MediaWorkflowExecution: One[Execution]
 
 
-def _differ(small: object, capital: object) -> bool:
-    return small is not None and capital is not None and small != capital
+TWINS = tuple(
+    (small, small[0].upper() + small[1:])
+    for small in ("jobId", "requestId", "type", "state", "code", "msg", "userData", "result")
+)

@@ -11,7 +11,6 @@ Source: "Event notification", https://help.aliyun.com/en/vod/user-guide/events/,
 Status and key tables of this module were checked against documented samples and bodies seen in the field.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -52,6 +51,7 @@ from service.sources.members import (
     read,
     read_text,
     read_values,
+    says_anything,
     settle,
 )
 from service.sources.outcomes import (
@@ -75,6 +75,8 @@ RETRYABLE: Mapping[str, bool] = {
 }
 
 _MAX_URL_LENGTH = 2048
+_WORDS = ("Status", "State")
+TIMES = ("EventTime", "CompleteTime", "FinishTime")
 
 
 @dataclass(slots=True)
@@ -107,7 +109,7 @@ class Told:
         """The asset: under the names that VOD has for this event, or under any in the order of IMS."""
         if not self.is_vod:
             names = ("MediaId", "VideoId", "ImageId", "AttachedMediaId")
-        return first(*[getattr(body, name, None) for name in names])
+        return first(body, names)  # type: ignore[no-any-return]
 
     def occurrence(self, *parts: str) -> tuple[str, ...]:
         """What may happen again, told apart by the parts after the first; where all are empty, by all that is said."""
@@ -166,8 +168,8 @@ class Told:
         """The error of the first that has a code or a text."""
         code = message = None
         for one in told:
-            code = first(getattr(one, "ErrorCode", None), getattr(one, "Code", None))
-            message = first(getattr(one, "ErrorMessage", None), getattr(one, "Message", None))
+            code = first(one, ("ErrorCode", "Code"))
+            message = first(one, ("ErrorMessage", "Message"))
             if code or message:
                 break
         error = build_error(code, message, outcome, self.retryable)
@@ -184,10 +186,12 @@ _FAMILIES_BY_KIND = frozenset({"animated_image", "snapshot", "transcode", "trans
 
 
 def animated_image_outputs(body: messages.DynamicImage) -> tuple[Frozen, ...]:
-    info = body.DynamicImageJobInfo
-    if body.OutputUrl or body.FileURL:
-        return (animated_image_output(body, first(body.OutputUrl, body.FileURL)),)
-    return () if info is None or info.says_nothing else (animated_image_output(info, info.FileURL or None),)
+    info = body.get("DynamicImageJobInfo")
+    if body.get("OutputUrl") or body.get("FileURL"):
+        return (animated_image_output(body, first(body, ("OutputUrl", "FileURL"))),)
+    return (
+        () if info is None or not says_anything(info) else (animated_image_output(info, info.get("FileURL") or None),)
+    )
 
 
 def animated_image_output(
@@ -195,11 +199,11 @@ def animated_image_output(
 ) -> AnimatedImageOutput:
     return AnimatedImageOutput.trusted(
         url=url,
-        format=info.Format or url_suffix(url),
-        width=info.Width,
-        height=info.Height,
-        fps=info.Fps,
-        size_bytes=info.FileSize,
+        format=info.get("Format") or url_suffix(url),
+        width=info.get("Width"),
+        height=info.get("Height"),
+        fps=info.get("Fps"),
+        size_bytes=info.get("FileSize"),
     )
 
 
@@ -239,38 +243,38 @@ def _picture_outputs(
 
 def _snapshot_outputs(body: messages.Snapshot) -> tuple[Frozen, ...]:
     """Of a message about one job: what IMS says, and what has been seen of VOD."""
-    url = first(body.OutputUrl, body.FileUrl, body.SnapshotRegular) or _object_url(body)
-    pictures = [picture for picture in body.Snapshots or () if picture]
-    count = len(pictures) if pictures and body.Count is None else body.Count
-    outputs = _picture_outputs(url, "{Count}", count, _sort(first(body.SnapshotType, body.Type)), pictures)
-    return outputs + (_picture_outputs(None, "", 1, "cover", [body.CoverUrl]) if body.CoverUrl else ())
+    url = first(body, ("OutputUrl", "FileUrl", "SnapshotRegular")) or _object_url(body)
+    pictures = [picture for picture in body.get("Snapshots") or () if picture]
+    count = len(pictures) if pictures and body.get("Count") is None else body.get("Count")
+    outputs = _picture_outputs(url, "{Count}", count, _sort(first(body, ("SnapshotType", "Type"))), pictures)
+    return outputs + (_picture_outputs(None, "", 1, "cover", [body.get("CoverUrl")]) if body.get("CoverUrl") else ())
 
 
 def _live_snapshot_outputs(body: messages.Snapshot) -> tuple[Frozen, ...]:
-    url = first(body.FileUrl, body.OutputUrl) or _object_url(body)
+    url = first(body, ("FileUrl", "OutputUrl")) or _object_url(body)
     return _picture_outputs(None, "", 1, None, [url]) if url else ()
 
 
 def _object_url(body: messages.Snapshot) -> str | None:
-    if body.OssBucket and body.OssEndpoint and body.OssObject:
-        return f"http://{body.OssBucket}.{body.OssEndpoint}/{body.OssObject}"
+    if body.get("OssBucket") and body.get("OssEndpoint") and body.get("OssObject"):
+        return f"http://{body.get('OssBucket')}.{body.get('OssEndpoint')}/{body.get('OssObject')}"
     return None
 
 
 def _stream_output(stream: messages.Stream | messages.StreamTranscode) -> TranscodeOutput:
     return TranscodeOutput.trusted(
-        job_id=stream.JobId or None,
-        url=stream.FileUrl or None,
-        format=stream.Format or None,
-        definition=stream.Definition or None,
-        width=stream.Width,
-        height=stream.Height,
-        fps=stream.Fps,
-        bitrate_kbps=stream.Bitrate,
-        duration_s=stream.Duration,
-        size_bytes=stream.Size,
-        encrypted=stream.Encrypt,
-        audio_only=stream.IsAudio,
+        job_id=stream.get("JobId") or None,
+        url=stream.get("FileUrl") or None,
+        format=stream.get("Format") or None,
+        definition=stream.get("Definition") or None,
+        width=stream.get("Width"),
+        height=stream.get("Height"),
+        fps=stream.get("Fps"),
+        bitrate_kbps=stream.get("Bitrate"),
+        duration_s=stream.get("Duration"),
+        size_bytes=stream.get("Size"),
+        encrypted=stream.get("Encrypt"),
+        audio_only=stream.get("IsAudio"),
     )
 
 
@@ -281,33 +285,33 @@ def _file_output(
     url: str | None = None,
 ) -> TranscodeOutput:
     """As IMS describes an output; sizes are of the file, the rate of pictures of its first stream."""
-    info = (meta.FileBasicInfo if meta else None) or messages.FileInfo()
-    videos = present(meta.VideoStreamInfoList) if meta else []
+    info = (meta.get("FileBasicInfo") if meta else None) or {}
+    videos = present(meta.get("VideoStreamInfoList")) if meta else []
     if not url and file is not None:
-        url = first(file.OutputUrl, file.Url, file.Media if file.Type != "Media" else None)
-    url = url or info.FileUrl or None
+        url = first(file, ("OutputUrl", "Url") if file.get("Type") == "Media" else ("OutputUrl", "Url", "Media"))
+    url = url or info.get("FileUrl") or None
     return TranscodeOutput(
         job_id=job_id or None,
         url=url,
-        format=url_suffix(url) or info.FormatName or None,
-        width=info.Width,
-        height=info.Height,
-        fps=videos[0].Fps if videos else None,
-        bitrate_kbps=info.Bitrate,
-        duration_s=info.Duration,
-        size_bytes=info.FileSize,
+        format=url_suffix(url) or info.get("FormatName") or None,
+        width=info.get("Width"),
+        height=info.get("Height"),
+        fps=videos[0].get("Fps") if videos else None,
+        bitrate_kbps=info.get("Bitrate"),
+        duration_s=info.get("Duration"),
+        size_bytes=info.get("FileSize"),
     )
 
 
 def _media_info_outputs(body: messages.VideoAnalysis) -> tuple[Frozen, ...]:
     return (
         MediaInfoOutput(
-            width=body.Width,
-            height=body.Height,
-            fps=body.Fps,
-            bitrate_kbps=body.Bitrate,
-            duration_s=body.Duration,
-            size_bytes=body.Size,
+            width=body.get("Width"),
+            height=body.get("Height"),
+            fps=body.get("Fps"),
+            bitrate_kbps=body.get("Bitrate"),
+            duration_s=body.get("Duration"),
+            size_bytes=body.get("Size"),
         ),
     )
 
@@ -315,66 +319,67 @@ def _media_info_outputs(body: messages.VideoAnalysis) -> tuple[Frozen, ...]:
 def _upload_outputs(body: messages.Upload) -> tuple[Frozen, ...]:
     return (
         UploadOutput.trusted(
-            url=first(body.FileUrl, body.FileURL, body.StreamFileURL, body.RecordUrl),
-            size_bytes=body.Size,
-            media_type=body.MediaType or None,
-            source_url=body.SourceURL or None,
-            record_id=body.RecordId or None,
-            record_started_at=_time(body.RecordStartTime, body.StartTime),
-            record_ended_at=_time(body.RecordEndTime, body.EndTime),
-            duration_s=body.Duration,
+            url=first(body, ("FileUrl", "FileURL", "StreamFileURL", "RecordUrl")),
+            size_bytes=body.get("Size"),
+            media_type=body.get("MediaType") or None,
+            source_url=body.get("SourceURL") or None,
+            record_id=body.get("RecordId") or None,
+            record_started_at=_time(first(body, ("RecordStartTime", "StartTime"))),
+            record_ended_at=_time(first(body, ("RecordEndTime", "EndTime"))),
+            duration_s=body.get("Duration"),
         ),
     )
 
 
-def _time(*texts: str | None) -> datetime | None:
-    text = first(*texts)
+def _time(text: str | None) -> datetime | None:
     return parse_time(text) if text else None
 
 
 def _production_outputs(body: messages.Production) -> tuple[Frozen, ...]:
     subs = [
-        sub for sub in present(body.SubJobList) if read_outcome(sub.Status or None, missing="succeeded") == "succeeded"
+        sub
+        for sub in present(body.get("SubJobList"))
+        if read_outcome(sub.get("Status") or None, missing="succeeded") == "succeeded"
     ]
-    results = present(body.JobResult)
+    results = present(body.get("JobResult"))
     if subs:
         return tuple(
             ProductionOutput(
-                url=sub.MediaURL or None,
-                media_id=sub.MediaId or None,
-                project_id=sub.ProjectId or None,
-                job_id=sub.JobId or None,
-                duration_s=sub.Duration,
+                url=sub.get("MediaURL") or None,
+                media_id=sub.get("MediaId") or None,
+                project_id=sub.get("ProjectId") or None,
+                job_id=sub.get("JobId") or None,
+                duration_s=sub.get("Duration"),
             )
             for sub in subs
         )
     if results:
         return tuple(
             ProductionOutput(
-                url=result.MediaUrl or None,
-                media_id=result.MediaId or None,
-                function=body.JobType or None,
-                job_id=result.JobId or None,
-                result=decoded(result.AiResult),
+                url=result.get("MediaUrl") or None,
+                media_id=result.get("MediaId") or None,
+                function=body.get("JobType") or None,
+                job_id=result.get("JobId") or None,
+                result=decoded(result.get("AiResult")),
             )
             for result in results
-            if read_outcome(first(result.Status, result.State), missing="succeeded") == "succeeded"
+            if read_outcome(first(result, ("Status", "State")), missing="succeeded") == "succeeded"
         )
     return (
         ProductionOutput(
-            url=body.MediaURL or None,
-            media_id=first(body.MediaId, body.VodMediaId),
-            project_id=body.ProjectId or None,
-            function=body.JobType or None,
-            duration_s=body.Duration,
-            result=decoded(body.Output),
+            url=body.get("MediaURL") or None,
+            media_id=first(body, ("MediaId", "VodMediaId")),
+            project_id=body.get("ProjectId") or None,
+            function=body.get("JobType") or None,
+            duration_s=body.get("Duration"),
+            result=decoded(body.get("Output")),
         ),
     )
 
 
 def _review_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
     # Status says that the job ran, Data.Suggestion whether the content passed.
-    data = decoded(body.Data)
+    data = decoded(body.get("Data"))
     if not isinstance(data, dict):
         return ()
     fields = Fields(data)
@@ -385,13 +390,15 @@ _MANUAL_VERDICTS = {"normal": "pass", "blocked": "block"}
 
 
 def _manual_review_outputs(body: messages.ManualReview) -> tuple[Frozen, ...]:
-    status = body.AuditStatus
+    status = body.get("AuditStatus")
     suggestion = _MANUAL_VERDICTS.get(status.lower(), status.lower()) if status else None
-    return (ReviewOutput(suggestion=suggestion, reviewer=body.Auditor or None, reason=body.Reason or None),)
+    return (
+        ReviewOutput(suggestion=suggestion, reviewer=body.get("Auditor") or None, reason=body.get("Reason") or None),
+    )
 
 
 def _fingerprint_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
-    data = decoded(body.Data)
+    data = decoded(body.get("Data"))
     matches = Fields(data).objects("VideoDNA") if isinstance(data, dict) else []
     return tuple(
         FingerprintOutput(primary_key=match.text("PrimaryKey"), similarity=match.number("Similarity"))
@@ -401,20 +408,25 @@ def _fingerprint_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
 
 def _ai_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
     result = next(
-        (found for told in (body.Data, body.Result, body.Output) if (found := decoded(told)) is not None), None
+        (
+            found
+            for told in (body.get("Data"), body.get("Result"), body.get("Output"))
+            if (found := decoded(told)) is not None
+        ),
+        None,
     )
     return () if result is None else (AiOutput(result=result),)
 
 
 def _workflow_outputs(body: messages.Workflow) -> tuple[Frozen, ...]:
     found = []
-    for name, node in (body.ActivityResults or {}).items():
-        outcome = read_outcome(node.Status or None)
-        result = decoded(node.Result)
+    for name, node in (body.get("ActivityResults") or {}).items():
+        outcome = read_outcome(node.get("Status") or None)
+        result = decoded(node.get("Result"))
         found.append(
             WorkflowOutput(
-                name=name.strip() or node.ActivityInstanceId or None,
-                type=node.ActivityId or None,
+                name=name.strip() or node.get("ActivityInstanceId") or None,
+                type=node.get("ActivityId") or None,
                 job_id=_job_of_result(result),
                 outcome="unknown" if outcome == "progress" else outcome,
                 result=result,
@@ -436,14 +448,14 @@ def _job_of_result(result: Any) -> str | None:
 
 def _asset_outputs(operation: str | None) -> Callable[[messages.AssetChange], tuple[Frozen, ...]]:
     def outputs(body: messages.AssetChange) -> tuple[Frozen, ...]:
-        urls = body.SuccessPlayUrls
+        urls = body.get("SuccessPlayUrls")
         return (
             AssetOutput(
-                operation=operation or (first(body.OperateMode, body.TaskType) or "").lower() or None,
-                media_type=body.MediaType or None,
-                scope=first(body.Scope, body.DeleteType),
-                storage_class=body.StorageClass or None,
-                restored_until=_time(body.RestoreExpiration),
+                operation=operation or (first(body, ("OperateMode", "TaskType")) or "").lower() or None,
+                media_type=body.get("MediaType") or None,
+                scope=first(body, ("Scope", "DeleteType")),
+                storage_class=body.get("StorageClass") or None,
+                restored_until=_time(body.get("RestoreExpiration")),
                 urls=tuple(url.strip() for url in urls.split(",") if url.strip()) if urls else (),
             ),
         )
@@ -459,15 +471,15 @@ def _no_outputs(_: Any) -> tuple[Frozen, ...]:
 
 
 def _judge_production(own: Judged, body: messages.Production) -> Judged:
-    parts: list[Any] = [*present(body.SubJobList), *present(body.JobResult)]
-    words = [first(part.Status, getattr(part, "State", None)) for part in parts]
+    parts: list[Any] = [*present(body.get("SubJobList")), *present(body.get("JobResult"))]
+    words = [first(part, ("Status", "State")) for part in parts]
     return judge_parts(own, words) if any(words) else own
 
 
 def _judge_workflow(own: Judged, body: messages.Workflow) -> Judged:
     """Succeed only says that the run ended (documented sample), as Completed does of MTS."""
-    nodes = (body.ActivityResults or {}).values()
-    if own == "succeeded" and any(read_outcome(node.Status or None) == "failed" for node in nodes):
+    nodes = (body.get("ActivityResults") or {}).values()
+    if own == "succeeded" and any(read_outcome(node.get("Status") or None) == "failed" for node in nodes):
         return "partial"
     return own
 
@@ -600,13 +612,11 @@ def is_ai_event(event_type: str) -> bool:
     return event_type.startswith("AI") and event_type.endswith("Complete")
 
 
-def model_of(event_type: str) -> type[messages.Body]:
+def model_of(event_type: str) -> Any:
     return MODELS.get(event_type) or (messages.Ai if is_ai_event(event_type) else messages.Unknown)
 
 
 # Reading
-
-_EVENT_TYPE = re.compile(rb'"EventType"\s*:\s*"(\w+)"')
 
 
 def parse(message: Message) -> Parsed:
@@ -617,15 +627,15 @@ def parse(message: Message) -> Parsed:
         Unparseable: Not a VOD message, or nothing in it says which job or asset it is about.
     """
     event_type, reading = read_typed(message.payload, model_of, "VOD")
-    body: messages.Body = reading.message
+    body = reading.message
     if reading.is_rearranged and "messagebody" in settle(reading.values(), lambda _: None):
         raise Unparseable('found MessageBody, which IMS sends: is this source registered with IMS (product = "ims")?')
     told = Told(
         event_type,
         reading,
         "",
-        first(body.EventTime, body.CompleteTime, body.FinishTime) or "",
-        body.Extend if body.Extend is not None else body.UserData,
+        first(body, TIMES) or "",
+        body.get("Extend", body.get("UserData")),
         RETRYABLE,
         is_vod=True,
     )
@@ -640,11 +650,11 @@ def read_typed(payload: bytes, model_of: Callable[[str], type[Any]], product: st
         Unparseable: It is no JSON object, or has no type.
     """
     # The bytes tell which model to read them as, nearly always: what they are read as then must say the same.
-    glimpse = _EVENT_TYPE.search(payload)
-    if glimpse is not None:
-        event_type = glimpse[1].decode()
+    start = payload.find(b'"', payload.find(b'"EventType"') + 11) + 1
+    event_type = payload[start : payload.find(b'"', start)].decode(errors="replace")
+    if start > 11:
         reading = read(model_of(event_type), payload)
-        if reading.message.EventType == event_type:
+        if reading.message.get("EventType") == event_type:
             return event_type, reading
     values = decode_object(payload)
     try:
@@ -676,11 +686,11 @@ def read_completions(told: Told, body: Any) -> tuple[Completion, ...]:
         if stream is None:
             raise Unparseable("expected JobId or VideoId of the stream, found neither")
         return (stream,)
-    if event_type == "TranscodeComplete" and (told.is_vod or present(body.StreamInfos)):
+    if event_type == "TranscodeComplete" and (told.is_vod or present(body.get("StreamInfos"))):
         return _read_transcode_task(told, body)
     if event_type in CONVERSIONS:
         return (_read_conversion(told, body, CONVERSIONS[event_type]),)
-    if is_ai_event(event_type) and first(body.JobId, body.MediaId, body.VideoId):
+    if is_ai_event(event_type) and first(body, ("JobId", "MediaId", "VideoId")):
         return (_read_row(told, body, _AI),)
     return (_read_unknown(told, body),)
 
@@ -691,9 +701,9 @@ def _parts_of_key(key: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
 
 
 def _read_row(told: Told, body: Any, row: EventType) -> Completion:
-    job_id = first(*[getattr(body, name) for name in row.job])
+    job_id = first(body, row.job)
     media_id = told.media(body, row.media)
-    word = first(body.Status, body.State)
+    word = first(body, _WORDS)
     outcome = read_outcome(word, missing=row.missing_status)
     if row.judge is not None:
         outcome = row.judge(outcome, body)
@@ -714,15 +724,15 @@ def _read_row(told: Told, body: Any, row: EventType) -> Completion:
 
 
 def _identify(told: Told, body: Any, row: EventType, job_id: str | None, media_id: str | None) -> tuple[str, ...]:
-    word = (first(body.Status, body.State) or "").lower()
+    word = (first(body, _WORDS) or "").lower()
     known = {"job": job_id, "media": media_id, "time": told.event_time, "word": word}
     found = []
     for names in _parts_of_key(row.key):
         if names == ("#",):
             found.append(told.reading.digest())
         else:
-            values = (known[name] if name in known else getattr(body, name) for name in names)
-            found.append(first(*values) or "")
+            values = (known[name] if name in known else body.get(name) for name in names)
+            found.append(next((value for value in values if value), ""))
     if not found[0]:
         if told.is_vod:
             expected = " or ".join({"job": row.job, "media": row.media}.get(row.key[0], (row.key[0],)))
@@ -732,7 +742,7 @@ def _identify(told: Told, body: Any, row: EventType, job_id: str | None, media_i
 
 
 def _read_unknown(told: Told, body: Any) -> Completion:
-    job_id = first(body.JobId, body.TaskId, body.ParentJobId)
+    job_id = first(body, JOB_IDS)
     digest = told.reading.digest()
     return told.end(
         "notice",
@@ -746,19 +756,19 @@ def _read_unknown(told: Told, body: Any) -> Completion:
 
 def _read_animated_image(told: Told, body: messages.DynamicImage) -> Completion:
     """Everything may be said twice, and what is said once counts; a failure on either level is one."""
-    info = body.DynamicImageJobInfo
-    job_id = first(body.JobId, body.TaskId, body.ParentJobId)
-    word = first(body.Status, body.State)
+    info = body.get("DynamicImageJobInfo")
+    job_id = first(body, JOB_IDS)
+    word = first(body, _WORDS)
     if info is not None:
         if job_id is None:
-            job_id = info.JobId or None
-        elif info.JobId and info.JobId != job_id:
+            job_id = info.get("JobId") or None
+        elif info.get("JobId") and info.get("JobId") != job_id:
             told.reading.warnings.add(f"{told.path}DynamicImageJobInfo.JobId")
-        inner = info.Status
+        inner = info.get("Status")
         if word is None or (inner and read_outcome(inner) == "failed"):
             word = inner or None
     media_id = told.media(body, _VIDEO)
-    instance = body.TriggerSource.ActivityInstanceId if body.TriggerSource else None
+    instance = (body.get("TriggerSource") or {}).get("ActivityInstanceId")
     if job_id is not None:
         identity: tuple[str, ...] = (job_id,)
     elif media_id is not None:
@@ -781,22 +791,22 @@ def _read_animated_image(told: Told, body: messages.DynamicImage) -> Completion:
 def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ...]:
     """One per element of SnapshotInfos, each with its own job id; without any, one."""
     media_id = told.media(body, _VIDEO)
-    fallback = (media_id or "", body.SubType or "", told.event_time, told.user_data or "")
-    infos = body.SnapshotInfos or ()
+    fallback = (media_id or "", body.get("SubType") or "", told.event_time, told.user_data or "")
+    infos = body.get("SnapshotInfos") or ()
     if not present(infos):
         return (_read_snapshot(told, body, media_id, fallback),)
     completions = []
     sorts: dict[str, str] = {}
     for index, info in enumerate(infos):
-        if info.says_nothing:
+        if not says_anything(info):
             continue
-        job_id, sort = info.JobId or None, _sort(info.SnapshotType)
+        job_id, sort = info.get("JobId") or None, _sort(info.get("SnapshotType"))
         if job_id is not None:
             # A sprite and the pictures that it was made of are of one job.
             is_another = sorts.setdefault(job_id, sort or "") != (sort or "") or sort == "spriteorigin"
             identity: tuple[str, ...] = (job_id, sort or "") if is_another else (job_id,)
         elif media_id is not None:
-            identity = (*fallback, info.SnapshotType or str(index))
+            identity = (*fallback, info.get("SnapshotType") or str(index))
         else:
             # The others are not lost for the sake of one that nobody could be told about.
             told.reading.warnings.add(f"{told.path}SnapshotInfos[{index}].JobId")
@@ -805,7 +815,7 @@ def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ..
             told.end(
                 "snapshot",
                 identity,
-                first(info.Status, body.Status, body.State),
+                info.get("Status") or first(body, _WORDS),
                 # Codes stand beside the elements; inside them they are not documented.
                 info,
                 body,
@@ -821,16 +831,16 @@ def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ..
 
 def _info_outputs(body: messages.Snapshot, info: messages.SnapshotInfo, sort: str | None) -> tuple[Frozen, ...]:
     urls: Sequence[str | None] = ()
-    if not info.SnapshotRegular:
+    if not info.get("SnapshotRegular"):
         # What stands beside the elements belongs to the only one, or to the cover.
-        urls = (body.Snapshots if len(body.SnapshotInfos or ()) == 1 else None) or (
-            [body.CoverUrl] if sort == "cover" else ()
+        urls = (body.get("Snapshots") if len(body.get("SnapshotInfos") or ()) == 1 else None) or (
+            [body.get("CoverUrl")] if sort == "cover" else ()
         )
-    return _picture_outputs(info.SnapshotRegular, "{SnapshotCount}", info.SnapshotCount, sort, urls)
+    return _picture_outputs(info.get("SnapshotRegular"), "{SnapshotCount}", info.get("SnapshotCount"), sort, urls)
 
 
 def _read_snapshot(told: Told, body: messages.Snapshot, media_id: str | None, fallback: tuple[str, ...]) -> Completion:
-    job_id = first(body.JobId, body.TaskId, body.ParentJobId)
+    job_id = first(body, JOB_IDS)
     if job_id is not None:
         identity: tuple[str, ...] = (job_id,)
     elif media_id is not None:
@@ -842,7 +852,7 @@ def _read_snapshot(told: Told, body: messages.Snapshot, media_id: str | None, fa
     return told.end(
         "snapshot",
         identity,
-        first(body.Status, body.State),
+        first(body, _WORDS),
         body,
         job_id=job_id,
         media_id=media_id,
@@ -855,17 +865,19 @@ def _read_stream(
     told: Told, body: messages.Body, stream: messages.Stream | messages.StreamTranscode
 ) -> Completion | None:
     """None when nothing says which stream of which video this is."""
-    job_id, media_id = stream.JobId or None, told.media(body, _VIDEO)
+    job_id, media_id = stream.get("JobId") or None, told.media(body, _VIDEO)
     if job_id is not None:
         identity: tuple[str, ...] = (job_id,)
     elif media_id is not None:
-        identity = told.occurrence(media_id, stream.Definition or "", stream.Format or "", told.event_time)
+        identity = told.occurrence(
+            media_id, stream.get("Definition") or "", stream.get("Format") or "", told.event_time
+        )
     else:
         return None
     return told.end(
         "transcode",
         identity,
-        first(stream.Status, getattr(stream, "State", None)),
+        first(stream, ("Status", "State")),
         stream,
         # The same family as the stream's own event, whichever message it stands in.
         family=told.family("transcode", "StreamTranscodeComplete"),
@@ -879,8 +891,8 @@ def _read_transcode_task(told: Told, body: messages.Transcode) -> tuple[Completi
     """One per stream, under the same key as the stream's own event, and one for the task as a whole."""
     media_id = told.media(body, _VIDEO)
     streams = []
-    for index, element in enumerate(body.StreamInfos or ()):
-        if element.says_nothing:
+    for index, element in enumerate(body.get("StreamInfos") or ()):
+        if not says_anything(element):
             continue
         stream = _read_stream(told, body, element)
         if stream is None:
@@ -896,7 +908,7 @@ def _read_transcode_task(told: Told, body: messages.Transcode) -> tuple[Completi
     task = told.end(
         "transcode_task",
         identity,
-        body.Status,
+        body.get("Status"),
         body,
         outcome=whole_outcome("unknown", [stream.outcome for stream in streams]) if streams else None,
         media_id=media_id,
@@ -928,19 +940,19 @@ def _read_conversion(told: Told, body: messages.Transcode, kind: Kind) -> Comple
     One job gives several of these, so a task has its id beside that of the job; where it has none, the hash of the
     body tells them apart.
     """
-    job_id = first(body.JobId, body.TaskId, body.ParentJobId)
+    job_id = first(body, JOB_IDS)
     media_id = told.media(body, _VIDEO)
-    word = first(body.Status, body.State)
+    word = first(body, _WORDS)
     parts = _conversion_parts(body)
     outcome = read_outcome(word)
     if parts:
-        outcome = judge_parts(outcome, [first(part.Status, getattr(part, "State", None)) for part in parts])
+        outcome = judge_parts(outcome, [first(part, ("Status", "State")) for part in parts])
     if job_id is None:
         if told.is_vod and media_id is None:
             raise Unparseable("expected JobId or MediaId of the conversion, found neither")
         identity = told.occurrence(media_id, told.event_time) if media_id else (told.reading.digest(),)
     elif told.event_type in TASKS:
-        task_id = body.TaskId if body.TaskId != job_id else None
+        task_id = body.get("TaskId") if body.get("TaskId") != job_id else None
         identity = (job_id, task_id or told.digest_of_body())
     else:
         identity = (job_id,)
@@ -948,7 +960,7 @@ def _read_conversion(told: Told, body: messages.Transcode, kind: Kind) -> Comple
         kind,
         identity,
         word,
-        *[part for part in parts if read_outcome(part.Status or None) == "failed"],
+        *[part for part in parts if read_outcome(part.get("Status") or None) == "failed"],
         body,
         outcome=outcome,
         job_id=job_id,
@@ -958,25 +970,30 @@ def _read_conversion(told: Told, body: messages.Transcode, kind: Kind) -> Comple
 
 
 def _conversion_parts(body: messages.Transcode) -> list[Any]:
-    parts: list[Any] = [*present(body.TranscodeJobList), *present(body.OutputDetails), *present(body.Outputs)]
-    for group in present(body.OutputGroupDetails):
+    parts: list[Any] = [
+        *present(body.get("TranscodeJobList")),
+        *present(body.get("OutputDetails")),
+        *present(body.get("Outputs")),
+    ]
+    for group in present(body.get("OutputGroupDetails")):
         # A group says how its outputs ended, unless they say so themselves.
-        parts += present(group.Outputs) or [group]
-    return [part for part in parts if not is_skipped(first(part.Status, getattr(part, "State", None)))]
+        parts += present(group.get("Outputs")) or [group]
+    return [part for part in parts if not is_skipped(first(part, ("Status", "State")))]
 
 
 def _conversion_outputs(body: messages.Transcode, parts: list[Any]) -> tuple[Frozen, ...]:
     if not parts:
-        result = body.Result or messages.ConvertResult(OutputFile=body.Output, OutFileMeta=body.OutFileMeta)
-        url = first(body.OutputUrl, body.FileUrl, body.MediaURL)
-        output = _file_output(body.TaskId, result.OutputFile, result.OutFileMeta, url)
+        result = body.get("Result") or {"OutputFile": body.get("Output"), "OutFileMeta": body.get("OutFileMeta")}
+        url = first(body, ("OutputUrl", "FileUrl", "MediaURL"))
+        output = _file_output(body.get("TaskId"), result.get("OutputFile"), result.get("OutFileMeta"), url)
         return (output,) if output.url or output.size_bytes or output.width else ()
     found = []
     for part in parts:
-        if read_outcome(first(part.Status, getattr(part, "State", None)), missing="succeeded") != "succeeded":
+        if read_outcome(first(part, ("Status", "State")), missing="succeeded") != "succeeded":
             continue
-        if isinstance(part, messages.TranscodeJob):
-            found.append(_file_output(part.JobId, part.Output, part.OutFileMeta))
-        elif part.Result is not None:
-            found.append(_file_output(part.TaskId, part.Result.OutputFile, part.Result.OutFileMeta))
+        result = part.get("Result")
+        if result:
+            found.append(_file_output(part.get("TaskId"), result.get("OutputFile"), result.get("OutFileMeta")))
+        elif part.get("Output") or part.get("OutFileMeta"):
+            found.append(_file_output(part.get("JobId"), part.get("Output"), part.get("OutFileMeta")))
     return tuple(found)

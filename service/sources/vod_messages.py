@@ -26,15 +26,15 @@ from service.sources.members import (
 )
 
 
-class Trigger(Declared):
+class Trigger(Declared, total=False):
     """What started a job that nobody submitted (observed in the results of workflows). JSON text."""
 
-    ActivityInstanceId: Text = None
-    BizType: Text = None
-    Name: Text = None
+    ActivityInstanceId: Text
+    BizType: Text
+    Name: Text
 
 
-class Body(Declared):
+class Body(Declared, total=False):
     """
     What any message may say.
 
@@ -47,65 +47,65 @@ class Body(Declared):
         RequestId: Of the envelope's kind, observed in bodies inside of workflow results.
     """
 
-    EventType: Text = None
-    EventTime: Text = None
-    Status: Text = None
-    State: Text = None
-    JobId: Text = None
-    TaskId: Text = None
-    ParentJobId: Text = None
-    VideoId: Text = None
-    MediaId: Text = None
-    ErrorCode: Text = None
-    ErrorMessage: Text = None
-    Code: Text = None
-    Message: Text = None
-    Extend: Verbatim = None
-    UserData: Verbatim = None
-    AppId: Text = None
-    UserId: Anything = None
-    RequestId: Text = None
-    TriggerSource: One[Trigger] = None
-    CreateTime: Text = None
-    CompleteTime: Text = None
-    FinishTime: Text = None
+    EventType: Text
+    EventTime: Text
+    Status: Text
+    State: Text
+    JobId: Text
+    TaskId: Text
+    ParentJobId: Text
+    VideoId: Text
+    MediaId: Text
+    ErrorCode: Text
+    ErrorMessage: Text
+    Code: Text
+    Message: Text
+    Extend: Verbatim
+    UserData: Verbatim
+    AppId: Text
+    UserId: Anything
+    RequestId: Text
+    TriggerSource: One[Trigger]
+    CreateTime: Text
+    CompleteTime: Text
+    FinishTime: Text
 
 
 # Pictures
 
 
-class AnimatedImageInfo(Declared):
+class AnimatedImageInfo(Declared, total=False):
     """JSON text in 2021, an object since 2022, a list in the field table. Not there on failure."""
 
-    JobId: Text = None
-    Status: Text = None
-    FileURL: Text = None
-    FileSize: Integer = None
-    Fps: Number = None
-    Height: Integer = None
-    Width: Integer = None
-    Format: Text = None
-    Duration: Number = None
-    DynamicImageId: Text = None
-    VideoId: Text = None
-    CreationTime: Text = None
+    JobId: Text
+    Status: Text
+    FileURL: Text
+    FileSize: Integer
+    Fps: Number
+    Height: Integer
+    Width: Integer
+    Format: Text
+    Duration: Number
+    DynamicImageId: Text
+    VideoId: Text
+    CreationTime: Text
 
 
-class DynamicImage(Body):
+class DynamicImage(Body, total=False):
     """``DynamicImageComplete``. One of a workflow has neither job id nor details, but TriggerSource (observed)."""
 
-    DynamicImageJobInfo: One[AnimatedImageInfo] = None
+    DynamicImageJobInfo: One[AnimatedImageInfo]
     # IMS: no body is documented; GetDynamicImageJob.
-    OutputUrl: Text = None
-    FileURL: Text = None
-    Format: Text = None
-    FileSize: Integer = None
-    Fps: Number = None
-    Height: Integer = None
-    Width: Integer = None
+    OutputUrl: Text
+    FileURL: Text
+    Format: Text
+    FileSize: Integer
+    Fps: Number
+    Height: Integer
+    Width: Integer
 
 
-class SnapshotInfo(Declared):
+class SnapshotInfo(Declared, total=False):
     """
     The pictures of one job.
 
@@ -115,17 +115,17 @@ class SnapshotInfo(Declared):
         SnapshotRegular: The whole URL, with {SnapshotCount} for the number of the picture.
     """
 
-    JobId: Text = None
-    Status: Text = None
-    SnapshotType: Text = None
-    SnapshotCount: Integer = None
-    SnapshotFormat: Text = None
-    SnapshotRegular: Text = None
-    ErrorCode: Text = None
-    ErrorMessage: Text = None
+    JobId: Text
+    Status: Text
+    SnapshotType: Text
+    SnapshotCount: Integer
+    SnapshotFormat: Text
+    SnapshotRegular: Text
+    ErrorCode: Text
+    ErrorMessage: Text
 
 
-class Snapshot(Body):
+class Snapshot(Body, total=False):
     """
     ``SnapshotComplete``, and ``LiveSnapshotFileCreated`` of IMS.
 
@@ -135,136 +135,136 @@ class Snapshot(Body):
         Snapshots: URLs of the pictures (observed).
     """
 
-    SubType: Text = None
-    CoverUrl: Text = None
-    SnapshotInfos: Many[SnapshotInfo] = None
-    Snapshots: Texts = None
+    SubType: Text
+    CoverUrl: Text
+    SnapshotInfos: Many[SnapshotInfo]
+    Snapshots: Texts
     # IMS: no body is documented; GetSnapshotJob.
-    Type: Text = None
-    Count: Integer = None
-    OutputUrl: Text = None
-    SnapshotRegular: Text = None
-    SnapshotType: Text = None
+    Type: Text
+    Count: Integer
+    OutputUrl: Text
+    SnapshotRegular: Text
+    SnapshotType: Text
     # Of live snapshots: ListLiveSnapshotFiles.
-    FileUrl: Text = None
-    OssBucket: Text = None
-    OssEndpoint: Text = None
-    OssObject: Text = None
-    CreateTimestamp: Text = None
-    IsOverlay: Flag = None
+    FileUrl: Text
+    OssBucket: Text
+    OssEndpoint: Text
+    OssObject: Text
+    CreateTimestamp: Text
+    IsOverlay: Flag
 
 
 # Streams
 
 
-class Stream(Declared):
+class Stream(Declared, total=False):
     """One output. ``Definition`` is the name of a template, not a resolution."""
 
-    JobId: Text = None
-    Status: Text = None
-    Definition: Text = None
-    Format: Text = None
-    FileUrl: Text = None
-    Width: Integer = None
-    Height: Integer = None
-    Fps: Number = None
-    Bitrate: Number = None
-    Duration: Number = None
-    Size: Integer = None
-    Encrypt: Flag = None
-    EncryptType: Text = None
-    Codec: Text = None
-    IsAudio: Flag = None
-    WatermarkId: Text = None
-    StartTime: Text = None
-    FinishTime: Text = None
-    ErrorCode: Text = None
-    ErrorMessage: Text = None
+    JobId: Text
+    Status: Text
+    Definition: Text
+    Format: Text
+    FileUrl: Text
+    Width: Integer
+    Height: Integer
+    Fps: Number
+    Bitrate: Number
+    Duration: Number
+    Size: Integer
+    Encrypt: Flag
+    EncryptType: Text
+    Codec: Text
+    IsAudio: Flag
+    WatermarkId: Text
+    StartTime: Text
+    FinishTime: Text
+    ErrorCode: Text
+    ErrorMessage: Text
 
 
-class StreamTranscode(Stream, Body):
+class StreamTranscode(Stream, Body, total=False):
     """``StreamTranscodeComplete``: one output of a task ended."""
 
 
-class TranscodeOutputFile(Declared):
+class TranscodeOutputFile(Declared, total=False):
     """Where an output is: GetTranscodeJob, GetMediaConvertJob."""
 
-    Type: Text = None
-    Media: Text = None
-    Url: Text = None
-    OutputUrl: Text = None
+    Type: Text
+    Media: Text
+    Url: Text
+    OutputUrl: Text
 
 
-class FileInfo(Declared):
-    FileUrl: Text = None
-    FileName: Text = None
-    FileSize: Integer = None
-    FileStatus: Text = None
-    FileType: Text = None
-    FormatName: Text = None
-    Bitrate: Number = None
-    Duration: Number = None
-    Width: Integer = None
-    Height: Integer = None
-    MediaId: Text = None
-    Region: Text = None
+class FileInfo(Declared, total=False):
+    FileUrl: Text
+    FileName: Text
+    FileSize: Integer
+    FileStatus: Text
+    FileType: Text
+    FormatName: Text
+    Bitrate: Number
+    Duration: Number
+    Width: Integer
+    Height: Integer
+    MediaId: Text
+    Region: Text
 
 
-class VideoStreamInfo(Declared):
-    Fps: Number = None
-    Width: Integer = None
-    Height: Integer = None
-    Bitrate: Number = None
-    Duration: Number = None
+class VideoStreamInfo(Declared, total=False):
+    Fps: Number
+    Width: Integer
+    Height: Integer
+    Bitrate: Number
+    Duration: Number
 
 
-class FileMeta(Declared):
-    FileBasicInfo: One[FileInfo] = None
-    VideoStreamInfoList: Many[VideoStreamInfo] = None
-    AudioStreamInfoList: Anything = None
+class FileMeta(Declared, total=False):
+    FileBasicInfo: One[FileInfo]
+    VideoStreamInfoList: Many[VideoStreamInfo]
+    AudioStreamInfoList: Anything
 
 
-class ConvertResult(Declared):
-    OutputFile: One[TranscodeOutputFile] = None
-    OutFileMeta: One[FileMeta] = None
+class ConvertResult(Declared, total=False):
+    OutputFile: One[TranscodeOutputFile]
+    OutFileMeta: One[FileMeta]
 
 
-class ConvertOutput(Declared):
+class ConvertOutput(Declared, total=False):
     """One output of a media conversion. Status: Init, Processing, Success, Failed, Skipped."""
 
-    TaskId: Text = None
-    Name: Text = None
-    Status: Text = None
-    State: Text = None
-    Code: Text = None
-    Message: Text = None
-    CreateTime: Text = None
-    FinishTime: Text = None
-    Result: One[ConvertResult] = None
+    TaskId: Text
+    Name: Text
+    Status: Text
+    State: Text
+    Code: Text
+    Message: Text
+    CreateTime: Text
+    FinishTime: Text
+    Result: One[ConvertResult]
 
 
-class ConvertGroup(ConvertOutput):
+class ConvertGroup(ConvertOutput, total=False):
     """A group of outputs of a media conversion, with a task of its own."""
 
-    Outputs: Many[ConvertOutput] = None
+    Outputs: Many[ConvertOutput]
 
 
-class TranscodeJob(Declared):
+class TranscodeJob(Declared, total=False):
     """One sub job of a transcoding of IMS: GetTranscodeJob."""
 
-    JobId: Text = None
-    ParentJobId: Text = None
-    Name: Text = None
-    Status: Text = None
-    Code: Text = None
-    Message: Text = None
-    Output: One[TranscodeOutputFile] = None
-    OutFileMeta: One[FileMeta] = None
-    JobIndex: Integer = None
-    FinishTime: Text = None
+    JobId: Text
+    ParentJobId: Text
+    Name: Text
+    Status: Text
+    Code: Text
+    Message: Text
+    Output: One[TranscodeOutputFile]
+    OutFileMeta: One[FileMeta]
+    JobIndex: Integer
+    FinishTime: Text
 
 
-class Transcode(Body):
+class Transcode(Body, total=False):
     """
     ``TranscodeComplete`` of VOD (a task of many streams) and of IMS (one sub job), ``TranscodeParentComplete``, and
     the three of media conversion.
@@ -275,26 +275,26 @@ class Transcode(Body):
         Preprocess: After SubmitPreprocessJobs.
     """
 
-    StreamInfos: Many[Stream] = None
-    Preprocess: Flag = None
+    StreamInfos: Many[Stream]
+    Preprocess: Flag
     # IMS: no body is documented; GetTranscodeJob and GetMediaConvertJob.
-    Name: Text = None
-    OutputUrl: Text = None
-    FileUrl: Text = None
-    MediaURL: Text = None
-    Output: One[TranscodeOutputFile] = None
-    OutFileMeta: One[FileMeta] = None
-    Result: One[ConvertResult] = None
-    TranscodeJobList: Many[TranscodeJob] = None
-    OutputDetails: Many[ConvertOutput] = None
-    OutputGroupDetails: Many[ConvertGroup] = None
-    Outputs: Many[ConvertOutput] = None
+    Name: Text
+    OutputUrl: Text
+    FileUrl: Text
+    MediaURL: Text
+    Output: One[TranscodeOutputFile]
+    OutFileMeta: One[FileMeta]
+    Result: One[ConvertResult]
+    TranscodeJobList: Many[TranscodeJob]
+    OutputDetails: Many[ConvertOutput]
+    OutputGroupDetails: Many[ConvertGroup]
+    Outputs: Many[ConvertOutput]
 
 
 # Assets
 
 
-class Upload(Body):
+class Upload(Body, total=False):
     """
     An asset came to be: every event of an upload, a registration or a recording.
 
@@ -304,46 +304,46 @@ class Upload(Body):
         RecordId: What tells the recordings of a live job apart.
     """
 
-    ImageId: Text = None
-    AttachedMediaId: Text = None
-    Size: Integer = None
-    FileUrl: Text = None
-    FileURL: Text = None
-    MediaType: Text = None
-    SourceURL: Text = None
-    FileType: Text = None
-    StreamFileURL: Text = None
+    ImageId: Text
+    AttachedMediaId: Text
+    Size: Integer
+    FileUrl: Text
+    FileURL: Text
+    MediaType: Text
+    SourceURL: Text
+    FileType: Text
+    StreamFileURL: Text
     # Of live recordings: the event page of VOD, and ListLiveRecordFiles.
-    StreamName: Text = None
-    DomainName: Text = None
-    AppName: Text = None
-    RecordStartTime: Text = None
-    RecordEndTime: Text = None
-    RecordId: Text = None
-    RecordUrl: Text = None
-    StartTime: Text = None
-    EndTime: Text = None
-    Duration: Number = None
-    Format: Text = None
-    Width: Integer = None
-    Height: Integer = None
-    JobName: Text = None
-    StreamUrl: Text = None
-    RecordOutput: Anything = None
+    StreamName: Text
+    DomainName: Text
+    AppName: Text
+    RecordStartTime: Text
+    RecordEndTime: Text
+    RecordId: Text
+    RecordUrl: Text
+    StartTime: Text
+    EndTime: Text
+    Duration: Number
+    Format: Text
+    Width: Integer
+    Height: Integer
+    JobName: Text
+    StreamUrl: Text
+    RecordOutput: Anything
 
 
-class VideoAnalysis(Body):
+class VideoAnalysis(Body, total=False):
     """``VideoAnalysisComplete``. Without measurements on failure; without Height, Width and Fps for audio."""
 
-    Width: Integer = None
-    Height: Integer = None
-    Fps: Number = None
-    Bitrate: Number = None
-    Duration: Number = None
-    Size: Integer = None
+    Width: Integer
+    Height: Integer
+    Fps: Number
+    Bitrate: Number
+    Duration: Number
+    Size: Integer
 
 
-class AssetChange(Body):
+class AssetChange(Body, total=False):
     """
     Something that was done to an asset.
 
@@ -353,32 +353,32 @@ class AssetChange(Body):
         SuccessPlayUrls: Comma-separated.
     """
 
-    MediaType: Text = None
-    DeleteType: Text = None
-    JobIds: Verbatim = None
-    OperateMode: Text = None
-    MediaContent: Anything = None
-    Scope: Text = None
-    StorageClass: Text = None
-    TriggerBy: Text = None
-    RestoreExpiration: Text = None
-    MediaRefreshJobId: Text = None
-    TaskType: Text = None
-    TaskIds: Text = None
-    SuccessPlayUrls: Text = None
-    FilterPolicy: Anything = None
+    MediaType: Text
+    DeleteType: Text
+    JobIds: Verbatim
+    OperateMode: Text
+    MediaContent: Anything
+    Scope: Text
+    StorageClass: Text
+    TriggerBy: Text
+    RestoreExpiration: Text
+    MediaRefreshJobId: Text
+    TaskType: Text
+    TaskIds: Text
+    SuccessPlayUrls: Text
+    FilterPolicy: Anything
 
 
 # Reviews and AI
 
 
-class Match(Declared):
-    PrimaryKey: Text = None
-    Similarity: Number = None
-    Detail: Anything = None
+class Match(Declared, total=False):
+    PrimaryKey: Text
+    Similarity: Number
+    Detail: Anything
 
 
-class Ai(Body):
+class Ai(Body, total=False):
     """
     Everything that one switch of the console turns on: types come that no page lists.
 
@@ -386,57 +386,57 @@ class Ai(Body):
         Data: An object, or JSON text.
     """
 
-    Data: Anything = None
-    Result: Anything = None
-    Output: Anything = None
-    JobType: Text = None
-    Type: Text = None
+    Data: Anything
+    Result: Anything
+    Output: Anything
+    JobType: Text
+    Type: Text
 
 
-class ManualReview(Body):
+class ManualReview(Body, total=False):
     """``CreateAuditComplete``. One asset may be reviewed any number of times."""
 
-    SubType: Text = None
-    AuditStatus: Text = None
-    CreationTime: Text = None
-    Auditor: Text = None
-    Reason: Text = None
-    Comment: Text = None
+    SubType: Text
+    AuditStatus: Text
+    CreationTime: Text
+    Auditor: Text
+    Reason: Text
+    Comment: Text
 
 
 # Productions and workflows
 
 
-class SubJob(Declared):
+class SubJob(Declared, total=False):
     """One video of a batch: GetBatchMediaProducingJob."""
 
-    JobId: Text = None
-    Status: Text = None
-    MediaId: Text = None
-    MediaURL: Text = None
-    ProjectId: Text = None
-    ErrorCode: Text = None
-    ErrorMessage: Text = None
-    Duration: Number = None
+    JobId: Text
+    Status: Text
+    MediaId: Text
+    MediaURL: Text
+    ProjectId: Text
+    ErrorCode: Text
+    ErrorMessage: Text
+    Duration: Number
 
 
-class SmartResult(Declared):
+class SmartResult(Declared, total=False):
     """What a smart job left: GetSmartHandleJob."""
 
-    JobId: Text = None
-    Status: Text = None
-    State: Text = None
-    Code: Text = None
-    Message: Text = None
-    ErrorCode: Text = None
-    ErrorMessage: Text = None
-    MediaId: Text = None
-    MediaUrl: Text = None
-    AiResult: Anything = None
-    Usage: Anything = None
+    JobId: Text
+    Status: Text
+    State: Text
+    Code: Text
+    Message: Text
+    ErrorCode: Text
+    ErrorMessage: Text
+    MediaId: Text
+    MediaUrl: Text
+    AiResult: Anything
+    Usage: Anything
 
 
-class Production(Body):
+class Production(Body, total=False):
     """
     An asset was made of others.
 
@@ -445,43 +445,43 @@ class Production(Body):
         Status: Of a batch Finished, which says nothing about its sub jobs, so they decide.
     """
 
-    ProjectId: Text = None
-    MediaURL: Text = None
-    VodMediaId: Text = None
-    Duration: Number = None
+    ProjectId: Text
+    MediaURL: Text
+    VodMediaId: Text
+    Duration: Number
     # IMS alone.
-    SubJobList: Many[SubJob] = None
-    JobResult: Many[SmartResult] = None
-    Output: Anything = None
-    JobType: Text = None
+    SubJobList: Many[SubJob]
+    JobResult: Many[SmartResult]
+    Output: Anything
+    JobType: Text
 
 
-class ActivityResult(Declared):
+class ActivityResult(Declared, total=False):
     """
     What one node of a workflow did. Result is an object or JSON text: for some nodes a whole message of this product or
     the other.
     """
 
-    ActivityId: Text = None
-    ActivityInstanceId: Text = None
-    Status: Text = None
-    StartTime: Text = None
-    EndTime: Text = None
-    Result: Anything = None
+    ActivityId: Text
+    ActivityInstanceId: Text
+    Status: Text
+    StartTime: Text
+    EndTime: Text
+    Result: Anything
 
 
-class Workflow(Body):
+class Workflow(Body, total=False):
     """``WorkflowTaskComplete``: Succeed even if a node failed (documented sample). ActivityResults is JSON text."""
 
-    WorkflowId: Text = None
-    WorkflowName: Text = None
-    ActivityResults: Named[ActivityResult] = None
-    TaskInput: Anything = None
-    ModifiedTime: Text = None
+    WorkflowId: Text
+    WorkflowName: Text
+    ActivityResults: Named[ActivityResult]
+    TaskInput: Anything
+    ModifiedTime: Text
 
 
-class Unknown(Body):
+class Unknown(Body, total=False):
     """A message of a type that no page lists."""
 
-    ImageId: Text = None
-    AttachedMediaId: Text = None
+    ImageId: Text
+    AttachedMediaId: Text
