@@ -59,9 +59,6 @@ def format_time(moment: datetime) -> str:
 Time = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str)]
 
 
-_set = object.__setattr__
-
-
 # Identity
 
 
@@ -140,6 +137,13 @@ def _all_fields(model: type[BaseModel]) -> set[str]:
     return set(model.model_fields)
 
 
+# The four slots of a model, by their descriptors: half the price of setting them by name.
+_set_values, _set_fields, _set_extra, _set_private = (
+    BaseModel.__dict__[slot].__set__
+    for slot in ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+)
+
+
 class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
@@ -148,13 +152,13 @@ class Frozen(BaseModel):
         """
         A model of values that need no validation, because our own parsers made them: all fields, in their order.
 
-        Half the price of the constructor, which every callback would pay twice.
+        Less than half the price of the constructor, which every callback would pay three times.
         """
         model = cls.__new__(cls)
-        _set(model, "__dict__", values)
-        _set(model, "__pydantic_fields_set__", _all_fields(cls))
-        _set(model, "__pydantic_extra__", None)
-        _set(model, "__pydantic_private__", None)
+        _set_values(model, values)
+        _set_fields(model, _all_fields(cls))
+        _set_extra(model, None)
+        _set_private(model, None)
         return model
 
 

@@ -19,7 +19,6 @@ from service.events import Kind
 from service.sources import vod
 from service.sources.base import Message, Parsed
 from service.sources.ims_messages import Envelope
-from service.sources.members import first
 
 KINDS: Mapping[str, Kind] = {
     "DynamicImageComplete": "animated_image",
@@ -34,6 +33,8 @@ RETRYABLE: Mapping[str, bool] = {
     "Throttling": True,
     "TransientNetWorkError": True,
 }
+
+_DIALECT = vod.Dialect("MessageBody.", RETRYABLE, is_vod=False)
 
 
 @cache
@@ -57,13 +58,5 @@ def parse(message: Message) -> Parsed:
     body = envelope.get("MessageBody")
     if body is None:
         raise Unparseable('expected MessageBody, found none: is this source registered with VOD (product = "vod")?')
-    told = vod.Told(
-        event_type,
-        reading,
-        "MessageBody.",
-        envelope.get("EventTime") or first(body, vod.TIMES) or "",
-        body.get("UserData", body.get("Extend")),
-        RETRYABLE,
-        is_vod=False,
-    )
-    return Parsed(vod.read_completions(told, body), tuple(reading.warnings))
+    completions = vod.read_body(event_type, _DIALECT, reading, body, envelope.get("EventTime"))
+    return Parsed(completions, tuple(reading.warnings))

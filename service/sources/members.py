@@ -14,8 +14,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
@@ -23,7 +22,7 @@ from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationEr
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 from typing_extensions import TypedDict
 
-from service.sources.decoding import MAX_DEPTH, decode_element, decode_object, parse_time, storable
+from service.sources.decoding import MAX_DEPTH, decode_element, decode_object, storable
 
 # Every integer up to here is exact as a float.
 _MAX_NUMBER = 2**53
@@ -31,8 +30,6 @@ _NUMBER = re.compile(r"[+-]?[0-9]{1,40}(?:\.[0-9]{0,40})?(?:[eE][+-]?[0-9]{1,3})
 # Whatever is longer is no id.
 _MAX_TEXT_NUMBER = 10**40
 _BRACKETS = re.compile(rb"[\[\]{}]")
-# What the declarations trim: blanks in the sense of Unicode.
-_BLANKS = " \t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 # A hostile body could hold a million bad members; a hundred tell the story.
 _MAX_WARNINGS = 100
 
@@ -52,7 +49,7 @@ def read_text(value: Any) -> str | None:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
         value = value[0]
     if isinstance(value, str):
-        return value.strip(_BLANKS) or None
+        return value.strip() or None
     if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _MAX_TEXT_NUMBER:
         return str(value)
     raise Misfit
@@ -144,21 +141,24 @@ def _first_that_fits(*choices: CoreSchema) -> CoreSchema:
     return core_schema.union_schema(list(choices), mode="left_to_right")
 
 
-def _number_schema() -> CoreSchema:
+def _number_schema(*, as_text: bool = False) -> CoreSchema:
     limits: dict[str, Any] = {"ge": 0, "le": _MAX_NUMBER, "allow_inf_nan": False}
     # Digits alone: a lenient number would take true, and NaN as a word.
     digits = core_schema.str_schema(strict=True, pattern=r"^[0-9]{1,15}(\.[0-9]{1,15})?$")
-    return _first_that_fits(
-        core_schema.float_schema(strict=True, **limits), core_schema.chain_schema([digits, core_schema.float_schema()])
+    choices = (
+        core_schema.float_schema(strict=True, **limits),
+        core_schema.chain_schema([digits, core_schema.float_schema()]),
     )
+    return _first_that_fits(*choices[:: -1 if as_text else 1])
 
 
-def _integer_schema() -> CoreSchema:
+def _integer_schema(*, as_text: bool = False) -> CoreSchema:
     digits = core_schema.str_schema(strict=True, pattern="^[0-9]{1,15}$")
-    return _first_that_fits(
+    choices = (
         core_schema.int_schema(strict=True, ge=0, le=_MAX_NUMBER),
         core_schema.chain_schema([digits, core_schema.int_schema()]),
     )
+    return _first_that_fits(*choices[:: -1 if as_text else 1])
 
 
 def _text_schema() -> CoreSchema:
@@ -250,6 +250,9 @@ Text = Annotated[str | None, _Value(_text_schema, read_text)]
 Verbatim = Annotated[str | None, _Value(lambda: core_schema.str_schema(strict=True), read_verbatim)]
 Number = Annotated[float | None, _Value(_number_schema, read_number)]
 Integer = Annotated[int | None, _Value(_integer_schema, read_integer)]
+NumberText = Annotated[float | None, _Value(lambda: _number_schema(as_text=True), read_number)]
+IntegerText = Annotated[int | None, _Value(lambda: _integer_schema(as_text=True), read_integer)]
+"""Digits as text, as the vendor writes many numbers; a number is read as well."""
 Flag = Annotated[bool | None, _Value(lambda: core_schema.bool_schema(strict=True), read_flag)]
 Numbers = Annotated[
     tuple[float, ...] | None,
@@ -372,22 +375,25 @@ def _texts_of(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, st
 # Messages
 
 
-class Warnings(list[str]):
-    """Paths of what was there and could not be understood, or contradicts something else."""
-
-    def add(self, path: str) -> None:
-        if len(self) < _MAX_WARNINGS:
-            self.append(path[:200])
-
-
-@dataclass(slots=True)
 class Reading(Generic[D]):
-    """A message as it is declared."""
+    """
+    A message as it is declared.
 
-    message: D
-    payload: bytes
-    warnings: Warnings = field(default_factory=Warnings)
-    _values: dict[str, Any] | None = None
+    Attributes:
+        warnings: Paths of what was there and could not be understood, or contradicts something else.
+    """
+
+    __slots__ = ("_values", "message", "payload", "warnings")
+
+    def __init__(self, message: D, payload: bytes, values: dict[str, Any] | None = None) -> None:
+        self.message = message
+        self.payload = payload
+        self.warnings: list[str] = []
+        self._values = values
+
+    def warn(self, path: str) -> None:
+        if len(self.warnings) < _MAX_WARNINGS:
+            self.warnings.append(path[:200])
 
     @property
     def is_rearranged(self) -> bool:
@@ -400,12 +406,6 @@ class Reading(Generic[D]):
             self._values = decode_object(self.payload)
         return self._values
 
-    def time(self, path: str, text: str | None) -> datetime | None:
-        moment = parse_time(text) if text else None
-        if text and moment is None:
-            self.warnings.add(path)
-        return moment
-
     def digest(self) -> str:
         """A hash of the content that does not depend on the order of keys."""
         return digest(self.values())
@@ -416,8 +416,8 @@ def read(model: Any, payload: bytes) -> Reading[Any]:
     Raises:
         Unparseable: It is not UTF-8, not JSON, or not an object.
     """
-    # Texts with NUL can't be stored, wherever they are: the decoder replaces it.
-    if b"u0000" not in payload and _is_shallow(payload):
+    # The decoder replaces NUL, which can't be stored; and what blanks are among the control characters is disputed.
+    if (b"\\" not in payload or b"u00" not in payload) and _is_shallow(payload):
         try:
             return Reading(_validator(model).validate_json(payload), payload)
         except ValidationError:
@@ -439,9 +439,9 @@ def _is_shallow(payload: bytes) -> bool:
 
 def read_values(model: Any, values: dict[str, Any], payload: bytes = b"") -> Reading[Any]:
     """The same of values that are decoded already."""
-    warnings = Warnings()
-    arranged = arrange(model, values, "", warnings.add)
-    return Reading(_validator(model).validate_python(arranged), payload, warnings, values)
+    reading: Reading[Any] = Reading({}, payload, values)
+    reading.message = _validator(model).validate_python(arrange(model, values, "", reading.warn))
+    return reading
 
 
 def digest(values: Mapping[str, Any]) -> str:
@@ -453,7 +453,7 @@ def decoded(value: Any) -> Any:
     """Any JSON, opened where it is text; None where it is empty."""
     if value is None or value == "":
         return None
-    return decode_element(value) if isinstance(value, str) else storable(value)
+    return storable(decode_element(value))
 
 
 def first(values: Mapping[str, Any], names: Iterable[str]) -> Any:

@@ -27,6 +27,7 @@ from service.events import (
     WorkflowOutput,
 )
 from service.sources.base import Completion, Message, Parsed
+from service.sources.decoding import parse_time
 from service.sources.fields import Fields
 from service.sources.members import Reading, decoded, first, present, read, read_values
 from service.sources.mts_messages import TWINS, Activity, Execution, JobNotify, Notification
@@ -348,6 +349,10 @@ def _read_activity(
         return None
     kind = kind_of(word)
     final: Outcome = "received" if kind == "notice" else outcome
+    end_time = activity.get("EndTime")
+    ended_at = parse_time(end_time) if end_time else None
+    if end_time and ended_at is None:
+        reading.warn(f"MediaWorkflowExecution.ActivityList[{index}].EndTime")
     return Completion(
         family=word,
         id=(job_id,) if kind != "notice" else (job_id, activity.get("Name") or "", activity.get("EndTime") or ""),
@@ -358,5 +363,5 @@ def _read_activity(
         media_id=media_id,
         error=build_error(activity.get("Code"), activity.get("Message"), final, RETRYABLE),
         user_data=user_data,
-        occurred_at=reading.time(f"MediaWorkflowExecution.ActivityList[{index}].EndTime", activity.get("EndTime")),
+        occurred_at=ended_at,
     )

@@ -14,7 +14,7 @@ Status and key tables of this module were checked against documented samples and
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 from service.errors import Unparseable
@@ -76,109 +76,134 @@ RETRYABLE: Mapping[str, bool] = {
 
 _MAX_URL_LENGTH = 2048
 _WORDS = ("Status", "State")
-TIMES = ("EventTime", "CompleteTime", "FinishTime")
+_TIMES = ("EventTime", "CompleteTime", "FinishTime")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """
+    What distinguishes the two products that send these bodies.
+
+    Attributes:
+        path: Of the body in the message, for warnings.
+        is_vod: Whether families are named as VOD's were from the beginning, and a body must name its job or asset.
+    """
+
+    path: str
+    retryable: Mapping[str, bool]
+    is_vod: bool
 
 
 @dataclass(slots=True)
 class Told:
     """
-    A body, and what stands around it.
+    A body's message.
 
     Attributes:
-        path: Of the body in the message, for warnings.
         event_time: As text, which is part of many identities; empty where there is none.
-        is_vod: Whether it is a message of VOD: flat, and under the names of families that are as old as this service.
     """
 
     event_type: str
+    dialect: Dialect
     reading: Reading[Any]
-    path: str
     event_time: str
+    occurred_at: datetime | None
     user_data: str | None
-    retryable: Mapping[str, bool]
-    is_vod: bool
-    occurred_at: datetime | None = None
-
-    def __post_init__(self) -> None:
-        self.occurred_at = self.reading.time(f"{self.path}EventTime", self.event_time)
 
     def family(self, kind: Kind, event_type: str | None = None) -> str:
-        return kind if self.is_vod and kind in _FAMILIES_BY_KIND else event_type or self.event_type
+        return kind if self.dialect.is_vod and kind in _FAMILIES_BY_KIND else event_type or self.event_type
 
     def media(self, body: Any, names: tuple[str, ...]) -> str | None:
         """The asset: under the names that VOD has for this event, or under any in the order of IMS."""
-        if not self.is_vod:
-            names = ("MediaId", "VideoId", "ImageId", "AttachedMediaId")
-        return first(body, names)  # type: ignore[no-any-return]
+        return first(body, names if self.dialect.is_vod else _ANY_MEDIA)  # type: ignore[no-any-return]
+
+    def warn(self, path: str) -> None:
+        self.reading.warn(self.dialect.path + path)
 
     def occurrence(self, *parts: str) -> tuple[str, ...]:
         """What may happen again, told apart by the parts after the first; where all are empty, by all that is said."""
         return parts if any(parts[1:]) else (*parts, self.reading.digest())
 
+    def identify(self, job_id: str | None, occurrence: Sequence[str], expected: str) -> tuple[str, ...]:
+        """
+        The identity of a job, else of what happened to the thing that ``occurrence`` begins with.
+
+        Raises:
+            Unparseable: Neither is named, by VOD, which names one always.
+        """
+        if job_id:
+            return (job_id,)
+        if occurrence[0]:
+            return self.occurrence(*occurrence)
+        if self.dialect.is_vod:
+            raise Unparseable(f"expected {expected}, found neither")
+        return (self.reading.digest(),)
+
     def end(
         self,
         kind: Kind,
         identity: tuple[str, ...],
+        judged: Judged,
         word: str | None,
-        *told: Any,
-        outcome: Judged | None = None,
+        body: Any,
+        *,
+        outputs: Callable[[Any], tuple[Frozen, ...]],
+        job_id: str | None,
+        media_id: str | None,
+        parts: Sequence[Any] = (),
         family: str | None = None,
-        job_id: str | None = None,
-        media_id: str | None = None,
-        outputs: Callable[[], tuple[Frozen, ...]] = tuple,
         nameless: Literal["takes_name", "keeps_key"] | None = None,
     ) -> Completion:
         """
-        One completion. A word of progress makes it a notice of its own, because its end is still to come.
+        One completion. Progress makes it a notice of its own, because its end is still to come.
 
         Args:
-            told: Where an error may be.
-            outcome: What the word comes to, unless it is all there is.
+            word: What the judgement was made of.
+            outputs: How they are read from the body.
+            parts: Where an error may be, before the body.
         """
-        judged = outcome or read_outcome(word or None)
         family = family or self.family(kind)
         if judged == "progress" and kind != "notice":
-            kind, identity = "notice", self.occurrence(*identity, (word or "").lower(), self.event_time)
-            if not self.event_time:
-                identity = (*identity, self.reading.digest())
-        final: Outcome = "received" if kind == "notice" or judged == "progress" else judged
+            kind, nameless = "notice", None
+            identity = (*identity, (word or "").lower(), self.event_time or self.reading.digest())
+        outcome: Outcome = "received" if kind == "notice" or judged == "progress" else judged
         return Completion(
             family=family,
             id=identity,
             kind=kind,
-            outcome=final,
+            outcome=outcome,
             vendor_event=self.event_type,
             job_id=job_id,
             media_id=media_id,
-            outputs=outputs() if has_outputs(final) else (),
-            error=None if final in ("succeeded", "received") else self.error(final, *told),
+            outputs=outputs(body) if outcome == "succeeded" or has_outputs(outcome) else (),
+            error=None if outcome == "succeeded" or outcome == "received" else self.error(outcome, *parts, body),  # noqa: PLR1714, quicker
             user_data=self.user_data,
             occurred_at=self.occurred_at,
-            nameless=nameless if kind != "notice" else None,
+            nameless=nameless,
         )
 
     def digest_of_body(self) -> str:
         values = self.reading.values()
-        if self.path:
-            values = decoded(settle(values, lambda _: None)[self.path.rstrip(".").lower()])
-            values = values[0] if isinstance(values, list) else values
-        return digest(decoded(values))
+        if self.dialect.path:
+            values = decoded(settle(values, lambda _: None)[self.dialect.path.rstrip(".").lower()])
+            values = decoded(values[0]) if isinstance(values, list) else values
+        return digest(values)
 
     def error(self, outcome: Outcome, *told: Any) -> EventError | None:
         """The error of the first that has a code or a text."""
         code = message = None
         for one in told:
-            code = first(one, ("ErrorCode", "Code"))
-            message = first(one, ("ErrorMessage", "Message"))
+            code, message = first(one, ("ErrorCode", "Code")), first(one, ("ErrorMessage", "Message"))
             if code or message:
                 break
-        error = build_error(code, message, outcome, self.retryable)
+        error = build_error(code, message, outcome, self.dialect.retryable)
         if error is None and outcome == "partial":
             # A part failed, and nothing says why.
             return EventError(code=None, message=None, retryable=None)
         return error
 
 
+_ANY_MEDIA = ("MediaId", "VideoId", "ImageId", "AttachedMediaId")
 _FAMILIES_BY_KIND = frozenset({"animated_image", "snapshot", "transcode", "transcode_task"})
 
 
@@ -238,7 +263,9 @@ def _picture_outputs(
     found = found or expand_urls(template or None, placeholder, count)
     if not (template or count is not None or found or sort):
         return ()
-    return (SnapshotOutput(url_template=template or None, count=count, urls=found, snapshot_type=sort),)
+    return (
+        SnapshotOutput.trusted(url_template=template or None, count=count, urls=found, snapshot_type=sort, times_s=()),
+    )
 
 
 def _snapshot_outputs(body: messages.Snapshot) -> tuple[Frozen, ...]:
@@ -261,8 +288,8 @@ def _object_url(body: messages.Snapshot) -> str | None:
     return None
 
 
-def _stream_output(stream: messages.Stream | messages.StreamTranscode) -> TranscodeOutput:
-    return TranscodeOutput.trusted(
+def _stream_outputs(stream: messages.Stream) -> tuple[Frozen, ...]:
+    output = TranscodeOutput.trusted(
         job_id=stream.get("JobId") or None,
         url=stream.get("FileUrl") or None,
         format=stream.get("Format") or None,
@@ -276,6 +303,7 @@ def _stream_output(stream: messages.Stream | messages.StreamTranscode) -> Transc
         encrypted=stream.get("Encrypt"),
         audio_only=stream.get("IsAudio"),
     )
+    return (output,)
 
 
 def _file_output(
@@ -290,22 +318,25 @@ def _file_output(
     if not url and file is not None:
         url = first(file, ("OutputUrl", "Url") if file.get("Type") == "Media" else ("OutputUrl", "Url", "Media"))
     url = url or info.get("FileUrl") or None
-    return TranscodeOutput(
+    return TranscodeOutput.trusted(
         job_id=job_id or None,
         url=url,
         format=url_suffix(url) or info.get("FormatName") or None,
+        definition=None,
         width=info.get("Width"),
         height=info.get("Height"),
         fps=videos[0].get("Fps") if videos else None,
         bitrate_kbps=info.get("Bitrate"),
         duration_s=info.get("Duration"),
         size_bytes=info.get("FileSize"),
+        encrypted=None,
+        audio_only=None,
     )
 
 
 def _media_info_outputs(body: messages.VideoAnalysis) -> tuple[Frozen, ...]:
     return (
-        MediaInfoOutput(
+        MediaInfoOutput.trusted(
             width=body.get("Width"),
             height=body.get("Height"),
             fps=body.get("Fps"),
@@ -323,6 +354,20 @@ def _upload_outputs(body: messages.Upload) -> tuple[Frozen, ...]:
             size_bytes=body.get("Size"),
             media_type=body.get("MediaType") or None,
             source_url=body.get("SourceURL") or None,
+            record_id=None,
+            record_started_at=None,
+            record_ended_at=None,
+            duration_s=None,
+        ),
+    )
+
+
+def _recording_outputs(body: messages.Upload) -> tuple[Frozen, ...]:
+    return (
+        UploadOutput(
+            url=first(body, ("FileUrl", "FileURL", "RecordUrl")),
+            size_bytes=body.get("Size"),
+            media_type=body.get("MediaType") or None,
             record_id=body.get("RecordId") or None,
             record_started_at=_time(first(body, ("RecordStartTime", "StartTime"))),
             record_ended_at=_time(first(body, ("RecordEndTime", "EndTime"))),
@@ -344,33 +389,38 @@ def _production_outputs(body: messages.Production) -> tuple[Frozen, ...]:
     results = present(body.get("JobResult"))
     if subs:
         return tuple(
-            ProductionOutput(
+            ProductionOutput.trusted(
                 url=sub.get("MediaURL") or None,
                 media_id=sub.get("MediaId") or None,
                 project_id=sub.get("ProjectId") or None,
+                function=None,
                 job_id=sub.get("JobId") or None,
                 duration_s=sub.get("Duration"),
+                result=None,
             )
             for sub in subs
         )
     if results:
         return tuple(
-            ProductionOutput(
+            ProductionOutput.trusted(
                 url=result.get("MediaUrl") or None,
                 media_id=result.get("MediaId") or None,
+                project_id=None,
                 function=body.get("JobType") or None,
                 job_id=result.get("JobId") or None,
+                duration_s=None,
                 result=decoded(result.get("AiResult")),
             )
             for result in results
-            if read_outcome(first(result, ("Status", "State")), missing="succeeded") == "succeeded"
+            if read_outcome(first(result, _WORDS), missing="succeeded") == "succeeded"
         )
     return (
-        ProductionOutput(
+        ProductionOutput.trusted(
             url=body.get("MediaURL") or None,
             media_id=first(body, ("MediaId", "VodMediaId")),
             project_id=body.get("ProjectId") or None,
             function=body.get("JobType") or None,
+            job_id=None,
             duration_s=body.get("Duration"),
             result=decoded(body.get("Output")),
         ),
@@ -383,7 +433,11 @@ def _review_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
     if not isinstance(data, dict):
         return ()
     fields = Fields(data)
-    return (ReviewOutput(suggestion=fields.text("Suggestion"), label=fields.text("Label")),)
+    return (
+        ReviewOutput.trusted(
+            suggestion=fields.text("Suggestion"), label=fields.text("Label"), reviewer=None, reason=None
+        ),
+    )
 
 
 _MANUAL_VERDICTS = {"normal": "pass", "blocked": "block"}
@@ -393,7 +447,9 @@ def _manual_review_outputs(body: messages.ManualReview) -> tuple[Frozen, ...]:
     status = body.get("AuditStatus")
     suggestion = _MANUAL_VERDICTS.get(status.lower(), status.lower()) if status else None
     return (
-        ReviewOutput(suggestion=suggestion, reviewer=body.get("Auditor") or None, reason=body.get("Reason") or None),
+        ReviewOutput.trusted(
+            suggestion=suggestion, label=None, reviewer=body.get("Auditor") or None, reason=body.get("Reason") or None
+        ),
     )
 
 
@@ -401,7 +457,7 @@ def _fingerprint_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
     data = decoded(body.get("Data"))
     matches = Fields(data).objects("VideoDNA") if isinstance(data, dict) else []
     return tuple(
-        FingerprintOutput(primary_key=match.text("PrimaryKey"), similarity=match.number("Similarity"))
+        FingerprintOutput.trusted(primary_key=match.text("PrimaryKey"), similarity=match.number("Similarity"))
         for match in matches
     )
 
@@ -415,7 +471,7 @@ def _ai_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
         ),
         None,
     )
-    return () if result is None else (AiOutput(result=result),)
+    return () if result is None else (AiOutput.trusted(result=result),)
 
 
 def _workflow_outputs(body: messages.Workflow) -> tuple[Frozen, ...]:
@@ -424,7 +480,7 @@ def _workflow_outputs(body: messages.Workflow) -> tuple[Frozen, ...]:
         outcome = read_outcome(node.get("Status") or None)
         result = decoded(node.get("Result"))
         found.append(
-            WorkflowOutput(
+            WorkflowOutput.trusted(
                 name=name.strip() or node.get("ActivityInstanceId") or None,
                 type=node.get("ActivityId") or None,
                 job_id=_job_of_result(result),
@@ -450,7 +506,7 @@ def _asset_outputs(operation: str | None) -> Callable[[messages.AssetChange], tu
     def outputs(body: messages.AssetChange) -> tuple[Frozen, ...]:
         urls = body.get("SuccessPlayUrls")
         return (
-            AssetOutput(
+            AssetOutput.trusted(
                 operation=operation or (first(body, ("OperateMode", "TaskType")) or "").lower() or None,
                 media_type=body.get("MediaType") or None,
                 scope=first(body, ("Scope", "DeleteType")),
@@ -515,6 +571,15 @@ class EventType:
     recurs: bool = False
     judge: Callable[[Judged, Any], Judged] | None = None
 
+    @property
+    def parts(self) -> tuple[tuple[str, ...], ...]:
+        return _parts_of_key(self.key)
+
+
+@cache
+def _parts_of_key(key: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(part.split("|")) for part in key)
+
 
 _VIDEO = ("VideoId", "MediaId")
 _FILE = "FileUrl|FileURL|StreamFileURL|RecordUrl"
@@ -525,6 +590,10 @@ def _upload(*key: str, media: tuple[str, ...] = ("MediaId", "VideoId"), recurs: 
     return EventType(
         "upload", messages.Upload, _upload_outputs, media, key=key, missing_status="succeeded", recurs=recurs
     )
+
+
+def _recording(*key: str, media: tuple[str, ...] = ("MediaId", "VideoId")) -> EventType:
+    return replace(_upload(*key, media=media), outputs=_recording_outputs)
 
 
 def _asset(operation: str | None, *key: str) -> EventType:
@@ -552,7 +621,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
         missing_status="succeeded",
         recurs=True,
     ),
-    "AddLiveRecordVideoComplete": _upload("media", "RecordStartTime", "RecordEndTime", "time", media=_VIDEO),
+    "AddLiveRecordVideoComplete": _recording("media", "RecordStartTime", "RecordEndTime", "time", media=_VIDEO),
     "LiveRecordVideoComposeStart": EventType(
         "notice", messages.Upload, media=_VIDEO, key=("media", "time"), recurs=True
     ),
@@ -618,6 +687,8 @@ def model_of(event_type: str) -> Any:
 
 # Reading
 
+_DIALECT = Dialect("", RETRYABLE, is_vod=True)
+
 
 def parse(message: Message) -> Parsed:
     """
@@ -630,19 +701,11 @@ def parse(message: Message) -> Parsed:
     body = reading.message
     if reading.is_rearranged and "messagebody" in settle(reading.values(), lambda _: None):
         raise Unparseable('found MessageBody, which IMS sends: is this source registered with IMS (product = "ims")?')
-    told = Told(
-        event_type,
-        reading,
-        "",
-        first(body, TIMES) or "",
-        body.get("Extend", body.get("UserData")),
-        RETRYABLE,
-        is_vod=True,
-    )
-    return Parsed(read_completions(told, body), tuple(reading.warnings))
+    completions = read_body(event_type, _DIALECT, reading, body, body.get("EventTime"))
+    return Parsed(completions, tuple(reading.warnings))
 
 
-def read_typed(payload: bytes, model_of: Callable[[str], type[Any]], product: str) -> tuple[str, Reading[Any]]:
+def read_typed(payload: bytes, model_of: Callable[[str], Any], product: str) -> tuple[str, Reading[Any]]:
     """
     The type of a message, and the message as the model of that type.
 
@@ -666,14 +729,24 @@ def read_typed(payload: bytes, model_of: Callable[[str], type[Any]], product: st
     return found, read_values(model_of(found), values, payload)
 
 
-def read_completions(told: Told, body: Any) -> tuple[Completion, ...]:
+def read_body(
+    event_type: str, dialect: Dialect, reading: Reading[Any], body: Any, event_time: str | None
+) -> tuple[Completion, ...]:
     """
     What a body means, wherever it stands.
 
     Raises:
         Unparseable: Nothing in it says which job or asset it is about.
     """
-    event_type = told.event_type
+    event_time = event_time or first(body, _TIMES) or ""
+    occurred_at = parse_time(event_time) if event_time else None
+    own, other = ("Extend", "UserData") if dialect.is_vod else ("UserData", "Extend")
+    user_data = body.get(own)
+    if user_data is None:
+        user_data = body.get(other)
+    told = Told(event_type, dialect, reading, event_time, occurred_at, user_data)
+    if event_time and occurred_at is None:
+        told.warn("EventTime")
     row = EVENT_TYPES.get(event_type)
     if row is not None:
         return (_read_row(told, body, row),)
@@ -686,7 +759,7 @@ def read_completions(told: Told, body: Any) -> tuple[Completion, ...]:
         if stream is None:
             raise Unparseable("expected JobId or VideoId of the stream, found neither")
         return (stream,)
-    if event_type == "TranscodeComplete" and (told.is_vod or present(body.get("StreamInfos"))):
+    if event_type == "TranscodeComplete" and (dialect.is_vod or present(body.get("StreamInfos"))):
         return _read_transcode_task(told, body)
     if event_type in CONVERSIONS:
         return (_read_conversion(told, body, CONVERSIONS[event_type]),)
@@ -695,106 +768,96 @@ def read_completions(told: Told, body: Any) -> tuple[Completion, ...]:
     return (_read_unknown(told, body),)
 
 
-@cache
-def _parts_of_key(key: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(part.split("|")) for part in key)
-
-
 def _read_row(told: Told, body: Any, row: EventType) -> Completion:
-    job_id = first(body, row.job)
-    media_id = told.media(body, row.media)
-    word = first(body, _WORDS)
-    outcome = read_outcome(word, missing=row.missing_status)
+    job_id, media_id, word = first(body, row.job), told.media(body, row.media), first(body, _WORDS)
+    judged = read_outcome(word, missing=row.missing_status)
     if row.judge is not None:
-        outcome = row.judge(outcome, body)
+        judged = row.judge(judged, body)
     if job_id is not None and not row.recurs:
         identity: tuple[str, ...] = (job_id,)
     else:
         identity = _identify(told, body, row, job_id, media_id)
-    return told.end(
-        row.kind,
-        identity,
-        word,
-        body,
-        outcome=outcome,
-        job_id=job_id,
-        media_id=media_id,
-        outputs=lambda: row.outputs(body),
-    )
+    return told.end(row.kind, identity, judged, word, body, outputs=row.outputs, job_id=job_id, media_id=media_id)
 
 
 def _identify(told: Told, body: Any, row: EventType, job_id: str | None, media_id: str | None) -> tuple[str, ...]:
-    word = (first(body, _WORDS) or "").lower()
-    known = {"job": job_id, "media": media_id, "time": told.event_time, "word": word}
+    known = {"job": job_id, "media": media_id, "time": told.event_time, "word": (first(body, _WORDS) or "").lower()}
+    if "#" in row.key:
+        known["#"] = told.reading.digest()
     found = []
-    for names in _parts_of_key(row.key):
-        if names == ("#",):
-            found.append(told.reading.digest())
-        else:
-            values = (known[name] if name in known else body.get(name) for name in names)
-            found.append(next((value for value in values if value), ""))
+    for names in row.parts:
+        text = ""
+        for name in names:
+            text = known.get(name) or body.get(name) or ""
+            if text:
+                break
+        found.append(text)
     if not found[0]:
-        if told.is_vod:
-            expected = " or ".join({"job": row.job, "media": row.media}.get(row.key[0], (row.key[0],)))
-            raise Unparseable(f"expected {expected}, which identifies this event, found none")
-        return (told.reading.digest(),)
+        expected = {"job": row.job, "media": row.media}.get(row.key[0], (row.key[0],))
+        return told.identify(None, found, f"{' or '.join(expected)}, which identifies this event")
     return told.occurrence(*found) if "time" in row.key else tuple(found)
 
 
 def _read_unknown(told: Told, body: Any) -> Completion:
-    job_id = first(body, JOB_IDS)
-    digest = told.reading.digest()
-    return told.end(
-        "notice",
-        (job_id, digest) if job_id else (digest,),
-        None,
-        outcome="received",
-        job_id=job_id,
-        media_id=told.media(body, ("VideoId", "MediaId", "ImageId", "AttachedMediaId")),
-    )
+    job_id, digest = first(body, JOB_IDS), told.reading.digest()
+    identity = (job_id, digest) if job_id else (digest,)
+    media_id = told.media(body, ("VideoId", "MediaId", "ImageId", "AttachedMediaId"))
+    return told.end("notice", identity, "received", None, body, outputs=_no_outputs, job_id=job_id, media_id=media_id)
 
 
 def _read_animated_image(told: Told, body: messages.DynamicImage) -> Completion:
-    """Everything may be said twice, and what is said once counts; a failure on either level is one."""
+    """Job and status may be said twice: the outer id counts, and a failure on either level is one."""
     info = body.get("DynamicImageJobInfo")
-    job_id = first(body, JOB_IDS)
-    word = first(body, _WORDS)
+    job_id, word = first(body, JOB_IDS), first(body, _WORDS)
     if info is not None:
-        if job_id is None:
-            job_id = info.get("JobId") or None
-        elif info.get("JobId") and info.get("JobId") != job_id:
-            told.reading.warnings.add(f"{told.path}DynamicImageJobInfo.JobId")
-        inner = info.get("Status")
-        if word is None or (inner and read_outcome(inner) == "failed"):
-            word = inner or None
+        inner_id, inner_word = info.get("JobId"), info.get("Status")
+        if inner_id and job_id is not None and inner_id != job_id:
+            told.warn("DynamicImageJobInfo.JobId")
+        job_id = job_id or inner_id or None
+        if word is None or (inner_word and inner_word != word and read_outcome(inner_word) == "failed"):
+            word = inner_word or None
     media_id = told.media(body, _VIDEO)
-    instance = (body.get("TriggerSource") or {}).get("ActivityInstanceId")
     if job_id is not None:
         identity: tuple[str, ...] = (job_id,)
-    elif media_id is not None:
-        identity = told.occurrence(media_id, told.event_time, instance or "")
-    elif told.is_vod:
-        raise Unparseable("expected JobId or VideoId of the animated image, found neither")
     else:
-        identity = (told.reading.digest(),)
+        instance = (body.get("TriggerSource") or {}).get("ActivityInstanceId")
+        occurrence = (media_id or "", told.event_time, instance or "")
+        identity = told.identify(None, occurrence, "JobId or VideoId, which identify an animated image")
     return told.end(
         "animated_image",
         identity,
+        read_outcome(word),
         word,
         body,
+        outputs=animated_image_outputs,
         job_id=job_id,
         media_id=media_id,
-        outputs=lambda: animated_image_outputs(body),
     )
 
 
 def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ...]:
     """One per element of SnapshotInfos, each with its own job id; without any, one."""
-    media_id = told.media(body, _VIDEO)
+    media_id, outer_word = told.media(body, _VIDEO), first(body, _WORDS)
     fallback = (media_id or "", body.get("SubType") or "", told.event_time, told.user_data or "")
     infos = body.get("SnapshotInfos") or ()
     if not present(infos):
-        return (_read_snapshot(told, body, media_id, fallback),)
+        job_id = first(body, JOB_IDS)
+        identity = told.identify(job_id, fallback, "SnapshotInfos or VideoId")
+        nameless: Literal["takes_name"] | None = "takes_name" if told.dialect.is_vod and not job_id else None
+        judged = read_outcome(outer_word)
+        return (
+            told.end(
+                "snapshot",
+                identity,
+                judged,
+                outer_word,
+                body,
+                outputs=_snapshot_outputs,
+                job_id=job_id,
+                media_id=media_id,
+                nameless=nameless,
+            ),
+        )
     completions = []
     sorts: dict[str, str] = {}
     for index, info in enumerate(infos):
@@ -804,24 +867,26 @@ def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ..
         if job_id is not None:
             # A sprite and the pictures that it was made of are of one job.
             is_another = sorts.setdefault(job_id, sort or "") != (sort or "") or sort == "spriteorigin"
-            identity: tuple[str, ...] = (job_id, sort or "") if is_another else (job_id,)
+            identity = (job_id, sort or "") if is_another else (job_id,)
         elif media_id is not None:
             identity = (*fallback, info.get("SnapshotType") or str(index))
         else:
             # The others are not lost for the sake of one that nobody could be told about.
-            told.reading.warnings.add(f"{told.path}SnapshotInfos[{index}].JobId")
+            told.warn(f"SnapshotInfos[{index}].JobId")
             continue
+        word = info.get("Status") or outer_word
         completions.append(
+            # Codes stand beside the elements; inside them they are not documented.
             told.end(
                 "snapshot",
                 identity,
-                info.get("Status") or first(body, _WORDS),
-                # Codes stand beside the elements; inside them they are not documented.
-                info,
+                read_outcome(word),
+                word,
                 body,
+                outputs=partial(_info_outputs, info=info, sort=sort),
                 job_id=job_id,
                 media_id=media_id,
-                outputs=lambda info=info, sort=sort: _info_outputs(body, info, sort),  # type: ignore[misc]
+                parts=(info,),
             )
         )
     if not completions:
@@ -833,57 +898,35 @@ def _info_outputs(body: messages.Snapshot, info: messages.SnapshotInfo, sort: st
     urls: Sequence[str | None] = ()
     if not info.get("SnapshotRegular"):
         # What stands beside the elements belongs to the only one, or to the cover.
-        urls = (body.get("Snapshots") if len(body.get("SnapshotInfos") or ()) == 1 else None) or (
-            [body.get("CoverUrl")] if sort == "cover" else ()
-        )
+        is_only = len(body.get("SnapshotInfos") or ()) == 1
+        urls = (body.get("Snapshots") if is_only else None) or ([body.get("CoverUrl")] if sort == "cover" else ())
     return _picture_outputs(info.get("SnapshotRegular"), "{SnapshotCount}", info.get("SnapshotCount"), sort, urls)
 
 
-def _read_snapshot(told: Told, body: messages.Snapshot, media_id: str | None, fallback: tuple[str, ...]) -> Completion:
-    job_id = first(body, JOB_IDS)
-    if job_id is not None:
-        identity: tuple[str, ...] = (job_id,)
-    elif media_id is not None:
-        identity = told.occurrence(*fallback)
-    elif told.is_vod:
-        raise Unparseable("expected SnapshotInfos or VideoId, found neither")
-    else:
-        identity = (told.reading.digest(),)
-    return told.end(
-        "snapshot",
-        identity,
-        first(body, _WORDS),
-        body,
-        job_id=job_id,
-        media_id=media_id,
-        outputs=lambda: _snapshot_outputs(body),
-        nameless="takes_name" if job_id is None and media_id is not None and told.is_vod else None,
-    )
-
-
-def _read_stream(
-    told: Told, body: messages.Body, stream: messages.Stream | messages.StreamTranscode
-) -> Completion | None:
+def _read_stream(told: Told, body: Any, stream: Any) -> Completion | None:
     """None when nothing says which stream of which video this is."""
     job_id, media_id = stream.get("JobId") or None, told.media(body, _VIDEO)
     if job_id is not None:
         identity: tuple[str, ...] = (job_id,)
     elif media_id is not None:
-        identity = told.occurrence(
-            media_id, stream.get("Definition") or "", stream.get("Format") or "", told.event_time
-        )
+        names = stream.get("Definition") or "", stream.get("Format") or ""
+        identity = told.occurrence(media_id, *names, told.event_time)
     else:
         return None
+    word = first(stream, _WORDS)
+    # The same family as the stream's own event, whichever message it stands in.
+    family = told.family("transcode", "StreamTranscodeComplete")
+    judged = read_outcome(word)
     return told.end(
         "transcode",
         identity,
-        first(stream, ("Status", "State")),
+        judged,
+        word,
         stream,
-        # The same family as the stream's own event, whichever message it stands in.
-        family=told.family("transcode", "StreamTranscodeComplete"),
+        outputs=_stream_outputs,
         job_id=job_id,
         media_id=media_id,
-        outputs=lambda: (_stream_output(stream),),
+        family=family,
     )
 
 
@@ -896,26 +939,28 @@ def _read_transcode_task(told: Told, body: messages.Transcode) -> tuple[Completi
             continue
         stream = _read_stream(told, body, element)
         if stream is None:
-            told.reading.warnings.add(f"{told.path}StreamInfos[{index}].JobId")
+            told.warn(f"StreamInfos[{index}].JobId")
         else:
             streams.append(stream)
     job_ids = sorted({stream.job_id for stream in streams if stream.job_id})
     if media_id is None and not job_ids:
         raise Unparseable("expected VideoId or StreamInfos[].JobId, which identify a transcode task, found neither")
     identity = (media_id or "", *job_ids) if job_ids else told.occurrence(media_id or "", told.event_time)
-    outputs = tuple(output for stream in streams for output in stream.outputs)
-    error = next((stream.error for stream in streams if stream.error and stream.error.code), None)
+    word = body.get("Status") or None
+    judged = whole_outcome("unknown", [stream.outcome for stream in streams]) if streams else read_outcome(word)
     task = told.end(
         "transcode_task",
         identity,
-        body.get("Status"),
+        judged,
+        word,
         body,
-        outcome=whole_outcome("unknown", [stream.outcome for stream in streams]) if streams else None,
+        outputs=lambda _: tuple([output for stream in streams for output in stream.outputs]),
+        job_id=None,
         media_id=media_id,
-        outputs=lambda: outputs,
-        nameless="keeps_key" if media_id is not None and told.is_vod else None,
+        nameless="keeps_key" if media_id is not None and told.dialect.is_vod else None,
     )
     # The first stream's error that says something, else what the task itself says.
+    error = next((stream.error for stream in streams if stream.error and stream.error.code), None)
     if error is not None and task.kind != "notice":
         task.error = error
     return (*streams, task)
@@ -928,7 +973,6 @@ CONVERSIONS: Mapping[str, Kind] = {
     "MediaConvertComplete": "transcode_task",
     "MediaConvertOutputGroupComplete": "transcode_task",
 }
-
 # Parts of a job: they have ids of their own.
 TASKS = frozenset({"MediaConvertOutputComplete", "MediaConvertOutputGroupComplete"})
 
@@ -940,60 +984,54 @@ def _read_conversion(told: Told, body: messages.Transcode, kind: Kind) -> Comple
     One job gives several of these, so a task has its id beside that of the job; where it has none, the hash of the
     body tells them apart.
     """
-    job_id = first(body, JOB_IDS)
-    media_id = told.media(body, _VIDEO)
-    word = first(body, _WORDS)
+    job_id, media_id, word = first(body, JOB_IDS), told.media(body, _VIDEO), first(body, _WORDS)
     parts = _conversion_parts(body)
-    outcome = read_outcome(word)
+    judged = read_outcome(word)
     if parts:
-        outcome = judge_parts(outcome, [first(part, ("Status", "State")) for part in parts])
-    if job_id is None:
-        if told.is_vod and media_id is None:
-            raise Unparseable("expected JobId or MediaId of the conversion, found neither")
-        identity = told.occurrence(media_id, told.event_time) if media_id else (told.reading.digest(),)
-    elif told.event_type in TASKS:
-        task_id = body.get("TaskId") if body.get("TaskId") != job_id else None
-        identity = (job_id, task_id or told.digest_of_body())
-    else:
-        identity = (job_id,)
+        judged = judge_parts(judged, [first(part, _WORDS) for part in parts])
+    identity = told.identify(job_id, (media_id or "", told.event_time), "JobId or MediaId of the conversion")
+    if job_id and told.event_type in TASKS:
+        task_id = body.get("TaskId")
+        identity = (job_id, task_id if task_id and task_id != job_id else told.digest_of_body())
+    failed = [part for part in parts if read_outcome(first(part, _WORDS)) == "failed"]
     return told.end(
         kind,
         identity,
+        judged,
         word,
-        *[part for part in parts if read_outcome(part.get("Status") or None) == "failed"],
         body,
-        outcome=outcome,
+        outputs=lambda body: _conversion_outputs(body, parts),
         job_id=job_id,
         media_id=media_id,
-        outputs=lambda: _conversion_outputs(body, parts),
+        parts=failed,
     )
 
 
 def _conversion_parts(body: messages.Transcode) -> list[Any]:
-    parts: list[Any] = [
-        *present(body.get("TranscodeJobList")),
-        *present(body.get("OutputDetails")),
-        *present(body.get("Outputs")),
-    ]
+    told: Any = body
+    parts: list[Any] = [element for name in _PARTS for element in present(told.get(name))]
     for group in present(body.get("OutputGroupDetails")):
         # A group says how its outputs ended, unless they say so themselves.
         parts += present(group.get("Outputs")) or [group]
-    return [part for part in parts if not is_skipped(first(part, ("Status", "State")))]
+    return [part for part in parts if not is_skipped(first(part, _WORDS))]
+
+
+_PARTS = ("TranscodeJobList", "OutputDetails", "Outputs")
 
 
 def _conversion_outputs(body: messages.Transcode, parts: list[Any]) -> tuple[Frozen, ...]:
     if not parts:
-        result = body.get("Result") or {"OutputFile": body.get("Output"), "OutFileMeta": body.get("OutFileMeta")}
+        result: Any = body.get("Result") or body
         url = first(body, ("OutputUrl", "FileUrl", "MediaURL"))
-        output = _file_output(body.get("TaskId"), result.get("OutputFile"), result.get("OutFileMeta"), url)
+        file = result.get("OutputFile") or body.get("Output")
+        output = _file_output(body.get("TaskId"), file, result.get("OutFileMeta"), url)
         return (output,) if output.url or output.size_bytes or output.width else ()
     found = []
     for part in parts:
-        if read_outcome(first(part, ("Status", "State")), missing="succeeded") != "succeeded":
+        if read_outcome(first(part, _WORDS), missing="succeeded") != "succeeded":
             continue
-        result = part.get("Result")
-        if result:
-            found.append(_file_output(part.get("TaskId"), result.get("OutputFile"), result.get("OutFileMeta")))
-        elif part.get("Output") or part.get("OutFileMeta"):
-            found.append(_file_output(part.get("JobId"), part.get("Output"), part.get("OutFileMeta")))
+        result = part.get("Result") or part
+        file, meta = result.get("OutputFile") or part.get("Output"), result.get("OutFileMeta")
+        if file or meta:
+            found.append(_file_output(first(part, ("TaskId", "JobId")), file, meta))
     return tuple(found)

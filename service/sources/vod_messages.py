@@ -16,9 +16,11 @@ from service.sources.members import (
     Declared,
     Flag,
     Integer,
+    IntegerText,
     Many,
     Named,
     Number,
+    NumberText,
     One,
     Text,
     Texts,
@@ -80,10 +82,10 @@ class AnimatedImageInfo(Declared, total=False):
     JobId: Text
     Status: Text
     FileURL: Text
-    FileSize: Integer
-    Fps: Number
-    Height: Integer
-    Width: Integer
+    FileSize: IntegerText
+    Fps: NumberText
+    Height: IntegerText
+    Width: IntegerText
     Format: Text
     Duration: Number
     DynamicImageId: Text
@@ -167,8 +169,8 @@ class Stream(Declared, total=False):
     FileUrl: Text
     Width: Integer
     Height: Integer
-    Fps: Number
-    Bitrate: Number
+    Fps: NumberText
+    Bitrate: NumberText
     Duration: Number
     Size: Integer
     Encrypt: Flag
@@ -335,12 +337,12 @@ class Upload(Body, total=False):
 class VideoAnalysis(Body, total=False):
     """``VideoAnalysisComplete``. Without measurements on failure; without Height, Width and Fps for audio."""
 
-    Width: Integer
-    Height: Integer
-    Fps: Number
-    Bitrate: Number
-    Duration: Number
-    Size: Integer
+    Width: IntegerText
+    Height: IntegerText
+    Fps: NumberText
+    Bitrate: NumberText
+    Duration: NumberText
+    Size: IntegerText
 
 
 class AssetChange(Body, total=False):

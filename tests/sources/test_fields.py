@@ -507,7 +507,7 @@ def as_python_reads_it(text):
             return [cleaned(item) for item in value]
         if isinstance(value, dict):
             return {cleaned(key): cleaned(item) for key, item in value.items()}
-        return None if isinstance(value, float) and math.isinf(value) else value
+        return value
 
     digits = lambda text: int(text) if len(text) <= 4300 else None  # noqa: E731
     return cleaned(json.JSONDecoder(strict=False, parse_int=digits, parse_constant=lambda _: None).decode(text))
