@@ -612,7 +612,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "ImageUploadComplete": _upload("media", _FILE, "time", media=("ImageId", "MediaId")),
     "AttachedMediaUploadComplete": _upload("media", _FILE, "time", media=("AttachedMediaId", "MediaId")),
     # A live job sends one for each of its files.
-    "LiveRecordFileCreated": _upload("job|media", _FILE, "RecordId", "time"),
+    "LiveRecordFileCreated": _recording("job|media", _FILE, "RecordId", "time"),
     "LiveSnapshotFileCreated": EventType(
         "snapshot",
         messages.Snapshot,

@@ -509,8 +509,12 @@ def as_python_reads_it(text):
             return {cleaned(key): cleaned(item) for key, item in value.items()}
         return value
 
-    digits = lambda text: int(text) if len(text) <= 4300 else None  # noqa: E731
-    return cleaned(json.JSONDecoder(strict=False, parse_int=digits, parse_constant=lambda _: None).decode(text))
+    def is_readable(text):
+        return len(re.match("-?([0-9]*)", text)[1]) <= 4300
+
+    integer, number = ((lambda text, read=read: read(text) if is_readable(text) else None) for read in (int, float))
+    decoder = json.JSONDecoder(strict=False, parse_int=integer, parse_float=number, parse_constant=lambda _: None)
+    return cleaned(decoder.decode(text))
 
 
 @settings(max_examples=600, deadline=None)
