@@ -510,7 +510,7 @@ def as_python_reads_it(text):
         return value
 
     def is_readable(text):
-        return len(re.match("-?([0-9]*)", text)[1]) <= 4300
+        return len(text.lstrip("-").partition(".")[0].lower().partition("e")[0]) <= 4300
 
     integer, number = ((lambda text, read=read: read(text) if is_readable(text) else None) for read in (int, float))
     decoder = json.JSONDecoder(strict=False, parse_int=integer, parse_float=number, parse_constant=lambda _: None)
