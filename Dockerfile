@@ -9,13 +9,12 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /build
 # What changes seldom comes first. The lock has the drivers of all stores, and what fetches the credentials of roles;
 # alibabacloud-tea is the one package of it that is published as source alone.
-COPY requirements.lock ./
+COPY requirements ./requirements
 RUN python -m venv --without-pip /opt/media-callbacks \
- && python -m pip --python /opt/media-callbacks/bin/python install --only-binary :all: --no-binary alibabacloud-tea --require-hashes -r requirements.lock
-COPY pyproject.toml requirements-dev.lock README.md LICENSE ./
+ && python -m pip --python /opt/media-callbacks/bin/python install --no-deps --only-binary :all: --no-binary alibabacloud-tea --require-hashes -r requirements/service.txt
+COPY pyproject.toml README.md LICENSE ./
 COPY service ./service
-# What builds the wheel is locked with the tools of development.
-RUN python -m pip wheel --no-deps --build-constraint requirements-dev.lock --wheel-dir dist . \
+RUN python -m pip wheel --no-deps --build-constraint requirements/tools.txt --wheel-dir dist . \
  && python -m pip --python /opt/media-callbacks/bin/python install --no-deps --no-index dist/*.whl
 
 FROM ${PYTHON}

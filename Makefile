@@ -1,61 +1,116 @@
-# Everything a contributor runs. Each target sets up what it needs: a virtual environment in .venv, nothing global.
+# Everything that a contributor runs. Each target sets up what it needs inside the checkout, nothing global: uv in .uv (pinned and
+# hashed in requirements/tools.txt), Python packages in .venv as uv.lock says. Repeating a target, interrupting it, and moving
+# or copying the checkout do no harm.
 
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+UV := .uv/bin/uv
+BIN := .venv/bin
+# The certificates that this machine trusts, as pip does; only Pythons that are there; a lock that does not fit is an error.
+export UV_SYSTEM_CERTS := 1
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock bench chaos promise clean
+.NOTPARALLEL:
+.PHONY: help runtime environment demo test check lint coverage check-lowest format lock export dist bench chaos promise clean
 
 help: ## show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
 
-$(READY): pyproject.toml requirements-dev.lock
+# Moved into place when it is whole. pip's own --target works where the system's Python may not be installed into, and
+# where pip is missing a virtual environment may still bring one.
+$(UV): requirements/tools.txt
 	@$(PYTHON) -c 'import sys; sys.exit("media-callbacks needs Python 3.11 or later, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+	@echo "fetching uv"
+	@rm -rf .uv .uv.part
+	@if $(PYTHON) -m pip --version >/dev/null 2>&1; then pip="$(PYTHON) -m pip"; \
+	elif $(PYTHON) -m venv .uv.part/pip >/dev/null 2>&1; then pip=".uv.part/pip/bin/python -m pip"; \
+	else echo "make needs pip or venv beside $(PYTHON); on Debian: apt-get install python3-venv" >&2; exit 1; fi; \
+	$$pip install --quiet --disable-pip-version-check --root-user-action ignore --no-deps --only-binary :all: --require-hashes --target .uv.part -r $<
+	@rm -rf .uv.part/pip; mv .uv.part .uv; touch $@
 
-demo: $(READY) ## run the whole service on this machine and show typed events
+# A virtual environment whose Python has gone, or whose last synchronisation was interrupted, is made anew.
+define synchronise
+@if [ -e .venv/.unfinished ] || ! $(BIN)/python -c '' 2>/dev/null; then rm -rf .venv; $(UV) venv --quiet --relocatable --no-project --python $(PYTHON) .venv; fi
+@touch .venv/.unfinished
+@$(UV) sync --locked $(1)
+@rm .venv/.unfinished
+endef
+
+runtime: $(UV)
+	$(call synchronise,--no-dev --inexact)
+
+environment: $(UV)
+	$(call synchronise,--all-extras)
+
+demo: runtime ## run the whole service on this machine and show typed events
 	@$(BIN)/media-callbacks demo
 
-test: $(READY) ## run all tests
-	$(BIN)/python -m pytest -n auto
+test: environment ## run all tests
+	@rm -f .coverage .coverage.*
+	$(BIN)/pytest -n auto --cov --cov-report=
 
-check: $(READY) ## format, lint, types, import contract, tests with branch coverage
+check: lint test coverage ## format, lint, types, import contract, tests with branch coverage
+
+lint: environment
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n auto --cov --cov-report=
+
+coverage: # of the last `make test`
 	$(BIN)/coverage report --fail-under=$(COVERAGE)
 
 # Branch coverage that a change may not fall below.
 COVERAGE := 95
 
-format: $(READY) ## format the code
+# The lowest versions that pyproject.toml allows are installed beside, and the tests that start the service run with them.
+LOWEST := .venv-lowest
+check-lowest: $(UV) ## run the tests that start the service with the oldest dependencies that are allowed
+	$(UV) pip compile --quiet --no-header --no-annotate --resolution lowest-direct --all-extras pyproject.toml -o $(LOWEST).txt
+	rm -rf $(LOWEST)
+	$(UV) venv --quiet --no-project --python $(PYTHON) $(LOWEST)
+	$(UV) pip install --quiet --python $(LOWEST)/bin/python -r $(LOWEST).txt -e . --group dev
+	@$(UV) pip freeze --quiet --python $(LOWEST)/bin/python --exclude-editable | sort > $(LOWEST)/installed.txt
+	$(LOWEST)/bin/python -m pytest -n auto $(STARTING)
+
+# Tests that start the service or its parts on real sockets and stores.
+STARTING := tests/test_end_to_end.py tests/test_server.py tests/test_app.py tests/test_edge.py tests/test_metrics.py \
+	tests/test_crash.py tests/test_simulate.py tests/sinks tests/inbox tests/vendor tests/test_cli.py tests/test_check.py
+
+format: environment ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## measure accepting, delivering, isolation and both stores, each against its yardstick in one run
+lock: $(UV) ## renew the locked dependencies, and what is exported from them
+	$(UV) lock --upgrade
+	@$(MAKE) --no-print-directory export
+
+EXPORT := $(UV) export --quiet --locked --no-emit-project --no-annotate --no-header
+export: $(UV) ## write from uv.lock what a container or a plain pip needs
+	$(EXPORT) --no-dev --all-extras --output-file requirements/service.txt
+	$(EXPORT) --only-group tools --output-file requirements/tools.txt
+
+dist: $(UV) ## build and check the release: sdist, wheel, SBOM; run the demo from the wheel alone
+	rm -rf dist
+	$(UV) build --quiet
+	$(UV) run --quiet --isolated --locked --only-group release twine check --strict dist/*.whl dist/*.tar.gz
+	$(UV) export --quiet --locked --no-dev --all-extras --preview-features sbom-export --format cyclonedx1.5 --output-file dist/media-callbacks.cdx.json
+	$(UV) venv --quiet --no-project --python $(PYTHON) dist/.try
+	$(UV) pip install --quiet --python dist/.try/bin/python --constraints requirements/service.txt dist/*.whl
+	cd dist && .try/bin/media-callbacks demo
+	rm -rf dist/.try
+	@ls -l dist
+
+bench: environment ## measure accepting, delivering, isolation and both stores, each against its yardstick in one run
 	$(BIN)/python -m tests.bench
 
-chaos: $(READY) ## break everything under load, ten times, and look for what was lost or came twice
+chaos: environment ## break everything under load, ten times, and look for what was lost or came twice
 	$(BIN)/python -m tests.chaos --seeds 10 --jobs 2000 --rate 100
 
-promise: $(READY) ## register twenty thousand jobs, let everything go wrong, and compare with the truth
+promise: environment ## register twenty thousand jobs, let everything go wrong, and compare with the truth
 	$(BIN)/python -m tests.promise
 
-LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --no-header --no-annotate pyproject.toml
-
-lock: $(READY) ## renew the locked dependencies
-	$(BIN)/python -m pip install --quiet uv
-	$(LOCK) --all-extras -o requirements.lock
-	$(LOCK) --group dev -o requirements-dev.lock
-
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf .uv .uv.part .venv $(LOWEST) $(LOWEST).txt dist .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -24,8 +24,10 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from service.admin import AdminApi, AdminGuard
+from service.admin.api import AdminApi
+from service.admin.guard import AdminGuard
 from service.certs import CertificateStore
+from service.clock import utc_now
 from service.dispatcher import Destination, Dispatcher
 from service.endpoints import (
     BodyReader,
@@ -80,10 +82,6 @@ from service.vendor.openapi import OpenApiClient
 from service.vendor.rate_limits import rate_per_s
 
 PARSERS: Mapping[str, Parser] = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": gif.parse}
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @overload

@@ -30,7 +30,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 if TYPE_CHECKING:
     from service.events import Product, Transport
@@ -172,8 +172,8 @@ class JobsClient:
             raise ValueError("url: expected http:// or https:// with a host, without user, query and fragment")
         if token is not None and not (token and token.isascii() and token.isprintable()):
             raise ValueError("token: expected printable ASCII, came something else")
-        self._is_secure = parts.scheme == "https"
-        self._host, self._port, self._path = parts.hostname, parts.port, parts.path.rstrip("/")
+        self._host, self._port = parts.hostname, parts.port
+        self._url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._token = token
         self._timeout_s = timeout_s
 
@@ -282,28 +282,13 @@ class JobsClient:
 
     def _exchange(self, method: str, target: str, body: bytes | None) -> tuple[int, bytes]:
         """Status and body of the answer."""
-        make = http.client.HTTPSConnection if self._is_secure else http.client.HTTPConnection
-        port = self._port or (443 if self._is_secure else 80)
-        connection = make(self._host, port, timeout=self._timeout_s)
-        headers = {"Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
         try:
-            connection.request(method, self._path + target, body, headers)
-            response = connection.getresponse()
-            found = response.read(_MAX_ANSWER_BYTES)
-            if response.length and len(found) < _MAX_ANSWER_BYTES:
-                raise http.client.IncompleteRead(found, response.length)
+            return exchange(method, self._url + target, body, token=self._token, timeout_s=self._timeout_s)
         except TimeoutError as error:
             raise JobsClientError(f"{self._place} did not answer within {self._timeout_s:g} s", status=None) from error
         except (OSError, http.client.HTTPException) as error:
             cause = getattr(error, "strerror", None) or type(error).__name__
             raise JobsClientError(f"{self._place} can't be reached ({cause})", status=None) from error
-        finally:
-            connection.close()
-        return response.status, found
 
     @property
     def _place(self) -> str:
@@ -321,3 +306,42 @@ def _format_time(name: str, moment: datetime) -> str:
     if moment.tzinfo is None:
         raise ValueError(f"{name}: expected a time with a time zone, such as datetime.now(UTC)")
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def exchange(
+    method: str,
+    url: str,
+    body: bytes | None,
+    *,
+    token: str | None,
+    timeout_s: float,
+    max_answer_bytes: int = _MAX_ANSWER_BYTES,
+) -> tuple[int, bytes]:
+    """
+    Ask the admin API once, for this client and for commands.
+
+    Returns:
+        Status and body of the answer, cut off after ``max_answer_bytes``.
+
+    Raises:
+        TimeoutError, OSError, http.client.HTTPException: There was none, or it broke off.
+    """
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = make(parts.hostname, parts.port or make.default_port, timeout=timeout_s)
+    headers = {"Accept": "application/json"}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    target = quote(parts.path, safe="/%:@!$&'()*+,;=~") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection.request(method, target, body, headers)
+        response = connection.getresponse()
+        found = response.read(max_answer_bytes)
+        if response.length and len(found) < max_answer_bytes:
+            raise http.client.IncompleteRead(found, response.length)
+    finally:
+        connection.close()
+    return response.status, found

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from service.config_file import UNRESOLVED, KeyPath, Problems, closest, suggest
-from service.events import KINDS, OUTCOMES, PRODUCTS, Kind, Product
+from service.kinds import KINDS, OUTCOMES, PRODUCTS, Kind, Product
 
 # What can come of each product's messages.
 PRODUCT_KINDS: Mapping[Product, frozenset[Kind]] = {

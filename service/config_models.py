@@ -9,7 +9,7 @@ about them shows the value. The description of a field is what the operator is t
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
@@ -47,8 +47,11 @@ from service.config_values import (
     split_url,
     unguessable_segments,
 )
-from service.events import Event, Kind, Outcome, Product
+from service.kinds import Kind, Outcome, Product
 from service.retry import DELAYS_S
+
+if TYPE_CHECKING:
+    from service.events import Event
 
 LEASE_S = 30.0
 # Between the end of an attempt and the end of its lease, to write down what it came to.
@@ -463,7 +466,7 @@ class Match(Section):
     source: _Words[_Text] = None
     vendor_event: _Words[_Text] = None
 
-    def accepts(self, event: Event) -> bool:
+    def accepts(self, event: "Event") -> bool:
         data = event.data
         return (
             (self.kind is None or data.kind in self.kind)
@@ -662,6 +665,6 @@ def installed_sinks() -> dict[str, EntryPoint]:
     return {kind: found[kind] for kind in sorted(found) if kind not in SINK_MODELS}
 
 
-def route(sinks: Mapping[str, SinkSettings], event: Event) -> tuple[str, ...]:
+def route(sinks: Mapping[str, SinkSettings], event: "Event") -> tuple[str, ...]:
     """The sinks that an event goes to, in the order of configuration."""
     return tuple([name for name, sink in sinks.items() if sink.match is None or sink.match.accepts(event)])

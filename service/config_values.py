@@ -12,14 +12,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from service.config_file import SENTENCE
-from service.events import PRODUCTS, Product
+from service.kinds import PRODUCTS, Product
 
 MAX_REGISTERED_URL_BYTES = 256
 
@@ -149,6 +146,11 @@ def check_webhook_secret(text: str) -> str:
 
 
 def check_certificate(pem: str) -> str:
+    # Here: it takes longer to load than a configuration without certificates to check.
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey  # noqa: PLC0415
+
     # Neither dates nor key size are looked at: the vendor's own certificate is expired and has 512 bits.
     try:
         certificates = x509.load_pem_x509_certificates(pem.encode())

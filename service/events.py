@@ -10,51 +10,25 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic_core import to_json
 
+from service.kinds import KINDS as KINDS
+from service.kinds import OUTCOMES as OUTCOMES
+from service.kinds import PRODUCTS as PRODUCTS
+from service.kinds import Kind as Kind
+from service.kinds import Outcome as Outcome
+from service.kinds import Product as Product
+from service.kinds import Transport as Transport
+from service.kinds import VerifiedBy as VerifiedBy
+from service.times import format_time as format_time
+
 CONTENT_TYPE = "application/cloudevents+json"
 SCHEMA_VERSION = 1
 MAX_SNAPSHOT_URLS = 200
-
-Product = Literal["vod", "ims", "mts", "multimediaai"]
-Transport = Literal["http", "mns-push", "mns-queue", "token-url", "query"]
-VerifiedBy = Literal["none", "token", "signature", "queue", "query"]
-Outcome = Literal["succeeded", "failed", "partial", "cancelled", "unknown", "received"]
-Kind = Literal[
-    "animated_image",
-    "snapshot",
-    "transcode",
-    "transcode_task",
-    "media_info",
-    "analysis",
-    "workflow",
-    "production",
-    "review",
-    "fingerprint",
-    "ai",
-    "upload",
-    "asset",
-    "notice",
-]
-
-PRODUCTS: tuple[Product, ...] = get_args(Product)
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-KINDS: tuple[Kind, ...] = get_args(Kind)
-
-
-def format_time(moment: datetime) -> str:
-    """RFC 3339 in UTC, to the second, or to the millisecond where there are any."""
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    # "2019-11-05T09:12:58.120000Z" with its quotes, in a third of the time that isoformat takes.
-    text = to_json(moment).decode()
-    return f"{text[1 : 24 if moment.microsecond >= 1000 else 20]}Z"
-
 
 Time = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str)]
 

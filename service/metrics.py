@@ -7,7 +7,6 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from typing import Literal, get_args
 
@@ -19,6 +18,7 @@ from prometheus_client.utils import floatToGoString
 from service.breaker import BreakerState
 from service.events import Event
 from service.inbox.base import Receipt, ReportRow, SinkRecord, SinkState, Verdict, WaitingCounts
+from service.version import read_version
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SINK_STATES: tuple[SinkState, ...] = get_args(SinkState)
@@ -26,14 +26,6 @@ _BREAKER_STATES: tuple[BreakerState, ...] = get_args(BreakerState)
 _AGE_BUCKETS_S = (-3600, -600, -300, -60, 0, 60, 300, 600, 3600, 86400)
 _DURATION_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 15, 30)
 _BACKLOG_STATES = ("pending", "retrying", "parked", "dead")
-
-
-def read_version() -> str:
-    """Of this installation; 0 for a copy of the code that is not installed."""
-    try:
-        return version("media-callbacks")
-    except PackageNotFoundError:
-        return "0"
 
 
 class _Counts(defaultdict[tuple[str, ...], int]):

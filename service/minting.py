@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from service.config_values import read_url_key
-from service.sources.token_url import Token, bind_task, mint_token
+from service.sources.url_tokens import Token, bind_task, mint_token
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
 from service.events import CONTENT_TYPE, DATA_MODELS, KINDS, OUTCOMES, SCHEMA_VERSION, Event, EventData, Kind, Outcome
 
 Json = dict[str, Any]
@@ -42,12 +45,13 @@ def allowed_outcomes(kind: Kind) -> tuple[Outcome, ...]:
 def kind_schema(kind: Kind) -> Json:
     """The JSON Schema, draft 2020-12, of a whole structured CloudEvent of this kind."""
     model = DATA_MODELS[kind]
-    context = _flatten(_event_schema())["properties"]
+    definitions = _definitions((Event, *DATA_MODELS.values()))
+    context = _flatten(definitions[Event.__name__], definitions)["properties"]
     # In JSON a context attribute without a value is absent, not null.
     context["subject"]["type"] = "string"
     context["type"]["enum"] = [f"media.{kind}.{outcome}" for outcome in allowed_outcomes(kind)]
     context["dataschema"]["const"] = schema_urn(kind)
-    context["data"] = data = _flatten(model.model_json_schema())
+    context["data"] = data = _flatten(definitions[model.__name__], definitions)
     for name, member in data["properties"].items():
         member.setdefault("description", EventData.model_fields[name].description)
     _restrict_outcomes(data["properties"], kind)
@@ -90,17 +94,17 @@ def asyncapi_document() -> Json:
 
 
 @cache
-def _event_schema() -> Json:
-    # With the models of all kinds, which takes far longer than the rest. `_flatten` leaves it as it is.
-    return Event.model_json_schema()
+def _definitions(models: tuple[type[BaseModel], ...]) -> Mapping[str, Json]:
+    # All together, once: this takes far longer than the rest. `_flatten` leaves them as they are.
+    definitions: dict[str, Json] = models_json_schema([(model, "validation") for model in models])[1]["$defs"]
+    return definitions
 
 
-def _flatten(schema: Json, definitions: Mapping[str, Json] | None = None) -> Json:
+def _flatten(schema: Json, definitions: Mapping[str, Json]) -> Json:
     """
     A schema as pydantic makes it, without references, titles and defaults, and with every member required, because
     events are always written in full.
     """
-    definitions = schema.get("$defs", {}) if definitions is None else definitions
     flat = {key: value for key, value in schema.items() if key not in _DROPPED}
     if "$ref" in schema:
         flat = _flatten(definitions[schema["$ref"].rpartition("/")[2]], definitions) | flat

@@ -1,13 +1,20 @@
 """What all tests share: an environment without surprises, and the service of ``tests.running``."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from service.events import Event
+from tests.clocks import LoopClock
 from tests.contracts import check_event
 from tests.running import Running, run_service
+
+# How long an example takes is up to the machine.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +40,11 @@ def _every_event_keeps_the_contract(monkeypatch):
     yield
     for body in bodies:
         check_event(body)
+
+
+@pytest.fixture
+async def loop_clock() -> LoopClock:
+    return LoopClock(asyncio.get_running_loop())
 
 
 @pytest.fixture

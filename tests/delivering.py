@@ -18,7 +18,7 @@ from service.sinks.base import Sink
 from service.waiting import wait_for
 from tests.inbox.conformance import NOW, make_event, make_receipt
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 _T = TypeVar("_T")
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from service.admin import AdminApi, AdminGuard
+from service.admin.api import AdminApi
+from service.admin.guard import AdminGuard
 from service.breaker import BreakerState
 from service.inbox.base import AttemptResult
 from service.inbox.sqlite import SqliteInbox

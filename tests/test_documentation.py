@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import build_parser
+from service.__main__ import COMMANDS
 from service.settings import build_settings, load_settings
 
 ROOT = Path(__file__).parent.parent
@@ -35,9 +35,7 @@ def test_the_readmes_configuration_is_right():
 
 
 def test_the_readme_names_every_command():
-    (commands,) = (action for action in build_parser()._actions if action.dest == "command")
-    assert commands.choices is not None
-    for name in commands.choices:
+    for name in COMMANDS:
         assert re.search(rf"\| `media-callbacks {name}\b", README), name
 
 
@@ -65,4 +63,15 @@ def test_links_lead_to_files_and_headings_that_are_there(page: str):
 
 def test_the_sink_of_a_third_party_is_the_one_that_is_tested():
     (shown,) = re.findall(r"<!-- third-party -->\n```python\n(.*?)\n```\n<!-- /third-party -->", README, re.DOTALL)
-    assert shown == (ROOT / "tests/sinks/third_party/media_callbacks_folder.py").read_text("utf-8").strip()
+    assert shown == (ROOT / "tests/sinks/third_party/media_callbacks_folder/__init__.py").read_text("utf-8").strip()
+
+
+@pytest.mark.parametrize("place", ["service", "deploy", "docs", "README.md", "CHANGELOG.md", "Makefile", "Dockerfile"])
+def test_nobody_is_told_to_install_it_by_name(place: str):
+    """No package index has it: whoever claims the name there first would be installed instead."""
+    path = ROOT / place
+    pages = [path] if path.is_file() else [page for page in path.rglob("*") if page.is_file() and page.suffix != ".pyc"]
+    assert pages
+    by_name = re.compile(r"media[-_]callbacks\[|\b(?:install|add)\s+[\"']?media[-_]callbacks(?![\w./-])")
+    found = [str(page.relative_to(ROOT)) for page in pages if by_name.search(page.read_text("utf-8"))]
+    assert found == []

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from service.__main__ import main
 from service.captured_request import CapturedRequest, UnreadableRequest, read_captured_request
+from service.cli.errors import UsageError
 from service.cli.explain import lines_of, read_time, surroundings
-from service.cli.options import UsageError
 from service.errors import Rejected
 from service.explain import Explanation, UnknownSource, explain
 from service.settings import Settings, build_settings

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from service.sources.token_url import bind_task
+from service.sources.url_tokens import bind_task
 from tests.fake_admin import Asked, FakeAdmin, fake_admin, job_item, make_id, problem, run_command
 from tests.operators import NOW, operating, serving
 from tests.running import make_tables, to_toml

@@ -1,6 +1,5 @@
 """``media-callbacks migrate``, as an operator types it."""
 
-import argparse
 import asyncio
 import json
 import sqlite3
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli import migrate
+from service.__main__ import main
 from service.errors import ConfigError
 from service.inbox.base import Inbox
 from service.inbox.factory import build_inbox, migrate_store
@@ -28,10 +27,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path, database_url: str)
 async def run(tmp_path: Path, store_url: str, *arguments: str) -> int:
     config = tmp_path / "config.toml"
     config.write_text(to_toml(make_tables(tmp_path, {}, {"store.url": store_url})))
-    parser = argparse.ArgumentParser()
-    migrate.add_command(parser.add_subparsers())
-    parsed = parser.parse_args(["migrate", "--config", str(config), *arguments])
-    return await asyncio.to_thread(parsed.run, parsed)
+    return await asyncio.to_thread(main, ["migrate", "--config", str(config), *arguments])
 
 
 async def test_what_was_applied_is_listed_once(

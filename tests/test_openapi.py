@@ -17,7 +17,7 @@ from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from service.admin import AdminApi
+from service.admin.api import AdminApi
 from service.metrics import Metrics
 from tests.inbox.conformance import make_event, make_receipt
 from tests.operators import NOW, Operators, operating, serving

@@ -22,6 +22,7 @@ from service.sources.mns_queue import MnsQueueSource
 from service.vendor.mns import QueueMessage
 from tests.fake_queues import QUEUE, client_of, serving_queues
 from tests.inbox.conformance import NOW
+from tests.running import PATIENCE_S
 
 SOURCE = MnsQueueSource(name="mts-queue", product="mts", account="123", parser=mts.parse)
 NO_MESSAGES: list[QueueMessage] = []
@@ -141,9 +142,9 @@ class Scene:
         with structlog.testing.capture_logs() as self.logs:
             poller = self.poller(**options)
             poller.start()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await self.queue.idle.wait()
-                await poller.stop(1)
+                await poller.stop(PATIENCE_S)
 
     def events(self) -> list[str]:
         return [line["event"] for line in self.logs]
@@ -205,7 +206,7 @@ async def test_nothing_is_deleted_before_it_is_durable_and_all_of_a_batch_is_put
     await both.wait()
     durable.set()
     await scene.queue.idle.wait()
-    await poller.stop(1)
+    await poller.stop(PATIENCE_S)
     assert scene.queue.deleted == ["H1", "H2"]
 
 
@@ -415,8 +416,8 @@ async def test_several_pollers_poll_at_the_same_time():
     while len(scene.queue.limits) < 3:  # noqa: ASYNC110
         await asyncio.sleep(0)
     # None of them waits for the end of its poll.
-    async with asyncio.timeout(5):
-        await poller.stop(60)
+    async with asyncio.timeout(PATIENCE_S):
+        await poller.stop(10 * PATIENCE_S)
     assert scene.queue.limits == [16] * 3
 
 
@@ -481,7 +482,7 @@ async def test_a_pause_ends_when_the_service_stops():
     with structlog.testing.capture_logs():
         poller.start()
         await pausing.wait()
-        await poller.stop(5)
+        await poller.stop(PATIENCE_S)
     assert scene.queue.limits == [16]
 
 
@@ -501,11 +502,11 @@ async def test_over_a_real_socket():
         poller.start()
         queues.send(QUEUE, "poison")
         queues.send(QUEUE, queued(2).body.decode())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await three.wait()
             while queues.depth(QUEUE) or not queues._queues[QUEUE].waiting:  # noqa: ASYNC110
                 await asyncio.sleep(0)
-            await poller.stop(5)
+            await poller.stop(PATIENCE_S)
     assert sorted(receipt.body for receipt, _, _ in scene.reports) == sorted(
         [queued(1).body, b"poison", queued(2).body]
     )

@@ -24,9 +24,9 @@ from service.reconciler import ASK_TIMEOUT_S, LEASE_S, MAX_IN_FLIGHT, Desk, Reco
 from service.sources.base import Completion, Message, Parsed
 from tests.inbox.conformance import NOW, make_event
 from tests.inbox.conformance_jobs import held
+from tests.running import PATIENCE_S
 
 # Longer than anything takes on a busy machine; only a failure waits for it.
-PATIENCE_S = 30.0
 FAMILIES = {
     "snapshot": Family(kind="snapshot", batch=10),
     "animated_image": Family(kind="animated_image", needs_media_id=True),

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from service.__main__ import main
 from service.cli import purge as purge_command
 from service.errors import InboxUnavailable
 from service.inbox.base import Inbox, Purged
@@ -20,7 +21,7 @@ from service.inbox.sqlite import SqliteInbox
 from service.retention import FIRST_DELAY_S, INTERVAL_S, Retention, purge
 from tests.inbox.conformance import deliver, make_event, make_receipt, put
 from tests.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
-from tests.running import make_tables, to_toml
+from tests.running import PATIENCE_S, make_tables, to_toml
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -94,7 +95,7 @@ async def run_retention(inbox: Any, waits: Waits) -> list[Any]:
     retention = make_retention(inbox, waits)
     with capture_logs() as logs:
         retention.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await retention._task  # type: ignore[misc]
         await retention.stop()
         await retention.stop()
@@ -161,15 +162,8 @@ def write_config(folder: Path, **changes: Any) -> Path:
 
 
 async def run_command(config: Path, *arguments: str) -> tuple[int, str, str]:
-    code = (
-        "import argparse, sys; from service.cli import purge; from service.errors import ConfigError\n"
-        "parser = argparse.ArgumentParser(); purge.add_command(parser.add_subparsers())\n"
-        "arguments = parser.parse_args(['purge', *sys.argv[1:]])\n"
-        "try: sys.exit(arguments.run(arguments))\n"
-        "except ConfigError as error: sys.exit(str(error))"
-    )
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, "--config", str(config), *arguments,
+        sys.executable, "-m", "service", "purge", "--config", str(config), *arguments,
         cwd=ROOT, env={**os.environ}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     output, errors = await process.communicate()
@@ -207,14 +201,9 @@ async def test_the_command_says_why_it_could_not(tmp_path, monkeypatch, capsys):
 
 
 def test_a_store_that_fails_on_the_way_is_told(tmp_path, monkeypatch, capsys):
-    import argparse
-
     async def fail(*_: Any) -> None:
         raise InboxUnavailable("the database does not answer")
 
     monkeypatch.setattr(purge_command, "purge_store", fail)
-    parser = argparse.ArgumentParser()
-    purge_command.add_command(parser.add_subparsers())
-    arguments = parser.parse_args(["purge", "--config", str(write_config(tmp_path))])
-    assert arguments.run(arguments) == 1
+    assert main(["purge", "--config", str(write_config(tmp_path))]) == 1
     assert "the database does not answer; what was removed stays removed" in capsys.readouterr().err

@@ -143,7 +143,7 @@ async def test_a_signal_ends_the_service_when_it_has_finished_what_it_began(tmp_
 
 
 async def test_a_client_that_never_finishes_does_not_keep_the_service_alive(tmp_path):
-    config = write_config(tmp_path, {"server.stop_timeout_s": 1, "server.body_timeout_s": 300})
+    config = write_config(tmp_path, {"server.stop_timeout_s": 3, "server.body_timeout_s": 300})
     async with serving(config) as process:
         address = (await process.read_until("listening"))["server"]
         async with connected(address) as (reader, writer):
@@ -162,7 +162,7 @@ async def test_a_webhook_that_never_answers_does_not_keep_the_service_alive(tmp_
     asked = asyncio.Event()
     sink = await asyncio.start_server(swallow, "127.0.0.1", 0)
     port = sink.sockets[0].getsockname()[1]
-    config = write_config(tmp_path, {"server.stop_timeout_s": 0.1}, orders=f"http://127.0.0.1:{port}/")
+    config = write_config(tmp_path, {"server.stop_timeout_s": 3}, orders=f"http://127.0.0.1:{port}/")
     async with sink, serving(config) as process:
         address = (await process.read_until("listening"))["server"]
         async with connected(address) as (reader, writer):
@@ -210,12 +210,15 @@ async def test_while_it_drains_the_service_takes_callbacks_and_then_no_more(tmp_
     assert [log["status"] for log in process.logs if log["event"] == "callback"] == [200, 204, 200]
 
 
-async def test_draining_ends_by_itself(tmp_path):
-    async with run_service(tmp_path, changes={"server.drain_s": 0.3}) as running:
+async def test_draining_ends_by_itself(tmp_path, loop_clock):
+    async with run_service(tmp_path, changes={"server.drain_s": 600}) as running:
         running.stop.set()
         await running.until(lambda: running.service.readiness.is_draining)
         assert (await running.send(running.build("vod", "j"))).status == 200
+        await running.receiver.wait_for(1)
         assert running.ended is not None
+        assert not running.ended.done()
+        loop_clock.skip(600)
         await running.ended
     assert [line["event"] for line in running.logs if line["event"] in ("draining", "stopping", "stopped")] == [
         "draining",

@@ -247,11 +247,13 @@ async def test_an_api_that_hangs_or_breaks_off_is_an_error(admin, capsys, monkey
 
     class Hanging(web.Response):
         async def prepare(self, request):
-            await asyncio.sleep(0.2)
+            await over.wait()
             return await super().prepare(request)
 
+    over = asyncio.Event()
     admin.answers["GET /v1/sinks"] = lambda asked: Hanging()
     assert await admin.run("sinks", "list") == 1
+    over.set()
     assert "(no answer within 0.05 s)" in capsys.readouterr().err
 
 
@@ -264,7 +266,7 @@ async def test_an_answer_that_is_cut_off_is_an_error(capsys):
     port = server.sockets[0].getsockname()[1]
     assert await run_command("sinks", "list", "--url", f"http://127.0.0.1:{port}") == 1
     assert "can't be reached at" in (err := capsys.readouterr().err)
-    assert "(ServerDisconnectedError)" in err
+    assert "(RemoteDisconnected)" in err
     server.close()
     await server.wait_closed()
 

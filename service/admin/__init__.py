@@ -1,6 +1,5 @@
-"""The operators' edge: who may look, what there is to see, and what can be steered."""
+"""
+The operators' edge: who may look (``guard``), what there is to see and what can be steered (``api``).
 
-from service.admin.api import AdminApi
-from service.admin.guard import AdminGuard
-
-__all__ = ["AdminApi", "AdminGuard"]
+Nothing is imported here: commands read answers by their models, without the server.
+"""

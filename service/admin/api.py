@@ -52,8 +52,9 @@ from service.endpoints import RETRY_AFTER_S, BodyReader, problem
 from service.errors import JobConflict, MethodNotAllowed, Rejected, Unavailable
 from service.events import Product, parse_event_id
 from service.inbox.base import EventFilter, Inbox, ReplayRequest, ReportRow, SinkRecord, SinkState, WaitingCounts
-from service.metrics import CONTENT_TYPE, Metrics, read_version
+from service.metrics import CONTENT_TYPE, Metrics
 from service.queries.base import Family
+from service.version import read_version
 
 BODY_TIMEOUT_S = 10.0
 # Longer than a store that works takes, shorter than Prometheus waits.

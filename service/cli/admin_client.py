@@ -7,48 +7,36 @@ configuration. The token: ``--token-file``, else ``$MEDIA_CALLBACKS_ADMIN_TOKEN`
 """
 
 import argparse
-import asyncio
 import getpass
+import http.client
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
+from urllib.parse import urlencode
 
-import aiohttp
 from pydantic import BaseModel, ValidationError
-from yarl import URL
 
-from service.cli.options import UsageError, add_config_option, read_settings
+from service.cli.errors import AdminError, UsageError
+from service.cli.options import add_config_option, read_settings
 from service.cli.output import printable
+from service.client import exchange
 from service.config_values import check_bare_url
-from service.errors import ConfigError, ServiceError
+from service.errors import ConfigError
 
 URL_VARIABLE = "MEDIA_CALLBACKS_ADMIN_URL"
 TOKEN_VARIABLE = "MEDIA_CALLBACKS_ADMIN_TOKEN"  # noqa: S105 - its name
 _TIMEOUT_S = 30.0
+# More than a life of an event with ten thousands of receipts.
+_MAX_ANSWER_BYTES = 256 << 20
 _PAGE = 200
 
 Json = dict[str, Any]
 
 
-class AdminError(ServiceError):
-    """
-    The admin API did not do what was asked. The message is for the operator and safe to print.
-
-    Attributes:
-        status: What it answered, or None when no answer came.
-    """
-
-    def __init__(self, message: str, *, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -156,62 +144,36 @@ class AdminClient:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._session: aiohttp.ClientSession | None = None
 
-    @classmethod
-    def of(cls, arguments: argparse.Namespace) -> Self:
-        """
-        Raises:
-            UsageError, ConfigError: As in ``read_address``.
-        """
-        return cls(read_address(arguments, os.environ))
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
+        return self._object(self._ask("GET", path, query=query))
 
-    async def __aenter__(self) -> Self:
-        token = self._address.token
-        self._session = aiohttp.ClientSession(
-            headers={"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {}),
-            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-        )
-        return self
+    def post(self, path: str, document: Mapping[str, Any] | None = None) -> Json:
+        return self._object(self._ask("POST", path, document=document or {}))
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._session is not None
-        await self._session.close()
-
-    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
-        return self._object(await self._ask("GET", path, query=query))
-
-    async def post(self, path: str, document: Mapping[str, Any] | None = None) -> Json:
-        return self._object(await self._ask("POST", path, document=document or {}))
-
-    async def post_list(self, path: str, documents: Sequence[Json]) -> list[Json]:
+    def post_list(self, path: str, documents: Sequence[Json]) -> list[Json]:
         """The answers to a list, in its order."""
-        return self._objects(await self._ask("POST", path, document=documents))
+        return self._objects(self._ask("POST", path, document=documents))
 
-    async def get_list(self, path: str, name: str) -> list[Json]:
+    def get_list(self, path: str, name: str) -> list[Json]:
         """The member ``name`` of an answer that is not in pages."""
-        return self._objects((await self.get(path)).get(name))
+        return self._objects(self.get(path).get(name))
 
-    def list_events(self, query: Mapping[str, str], *, limit: int | None = None) -> AsyncIterator[Json]:
+    def list_events(self, query: Mapping[str, str], *, limit: int | None = None) -> Iterator[Json]:
         """Events, newest first, at most ``limit``, page after page."""
         return self._pages("/v1/events", "events", query, limit)
 
-    def list_jobs(self, query: Mapping[str, str], *, limit: int | None = None) -> AsyncIterator[Json]:
+    def list_jobs(self, query: Mapping[str, str], *, limit: int | None = None) -> Iterator[Json]:
         """Expected jobs, newest first, at most ``limit``, page after page."""
         return self._pages("/v1/jobs", "jobs", query, limit)
 
-    async def _pages(self, path: str, name: str, query: Mapping[str, str], limit: int | None) -> AsyncIterator[Json]:
+    def _pages(self, path: str, name: str, query: Mapping[str, str], limit: int | None) -> Iterator[Json]:
         left, cursor = limit, None
         while left is None or left > 0:
             size = _PAGE if left is None else min(left, _PAGE)
-            page = await self.get(path, {**query, "limit": str(size)} | ({"cursor": cursor} if cursor else {}))
+            page = self.get(path, {**query, "limit": str(size)} | ({"cursor": cursor} if cursor else {}))
             documents = self._objects(page.get(name))
-            for document in documents:
-                yield document
+            yield from documents
             left = None if left is None else left - len(documents)
             cursor = page.get("cursor")
             if not cursor:
@@ -227,20 +189,25 @@ class AdminClient:
             raise self._not_ours()
         return found
 
-    async def _ask(
+    def _ask(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, document: object = None
     ) -> object:
-        assert self._session is not None, "used as a context manager"
+        url = self._address.url + path + (f"?{urlencode(query)}" if query else "")
+        body = None if document is None else json.dumps(document).encode()
         try:
-            async with self._session.request(
-                method, URL(self._address.url + path), params=query, json=document, allow_redirects=False
-            ) as response:
-                status, body = response.status, await response.read()
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+            status, answered = exchange(
+                method,
+                url,
+                body,
+                token=self._address.token,
+                timeout_s=_TIMEOUT_S,
+                max_answer_bytes=_MAX_ANSWER_BYTES,
+            )
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._unreachable(error) from error
         try:
-            answer = json.loads(body)
-        except ValueError:
+            answer = json.loads(answered)
+        except (ValueError, RecursionError):
             answer = None
         if not 200 <= status < 300:
             raise self._refused(status, answer)
@@ -249,10 +216,8 @@ class AdminClient:
     def _unreachable(self, error: Exception) -> AdminError:
         if isinstance(error, TimeoutError):
             cause = f"no answer within {_TIMEOUT_S:g} s"
-        elif isinstance(error, aiohttp.ClientConnectorError):
-            cause = error.os_error.strerror or type(error.os_error).__name__
         else:
-            cause = type(error).__name__
+            cause = getattr(error, "strerror", None) or type(error).__name__
         return AdminError(
             f"the admin API can't be reached at {self._address.url} ({printable(cause)}); the address is from"
             f" {self._address.origin}. Is the service running? Another address: --url or {URL_VARIABLE}"
@@ -291,16 +256,20 @@ class AdminClient:
         return AdminError(message, status=status)
 
 
-def run_with_client(
-    arguments: argparse.Namespace, command: Callable[[AdminClient, argparse.Namespace], Awaitable[T]]
-) -> T:
-    """What ``command`` returns, in an event loop of its own."""
+def build_client(arguments: argparse.Namespace) -> AdminClient:
+    """
+    Raises:
+        UsageError, ConfigError: As in ``read_address``.
+    """
+    return AdminClient(read_address(arguments, os.environ))
 
-    async def run() -> T:
-        async with AdminClient.of(arguments) as client:
-            return await command(client, arguments)
 
-    return asyncio.run(run())
+def run_with_client(arguments: argparse.Namespace, command: Callable[[AdminClient, argparse.Namespace], int]) -> int:
+    """
+    Raises:
+        UsageError, ConfigError: As in ``read_address``.
+    """
+    return command(build_client(arguments), arguments)
 
 
 def requested_by() -> str:

@@ -5,7 +5,6 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 
@@ -17,13 +16,11 @@ from service.settings import Settings
 from service.sinks.registry import build_sinks
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser(
-        "check",
-        help="check the configuration, and whether what it names can be reached",
-        description="Reads the configuration; then looks whether the store, the journal, the sinks, the vendor's"
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Reads the configuration; then looks whether the store, the journal, the sinks, the vendor's"
         " certificate, queues and job APIs can be reached and used from here, and whether the clock is right. Nothing"
-        " is sent, received or changed. Exit code 1 when something failed; warnings alone are 0.",
+        " is sent, received or changed. Exit code 1 when something failed; warnings alone are 0."
     )
     parser.add_argument("--offline", action="store_true", help="check the configuration alone")
     add_config_option(parser)

@@ -50,8 +50,7 @@ AGAIN = "the same again"
 PATIENCE_S = 20.0
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser("demo", help="see it work: signed callbacks in, typed events out, on this machine")
+def add_options(parser: argparse.ArgumentParser) -> None:
     add_json_option(parser)
     parser.set_defaults(run=run)
 

@@ -1,42 +1,22 @@
 """``media-callbacks events``: what became of callbacks, sending them again, and reading them again."""
 
 import argparse
-import asyncio
-import json
 import sys
-from collections import Counter
 from datetime import UTC
-from typing import Any
-
-from rich.console import Console
-from rich.progress import Progress
 
 from service.admin.models import EventDetail, EventItem
-from service.app import build_reader, utc_now
 from service.cli import replay
-from service.cli.admin_client import (
-    AdminClient,
-    AdminError,
-    add_admin_options,
-    read_answer,
-    run_with_client,
-)
+from service.cli.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
+from service.cli.errors import AdminError, UsageError
 from service.cli.event_filter import add_filter_options, read_filter
 from service.cli.event_life import draw_life
-from service.cli.options import UsageError, add_config_option, add_json_option, read_settings
+from service.cli.options import add_config_option, add_json_option
 from service.cli.output import Cell, print_json, print_line, print_table
-from service.errors import InboxUnavailable
+from service.clock import utc_now
 from service.events import format_time
-from service.inbox.factory import build_inbox
-from service.settings import Settings
-from service.sources.base import PARSER_VERSION
-
-# Receipts read at once: enough to keep the disk busy, little enough for any memory.
-_PAGE = 200
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser("events", help="look at events, send them again, read receipts again")
+def add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     listing = what.add_parser(
         "list",
@@ -71,19 +51,19 @@ def add_command(commands: Any) -> None:
     reparse.set_defaults(run=run_reparse)
 
 
-async def list_events(client: AdminClient, arguments: argparse.Namespace) -> int:
+def list_events(client: AdminClient, arguments: argparse.Namespace) -> int:
     if arguments.limit < 1:
         raise UsageError(f"--limit: expected a number above zero, came {arguments.limit}")
     query = read_filter(arguments, now=utc_now())
     if arguments.json or not sys.stdout.isatty():
-        async for document in client.list_events(query, limit=arguments.limit):
+        for document in client.list_events(query, limit=arguments.limit):
             if arguments.json:
                 print_json(document)
             else:
                 print_table((), [plain_row_of(read_answer(EventItem, document))])
         return 0
     # One more than asked for tells whether there are more.
-    found = [document async for document in client.list_events(query, limit=arguments.limit + 1)]
+    found = list(client.list_events(query, limit=arguments.limit + 1))
     events = [read_answer(EventItem, document) for document in found[: arguments.limit]]
     if events:
         # An event's id, an MTS or VOD job and the longest kind stay in one piece on 80 columns, to be copied.
@@ -128,14 +108,14 @@ def deliveries_of(event: EventItem) -> str:
     return ", ".join(f"{sink} {state}" for sink, state in event.deliveries.items()) or "none"
 
 
-async def show_events(client: AdminClient, arguments: argparse.Namespace) -> int:
+def show_events(client: AdminClient, arguments: argparse.Namespace) -> int:
     if (arguments.id is None) == (arguments.job_id is None):
         raise UsageError("expected the ID of an event, or --job-id")
     if arguments.id is not None:
         ids = [replay.read_event_id(arguments.id)]
     else:
         found = client.list_events({"job_id": arguments.job_id})
-        ids = [read_answer(EventItem, document).id async for document in found]
+        ids = [read_answer(EventItem, document).id for document in found]
     if not ids:
         raise AdminError(
             "no event has this job id. A callback that came and could not be read is among the receipts:"
@@ -143,7 +123,7 @@ async def show_events(client: AdminClient, arguments: argparse.Namespace) -> int
         )
     # Oldest first: the life of a job reads downwards.
     for number, event_id in enumerate(reversed(ids)):
-        document = await client.get(f"/v1/events/{event_id}")
+        document = client.get(f"/v1/events/{event_id}")
         if arguments.json:
             print_json(document)
             continue
@@ -155,58 +135,7 @@ async def show_events(client: AdminClient, arguments: argparse.Namespace) -> int
 
 
 def run_reparse(arguments: argparse.Namespace) -> int:
-    settings = read_settings(arguments)
-    try:
-        counts = asyncio.run(reparse(settings, dry_run=arguments.dry_run, with_conflicts=arguments.conflicts))
-    except InboxUnavailable as error:
-        print(f"the store can't be used: {error}; is it busy or full? Nothing is lost: run this again", file=sys.stderr)
-        return 1
-    if arguments.json:
-        print(json.dumps(counts | {"dry_run": arguments.dry_run}))
-        return 0
-    verb = "would be" if arguments.dry_run else "were"
-    print(f"{counts['receipts']} receipts {verb} read again:")
-    print(f"  {counts['accepted']} new events {verb} accepted for delivery")
-    print(f"  {counts['changed']} events {verb} updated in the store, sent to nobody")
-    print(f"  {counts['unparsed']} receipts still can't be read")
-    if counts["skipped"]:
-        print(f"  {counts['skipped']} receipts are of sources that are not configured any more")
-    return 0
+    # Here: it loads most of the service, of which the others only ask.
+    from service.cli import reparse  # noqa: PLC0415
 
-
-async def reparse(settings: Settings, *, dry_run: bool, with_conflicts: bool = False) -> dict[str, int]:
-    """
-    Read outdated receipts again.
-
-    Raises:
-        InboxUnavailable: The store failed on the way; what was done stays done, and the rest can be done again.
-    """
-    read = build_reader(settings)
-    inbox = build_inbox(settings.store.url, is_exclusive=False, auto_migrate=settings.store.auto_migrate)
-    await inbox.open()
-    counts: Counter[str] = Counter(receipts=0, accepted=0, changed=0, unparsed=0, skipped=0)
-    # In a dry run two receipts can bring the same new event.
-    accepted: set[str] = set()
-    after_id = 0
-    try:
-        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-            task = progress.add_task("receipts", total=None)
-            while page := await inbox.outdated_receipts(
-                parser_version=PARSER_VERSION, after_id=after_id, limit=_PAGE, with_conflicts=with_conflicts
-            ):
-                after_id = page[-1].id
-                for stored in page:
-                    receipt = read(stored)
-                    if receipt is None:
-                        counts["skipped"] += 1
-                        continue
-                    result = await inbox.reparse(stored.id, receipt, now=utc_now(), dry_run=dry_run)
-                    accepted.update(result.accepted)
-                    counts["receipts"] += 1
-                    counts["changed"] += len(result.changed)
-                    counts["unparsed"] += result.state == "unparsed"
-                progress.update(task, completed=counts["receipts"])
-    finally:
-        await inbox.close()
-    counts["accepted"] = len(accepted)
-    return dict(counts)
+    return reparse.run(arguments)

@@ -18,7 +18,8 @@ from rich.text import Text
 from service.app import build_source
 from service.captured_request import UnreadableRequest, read_captured_request
 from service.certs import read_certificate
-from service.cli.options import UsageError, add_config_option, add_json_option, read_settings
+from service.cli.errors import UsageError
+from service.cli.options import add_config_option, add_json_option, read_settings
 from service.errors import BadSignature
 from service.events import format_time
 from service.explain import Explanation, UnknownSource, explain
@@ -30,12 +31,10 @@ from service.sources.mns_push import parse_certificate_url
 MAX_FILE_BYTES = 80 << 20
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser(
-        "explain",
-        help="verify a captured request step by step",
-        description="Verify a captured request step by step. Exit code 0: genuine, and would be accepted; 1: refused,"
-        " unparsed or not decided; 2: wrong usage, or a file that holds no request.",
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Verify a captured request step by step. Exit code 0: genuine, and would be accepted; 1: refused,"
+        " unparsed or not decided; 2: wrong usage, or a file that holds no request."
     )
     add_config_option(parser)
     parser.add_argument(

@@ -2,31 +2,26 @@
 
 import argparse
 import sys
-from datetime import UTC, datetime
-from typing import Any, get_args
+from datetime import UTC
+from typing import get_args
 
 from service.admin.models import MAX_JOBS, JobItem
-from service.app import utc_now
 from service.cli.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
-from service.cli.event_filter import TIMES, read_moment, read_range
-from service.cli.options import UsageError, add_json_option
-from service.cli.output import Cell, print_json, print_line, print_table, printable, style_of
+from service.cli.errors import UsageError
+from service.cli.moments import DEADLINES, TIMES, read_deadline, read_range
+from service.cli.options import add_json_option
+from service.cli.output import Cell, print_json, print_line, print_table, style_of
+from service.clock import utc_now
 from service.events import PRODUCTS, format_time
 from service.inbox.base import JobState
 
-_MOMENTS = "a time in UTC such as 2026-11-21T10:30:00Z, or how far ahead, such as 30m or 2h"
-DEADLINES = (
-    f"when the vendor is asked, should nothing have come until then: {_MOMENTS} (default: jobs.deadline_s of the"
-    " service)"
-)
 _IN_A_PIPE = (
     "In a pipe one line per job, cells separated by tabs: registered, product, family, job id or nonce, state,"
     " deadline, transport, outcome, event id, how often the vendor was asked."
 )
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser("jobs", help="tell the service which jobs to expect; see what became of them")
+def add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     expect = what.add_parser(
         "expect",
@@ -63,7 +58,7 @@ def add_command(commands: Any) -> None:
         add_json_option(command)
 
 
-async def expect_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
+def expect_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
     if not arguments.ids and arguments.nonce is None:
         raise UsageError("expected a JOB_ID, or --nonce")
     if len(arguments.ids) > 1 and arguments.nonce is not None:
@@ -76,7 +71,7 @@ async def expect_jobs(client: AdminClient, arguments: argparse.Namespace) -> int
     jobs = [common | {"job_id": job_id} for job_id in arguments.ids] or [common]
     found = []
     for start in range(0, len(jobs), MAX_JOBS):
-        found += await client.post_list("/v1/jobs", jobs[start : start + MAX_JOBS])
+        found += client.post_list("/v1/jobs", jobs[start : start + MAX_JOBS])
     if arguments.json:
         for document in found:
             print_json(document)
@@ -85,20 +80,20 @@ async def expect_jobs(client: AdminClient, arguments: argparse.Namespace) -> int
     return 0
 
 
-async def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
+def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
     if arguments.limit < 1:
         raise UsageError(f"--limit: expected a number above zero, came {arguments.limit}")
     query = {name: value for name in ("state", "product", "job_id") if (value := getattr(arguments, name)) is not None}
     query |= read_range(arguments, now=utc_now())
     if arguments.json or not sys.stdout.isatty():
-        async for document in client.list_jobs(query, limit=arguments.limit):
+        for document in client.list_jobs(query, limit=arguments.limit):
             if arguments.json:
                 print_json(document)
             else:
                 show([read_answer(JobItem, document)])
         return 0
     # One more than asked for tells whether there are more.
-    found = [document async for document in client.list_jobs(query, limit=arguments.limit + 1)]
+    found = list(client.list_jobs(query, limit=arguments.limit + 1))
     jobs = [read_answer(JobItem, document) for document in found[: arguments.limit]]
     if jobs:
         show(jobs)
@@ -107,23 +102,6 @@ async def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
     if len(found) > arguments.limit:
         print_line(f"these are the newest {arguments.limit}; there are more: --limit N")
     return 0
-
-
-def read_deadline(text: str, *, now: datetime) -> str:
-    """
-    For the admin API.
-
-    Raises:
-        UsageError: It is none.
-    """
-    try:
-        moment = read_moment("--deadline", text, now=now)
-        if text[-1:] in "smhdw":
-            # Ages are read, and a deadline lies ahead.
-            moment = now + (now - moment)
-    except (UsageError, OverflowError) as error:
-        raise UsageError(f"--deadline: expected {_MOMENTS}; came {printable(text)}") from error
-    return format_time(moment)
 
 
 def show(jobs: list[JobItem]) -> None:

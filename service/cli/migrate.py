@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import sys
-from typing import Any
 
 from service.cli.options import add_config_option, add_json_option, read_settings
 from service.cli.output import print_json
@@ -11,12 +10,10 @@ from service.errors import InboxUnavailable
 from service.inbox.factory import migrate_store
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser(
-        "migrate",
-        help="bring the store's schema up to date",
-        description="Applies the migrations that are missing. `serve` does so by itself unless store.auto_migrate is"
-        " false. Works beside running services, also of the version before.",
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Applies the migrations that are missing. `serve` does so by itself unless store.auto_migrate is"
+        " false. Works beside running services, also of the version before."
     )
     add_config_option(parser)
     add_json_option(parser)

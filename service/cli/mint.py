@@ -1,25 +1,23 @@
 """``media-callbacks mint gif``: a CallbackUrl for one CreateGifTask."""
 
 import argparse
-import asyncio
 import json
 from datetime import timedelta
-from typing import Any
 
-from service.app import utc_now
-from service.cli.admin_client import AdminClient, add_admin_options
-from service.cli.jobs import DEADLINES, read_deadline
-from service.cli.options import UsageError, add_json_option, read_settings
+from service.cli.admin_client import AdminClient, add_admin_options, build_client
+from service.cli.errors import UsageError
+from service.cli.moments import DEADLINES, read_deadline
+from service.cli.options import add_json_option, read_settings
+from service.clock import utc_now
 from service.errors import ConfigError
-from service.events import format_time
 from service.minting import MintedUrl, mint_gif
 from service.settings import Settings, TokenUrlSourceSettings
+from service.times import format_time
 
 DEFAULT_DAYS = 7.0
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser("mint", help="make a signed CallbackUrl")
+def add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     gif = what.add_parser("gif", help="for one CreateGifTask")
     gif.add_argument("--source", metavar="NAME", help="the token-url source, where there are several")
@@ -57,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.register:
         # First: a URL that nobody has seen can be forgotten.
-        asyncio.run(register(AdminClient.of(arguments), minted, account=source.account_name, deadline=deadline))
+        register(build_client(arguments), minted, account=source.account_name, deadline=deadline)
     printed = {
         "callback_url": minted.callback_url,
         "nonce": minted.nonce,
@@ -72,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def register(client: AdminClient, minted: MintedUrl, *, account: str, deadline: str | None) -> None:
+def register(client: AdminClient, minted: MintedUrl, *, account: str, deadline: str | None) -> None:
     job = {
         "product": "multimediaai",
         "family": "animated_image",
@@ -80,8 +78,7 @@ async def register(client: AdminClient, minted: MintedUrl, *, account: str, dead
         "bind": minted.bind,
         "account": account,
     }
-    async with client:
-        await client.post("/v1/jobs", job | ({} if deadline is None else {"deadline": deadline}))
+    client.post("/v1/jobs", job | ({} if deadline is None else {"deadline": deadline}))
 
 
 def choose_source(settings: Settings, name: str | None) -> TokenUrlSourceSettings:

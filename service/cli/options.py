@@ -2,12 +2,10 @@
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
-from service.settings import Settings, load_settings
-
-
-class UsageError(Exception):
-    """The command line asks for what can't be: the option, what was expected, what came."""
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 
 def add_config_option(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +20,12 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, one object per line, instead of a table")
 
 
-def read_settings(arguments: argparse.Namespace) -> Settings:
+def read_settings(arguments: argparse.Namespace) -> "Settings":
     """
     Raises:
         ConfigError: With every mistake found.
     """
+    # Here: every command has these options, and with --url most of them read no configuration.
+    from service.settings import load_settings  # noqa: PLC0415
+
     return load_settings(arguments.config, environ=os.environ)

@@ -3,23 +3,23 @@ What commands print: tables on a terminal, and in a pipe one line per row with t
 
 Whatever comes from elsewhere (a vendor's job id, a receiver's words) may hold control characters or markup. All of it
 goes through ``printable``, and to rich as ``Text``, which is never read as markup.
+
+What needs rich is in ``service.cli.terminal``, which is loaded when there is a terminal to draw on and not before.
 """
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from types import MappingProxyType
-
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 Piece = str | tuple[str, str]
 """A text, or a text and its style."""
 Cell = Piece | list[str]
 """The same, or several lines; in a pipe they are one, with a blank between."""
+ShowProgress = Callable[[int, int | None], None]
+"""Told how much is done, and of how much if that is known."""
 
 _STYLES = {
     "delivered": "green",
@@ -68,8 +68,9 @@ def print_line(*pieces: Piece) -> None:
     """One line of text in pieces, each with its style; without styles in a pipe."""
     styled = [(piece, "") if isinstance(piece, str) else piece for piece in pieces]
     if sys.stdout.isatty():
-        line = Text.assemble(*((printable(text), style) for text, style in styled))
-        Console().print(line, soft_wrap=True)
+        from service.cli.terminal import draw_line  # noqa: PLC0415
+
+        draw_line(styled)
     else:
         print("".join(printable(text) for text, _ in styled).rstrip(), flush=True)
 
@@ -85,26 +86,27 @@ def print_table(
         for row in rows:
             print("\t".join(_plain(cell) for cell in row))
         return
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for name in head:
-        table.add_column(name, no_wrap=name in widths, overflow="fold")
-    for row in rows:
-        table.add_row(*(_styled(cell, widths.get(name)) for name, cell in zip(head, row, strict=True)))
-    Console().print(table)
+    from service.cli.terminal import draw_table  # noqa: PLC0415
+
+    draw_table(head, rows, widths)
+
+
+@contextmanager
+def showing_progress(what: str) -> Iterator[ShowProgress]:
+    """How far long work is, on the terminal; quiet where standard error is none."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from service.cli.terminal import draw_progress  # noqa: PLC0415
+
+    with draw_progress(what) as show:
+        yield show
 
 
 def _plain(cell: Cell) -> str:
     if isinstance(cell, tuple):
         cell = cell[0]
     return printable(cell if isinstance(cell, str) else " ".join(cell))
-
-
-def _styled(cell: Cell, width: int | None) -> Text:
-    text, style = cell if isinstance(cell, tuple) else (cell, "")
-    lines = [printable(line) for line in ([text] if isinstance(text, str) else text)]
-    if width is not None:
-        lines = [line[at : at + width] for line in lines for at in range(0, max(len(line), 1), width)]
-    return Text("\n".join(lines), style=style)
 
 
 def in_words(duration: timedelta) -> str:

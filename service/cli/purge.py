@@ -3,26 +3,23 @@
 import argparse
 import asyncio
 import sys
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from service.app import utc_now
 from service.cli.options import add_config_option, add_json_option, read_settings
 from service.cli.output import print_json
+from service.clock import utc_now
 from service.errors import InboxUnavailable
 from service.inbox.factory import build_inbox
 from service.retention import Totals, purge
 from service.settings import Settings
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser(
-        "purge",
-        help="remove what is older than store.retention_days and store.dedup_days",
-        description="`serve` does so by itself every hour. Goes in small steps beside running services. What is not yet"
-        " delivered stays.",
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "`serve` does so by itself every hour. Goes in small steps beside running services. What is not yet"
+        " delivered stays."
     )
     add_config_option(parser)
     add_json_option(parser)

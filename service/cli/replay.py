@@ -7,42 +7,24 @@ that a request named.
 """
 
 import argparse
-import asyncio
-import base64
-import json
-import os
-import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
-from service.admin.models import DryRun, EventItem, ReplayItem
-from service.app import utc_now
-from service.cli.admin_client import (
-    AdminClient,
-    AdminError,
-    Json,
-    read_answer,
-    read_secret_file,
-    requested_by,
-    run_with_client,
-)
+from service.admin.models import DryRun, ReplayItem
+from service.cli.admin_client import AdminClient, Json, build_client, read_answer, requested_by, run_with_client
+from service.cli.errors import AdminError, UsageError
 from service.cli.event_filter import add_filter_options, read_filter
-from service.cli.options import UsageError
-from service.cli.output import Cell, print_json, print_line, print_table, printable, style_of
-from service.config_values import check_url, read_webhook_secret
-from service.events import Delivery, format_time, parse_event_id
-from service.sinks.webhook import WebhookSink
+from service.cli.output import Cell, print_json, print_line, print_table, printable, showing_progress, style_of
+from service.clock import utc_now
+from service.events import format_time, parse_event_id
 
 SECRET_VARIABLE = "MEDIA_CALLBACKS_REPLAY_SECRET"  # noqa: S105 - its name
 DEFAULT_RATE = 50.0
 _POLL_S = 0.5
 # What a test puts something else for.
-pause = asyncio.sleep
+pause = time.sleep
 
 
 def add_command(what: Any) -> argparse.ArgumentParser:
@@ -103,6 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not (arguments.yes or arguments.dry_run or is_interactive()):
         raise UsageError("there is no terminal to ask on: expected --yes to send, or --dry-run to count")
     if arguments.to is not None:
+        # Here: it sends as the service does, with libraries that the other ways do without.
+        from service.cli.replay_to import replay_to  # noqa: PLC0415
+
         return replay_to(arguments, ids, event_filter)
     return replay(arguments, ids, event_filter)
 
@@ -151,14 +136,14 @@ def confirm(arguments: argparse.Namespace, total: int, where: str) -> bool:
     return True
 
 
-async def check_ids(client: AdminClient, ids: Sequence[str]) -> None:
+def check_ids(client: AdminClient, ids: Sequence[str]) -> None:
     """
     Raises:
         AdminError: One of them is not there, so that none is sent.
     """
     for event_id in ids:
         try:
-            await client.get(f"/v1/events/{event_id}")
+            client.get(f"/v1/events/{event_id}")
         except AdminError as error:
             raise AdminError(f"{event_id}: {error}", status=error.status) from error
 
@@ -173,29 +158,25 @@ def replay(arguments: argparse.Namespace, ids: Sequence[str], event_filter: Json
         order["reason"] = arguments.reason
     bulk_order = order | {"filter": event_filter} | ({"rate": arguments.rate} if arguments.rate else {})
 
-    async def count(client: AdminClient, _: argparse.Namespace) -> int:
-        if ids:
-            await check_ids(client, ids)
-            return len(ids)
-        return read_answer(DryRun, await client.post("/v1/replays", bulk_order | {"dry_run": True})).total
-
-    begun: list[int] = []
-
-    async def begin(client: AdminClient, _: argparse.Namespace) -> list[Json]:
-        if ids:
-            async for event_id in at_rate(arguments, ids):
-                record = read_answer(ReplayItem, await client.post(f"/v1/events/{event_id}/replay", order))
-                begun.append(record.id)
-        else:
-            begun.append(read_answer(ReplayItem, await client.post("/v1/replays", bulk_order)).id)
-        return await follow(client, begun)
-
-    # Asked outside of the event loops, in which ^C would not end the waiting for an answer.
+    client = build_client(arguments)
+    if ids:
+        check_ids(client, ids)
+        total = len(ids)
+    else:
+        total = read_answer(DryRun, client.post("/v1/replays", bulk_order | {"dry_run": True})).total
     where = f"to {' and '.join(sinks)}" if sinks else "to where each went before"
-    if not confirm(arguments, run_with_client(arguments, count), where):
+    if not confirm(arguments, total, where):
         return 0
+    begun: list[int] = []
     try:
-        documents = run_with_client(arguments, begin)
+        if ids:
+            started_at = time.perf_counter()
+            for number, event_id in enumerate(ids):
+                pause(seconds_until_turn(arguments, number, started_at))
+                begun.append(read_answer(ReplayItem, client.post(f"/v1/events/{event_id}/replay", order)).id)
+        else:
+            begun.append(read_answer(ReplayItem, client.post("/v1/replays", bulk_order)).id)
+        documents = follow(client, begun)
     except (KeyboardInterrupt, AdminError):
         for replay_id in begun:
             note(
@@ -212,22 +193,21 @@ def replay(arguments: argparse.Namespace, ids: Sequence[str], event_filter: Json
     return 0 if all(document["state"] == "finished" for document in documents) else 1
 
 
-async def follow(client: AdminClient, replay_ids: Sequence[int]) -> list[Json]:
+def follow(client: AdminClient, replay_ids: Sequence[int]) -> list[Json]:
     """The records of replays when all of them have ended."""
     records: dict[int, ReplayItem] = {}
     documents: dict[int, Json] = {}
-    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("on their way", total=None)
+    with showing_progress("on their way") as show:
         while True:
             for replay_id in replay_ids:
                 if replay_id not in records or records[replay_id].state == "running":
-                    documents[replay_id] = await client.get(f"/v1/replays/{replay_id}")
+                    documents[replay_id] = client.get(f"/v1/replays/{replay_id}")
                     records[replay_id] = read_answer(ReplayItem, documents[replay_id])
             done = sum(record.done for record in records.values())
-            progress.update(task, completed=done, total=sum(record.total for record in records.values()))
+            show(done, sum(record.total for record in records.values()))
             if all(record.state != "running" for record in records.values()):
                 return [documents[replay_id] for replay_id in replay_ids]
-            await pause(_POLL_S)
+            pause(_POLL_S)
 
 
 def report(record: ReplayItem) -> None:
@@ -235,7 +215,7 @@ def report(record: ReplayItem) -> None:
     print_line(f"replay {record.id} ", (record.state, style_of(record.state)), f": {done}")
 
 
-async def show_replays(client: AdminClient, arguments: argparse.Namespace) -> int:
+def show_replays(client: AdminClient, arguments: argparse.Namespace) -> int:
     """``--status`` and ``--cancel``."""
     replay_id = arguments.cancel if arguments.cancel is not None else arguments.status
     if arguments.ids or (arguments.status is not None and arguments.cancel is not None):
@@ -243,11 +223,11 @@ async def show_replays(client: AdminClient, arguments: argparse.Namespace) -> in
     if (replay_id or arguments.cancel is not None) and not (replay_id.isascii() and replay_id.isdigit()):
         raise UsageError(f"--status, --cancel: expected the number of a replay, came {printable(replay_id)}")
     if arguments.cancel is not None:
-        documents = [await client.post(f"/v1/replays/{replay_id}/cancel")]
+        documents = [client.post(f"/v1/replays/{replay_id}/cancel")]
     elif replay_id:
-        documents = [await client.get(f"/v1/replays/{replay_id}")]
+        documents = [client.get(f"/v1/replays/{replay_id}")]
     else:
-        documents = await client.get_list("/v1/replays", "replays")
+        documents = client.get_list("/v1/replays", "replays")
     if arguments.json:
         for document in documents:
             print_json(document)
@@ -272,79 +252,6 @@ def row_of(record: ReplayItem) -> list[Cell]:
     ]
 
 
-async def at_rate(arguments: argparse.Namespace, things: Sequence[str]) -> AsyncIterator[str]:
-    """The things, one after the other, as many a second as ``--rate`` allows."""
-    started = time.perf_counter()
-    for number, thing in enumerate(things):
-        await asyncio.sleep(max(0.0, started + number / (arguments.rate or DEFAULT_RATE) - time.perf_counter()))
-        yield thing
-
-
-# By this command
-
-
-def build_sink(arguments: argparse.Namespace) -> WebhookSink:
-    """
-    Raises:
-        UsageError: The URL or the secret can't be used.
-    """
-    try:
-        url = check_url(arguments.to)
-    except ValueError as error:
-        raise UsageError(f"--to: {error}") from error
-    if arguments.secret_file is not None:
-        origin, text = "--secret-file", read_secret_file("--secret-file", arguments.secret_file)
-    else:
-        origin, text = SECRET_VARIABLE, os.environ.get(SECRET_VARIABLE, "").strip()
-    if not text:
-        text = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-        if not arguments.dry_run:
-            note(f"signed with a new secret: {text}")
-    try:
-        secret = read_webhook_secret(text)
-    except ValueError as error:
-        raise UsageError(f"{origin}: {error}") from error
-    return WebhookSink("replay", url, [secret], concurrency=1)
-
-
-def replay_to(arguments: argparse.Namespace, ids: Sequence[str], event_filter: Json) -> int:
-    sink = build_sink(arguments)
-
-    async def choose(client: AdminClient, _: argparse.Namespace) -> list[str]:
-        if ids:
-            await check_ids(client, ids)
-            return list(ids)
-        # The list is newest first. Its ids alone are kept, a hundred bytes for each event.
-        return [read_answer(EventItem, document).id async for document in client.list_events(event_filter)][::-1]
-
-    async def post(client: AdminClient, _: argparse.Namespace) -> int:
-        delivered = 0
-        await sink.open()
-        try:
-            async for event_id in at_rate(arguments, chosen):
-                event = (await client.get(f"/v1/events/{event_id}")).get("event")
-                error = await post_event(sink, event_id, event)
-                delivered += error is None
-                if arguments.json:
-                    print_json({"id": event_id, "is_delivered": error is None, "error": error})
-                else:
-                    kind = f"{event.get('type')}  " if isinstance(event, dict) else ""
-                    print_line(f"{event_id}  {kind}", ("delivered", "green") if error is None else (error, "red"))
-        finally:
-            await sink.close()
-            note(f"{delivered} of {len(chosen)} delivered")
-        return delivered
-
-    chosen = run_with_client(arguments, choose)
-    if not confirm(arguments, len(chosen), f"to {printable(arguments.to)} by this command"):
-        return 0
-    return 0 if run_with_client(arguments, post) == len(chosen) else 1
-
-
-async def post_event(sink: WebhookSink, event_id: str, event: object) -> str | None:
-    """Why it failed, or None."""
-    if event is None:
-        return "not sent: its retention period is over"
-    body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
-    [error] = await sink.send([Delivery(0, sink.name, event_id, body, 1, "", replay=1)])
-    return None if error is None else str(error)
+def seconds_until_turn(arguments: argparse.Namespace, number: int, started_at: float) -> float:
+    """How long the event with this number has to wait, so that as many a second are sent as ``--rate`` says."""
+    return max(0.0, started_at + number / (arguments.rate or DEFAULT_RATE) - time.perf_counter())

@@ -4,27 +4,25 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, timedelta
-from typing import Any
 
 from service.admin.models import JobCounts, Report
-from service.app import utc_now
 from service.cli.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
-from service.cli.event_filter import TIMES, read_range
-from service.cli.options import UsageError, add_json_option
+from service.cli.errors import UsageError
+from service.cli.moments import TIMES, read_range
+from service.cli.options import add_json_option
 from service.cli.output import Cell, in_words, print_json, print_line, print_table
+from service.clock import utc_now
 from service.events import format_time
 
 _COUNTS = ("submitted", "completed", "healed", "overdue", "unknown", "expected")
 _PERCENTILES = ("p50", "p90", "p99")
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser(
-        "report",
-        help="what became of expected jobs, by product, hour and transport",
-        description="In a pipe one line per product, hour and transport, then one per product with total in place of"
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "In a pipe one line per product, hour and transport, then one per product with total in place of"
         f" the hour, cells separated by tabs: hour, product, transport, {', '.join(_COUNTS)}, {', '.join(_PERCENTILES)}"
-        " of the time to callback in seconds, lost on the way, never sent.",
+        " of the time to callback in seconds, lost on the way, never sent."
     )
     parser.add_argument("--since", metavar="TIME", help=f"jobs registered then or later: {TIMES}")
     parser.add_argument("--until", metavar="TIME", help="jobs registered before then (default: now)")
@@ -34,7 +32,7 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(run=lambda arguments: run_with_client(arguments, report))
 
 
-async def report(client: AdminClient, arguments: argparse.Namespace) -> int:
+def report(client: AdminClient, arguments: argparse.Namespace) -> int:
     now = utc_now()
     query = read_range(arguments, now=now)
     if arguments.hours is not None:
@@ -43,7 +41,7 @@ async def report(client: AdminClient, arguments: argparse.Namespace) -> int:
         if not 0 < arguments.hours <= 744:
             raise UsageError(f"--hours: expected more than 0 and at most 744, came {arguments.hours:g}")
         query = {"since": format_time(now - timedelta(hours=arguments.hours)), "until": format_time(now)}
-    document = await client.get("/v1/report", query)
+    document = client.get("/v1/report", query)
     if arguments.json:
         print_json(document)
         return 0

@@ -11,8 +11,7 @@ from service.schema_changes import breaking_changes
 from service.schemas import ASYNCAPI_FILE, asyncapi_document, kind_schema, schema_file
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser("schema", help="print the JSON Schema of each kind of event, and an AsyncAPI document")
+def add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--kind", choices=KINDS, metavar="KIND", help="only the schema of this kind of event")
     what.add_argument("--asyncapi", action="store_true", help="only the AsyncAPI document")

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-from typing import Any
 
 import structlog
 
@@ -10,8 +9,7 @@ from service.cli.options import add_config_option, read_settings
 from service.logs import configure_logs
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser("serve", help="run the service")
+def add_options(parser: argparse.ArgumentParser) -> None:
     add_config_option(parser)
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     parser.set_defaults(run=run)

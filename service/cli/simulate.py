@@ -31,7 +31,8 @@ from yarl import URL
 
 from service.app import build_source
 from service.cli import simulate_cloud
-from service.cli.options import UsageError, add_config_option, add_json_option, read_settings
+from service.cli.errors import UsageError
+from service.cli.options import add_config_option, add_json_option, read_settings
 from service.errors import ConfigError
 from service.payloads import PAYLOADS, WITHOUT_FAILURE, Json
 from service.settings import MnsPushSourceSettings, Settings
@@ -55,8 +56,7 @@ CLOUD = "cloud"
 STALE_S = 3600
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser("simulate", help="send a callback as the vendor would")
+def add_options(parser: argparse.ArgumentParser) -> None:
     add_config_option(parser)
     parser.add_argument(
         "product",

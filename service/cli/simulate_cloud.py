@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from service.cli.options import UsageError
+from service.cli.errors import UsageError
 from service.fake_cloud.cloud import DEFAULT_KEYS, FakeCloud
 from service.fake_cloud.faults import RATES, Faults, Timing
 from service.fake_cloud.gateway import AccessKey

@@ -3,7 +3,6 @@
 import argparse
 import re
 from datetime import timedelta
-from typing import Any
 
 from service.admin.models import EventDetail, EventItem, SinkItem
 from service.cli.admin_client import (
@@ -13,12 +12,12 @@ from service.cli.admin_client import (
     requested_by,
     run_with_client,
 )
-from service.cli.options import UsageError, add_json_option
+from service.cli.errors import UsageError
+from service.cli.options import add_json_option
 from service.cli.output import Cell, in_words, print_json, print_line, print_table, style_of
 
 
-def add_command(commands: Any) -> None:
-    parser = commands.add_parser("sinks", help="look at sinks, pause and resume them")
+def add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     listing = what.add_parser(
         "list",
@@ -38,8 +37,8 @@ def add_command(commands: Any) -> None:
         add_json_option(command)
 
 
-async def list_sinks(client: AdminClient, arguments: argparse.Namespace) -> int:
-    documents = await client.get_list("/v1/sinks", "sinks")
+def list_sinks(client: AdminClient, arguments: argparse.Namespace) -> int:
+    documents = client.get_list("/v1/sinks", "sinks")
     if arguments.json:
         for document in documents:
             print_json(document)
@@ -47,7 +46,7 @@ async def list_sinks(client: AdminClient, arguments: argparse.Namespace) -> int:
     rows = []
     for document in documents:
         sink = read_answer(SinkItem, document)
-        rows.append(row_of(sink, await latest_failure(client, sink)))
+        rows.append(row_of(sink, latest_failure(client, sink)))
     print_table(
         ("sink", "kind", "state", "breaker", "backlog", "dead", "oldest waits", "reason"),
         rows,
@@ -56,14 +55,14 @@ async def list_sinks(client: AdminClient, arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def latest_failure(client: AdminClient, sink: SinkItem) -> str | None:
+def latest_failure(client: AdminClient, sink: SinkItem) -> str | None:
     """What the sink answered to the newest event that it did not take; None where all goes well."""
     for state in ("retrying", "dead", "pending"):
         if not sink.deliveries.get(state) or (state == "pending" and sink.breaker == "closed"):
             continue
-        async for document in client.list_events({"sink": sink.name, "state": state}, limit=1):
+        for document in client.list_events({"sink": sink.name, "state": state}, limit=1):
             event_id = read_answer(EventItem, document).id
-            life = read_answer(EventDetail, await client.get(f"/v1/events/{event_id}"))
+            life = read_answer(EventDetail, client.get(f"/v1/events/{event_id}"))
             errors = [delivery.error for delivery in life.deliveries if delivery.sink == sink.name and delivery.error]
             if errors:
                 return errors[-1]
@@ -96,12 +95,12 @@ def reason_of(sink: SinkItem, failure: str | None) -> str:
     return ", ".join(parts) or "-"
 
 
-async def set_state(client: AdminClient, arguments: argparse.Namespace) -> int:
+def set_state(client: AdminClient, arguments: argparse.Namespace) -> int:
     name = arguments.name
     if not re.fullmatch(r"[a-z0-9-]+", name):
         raise UsageError("NAME: expected the name of a sink: lower-case letters, digits and hyphens")
     asked = {"requested_by": requested_by()} | ({"reason": arguments.reason} if arguments.reason else {})
-    document = await client.post(f"/v1/sinks/{name}/{arguments.verb}", asked)
+    document = client.post(f"/v1/sinks/{name}/{arguments.verb}", asked)
     if arguments.json:
         print_json(document)
         return 0

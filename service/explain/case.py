@@ -19,7 +19,8 @@ from service.explain.variants import read_json
 from service.sources.base import Callback, CallbackSource, Message
 from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
-from service.sources.token_url import TokenUrlSource, UncheckedToken, decode_token
+from service.sources.token_url import TokenUrlSource
+from service.sources.url_tokens import UncheckedToken, decode_token
 
 Status = Literal["ok", "failed", "not checked", "note"]
 State = Literal["accepted", "unparsed", "refused", "undecided"]

@@ -3,7 +3,8 @@
 from service.errors import UnknownToken
 from service.events import format_time
 from service.explain.case import Case, find_token, from_epoch, span, token_places
-from service.sources.token_url import TOKEN_LENGTH, TOKEN_VERSION, TokenUrlSource, UncheckedToken, decode_token
+from service.sources.token_url import TokenUrlSource
+from service.sources.url_tokens import TOKEN_LENGTH, TOKEN_VERSION, UncheckedToken, decode_token
 
 
 class TokenUrlSteps:

@@ -26,7 +26,8 @@ from service.settings import MnsQueueSourceSettings, Settings, SourceSettings
 from service.simulate import MnsSigner, PushFormat
 from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
-from service.sources.token_url import TokenUrlSource, bind_task, decode_token
+from service.sources.token_url import TokenUrlSource
+from service.sources.url_tokens import bind_task, decode_token
 
 FIRST_TASK_ID = 10_000_000
 MINTED_FOR_S = 7 * 86400

@@ -589,7 +589,7 @@ async def _connected(url: str) -> AsyncIterator[Any]:
         InboxUnavailable: The server can't be reached.
     """
     if asyncpg is None:
-        sentence = 'store.url: PostgreSQL needs a further package; pip install "media-callbacks[postgresql]"'
+        sentence = 'store.url: PostgreSQL needs a further package; in the checkout: pip install ".[postgresql]"'
         raise ConfigError([sentence])
     try:
         connection = await asyncpg.connect(url, **_connect_arguments(0))

@@ -22,7 +22,7 @@ from service.sources.base import Completion, Message, Parsed
 from service.sources.fields import Fields
 from service.sources.gif import RETRYABLE
 from service.sources.outcomes import read_error
-from service.sources.token_url import bind_task
+from service.sources.url_tokens import bind_task
 from service.sources.vod import url_suffix
 
 # One search of the list serves as many.

@@ -21,12 +21,12 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from importlib.metadata import PackageNotFoundError, version
 
 import aiohttp
 
 from service.errors import SinkError, SinkGone, SinkRetry
 from service.events import CONTENT_TYPE, Delivery
+from service.version import read_version
 
 REPLAY_HEADER = "media-callbacks-replay"
 MAX_RETRY_AFTER_S = 24 * 3600.0
@@ -45,10 +45,7 @@ _GONE_STATUS = 410
 _OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
 _DELAY_SECONDS = re.compile(r"[0-9]+")
 
-try:
-    _USER_AGENT = f"media-callbacks/{version('media-callbacks')}"
-except PackageNotFoundError:  # run from a source tree that was never installed
-    _USER_AGENT = "media-callbacks/0"
+_USER_AGENT = f"media-callbacks/{read_version()}"
 
 
 def build_request(

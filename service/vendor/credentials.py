@@ -147,7 +147,8 @@ def choose_credentials(
     except ImportError:
         problem = (
             f"{key_path}: no credentials: set access_key_id and access_key_secret here, or {ACCESS_KEY_ID} and"
-            f" {ACCESS_KEY_SECRET} in the environment, or install media-callbacks[vendor-roles] to use a role"
+            f" {ACCESS_KEY_SECRET} in the environment, or use a role, which needs a further package; in the checkout:"
+            ' pip install ".[vendor-roles]"'
         )
         raise ConfigError([problem]) from None
     # It writes to the standard error stream, past our log, and what it writes can hold replies with credentials.

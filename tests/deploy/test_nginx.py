@@ -178,7 +178,7 @@ async def test_another_instance_is_asked_when_one_can_not(tmp_path: Path, answer
         upstream(answer) as bad,
         upstream(OK) as good,
         proxying(
-            tmp_path, bad.address, good.address, replace={"proxy_read_timeout 3s": "proxy_read_timeout 300ms"}
+            tmp_path, bad.address, good.address, replace={"proxy_read_timeout 3s": "proxy_read_timeout 5s"}
         ) as proxy,
     ):
         for _ in range(4):

@@ -62,7 +62,8 @@ def configuration(tmp_path, monkeypatch) -> Path:
 
 
 def make_cloud(path: Path, *options: str):
-    arguments = build_parser().parse_args(["simulate", "cloud", "--config", str(path), *options])
+    argv = ["simulate", "cloud", "--config", str(path), *options]
+    arguments = build_parser(argv).parse_args(argv)
     return build_cloud(arguments, load_settings(str(path), environ={}), None)
 
 

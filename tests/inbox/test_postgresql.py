@@ -2,7 +2,6 @@ import asyncio
 import contextlib
 import signal
 import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -63,8 +62,16 @@ from tests.postgresql import (  # noqa: F401 - fixtures
     postgresql_url,
     with_database,
 )
+from tests.running import PATIENCE_S
 
 OpenInbox = Callable[..., Awaitable[PostgresqlInbox]]
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What answers late answers all the same: which of the two it is must not be up to the machine."""
+    for name in ("PUT_TIMEOUT", "LOCK_TIMEOUT", "IDLE_IN_TRANSACTION", "CONNECT_TIMEOUT"):
+        monkeypatch.setattr(postgresql, f"_{name}_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -103,7 +110,7 @@ async def reopen(open_inbox: OpenInbox, inbox: PostgresqlInbox) -> Reopen:
 
 async def eventually(attempt: Callable[[], Awaitable[Any]]) -> Any:
     """The first result of an attempt that is not refused because the store is away."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 return await attempt()
@@ -113,7 +120,7 @@ async def eventually(attempt: Callable[[], Awaitable[Any]]) -> Any:
 
 async def until_problem(inbox: PostgresqlInbox, text: str) -> None:
     """Until the inbox refuses receipts with this text."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         message = ""
         while text not in message:
             (result,) = await asyncio.gather(inbox.put(make_receipt()), return_exceptions=True)
@@ -124,7 +131,7 @@ async def until_problem(inbox: PostgresqlInbox, text: str) -> None:
 
 async def until_blocked(url: str, count: int = 1) -> None:
     """Until so many statements on the database wait for a lock."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             rows = await execute(
                 url,
@@ -180,11 +187,11 @@ class Hanging:
         self._directory.cleanup()
 
     async def until_connected(self) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             await self._connected.wait()
 
     async def until_left(self) -> None:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             await self._left.wait()
 
     async def recover(self) -> None:
@@ -635,7 +642,7 @@ class Heard:
         self._event.set()
 
     async def wait(self, name: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while name not in self.names:
                 await self._event.wait()
                 self._event.clear()
@@ -651,7 +658,7 @@ async def test_services_hear_of_each_others_deliveries_also_after_the_connection
     other.listen(heard)
 
     async def until_heard(name: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             number = 0
             while name not in heard.names:
                 number += 1
@@ -739,7 +746,9 @@ async def test_a_service_may_start_while_the_server_is_away(
 
 
 @pytest.fixture
-async def hanging(own_server: PostgresqlServer) -> AsyncIterator[Hanging]:  # noqa: F811
+async def hanging(own_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hanging]:  # noqa: F811
+    """Whoever waits for it until it answers, or until connecting is over, waits for ever."""
+    monkeypatch.setattr(postgresql, "_CONNECT_TIMEOUT_S", 3600.0)
     async with Hanging(own_server) as hanging:
         yield hanging
 
@@ -751,16 +760,14 @@ async def test_a_start_does_not_wait_for_a_server_that_takes_connections_and_nev
     journaled = JournaledInbox(
         inbox, tmp_path / "journal", max_bytes=1 << 20, rebuild=lambda _: make_receipt(make_event())
     )
-    started_at = time.monotonic()
     await journaled.open()
     await journaled.check()
-    assert time.monotonic() - started_at < 1
     assert (await journaled.put(make_receipt(make_event()))).is_journaled
     with pytest.raises(InboxUnavailable, match="no answer yet"):
         await inbox.check()
     await hanging.recover()
     await eventually(inbox.check)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while journaled.receipts:  # noqa: ASYNC110 - the drainer has no event for it
             await asyncio.sleep(0.01)
     assert len(await deliver(journaled, "a")) == 1
@@ -797,7 +804,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
     await asyncio.to_thread(own_server.start)
 
     async def until_not_ready(text: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             message = ""
             while text not in message:
                 (result,) = await asyncio.gather(journaled.check(), return_exceptions=True)
@@ -1068,7 +1075,7 @@ async def test_other_databases_that_do_not_suit_are_refused(
     with pytest.raises(ConfigError, match=r"store\.url: expected PostgreSQL 99 or later, the server is 1"):
         await PostgresqlInbox(database_url).open()
     monkeypatch.setattr(postgresql, "asyncpg", None)
-    with pytest.raises(ConfigError, match=r'pip install "media-callbacks\[postgresql\]"'):
+    with pytest.raises(ConfigError, match=r'pip install "\.\[postgresql\]"'):
         await PostgresqlInbox(database_url).open()
 
 

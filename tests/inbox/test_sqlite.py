@@ -41,6 +41,7 @@ from tests.inbox.conformance_jobs import (
     nameless,
     settle,
 )
+from tests.running import PATIENCE_S
 
 
 @pytest.fixture
@@ -293,7 +294,7 @@ async def test_a_long_list_holds_up_neither_receipts_nor_deliveries(
     async def list_slowly(database: Database) -> tuple[()]:
         await database.fetch_value("SELECT count(*) FROM events")
         begun.set()
-        assert ended.wait(10)
+        assert ended.wait(PATIENCE_S)
         return ()
 
     monkeypatch.setattr(reads, "list_sinks", list_slowly)

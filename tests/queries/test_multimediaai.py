@@ -9,7 +9,7 @@ from service.payloads import PAYLOADS
 from service.queries.multimediaai import FAMILIES
 from service.sources import gif
 from service.sources.base import Message
-from service.sources.token_url import bind_task
+from service.sources.url_tokens import bind_task
 from tests.queries.vendor import NOW, Vendor, ask, ask_one, completion, identities, job, read, refused
 
 NONCE = "5f0c9d3a11e24b7788aa01ff"

@@ -32,6 +32,7 @@ from service.sinks.sns import SnsSink
 from service.sinks.sqs import SqsSink
 from service.sinks.stdout import StdoutSink
 from service.sinks.webhook import WebhookSink
+from tests.sinks.pipes import PipeEnd
 from tests.sinks.scripted import SCRIPTED, Scripted
 
 REGION = "eu-west-1"
@@ -168,11 +169,17 @@ class AsyncStack:
 
 
 class Gate:
-    """A TCP relay on a port of its own, in front of a server that keeps running."""
+    """
+    A TCP relay on a port of its own, in front of a server that keeps running.
+
+    Attributes:
+        asked: Set when somebody has sent something since it stalled.
+    """
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self._is_stalled = False
+        self.asked = asyncio.Event()
         self._running: Any = None
         self.port = 0
 
@@ -192,7 +199,7 @@ class Gate:
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._is_stalled:
             while await reader.read(65536):
-                pass
+                self.asked.set()
             return
         there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
         try:
@@ -306,7 +313,7 @@ class WebhookDestination:
         self._gate = Gate(self._runner.addresses[0][1])
         await self._gate.open()
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         return WebhookSink("test", f"http://127.0.0.1:{self._gate.port}/media?key=hidden", SECRETS, timeout_s=timeout_s)
 
     async def received(self) -> list[bytes]:
@@ -321,6 +328,9 @@ class WebhookDestination:
 
     async def stall(self) -> None:
         self._gate.stall()
+
+    async def asked(self) -> None:
+        await self._gate.asked.wait()
 
     async def close(self) -> None:
         await self._gate.close()
@@ -358,6 +368,9 @@ class AwsDestination:
     async def stall(self) -> None:
         self._gate.stall()
 
+    async def asked(self) -> None:
+        await self._gate.asked.wait()
+
     async def close(self) -> None:
         await self._gate.close()
 
@@ -370,7 +383,7 @@ class SqsDestination(AwsDestination):
     def _create(self) -> None:
         self.queue = Queue(self._aws.client("sqs"), fifo=self.keeps_order)
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         return SqsSink("test", self.queue.url, REGION, self._endpoint_url, timeout_s=timeout_s)
 
     async def received(self) -> list[bytes]:
@@ -393,7 +406,7 @@ class SnsDestination(SqsDestination):
             Attributes={"RawMessageDelivery": "true"},
         )
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         return SnsSink("test", self.topic_arn, None, self._endpoint_url, timeout_s=timeout_s)
 
 
@@ -412,7 +425,7 @@ class EventBridgeDestination(SqsDestination):
         client.put_rule(Name=self.name, EventBusName=self.name, EventPattern=pattern)
         client.put_targets(Rule=self.name, EventBusName=self.name, Targets=[{"Id": "q", "Arn": self.queue.arn}])
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         return EventBridgeSink("test", self.name, REGION, self._endpoint_url, timeout_s=timeout_s)
 
     async def received(self) -> list[bytes]:
@@ -434,7 +447,7 @@ class KinesisDestination(AwsDestination):
             StreamName=self.name, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
         )["ShardIterator"]
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         return KinesisSink("test", self.name, REGION, self._endpoint_url, timeout_s=timeout_s)
 
     async def records(self) -> list[dict[str, Any]]:
@@ -461,9 +474,9 @@ class PipeDestination:
     async def open(self) -> None:
         os.mkfifo(self._path)
         await self.come_back()
-        self._stream = self._path.open("wb")
+        self._stream = PipeEnd(self._path)
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         return StdoutSink("test", self._stream, timeout_s=timeout_s)
 
     async def received(self) -> list[bytes]:
@@ -491,11 +504,14 @@ class PipeDestination:
                 os.write(filler, b" ")
         os.close(filler)
 
+    async def asked(self) -> None:
+        await asyncio.to_thread(self._stream.writing.wait)
+
     async def close(self) -> None:
         await self.go_away()  # a thread that is stuck in writing wakes with EPIPE
         for thread in threading.enumerate():
             if thread.name == "sink-test":
-                await asyncio.to_thread(thread.join, 10)
+                await asyncio.to_thread(thread.join, 60)
         self._stream.close()
 
     def _read(self) -> None:
@@ -517,7 +533,7 @@ class FolderDestination:
     async def open(self) -> None:
         self._path.mkdir()
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         table = {"kind": "folder", "folder": str(self._path)}
         sink = build_sink("test", ThirdPartySinkSettings.model_validate(ThirdPartySinkSettings.split(table)))
         sink.timeout_s = timeout_s
@@ -548,8 +564,8 @@ def third_party_folder(tmp_path_factory) -> Path:
     """Where the distribution in `third_party` is installed, apart from everything else."""
     target: Path = tmp_path_factory.mktemp("site-packages")
     source = Path(__file__).parent / "third_party"
-    options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
-    subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", target, source], check=True)
+    options = ["--quiet", "--offline", "--no-deps", "--no-build-isolation", "--python", sys.executable]
+    subprocess.run([sys.executable, "-m", "uv", "pip", "install", *options, "--target", target, source], check=True)
     return target
 
 

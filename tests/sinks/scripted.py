@@ -94,7 +94,7 @@ class Scripted:
 
     content_type: ClassVar[str] = "application/x-amz-json-1.1"
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         raise NotImplementedError
 
     def read(self, request: bytes) -> Sequence[bytes]:
@@ -116,7 +116,7 @@ class ScriptedWebhook(Scripted):
     refusal = SinkGone
     content_type = "text/plain"
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         return WebhookSink("test", f"{self.url}/?token=hidden", (b"a secret of 24 bytes....",), timeout_s=timeout_s)
 
     def read(self, request: bytes) -> Sequence[bytes]:
@@ -141,7 +141,7 @@ class ScriptedSqs(Scripted):
     name = "media"
     max_bytes = SqsSink.max_bytes
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         url = f"https://sqs.eu-west-1.amazonaws.com/123456789012/{self.name}"
         return SqsSink("test", url, REGION, self.url, timeout_s=timeout_s)
 
@@ -173,7 +173,7 @@ class ScriptedSns(Scripted):
     content_type = "text/xml"
     max_bytes = SnsSink.max_bytes
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         arn = f"arn:aws:sns:{REGION}:123456789012:{self.name}"
         return SnsSink("test", arn, None, self.url, timeout_s=timeout_s)
 
@@ -217,7 +217,7 @@ class ScriptedSnsFifo(ScriptedSns):
 class ScriptedEventBridge(Scripted):
     max_bytes = EventBridgeSink.max_bytes
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         return EventBridgeSink("test", "media", REGION, self.url, timeout_s=timeout_s)
 
     def read(self, request: bytes) -> Sequence[bytes]:
@@ -237,7 +237,7 @@ class ScriptedKinesis(Scripted):
 
     max_bytes = KinesisSink.max_bytes
 
-    def new_sink(self, *, timeout_s: float = 10.0) -> Sink:
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         return KinesisSink("test", "media", REGION, self.url, timeout_s=timeout_s)
 
     def read(self, request: bytes) -> Sequence[bytes]:

@@ -13,18 +13,19 @@ import pytest
 
 from service.errors import SinkRetry
 from service.sinks.stdout import StdoutSink, build_line
+from tests.sinks.pipes import PipeEnd
 
 
 @pytest.fixture
 def pipe():
     """Both ends of a pipe; what a test has not closed is closed, the reader first so that a stuck thread wakes."""
     reader, writer = os.pipe()
-    ends = [os.fdopen(reader, "rb", buffering=0), os.fdopen(writer, "wb")]
+    ends = [os.fdopen(reader, "rb", buffering=0), io.BufferedWriter(PipeEnd(writer))]
     yield ends
     ends[0].close()
     for thread in threading.enumerate():
         if thread.name == "sink-out":
-            thread.join(10)
+            thread.join(60)
     with suppress(BrokenPipeError):
         ends[1].close()
 
@@ -150,12 +151,22 @@ async def test_a_line_that_broke_off_spoils_no_other(opened, make_delivery):
     assert stream.getvalue().splitlines() == [delivery.body[:10], delivery.body, delivery.body]
 
 
-async def test_a_reader_that_is_stuck_stops_neither_the_event_loop_nor_later_events(opened, make_delivery, pipe):
+async def _send_in_vain(sink, deliveries, writer, loop_clock):
+    """The results when the reader reads nothing until the time is over."""
+    sending = asyncio.create_task(sink.send(deliveries))
+    await asyncio.to_thread(writer.raw.writing.wait)
+    loop_clock.skip(sink.timeout_s)
+    return await sending
+
+
+async def test_a_reader_that_is_stuck_stops_neither_the_event_loop_nor_later_events(
+    opened, make_delivery, pipe, loop_clock
+):
     reader, writer = pipe
-    sink = await opened(StdoutSink("out", writer, timeout_s=0.2))
+    sink = await opened(StdoutSink("out", writer, timeout_s=3600.0))
     filled = _fill(writer)
     for number in range(3):
-        (result,) = await sink.send([make_delivery(number)])
+        (result,) = await _send_in_vain(sink, [make_delivery(number)], writer, loop_clock)
         assert isinstance(result, SinkRetry)
         assert "its reader is stuck" in str(result)
     assert sum(thread.name == "sink-out" for thread in threading.enumerate()) == 1
@@ -167,11 +178,11 @@ async def test_a_reader_that_is_stuck_stops_neither_the_event_loop_nor_later_eve
     assert data[filled:] == build_line(make_delivery(0)) + build_line(make_delivery(9))
 
 
-async def test_after_the_time_out_no_further_line_is_begun(opened, make_delivery, pipe):
+async def test_after_the_time_out_no_further_line_is_begun(opened, make_delivery, pipe, loop_clock):
     reader, writer = pipe
-    sink = await opened(StdoutSink("out", writer, timeout_s=0.2))
+    sink = await opened(StdoutSink("out", writer, timeout_s=3600.0))
     filled = _fill(writer)
-    results = await sink.send([make_delivery(number) for number in range(5)])
+    results = await _send_in_vain(sink, [make_delivery(number) for number in range(5)], writer, loop_clock)
     assert [type(result) for result in results] == [SinkRetry] * 5
     sending = asyncio.create_task(sink.send([make_delivery(9)]))
     data = await asyncio.to_thread(_read_until, reader, 2)
@@ -185,7 +196,7 @@ async def test_a_send_that_waits_for_its_turn_while_the_sink_is_closed_writes_wh
     await sink.open()
     filled = _fill(writer)
     sending = [asyncio.create_task(sink.send([make_delivery(number)])) for number in range(2)]
-    await asyncio.wait(sending, timeout=0.05)
+    await asyncio.to_thread(writer.raw.writing.wait)
     await sink.close()
     data = await asyncio.to_thread(_read_until, reader, 2)
     assert [list(await task) for task in sending] == [[None], [None]]
@@ -223,6 +234,6 @@ def test_a_reader_that_is_stuck_does_not_hold_up_the_exit():
     with subprocess.Popen(
         [sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         assert process.stderr.read() == "SinkRetry\n"

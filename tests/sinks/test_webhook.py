@@ -384,7 +384,7 @@ MISBEHAVING = {
 @pytest.mark.parametrize("behaviour", MISBEHAVING)
 async def test_what_is_no_answer_is_a_retry(raw_server, opened, make_delivery, caplog, behaviour):
     caplog.set_level(logging.DEBUG)
-    sink = await opened(_sink(await raw_server(MISBEHAVING[behaviour]), timeout_s=5))
+    sink = await opened(_sink(await raw_server(MISBEHAVING[behaviour])))
     delivery = make_delivery()
     (error,) = await sink.send([delivery])
     assert isinstance(error, SinkRetry)
@@ -413,7 +413,7 @@ ODD = {
 @pytest.mark.parametrize("behaviour", ODD)
 async def test_the_status_alone_decides(raw_server, opened, make_delivery, behaviour):
     """And the sink works on: the second send meets the same and fares the same."""
-    sink = await opened(_sink(await raw_server(ODD[behaviour]), timeout_s=5))
+    sink = await opened(_sink(await raw_server(ODD[behaviour])))
     assert list(await sink.send([make_delivery()])) == [None]
     assert list(await sink.send([make_delivery()])) == [None]
 
@@ -429,7 +429,7 @@ async def test_the_status_alone_decides(raw_server, opened, make_delivery, behav
 )
 async def test_a_failure_after_the_status_is_counted_either_way(raw_server, opened, make_delivery, server):
     """It depends on which bytes come together: a delivery or a retry, and nothing else."""
-    sink = await opened(_sink(await raw_server(server), timeout_s=5))
+    sink = await opened(_sink(await raw_server(server)))
     for _ in range(3):
         (result,) = await sink.send([make_delivery()])
         assert result is None or isinstance(result, SinkRetry)
@@ -451,47 +451,77 @@ async def test_an_answer_without_end_is_cut_off(raw_server, opened, make_deliver
         finally:
             over.set()
 
-    sink = await opened(_sink(await raw_server(serve), timeout_s=5))
+    sink = await opened(_sink(await raw_server(serve)))
     assert list(await sink.send([make_delivery()])) == [None]
-    async with asyncio.timeout(5):
-        await over.wait()
+    await over.wait()
     assert sent_bytes < 50 * 1024 * 1024
 
 
-@pytest.mark.parametrize(
-    ("begin", "outcome"),
-    [
-        (b"", SinkRetry),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n", SinkRetry),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc", type(None)),
-        (b"HTTP/1.1 500 No\r\nContent-Length: 100\r\n\r\nabc", SinkRetry),
-    ],
-)
+@pytest.mark.parametrize("begin", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n"])
 async def test_an_answer_that_stalls_holds_no_longer_than_the_time_out(
-    raw_server, opened, make_delivery, begin, outcome
+    raw_server, opened, make_delivery, loop_clock, begin
 ):
+    begun = asyncio.Event()
+
     async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
         writer.write(begin)
+        begun.set()
         while await reader.read(65536):
             pass
 
-    sink = await opened(_sink(await raw_server(serve), timeout_s=0.2))
-    loop = asyncio.get_running_loop()
-    begun_at = loop.time()
-    (result,) = await sink.send([make_delivery()])
-    assert loop.time() - begun_at < 0.2 + 0.5
+    sink = await opened(_sink(await raw_server(serve), timeout_s=3600.0))
+    sending = asyncio.create_task(sink.send([make_delivery()]))
+    await begun.wait()
+    assert not sending.done()
+    loop_clock.skip(3600.0)
+    (result,) = await sending
+    assert str(result) == "no answer within 3600 s"
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(b"200 OK", type(None)), (b"500 No", SinkRetry)])
+@pytest.mark.parametrize(("body_s", "total_s"), [(1.0, 3600.0), (7200.0, 3600.0)])
+async def test_after_the_status_an_answer_holds_for_a_moment_and_no_longer_than_the_time_out(
+    raw_server, opened, make_delivery, monkeypatch, loop_clock, *, status, outcome, body_s, total_s
+):
+    async def serve(reader, writer):
+        writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 100\r\n\r\nabc")
+        while await reader.read(65536):
+            pass
+
+    read_on, discard = asyncio.Event(), webhook._discard
+
+    async def discard_and_tell(content):
+        read_on.set()
+        await discard(content)
+
+    monkeypatch.setattr(webhook, "_discard", discard_and_tell)
+    monkeypatch.setattr(webhook, "_ANSWER_BODY_TIMEOUT_S", body_s)
+    sink = await opened(_sink(await raw_server(serve), timeout_s=total_s))
+    sending = asyncio.create_task(sink.send([make_delivery()]))
+    await read_on.wait()
+    loop_clock.skip(min(body_s, total_s))
+    (result,) = await sending
     assert type(result) is outcome
 
 
-async def test_a_receiver_that_does_not_read_holds_no_longer_than_the_time_out(raw_server, opened, make_delivery):
+async def test_a_receiver_that_does_not_read_holds_no_longer_than_the_time_out(
+    raw_server, opened, make_delivery, loop_clock
+):
+    reading = asyncio.Event()
+
     async def serve(reader, writer):
-        writer.transport.pause_reading()
+        await reader.readexactly(1)  # and what its buffers take
+        reading.set()
         await asyncio.Event().wait()
 
-    sink = await opened(_sink(await raw_server(serve), timeout_s=0.2))
-    (result,) = await sink.send([make_delivery(user_data="x" * 20_000_000)])
-    assert isinstance(result, SinkRetry)
-    assert str(result) == "no answer within 0.2 s"
+    sink = await opened(_sink(await raw_server(serve), timeout_s=3600.0))
+    sending = asyncio.create_task(sink.send([make_delivery(user_data="x" * 20_000_000)]))
+    await reading.wait()
+    assert not sending.done()
+    loop_clock.skip(3600.0)
+    (result,) = await sending
+    assert str(result) == "no answer within 3600 s"
 
 
 async def test_an_early_refusal_of_a_large_body_is_a_retry(raw_server, opened, make_delivery):
@@ -602,17 +632,23 @@ async def test_tls_spoken_to_a_plain_server_is_a_retry(raw_server, opened, make_
     assert "hidden" not in str(error)
 
 
-@pytest.mark.parametrize(("connect_s", "total_s"), [(0.2, 10), (10, 0.2)])
+@pytest.mark.parametrize(("connect_s", "total_s"), [(300.0, 3600.0), (3600.0, 300.0)])
 async def test_a_handshake_that_never_ends_is_given_up(
-    raw_server, opened, make_delivery, monkeypatch, *, connect_s, total_s
+    raw_server, opened, make_delivery, monkeypatch, loop_clock, *, connect_s, total_s
 ):
+    begun = asyncio.Event()
+
     async def serve(reader, writer):
         while await reader.read(65536):
-            pass
+            begun.set()
 
     monkeypatch.setattr(webhook, "_CONNECT_TIMEOUT_S", connect_s)
     port = await raw_server(serve)
     sink = await opened(WebhookSink("orders", f"https://127.0.0.1:{port}/", (NEW,), timeout_s=total_s))
-    (error,) = await sink.send([make_delivery()])
+    sending = asyncio.create_task(sink.send([make_delivery()]))
+    await begun.wait()
+    assert not sending.done()
+    loop_clock.skip(301.0)  # aiohttp rounds a longer time-out up to a whole second
+    (error,) = await sending
     assert isinstance(error, SinkRetry)
-    assert "within 0.2 s" in str(error)
+    assert "within 300 s" in str(error)

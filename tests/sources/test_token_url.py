@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from service.errors import ExpiredToken, Rejected, UnknownToken
 from service.sources import gif
 from service.sources.base import Callback
-from service.sources.token_url import Token, TokenUrlSource, bind_task, mint_token, read_token
+from service.sources.token_url import TokenUrlSource
+from service.sources.url_tokens import Token, bind_task, mint_token, read_token
 
 # A fixed example of this token format: multimediaai has none of its own.
 KEY = bytes(range(32))
