@@ -596,6 +596,10 @@ def _recording(*key: str, media: tuple[str, ...] = ("MediaId", "VideoId")) -> Ev
     return replace(_upload(*key, media=media), outputs=_recording_outputs)
 
 
+def _image(*key: str, media: tuple[str, ...]) -> EventType:
+    return replace(_upload(*key, media=media), model=messages.ImageUpload)
+
+
 def _asset(operation: str | None, *key: str) -> EventType:
     return EventType("asset", messages.AssetChange, _asset_outputs(operation), key=key, recurs=True)
 
@@ -609,8 +613,8 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "UploadByURLComplete": _upload("SourceURL|media", "time", media=_VIDEO, recurs=False),
     # The file of an asset may be written over.
     "FileUploadComplete": _upload("media", _FILE, "time", media=_VIDEO),
-    "ImageUploadComplete": _upload("media", _FILE, "time", media=("ImageId", "MediaId")),
-    "AttachedMediaUploadComplete": _upload("media", _FILE, "time", media=("AttachedMediaId", "MediaId")),
+    "ImageUploadComplete": _image("media", _FILE, "time", media=("ImageId", "MediaId")),
+    "AttachedMediaUploadComplete": _image("media", _FILE, "time", media=("AttachedMediaId", "MediaId")),
     # A live job sends one for each of its files.
     "LiveRecordFileCreated": _recording("job|media", _FILE, "RecordId", "time"),
     "LiveSnapshotFileCreated": EventType(

@@ -301,7 +301,6 @@ class Upload(Body, total=False):
     An asset came to be: every event of an upload, a registration or a recording.
 
     Attributes:
-        FileURL: Or FileUrl: both are documented.
         JobId: Of UploadByURLComplete. That of a recording is the live job's, which sends many files.
         RecordId: What tells the recordings of a live job apart.
     """
@@ -310,7 +309,6 @@ class Upload(Body, total=False):
     AttachedMediaId: Text
     Size: Integer
     FileUrl: Text
-    FileURL: Text
     MediaType: Text
     SourceURL: Text
     FileType: Text
@@ -332,6 +330,16 @@ class Upload(Body, total=False):
     JobName: Text
     StreamUrl: Text
     RecordOutput: Anything
+
+
+class ImageUpload(Body, total=False):
+    """``ImageUploadComplete`` and ``AttachedMediaUploadComplete``, which spell the URL otherwise."""
+
+    ImageId: Text
+    AttachedMediaId: Text
+    Size: Integer
+    FileURL: Text
+    MediaType: Text
 
 
 class VideoAnalysis(Body, total=False):
