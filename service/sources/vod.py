@@ -613,8 +613,8 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "UploadByURLComplete": _upload("SourceURL|media", "time", media=_VIDEO, recurs=False),
     # The file of an asset may be written over.
     "FileUploadComplete": _upload("media", _FILE, "time", media=_VIDEO),
-    "ImageUploadComplete": _image("media", _FILE, "time", media=("ImageId", "MediaId")),
-    "AttachedMediaUploadComplete": _image("media", _FILE, "time", media=("AttachedMediaId", "MediaId")),
+    "ImageUploadComplete": _image("media", "FileURL", "time", media=("ImageId", "MediaId")),
+    "AttachedMediaUploadComplete": _image("media", "FileURL", "time", media=("AttachedMediaId", "MediaId")),
     # A live job sends one for each of its files.
     "LiveRecordFileCreated": _recording("job|media", _FILE, "RecordId", "time"),
     "LiveSnapshotFileCreated": EventType(
