@@ -151,7 +151,7 @@ async def forget(
     elif reason == WAITS and others is None:
         reason = None
     ids = list(dict.fromkeys([*(known.split() if known else ()), *brought]))
-    if others is not None or reason == SEVERAL or await has_brought_any(database, held.receipt_id, ids):
+    if others is not None or reason == SEVERAL or await brought_by(database, held.receipt_id, ids):
         state = "accepted"
     else:
         # Any reason that is left is that of a conflict, of this event or of another one of the receipt.
@@ -165,8 +165,8 @@ async def forget(
     )
 
 
-async def has_brought_any(database: Database, receipt_id: int, event_ids: Collection[str]) -> bool:
-    """Whether one of these events is there, and this receipt was the first to bring it."""
+async def brought_by(database: Database, receipt_id: int, event_ids: Collection[str]) -> frozenset[str]:
+    """Which of these events are there because this receipt was the first to bring them."""
     # By their keys: the events of a receipt are in no index.
     digests = {parse_event_id(one)[0] for one in event_ids}
     rows = await database.fetch_for(
@@ -174,7 +174,5 @@ async def has_brought_any(database: Database, receipt_id: int, event_ids: Collec
         f" WHERE {database.by_key('e.key_digest IN ({values})')}",
         list(digests),
     )
-    return any(
-        first_id == receipt_id and event_id(digest, OUTCOMES[outcome]) in event_ids
-        for first_id, digest, outcome in rows
-    )
+    found = (event_id(digest, OUTCOMES[outcome]) for first_id, digest, outcome in rows if first_id == receipt_id)
+    return frozenset(one for one in found if one in event_ids)

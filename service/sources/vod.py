@@ -717,9 +717,10 @@ def read_typed(payload: bytes, model_of: Callable[[str], Any], product: str) -> 
         Unparseable: It is no JSON object, or has no type.
     """
     # The bytes tell which model to read them as, nearly always: what they are read as then must say the same.
-    start = payload.find(b'"', payload.find(b'"EventType"') + 11) + 1
+    start = payload.find(b'"EventType"')
+    start = payload.find(b'"', start + 11) + 1 if start >= 0 else 0
     event_type = payload[start : payload.find(b'"', start)].decode(errors="replace")
-    if start > 11:
+    if start > 0:
         reading = read(model_of(event_type), payload)
         if reading.message.get("EventType") == event_type:
             return event_type, reading
