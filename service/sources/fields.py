@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 
-from service.sources.decoding import decode_element, decode_object, parse_time, storable
+from service.sources.decoding import decode_element, decode_object, parse_time
 from service.sources.members import (
     Misfit,
     digest,
@@ -97,7 +97,7 @@ class Fields:
 
     def decoded(self, name: str) -> Any:
         """The value, decoded where it is a string that holds JSON."""
-        return storable(decode_element(self._values.get(name.lower())))
+        return decode_element(self._values.get(name.lower()))
 
     def object(self, name: str) -> "Fields | None":
         """An object; also as JSON text, as the only element of a list, or both."""

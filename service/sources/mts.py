@@ -135,11 +135,11 @@ def _read_job(reading: Reading[Notification], message_type: str) -> Completion:
         told.get("FpShotJobNotify") if word == "fpshot" else None
     )
     notify = inner or {}
-    job_id = first(told, ("jobId", "JobId")) or notify.get("JobId")
+    job_id = first(told, ("jobId", "JobId")) or notify.get("JobId") or None
     kind = kind_of(word)
     if job_id is None and kind != "notice":
         raise Unparseable(f"expected jobId in a message of type {word}, found none")
-    state = first(told, ("state", "State", "Status")) or notify.get("State")
+    state = first(told, ("state", "State", "Status")) or notify.get("State") or None
     outcome = read_outcome(state)
     if kind == "production":
         words = [part.text("Status") for part in Fields({"Details": told.get("Details")}).objects("Details")]
@@ -256,7 +256,7 @@ def _read_workflow(
     reading: Reading[Notification], execution: Execution, word: str, message_type: str | None
 ) -> tuple[Completion, ...]:
     told = reading.message
-    run_id = told.get("RunId") or execution.get("RunId")
+    run_id = told.get("RunId") or execution.get("RunId") or None
     if run_id is None:
         raise Unparseable("expected RunId in a workflow message, found none")
     media_id = execution.get("MediaId") or None

@@ -719,8 +719,8 @@ def read_typed(payload: bytes, model_of: Callable[[str], Any], product: str) -> 
     # The bytes tell which model to read them as, nearly always: what they are read as then must say the same.
     start = payload.find(b'"EventType"')
     start = payload.find(b'"', start + 11) + 1 if start >= 0 else 0
-    event_type = payload[start : payload.find(b'"', start)].decode(errors="replace")
-    if start > 0:
+    event_type = payload[start : payload.find(b'"', start)].decode(errors="replace") if start else ""
+    if event_type:
         reading = read(model_of(event_type), payload)
         if reading.message.get("EventType") == event_type:
             return event_type, reading
