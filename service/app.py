@@ -11,8 +11,7 @@ The composition root: the one place where concrete parts meet.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,28 +19,23 @@ from pathlib import Path
 from random import Random
 from typing import overload
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.routing import Route
-
 from service.admin.api import AdminApi
 from service.admin.guard import AdminGuard
-from service.certs import CertificateStore
 from service.clock import utc_now
 from service.dispatcher import Destination, Dispatcher
-from service.endpoints import (
-    BodyReader,
-    CallbackEndpoint,
-    CallbackRouter,
-    ErrorAnswers,
-    Readiness,
-)
+from service.edge.answers import Refusals
+from service.edge.asgi import EdgeApp
+from service.edge.certificates import CertificateStore
+from service.edge.core import Edge
+from service.edge.endpoint import CallbackEndpoint
+from service.edge.health import Readiness
 from service.events import Product
 from service.findings import Patience
 from service.inbox.base import Inbox, Inquiry, Receipt, StoredReceipt
 from service.inbox.factory import build_inbox
 from service.inbox.journal import JournaledInbox
 from service.intake import HoldRules, build_receipt, restore_message
+from service.logs import LimitedLog
 from service.metrics import Metrics
 from service.queries.catalogue import QUERIES, build_query_source, read_asked
 from service.queue_poller import QueuePoller
@@ -203,6 +197,7 @@ class Service:
         self.clock = clock
         self.route = partial(route, settings.sinks)
         self.metrics = Metrics()
+        self.refusals = Refusals(self.metrics, LimitedLog())
         self.callback_sources = [build_source(*named) for named in settings.callback_sources.items()]
         self.inbox = self._build_inbox()
         self.readiness = Readiness(self.inbox, monotonic=time.monotonic)
@@ -266,7 +261,11 @@ class Service:
             rebuild=build_reader(self.settings),
             drained=self.metrics.receipt_stored,
         )
-        self.metrics.watch_journal(receipts=lambda: journaled.receipts, bytes_used=lambda: journaled.bytes_used)
+        self.metrics.watch_journal(
+            receipts=lambda: journaled.receipts,
+            bytes_used=lambda: journaled.bytes_used,
+            set_aside=lambda: journaled.set_aside,
+        )
         return journaled
 
     def _build_vendor(self, name: str, settings: VendorSettings) -> "Vendor":
@@ -364,8 +363,8 @@ class Service:
         for _, poller in self._queues:
             poller.start()
 
-    async def stop(self) -> None:
-        self.readiness.is_draining = True
+    async def stop_working(self) -> None:
+        """Stop everything that happens by itself; callbacks are still taken. May come twice."""
         # All at once: each has the whole of stop_timeout_s for what is under way.
         await asyncio.gather(
             self.retention.stop(),
@@ -374,6 +373,10 @@ class Service:
             self.dispatcher.stop(),
             *(poller.stop(self.settings.server.stop_timeout_s) for _, poller in self._queues),
         )
+
+    async def stop(self) -> None:
+        self.readiness.is_draining = True
+        await self.stop_working()
         for queue, _ in self._queues:
             await queue.close()
         for vendor in self._vendors.values():
@@ -382,9 +385,9 @@ class Service:
         await self.inbox.close()
 
 
-def create_app(settings: Settings | None = None) -> CallbackRouter:
+def create_app(settings: Settings | None = None) -> EdgeApp[Service]:
     """
-    The public application. Its service is at ``app.state.service``.
+    The public application.
 
     Args:
         settings: Read as the command line would when left out, so that
@@ -394,9 +397,6 @@ def create_app(settings: Settings | None = None) -> CallbackRouter:
         ConfigError: The configuration is wrong.
     """
     service = Service(settings if settings is not None else load_settings(environ=os.environ))
-    server = service.settings.server
-    bodies = BodyReader(max_bytes=server.max_body_bytes, timeout_s=server.body_timeout_s)
-    answers = ErrorAnswers(service.metrics)
     exact: dict[str, CallbackEndpoint] = {}
     below: dict[str, CallbackEndpoint] = {}
     for source in service.callback_sources:
@@ -405,32 +405,20 @@ def create_app(settings: Settings | None = None) -> CallbackRouter:
             inbox=service.inbox,
             route=service.route,
             certificates=service.certificates_of(source),
-            bodies=bodies,
-            answers=answers,
-            metrics=service.metrics,
             clock=service.clock,
             holds=build_hold_rules(source.name, service.settings),
         )
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        try:
-            await service.start()
-            yield
-        finally:
-            await service.stop()
-
-    app = CallbackRouter(
+    server = service.settings.server
+    edge = Edge(
         exact,
         below,
-        routes=[Route("/health/live", service.readiness.live), Route("/health/ready", service.readiness.ready)],
-        lifespan=lifespan,
-        exception_handlers={HTTPException: answers.to_http_error},
+        readiness=service.readiness,
+        refusals=service.refusals,
+        reporter=Reporter(service.metrics),
+        max_body_bytes=server.max_body_bytes,
+        body_timeout_s=server.body_timeout_s,
     )
-    # A path with a slash too many is not ours; a redirect would only make the vendor give up.
-    app.router.redirect_slashes = False
-    app.state.service = service
-    return app
+    return EdgeApp(edge, service)
 
 
 def create_admin_app(service: Service) -> AdminGuard:
@@ -448,4 +436,4 @@ def create_admin_app(service: Service) -> AdminGuard:
         jobs_registered=service.reconciler.wake,
     )
     admin = service.settings.admin
-    return AdminGuard(api.app(), token=admin.token, jobs_token=admin.jobs_token)
+    return AdminGuard(api.app(), tokens=admin.token, jobs_tokens=admin.jobs_token)

@@ -153,7 +153,8 @@ class JobsClient:
 
     Args:
         url: Of the admin API.
-        token: ``admin.jobs_token``. None where the service answers on its own machine without one.
+        token: One of ``admin.jobs_token``. None where the service answers on its own machine without one; then the URL
+            is that of 127.0.0.1, [::1] or localhost.
         timeout_s: For connecting, and for every pause in the answer.
 
     Raises:
@@ -331,7 +332,8 @@ def exchange(
     make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = make(parts.hostname, parts.port or make.default_port, timeout=timeout_s)
     headers = {"Accept": "application/json"}
-    if body is not None:
+    if method != "GET":
+        # The service wants it without a body, too.
         headers["Content-Type"] = "application/json"
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"

@@ -101,37 +101,36 @@ class ServerSettings(Section):
     ] = 256 << 20
 
 
+# Several, so that one takes the place of another without a moment in which a client has none that is good.
+_Tokens = Annotated[
+    tuple[Token, ...],
+    BeforeValidator(one_or_many),
+    Field(
+        min_length=1,
+        repr=False,
+        description="a token of at least 16 visible ASCII characters, or a list of such tokens",
+    ),
+]
+
+
 class AdminSettings(Section):
     """
     Attributes:
-        token: Without one, admin answers only on loopback.
-        jobs_token: For the applications that submit jobs: it opens /v1/jobs and nothing else.
+        token: Any of them opens everything; our own commands send the first. Without one, admin answers only what
+            programs on this machine ask.
+        jobs_token: For the applications that submit jobs: any of them opens /v1/jobs and nothing else.
     """
 
     host: Annotated[Host, Field(description="an address or host name to listen on", examples=['"127.0.0.1"'])] = (
         "127.0.0.1"
     )
     port: Port = 8081
-    token: Annotated[
-        Token | None,
-        Field(
-            repr=False,
-            description="a token of at least 16 visible ASCII characters",
-            examples=['"${ADMIN_TOKEN}", made with: openssl rand -hex 32'],
-        ),
-    ] = None
-    jobs_token: Annotated[
-        Token | None,
-        Field(
-            repr=False,
-            description="a token of at least 16 visible ASCII characters",
-            examples=['"${JOBS_TOKEN}", made with: openssl rand -hex 32'],
-        ),
-    ] = None
+    token: Annotated[_Tokens, Field(examples=['"${ADMIN_TOKEN}", made with: openssl rand -hex 32'])] = ()
+    jobs_token: Annotated[_Tokens, Field(examples=['"${JOBS_TOKEN}", made with: openssl rand -hex 32'])] = ()
 
     @classmethod
     def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        if given.get("jobs_token") is not None and given["jobs_token"] == given.get("token"):
+        if set(given.get("jobs_token", ())) & set(given.get("token", ())):
             yield (
                 "jobs_token",
                 "the same as token, which opens everything; make another one with: openssl rand -hex 32",

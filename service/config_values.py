@@ -36,6 +36,15 @@ def one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def check_token(text: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]{16,}", text):
+        raise sentence(
+            "expected a token of at least 16 visible ASCII characters, came a string of"
+            f" {len(text)} characters; make one with: openssl rand -hex 32"
+        )
+    return text
+
+
 def split_url(url: str) -> SplitResult | None:
     """An absolute http or https URL in its parts; None when it is not one."""
     if re.search(r"[\s\x00-\x1f\x7f]", url):
@@ -267,7 +276,7 @@ Port = Annotated[
 Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
 Seconds = Annotated[float, BeforeValidator(_refuse_boolean), Field(allow_inf_nan=False)]
 Days = Annotated[Integer, Field(ge=1, le=36500)]
-Token = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{16,}$")]
+Token = Annotated[str, AfterValidator(check_token)]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
 Account = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Credential = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,}$")]

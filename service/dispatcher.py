@@ -41,6 +41,8 @@ SEND_GRACE_S = 1.0
 # Claimed ahead is what the sink takes in this time, and never more than this many deliveries.
 AHEAD_S = 0.5
 MAX_AHEAD = 512
+# Of events in memory, for each sink: one event may have four megabytes.
+MAX_HELD_BYTES = 64 * 2**20
 # How often an idle sink looks at the inbox although nobody has said that something came.
 POLL_S = 5.0
 # After the inbox failed, before it is asked again.
@@ -168,7 +170,7 @@ class _Worker:
         self._usual_s = math.inf
 
         # A delivery that was claimed is waiting, being attempted, or finished; `_held` counts all three.
-        self._held = 0
+        self._held = self._held_bytes = 0
         self._waiting: deque[_Claimed] = deque()
         self._attempts: set[asyncio.Task[None]] = set()
         self._finished: list[_Finished] = []
@@ -237,9 +239,16 @@ class _Worker:
         if limit == 0:
             return wait_s
         is_probe = self.breaker.state == "open"
-        deliveries = await self._inbox.claim(self._sink.name, limit=limit, now=now, lease_s=self._lease_s)
+        deliveries = await self._inbox.claim(
+            self._sink.name,
+            limit=limit,
+            max_bytes=MAX_HELD_BYTES - self._held_bytes,
+            now=now,
+            lease_s=self._lease_s,
+        )
         self._held += len(deliveries)
-        self._has_more = len(deliveries) == limit
+        self._held_bytes += sum([len(delivery.body) for delivery in deliveries])
+        self._has_more = len(deliveries) == limit or self._held_bytes > MAX_HELD_BYTES // 2
         if self._rate is not None:
             self._rate.take(len(deliveries))
         self._waiting.extend([_Claimed(delivery, now) for delivery in deliveries])
@@ -280,6 +289,8 @@ class _Worker:
 
     def _room(self) -> int:
         """How many deliveries fit: none while half of what was claimed ahead still waits, so that claims are few."""
+        if self._held_bytes >= MAX_HELD_BYTES:
+            return 0
         at_once = self._concurrency.limit * self._sink.batch_size
         # A rate is one of attempts, and what is claimed ahead might begin all at once.
         ahead = 0 if self._rate is not None else int(min(at_once * AHEAD_S / self._usual_s, MAX_AHEAD))
@@ -414,6 +425,7 @@ class _Worker:
             if finished:
                 await self._record(finished)
                 self._held -= len(finished)
+                self._held_bytes -= sum([len(result.delivery.body) for result, _ in finished])
                 self._wake_claimer(finished)
 
     def _wake_claimer(self, finished: Sequence[_Finished]) -> None:

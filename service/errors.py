@@ -3,15 +3,18 @@ The whole exception tree.
 
     ServiceError
     ├── Rejected                the caller's request is refused; says which 4xx and why
+    │   ├── MalformedRequest    400: not HTTP/1
     │   ├── MalformedCallback   400: not a request the vendor would send
     │   ├── BadSignature        403: headers, signature, certificate or topic are not ours
     │   ├── StaleTimestamp      403: rightly signed, but not now
     │   ├── UnknownToken        404: a minted URL that is not ours
     │   ├── ExpiredToken        404: a minted URL that was ours
+    │   ├── UnknownPath         404: nothing is there
     │   ├── MethodNotAllowed    405
     │   ├── RequestTimeout      408: the body did not arrive in time
     │   ├── BodyTooLarge        413
-    │   └── HeadersTooLarge     431
+    │   ├── HeadersTooLarge     431
+    │   └── ClientLeft          nobody is there to be answered
     ├── Unavailable             503: right request, wrong moment; the sender should come again
     │   ├── CannotVerify        the signing certificate can't be fetched just now
     │   └── InboxUnavailable    nothing durable can be written just now
@@ -45,10 +48,12 @@ class Rejected(ServiceError):
     Attributes:
         status: The HTTP status to answer with.
         reason: One of a fixed set of words, for metrics and logs.
+        ends_connection: What follows on the connection can't be told from the rest of the request.
     """
 
     status = 400
     reason = "rejected"
+    ends_connection = False
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
         super().__init__(message)
@@ -91,6 +96,18 @@ class ExpiredToken(StaleTimestamp):
     reason = "expired_token"
 
 
+class UnknownPath(Rejected):
+    status = 404
+    reason = "unknown_path"
+
+
+class MalformedRequest(Rejected):
+    """It is not HTTP/1."""
+
+    reason = "malformed_request"
+    ends_connection = True
+
+
 class MethodNotAllowed(Rejected):
     status = 405
     reason = "method"
@@ -103,6 +120,7 @@ class MethodNotAllowed(Rejected):
 class RequestTimeout(Rejected):
     status = 408
     reason = "slow_body"
+    ends_connection = True
 
 
 class BodyTooLarge(Rejected):
@@ -113,6 +131,13 @@ class BodyTooLarge(Rejected):
 class HeadersTooLarge(Rejected):
     status = 431
     reason = "headers_too_large"
+    ends_connection = True
+
+
+class ClientLeft(Rejected):
+    """The client went away before its request was complete."""
+
+    reason = "disconnected"
 
 
 class Unavailable(ServiceError):

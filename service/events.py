@@ -29,6 +29,8 @@ from service.times import format_time as format_time
 CONTENT_TYPE = "application/cloudevents+json"
 SCHEMA_VERSION = 1
 MAX_SNAPSHOT_URLS = 200
+MAX_ID_CHARACTERS = 256
+"""A family, or a part of an id, that is longer counts by its hash."""
 
 Time = Annotated[AwareDatetime, PlainSerializer(format_time, return_type=str)]
 
@@ -59,20 +61,28 @@ class Key:
         Sixteen bytes, the same on every instance: eight of the first part of ``id``, usually the job id, so that all
         that came of a job is found by ``job_prefix``, and eight of everything.
         """
-        # Those of the first three are few, and kept.
-        text = _with_lengths((self.product, self.account, self.family)) + _with_lengths.__wrapped__(self.id)
+        first = (self.product, self.account, self.family)
+        # The usual ones are few, and kept. A sender may choose its families: what is kept of them is short.
+        text = _kept(first) if len(self.family) <= MAX_ID_CHARACTERS else _with_lengths(first)
+        text += _with_lengths(self.id)
         return job_prefix(self.id[0]) + hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]
 
 
-@lru_cache(maxsize=1024)
 def _with_lengths(parts: tuple[str, ...]) -> str:
     """Each part with its length, so that no two lists of parts read the same."""
-    return "".join([f"{len(part)}:{part}" for part in parts])
+    return "".join([f"{len(part)}:{part if len(part) <= MAX_ID_CHARACTERS else _sha256(part).hex()}" for part in parts])
+
+
+_kept = lru_cache(maxsize=1024)(_with_lengths)
 
 
 def job_prefix(job_id: str) -> bytes:
     """The eight bytes that the digest of every key begins with whose ``id`` begins with this job id."""
-    return hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).digest()[:8]
+    return _sha256(job_id)[:8]
+
+
+def _sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def event_id(key_digest: bytes, outcome: Outcome) -> str:

@@ -5,17 +5,25 @@ Pure: the same message at the same time gives the same receipt, whichever transp
 for the first time or again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from service.errors import Unparseable
-from service.events import DATA_MODELS, SCHEMA_VERSION, Event, event_id
+from service.events import DATA_MODELS, SCHEMA_VERSION, Event, Frozen, SnapshotOutput, event_id
 from service.inbox.base import Entry, Hold, HoldReason, NamelessJob, Receipt, StoredReceipt
 from service.jobs import JobReference
-from service.sources.base import PARSER_VERSION, Completion, Message, Source
+from service.sources.base import MAX_EVENTS, PARSER_VERSION, Completion, Message, Source, expand_urls
+
+# Of all events of a receipt, as JSON. Each repeats what the message says once for all, such as its user data, so that a
+# body of half a megabyte could become half a gigabyte.
+MAX_EVENTS_BYTES = 4 * 2**20
+# A hundred warnings tell the story.
+_MAX_WARNINGS = 100
+_MAX_WARNING_CHARACTERS = 200
+_MAX_REASON_CHARACTERS = 500
 
 Route = Callable[[Event], tuple[str, ...]]
 """Names of the sinks that an event goes to."""
@@ -36,12 +44,14 @@ class HoldRules:
     confirm_timeout_s: float
     enriched_families: AbstractSet[str] = frozenset()
 
-    def hold(self, completion: Completion, source: Source, message: Message, *, received_at: datetime) -> Hold | None:
+    def hold(
+        self, completion: Completion, event: Event, source: Source, message: Message, *, received_at: datetime
+    ) -> Hold | None:
         """Why an event must wait, or None."""
         reason: HoldReason
         if self.confirm == "always" or (self.confirm == "when-unsigned" and message.verified_by in ("none", "token")):
             reason = "confirm"
-        elif completion.family in self.enriched_families and completion.job_id and _lacks_outputs(completion):
+        elif completion.family in self.enriched_families and completion.job_id and _lacks_outputs(event):
             reason = "enrich"
         else:
             return None
@@ -57,34 +67,29 @@ class HoldRules:
         return Hold(reason, reference, received_at + timedelta(seconds=self.confirm_timeout_s))
 
 
-def _lacks_outputs(completion: Completion) -> bool:
+def _lacks_outputs(event: Event) -> bool:
     """Whether there should be something to fetch and nothing says where it is."""
-    return completion.outcome in ("succeeded", "partial") and not any(
-        getattr(output, "url", None) or getattr(output, "urls", None) for output in completion.outputs
+    return event.data.outcome in ("succeeded", "partial") and not any(
+        getattr(output, "url", None) or getattr(output, "urls", None) for output in event.data.outputs
     )
 
 
 def build_receipt(
     source: Source, message: Message, *, received_at: datetime, route: Route, holds: HoldRules | None = None
 ) -> Receipt:
-    """What to keep of a message. One that can't be parsed is kept without events, with the reason."""
+    """What to keep of a message. What can't be parsed, or means too much, is kept without events, with the reason."""
     entries: tuple[Entry, ...] = ()
     warnings: tuple[str, ...] = ()
     reason = None
     try:
         parsed = source.parse(message)
+        if parsed.warnings:
+            warnings = tuple([path[:_MAX_WARNING_CHARACTERS] for path in parsed.warnings[:_MAX_WARNINGS]])
+        entries = _build_entries(parsed.completions, source, message, received_at=received_at, route=route, holds=holds)
     except Unparseable as error:
-        reason = str(error)
+        reason = str(error)[:_MAX_REASON_CHARACTERS]
     except Exception as error:  # noqa: BLE001 - a fault of ours must cost the sender's message nothing: a later version reads it
         reason = f"the parser failed ({type(error).__name__}): please report it"
-    else:
-        warnings = parsed.warnings
-        entries = tuple(
-            [
-                _build_entry(completion, source, message, received_at=received_at, route=route, holds=holds)
-                for completion in parsed.completions
-            ]
-        )
     return Receipt(
         source=source.name,
         product=source.product,
@@ -112,6 +117,42 @@ def restore_message(stored: StoredReceipt) -> Message:
     )
 
 
+def _build_entries(
+    completions: Sequence[Completion],
+    source: Source,
+    message: Message,
+    *,
+    received_at: datetime,
+    route: Route,
+    holds: HoldRules | None,
+) -> tuple[Entry, ...]:
+    """
+    Raises:
+        Unparseable: They are more than one message may tell of. Nothing was built beyond that.
+    """
+    count = len(completions)
+    if count > MAX_EVENTS:
+        raise Unparseable(f"expected at most {MAX_EVENTS} events, found {count}")
+    # They are hashed, and need not be in the events.
+    characters = 0
+    for completion in completions:
+        for part in completion.id:
+            characters += len(part)
+    if characters > MAX_EVENTS_BYTES:
+        raise Unparseable(f"expected at most {MAX_EVENTS_BYTES} characters in ids of events, found {characters}")
+    size = 0
+    entries = []
+    for number, completion in enumerate(completions, 1):
+        entry = _build_entry(completion, source, message, received_at=received_at, route=route, holds=holds)
+        size += len(entry.body)
+        if size > MAX_EVENTS_BYTES:
+            raise Unparseable(
+                f"expected at most {MAX_EVENTS_BYTES} bytes of events, the first {number} of {count} have {size}"
+            )
+        entries.append(entry)
+    return tuple(entries)
+
+
 def _build_entry(
     completion: Completion,
     source: Source,
@@ -130,7 +171,7 @@ def _build_entry(
         event=event,
         sinks=route(event),
         binding=completion.binding,
-        hold=None if holds is None else holds.hold(completion, source, message, received_at=received_at),
+        hold=None if holds is None else holds.hold(completion, event, source, message, received_at=received_at),
         nameless=nameless,
     )
 
@@ -155,7 +196,9 @@ def build_event(completion: Completion, *, source: Source, message: Message, rec
             job_id=completion.job_id,
             media_id=completion.media_id,
             vendor_event=completion.vendor_event,
-            outputs=completion.outputs,
+            outputs=completion.outputs
+            if completion.placeholder is None
+            else _expand(completion, completion.placeholder),
             error=completion.error,
             user_data=completion.user_data,
             revision=1,
@@ -164,4 +207,16 @@ def build_event(completion: Completion, *, source: Source, message: Message, rec
             verified_by=message.verified_by,
             received_at=received_at,
         ),
+    )
+
+
+def _expand(completion: Completion, placeholder: str) -> tuple[Frozen, ...]:
+    """Its outputs, with the URLs of their pictures."""
+    return tuple(
+        [
+            output.model_copy(update={"urls": expand_urls(output.url_template, placeholder, output.count)})
+            if isinstance(output, SnapshotOutput) and not output.urls
+            else output
+            for output in completion.outputs
+        ]
     )

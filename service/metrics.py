@@ -3,6 +3,7 @@ Prometheus metrics. Label values come from fixed sets: configured names, our own
 request, so that no caller can make series.
 """
 
+import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from prometheus_client.utils import floatToGoString
 
 from service.breaker import BreakerState
 from service.events import Event
-from service.inbox.base import Receipt, ReportRow, SinkRecord, SinkState, Verdict, WaitingCounts
+from service.inbox.base import Receipt, ReportRow, SinkRecord, SinkState, StoreSpace, Verdict, WaitingCounts
 from service.version import read_version
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -108,6 +109,9 @@ class Metrics:
         )
         self._journal_receipts = gauge("journal_receipts", "Receipts that wait in the journal for the store.")
         self._journal_bytes = gauge("journal_bytes", "Size of the journal's files.")
+        self._journal_set_aside = gauge(
+            "journal_set_aside", "Receipts of the journal that the store did not take though it worked."
+        )
         self._unrouted = Counter("media_callbacks_unrouted_events", "New events that match no sink.", registry=registry)
         self._answer_duration = histogram(
             "answer_duration_seconds", "From the request's headers to the answer.", _DURATION_BUCKETS_S, "source"
@@ -117,7 +121,9 @@ class Metrics:
             "attempt_duration_seconds", "How long delivery attempts took.", _DURATION_BUCKETS_S, "sink", "result"
         )
         gauge("build_info", "Which version this is; always 1.", "version").labels(read_version()).set(1)
-        self._store_up = gauge("store_up", "Whether the store answered when this was asked.")
+        self._store_up = gauge("store_up", "Whether the store answered and could be written when this was asked.")
+        self._store_size = gauge("store_size_bytes", "What the store takes of its disk.")
+        self._store_free = gauge("store_free_bytes", "Room left on the store's disk; only SQLite's is known here.")
         self._deliveries = gauge("deliveries", "Deliveries that are not done, by state.", "sink", "state")
         self._oldest_age = gauge(
             "oldest_pending_age_seconds",
@@ -190,10 +196,13 @@ class Metrics:
     def certificate_changed(self) -> None:
         self._certificate_changes.inc()
 
-    def watch_journal(self, *, receipts: Callable[[], int], bytes_used: Callable[[], int]) -> None:
+    def watch_journal(
+        self, *, receipts: Callable[[], int], bytes_used: Callable[[], int], set_aside: Callable[[], int]
+    ) -> None:
         """Where the journal's figures come from, if there is one."""
         self._journal_receipts.set_function(receipts)
         self._journal_bytes.set_function(bytes_used)
+        self._journal_set_aside.set_function(set_aside)
 
     def events_unrouted(self, count: int) -> None:
         self._unrouted.inc(count)
@@ -216,6 +225,8 @@ class Metrics:
         *,
         waiting: WaitingCounts | None = None,
         recent: Iterable[ReportRow] = (),
+        space: StoreSpace | None = None,
+        is_writable: bool = True,
         now: datetime,
     ) -> bytes:
         """
@@ -225,8 +236,10 @@ class Metrics:
             sinks: None while the store is away: what only the store knows is left out then, for it is not 0.
             waiting: The same.
             recent: The jobs of the last hour.
+            space: What the store takes and has left; None while it is away.
+            is_writable: Whether a receipt could be made durable.
         """
-        self._store_up.set(sinks is not None)
+        self._store_up.set(sinks is not None and is_writable)
         for metric in (
             self._deliveries,
             self._oldest_age,
@@ -237,6 +250,9 @@ class Metrics:
             self._recent_jobs,
         ):
             metric.clear()
+        # Not 0, which would be a full disk.
+        self._store_size.set(math.nan if space is None else space.size_bytes)
+        self._store_free.set(math.nan if space is None or space.free_bytes is None else space.free_bytes)
         if waiting is not None:
             for (product, job_state), count in waiting.jobs.items():
                 self._waiting_jobs.labels(product, job_state).set(count)

@@ -6,112 +6,122 @@ Stopping: from SIGTERM on the service says that it is not ready, and goes on tak
 load balancer notices. Answers close their connections meanwhile, so that no balancer sends a request on one that is
 closed at the end. A second signal ends this at once, and SIGINT, which comes from a terminal, begins without it. Then
 nothing new is let in, and requests and attempts have ``stop_timeout_s`` to finish.
+
+Starting anew, on SIGHUP: the same without a drain, and with the listening sockets open, so that who connects meanwhile
+is answered by the next process.
 """
 
 import asyncio
-import gc
 import os
+import resource
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import structlog
 import uvicorn
 
-from service.app import Service, create_admin_app, create_app
-from service.errors import ConfigError
-from service.protocol import CLOSE_HEADER, GuardedProtocol, ShortWay
+from service import memory
+from service.app import create_admin_app, create_app
+from service.edge.connections import Connections
+from service.edge.core import MAX_HEADER_BYTES
+from service.edge.guarded import make_guarded_protocol
+from service.edge.protocol import make_protocol
+from service.listeners import BACKLOG, Listeners, open_listeners
 from service.settings import Settings
 from service.waiting import wait_for
 
-# Connections at once; beyond, uvicorn answers 503. Each holds at most one read of the server (64 KiB) plus its share
-# of BodyReader's budget.
+# Connections that may stay; beyond, those that were silent longest make room.
 MAX_CONNECTIONS = 1000
-KEEP_ALIVE_S = 60
-# For the headers, on top of what the body may take.
+MAX_ADMIN_CONNECTIONS = 100
+# Of the store, the sinks, the vendor's API and the machine.
+OTHER_FILES = 300
+# Longer than the common load balancers keep theirs, so that none sends a request on one that is just being closed.
+KEEP_ALIVE_S = 75
+# For the head of a request, before what the body may take.
 HEAD_TIMEOUT_S = 10.0
+# How often deadlines are looked at, at least.
+TICK_S = 1.0
 # For writing down what attempts came to and closing everything, on top of drain_s and stop_timeout_s.
 CLOSE_TIMEOUT_S = 5.0
 
 log = structlog.get_logger()
 
 
-class _Server(uvicorn.Server):
-    """Signals are handled once for both listeners, by ``serve``."""
+class QuietServer(uvicorn.Server):
+    """uvicorn's, with signals left to whoever runs it."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def _bind(host: str, port: int, setting: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named: asyncio looks for it before it turns Nagle's algorithm off, which costs 40 ms an answer.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ConfigError([f"{setting}: cannot listen on {host} port {port}: {error.strerror}"]) from error
-    return listener
-
-
 async def serve(
     settings: Settings,
+    listeners: Listeners | None = None,
     *,
     stop: asyncio.Event | None = None,
     listening: Callable[[str, str], None] | None = None,
     stopping: Callable[[float], None] = lambda _: None,
-) -> None:
+    may_start_anew: Callable[[], Awaitable[bool]] | None = None,
+) -> bool:
     """
-    Run until SIGTERM, SIGINT or ``stop``, then stop cleanly.
+    Run until SIGTERM, SIGINT or ``stop``, then stop cleanly; on SIGHUP, too, when it may start anew.
 
     Args:
+        listeners: Opened as the settings say when left out. Closed at the end, but for a start anew.
         stop: Does what SIGTERM does.
         listening: Told the addresses (``host:port``) of the public and the admin listener once they answer.
         stopping: Told when stopping begins, and in how many seconds at most it ought to have ended.
+
+        may_start_anew: Asked on SIGHUP: whether a new process would start. It tells the operator why not.
+
+    Returns:
+        Whether the process is to start anew behind the listeners, which are still open then.
 
     Raises:
         ConfigError: A listener or the store can't be used as configured.
     """
     stop, hurry = stop or asyncio.Event(), asyncio.Event()
+    anew = asyncio.Event()
     app = create_app(settings)
-    service: Service = app.state.service
-    public = _bind(settings.server.host, settings.server.port, "server.port")
-    try:
-        admin = _bind(settings.admin.host, settings.admin.port, "admin.port")
-    except ConfigError:
-        public.close()
-        raise
-    guarded = type(
-        "Guarded", (GuardedProtocol,), {"request_timeout_s": settings.server.body_timeout_s + HEAD_TIMEOUT_S}
+    service = app.service
+    listeners = listeners or open_listeners(settings)
+    # Closed by uvicorn; ours stay open for as long as somebody may connect.
+    public, admin = listeners.public.dup(), listeners.admin.dup()
+    max_connections = min(MAX_CONNECTIONS, _allow_open_files() // Connections.BURST)
+    tick_s = min(TICK_S, HEAD_TIMEOUT_S / 4, settings.server.body_timeout_s / 4, KEEP_ALIVE_S / 4)
+    callbacks = make_protocol(
+        app.edge, Connections(limit=max_connections, tick_s=tick_s), head_timeout_s=HEAD_TIMEOUT_S
     )
-    short = type("Short", (guarded,), {"short_way": ShortWay(app)})
+    guarded = make_guarded_protocol(
+        Connections(limit=MAX_ADMIN_CONNECTIONS, tick_s=tick_s),
+        service.refusals,
+        request_timeout_s=settings.server.body_timeout_s + HEAD_TIMEOUT_S,
+    )
     servers = [
-        _Server(_config(app, short, settings, limit_concurrency=MAX_CONNECTIONS)),
-        _Server(_config(create_admin_app(service), guarded, settings, limit_concurrency=100)),
+        QuietServer(_config(app, callbacks, settings)),
+        QuietServer(_config(create_admin_app(service), guarded, settings)),
     ]
-    _handle_signals(stop, hurry)
+    handled = _handle_signals(stop, hurry, anew, may_start_anew)
+    giving_back: asyncio.Task[None] | None = None
     try:
         await service.start()
-        # What is loaded by now stays. Looking through it again and again, and through young objects after every few
-        # hundred, was a tenth of the time that a callback took.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        memory.settle()
+        giving_back = asyncio.create_task(memory.give_back())
         tasks = [
             asyncio.create_task(server.serve(sockets=[listener]))
             for server, listener in zip(servers, (public, admin), strict=True)
         ]
         while not all(server.started or task.done() for server, task in zip(servers, tasks, strict=True)):  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0)
-        log.info("listening", server=_address(public), admin=_address(admin), sources=list(service.settings.sources))
+        addresses = _address(listeners.public), _address(listeners.admin)
+        log.info("listening", server=addresses[0], admin=addresses[1], sources=list(service.settings.sources))
         if listening is not None:
-            listening(_address(public), _address(admin))
+            listening(*addresses)
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
@@ -119,42 +129,83 @@ async def serve(
         stopping(drain_s + settings.server.stop_timeout_s + CLOSE_TIMEOUT_S)
         service.readiness.is_draining = True
         if drain_s:
-            await _drain(servers[0], hurry, drain_s)
+            log.info("draining", for_s=drain_s)
+            await wait_for(hurry, drain_s)
         log.info("stopping")
+        if anew.is_set() or listeners.inherited:
+            # Who connects after this process has left the port waits for the next one, which should not be long.
+            service.readiness.is_draining = True
+            await service.stop_working()
+        if not anew.is_set():
+            listeners.close()
         for server in servers:
             server.should_exit = True
         # At once, so that requests and attempts have the same time to finish.
         await asyncio.gather(*tasks, service.dispatcher.stop())
     finally:
+        if giving_back is not None:
+            giving_back.cancel()
         await service.stop()
-        for listener in (public, admin):
-            listener.close()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        public.close()
+        admin.close()
+        if not anew.is_set():
+            listeners.close()
+        for number in handled:
             asyncio.get_running_loop().remove_signal_handler(number)
     log.info("stopped")
+    return anew.is_set()
 
 
-def _handle_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
+def _allow_open_files() -> int:
+    """Let this process open as many files as all connections need. Returns how many are left for callbacks'."""
+    others = MAX_ADMIN_CONNECTIONS * Connections.BURST + OTHER_FILES
+    wanted = MAX_CONNECTIONS * Connections.BURST + others
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            log.warning("few_open_files", expected=wanted, limit=soft)
+    return wanted - others if soft == resource.RLIM_INFINITY else max(soft - others, soft // 4)
+
+
+def _handle_signals(
+    stop: asyncio.Event, hurry: asyncio.Event, anew: asyncio.Event, may_start_anew: Callable[[], Awaitable[bool]] | None
+) -> Sequence[signal.Signals]:
+    """Returns those that are handled."""
+
     def terminate() -> None:
         if stop.is_set():
             hurry.set()
+        # Also when a start anew has begun: the last word counts.
+        anew.clear()
         stop.set()
 
     def interrupt() -> None:
         hurry.set()
-        stop.set()
+        terminate()
 
+    handlers = {signal.SIGTERM: terminate, signal.SIGINT: interrupt}
+    if may_start_anew is not None:
+        asked: set[asyncio.Task[None]] = set()
+
+        async def ask(may: Callable[[], Awaitable[bool]]) -> None:
+            if await may() and not stop.is_set():
+                # Nobody is refused meanwhile, so no balancer has to notice.
+                anew.set()
+                hurry.set()
+                stop.set()
+
+        def reload() -> None:
+            if not asked:
+                asked.add(task := asyncio.create_task(ask(may_start_anew)))
+                task.add_done_callback(asked.discard)
+
+        handlers[signal.SIGHUP] = reload
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, terminate)
-    loop.add_signal_handler(signal.SIGINT, interrupt)
-
-
-async def _drain(server: uvicorn.Server, hurry: asyncio.Event, drain_s: float) -> None:
-    log.info("draining", for_s=drain_s)
-    # For all answers from now on; and so that uvicorn keeps it when it makes this list anew, every second.
-    server.server_state.default_headers = [*server.server_state.default_headers, CLOSE_HEADER]
-    server.config.encoded_headers.append(CLOSE_HEADER)
-    await wait_for(hurry, drain_s)
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    return list(handlers)
 
 
 def exit_after(delay_s: float) -> None:
@@ -169,22 +220,23 @@ def exit_after(delay_s: float) -> None:
     timer.start()
 
 
-def _config(app: Any, protocol: type, settings: Settings, *, limit_concurrency: int) -> uvicorn.Config:
+def _config(app: Any, protocol: type[asyncio.Protocol], settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=protocol,
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="warning",
+        # Its warnings about what clients send are ours to give, each once and not without end.
+        log_level="error",
         access_log=False,
         server_header=False,
         # Source addresses are no evidence here, so no proxy needs to be trusted with them.
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(settings.server.stop_timeout_s),
-        limit_concurrency=limit_concurrency,
-        backlog=2048,
+        backlog=BACKLOG,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )
 
 

@@ -130,7 +130,7 @@ class Settings(BaseModel):
 
 def _warn(settings: Settings) -> Iterator[str]:
     admin = settings.admin
-    if admin.token is None and admin.host not in ("127.0.0.1", "::1", "localhost"):
+    if not admin.token and admin.host not in ("127.0.0.1", "::1", "localhost"):
         yield f'admin.token: not set, so admin answers only on loopback, although admin.host is "{admin.host}"'
     if not settings.sinks:
         yield "sinks: none is configured, so every event is kept as unrouted; add a table [sinks.<name>]"

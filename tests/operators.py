@@ -1,6 +1,7 @@
 """The operators' API over a real store, without the rest of a service, for tests that ask it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,11 +15,15 @@ import uvicorn
 from service.admin.api import AdminApi
 from service.admin.guard import AdminGuard
 from service.breaker import BreakerState
+from service.edge.answers import Refusals
+from service.edge.connections import Connections
+from service.edge.guarded import make_guarded_protocol
 from service.inbox.base import AttemptResult
 from service.inbox.sqlite import SqliteInbox
+from service.logs import LimitedLog
 from service.metrics import Metrics
-from service.protocol import GuardedProtocol
 from service.queries.base import Family
+from service.server import QuietServer
 from tests.inbox.conformance import make_event, make_receipt
 
 NOW = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)
@@ -62,7 +67,7 @@ class Operators:
             deadline_s=DEADLINE_S,
             jobs_registered=self._count_registration,
         )
-        self._app = AdminGuard(self.api.app(), token=None)
+        self._app = AdminGuard(self.api.app(), tokens=())
 
     def _count(self) -> None:
         self.created += 1
@@ -72,7 +77,7 @@ class Operators:
 
     async def ask(self, method: str, target: str, **options: Any) -> httpx2.Response:
         transport = httpx2.ASGITransport(self._app, raise_app_exceptions=False)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://admin") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081") as client:
             return await client.request(method, target, **options)
 
     async def get(self, target: str, **parameters: str) -> Any:
@@ -82,7 +87,8 @@ class Operators:
         return answer.json()
 
     async def post(self, target: str, body: Any = None) -> tuple[int, Any]:
-        answer = await self.ask("POST", target, json=body)
+        content = b"" if body is None else json.dumps(body).encode()
+        answer = await self.ask("POST", target, content=content, headers={"content-type": "application/json"})
         return answer.status_code, answer.json()
 
     async def put(self, *job_ids: str, sinks: tuple[str, ...] = ("orders",), at: datetime = NOW) -> list[str]:
@@ -116,10 +122,14 @@ async def operating(folder: Path) -> AsyncIterator[Operators]:
 @asynccontextmanager
 async def serving(operators: Operators, *, token: str | None, jobs_token: str | None = None) -> AsyncIterator[str]:
     """The operators' listener on loopback. Gives its URL."""
-    guarded = AdminGuard(operators.api.app(), token=token, jobs_token=jobs_token)
-    config = uvicorn.Config(guarded, "127.0.0.1", 0, http=GuardedProtocol, lifespan="off", log_config=None)
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve())
+    tokens, jobs_tokens = (() if one is None else (one,) for one in (token, jobs_token))
+    guarded = AdminGuard(operators.api.app(), tokens=tokens, jobs_tokens=jobs_tokens)
+    protocol = make_guarded_protocol(
+        Connections(limit=100, tick_s=1.0), Refusals(operators.metrics, LimitedLog()), request_timeout_s=30.0
+    )
+    config = uvicorn.Config(guarded, "127.0.0.1", 0, http=protocol, lifespan="off", log_config=None)
+    server = QuietServer(config)
+    task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0)
     try:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from sqlite3 import Connection, connect
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import aiohttp
@@ -27,12 +27,15 @@ from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from standardwebhooks.webhooks import Webhook
 from structlog.testing import capture_logs
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service import server
 from service.app import Service, build_source, create_app
-from service.certs import CertificateStore, Fetch
+from service.edge.certificates import CertificateStore, Fetch
+from service.edge.connections import Connections
+from service.edge.core import Edge
+from service.edge.protocol import make_protocol
 from service.inbox.sqlite import SqliteDatabase
-from service.protocol import GuardedProtocol
 from service.server import serve
 from service.settings import Settings, build_settings
 from service.simulate import (
@@ -202,7 +205,13 @@ class Answer:
 
 
 def encode_request(
-    method: str | bytes, target: str | bytes, headers: Headers = (), body: bytes = b"", *, chunk: int | None = None
+    method: str | bytes,
+    target: str | bytes,
+    headers: Headers = (),
+    body: bytes = b"",
+    *,
+    host: str = "cb.example.com",
+    chunk: int | None = None,
 ) -> bytes:
     """
     Args:
@@ -210,7 +219,7 @@ def encode_request(
     """
     method = method.encode() if isinstance(method, str) else method
     target = target.encode() if isinstance(target, str) else target
-    lines = [method + b" " + target + b" HTTP/1.1", b"Host: cb.example.com"]
+    lines = [method + b" " + target + b" HTTP/1.1", b"Host: " + host.encode()]
     lines += [name + b": " + value for name, value in headers]
     if chunk is None:
         return b"\r\n".join([*lines, b"Content-Length: %d" % len(body), b"", body])
@@ -254,7 +263,7 @@ async def read_answer(reader: asyncio.StreamReader, *, method: str = "POST") -> 
 @asynccontextmanager
 async def connected(address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     host, _, port = address.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
+    reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
     try:
         async with asyncio.timeout(PATIENCE_S):
             yield reader, writer
@@ -328,7 +337,7 @@ class _Records(logging.Handler):
         self.texts.append(self.format(record))
 
 
-class _PromptServer(server._Server):
+class PromptServer(server.QuietServer):
     """uvicorn looks ten times a second whether it should stop, which hundreds of tests would wait for."""
 
     async def main_loop(self) -> None:
@@ -336,6 +345,12 @@ class _PromptServer(server._Server):
         while not await self.on_tick(ticks):
             ticks += 1
             await asyncio.sleep(0.01)
+
+
+_REQUEST_EVENTS = ("callback", "callback_refused", "client_left", "connection_refused")
+
+
+Adapter = Literal["socket", "asgi"]
 
 
 class Running:
@@ -347,7 +362,7 @@ class Running:
         admin_address: The same of the operators' one.
         receivers: By the name of their sink.
         ended: Done when the service has stopped.
-        protocols: All connections there were.
+        connections: Those of the public listener.
         logs: What the service logged until now.
         library_logs: What uvicorn and others logged.
         secrets: What must be in none of these; ``send`` adds to it.
@@ -362,22 +377,17 @@ class Running:
         self.library_logs: list[str] = []
         self.secrets: set[bytes] = {secret.encode() for secret in SECRETS}
         self.stop = asyncio.Event()
-        self.ended: asyncio.Task[None] | None = None
-        self.protocols: list[GuardedProtocol] = []
+        self.ended: asyncio.Task[bool] | None = None
+        self.connections: Connections
 
     @property
     def receiver(self) -> Receiver:
         return next(iter(self.receivers.values()))
 
     @property
-    def begun(self) -> int:
-        """How many connections are there whose request has come as far as the end of its headers."""
-        return sum(protocol.cycle is not None for protocol in self.protocols)
-
-    @property
     def lines(self) -> list[Any]:
         """The log lines about requests and connections."""
-        return [line for line in self.logs if line["event"] in ("callback", "callback_refused", "connection_refused")]
+        return [line for line in self.logs if line["event"] in _REQUEST_EVENTS]
 
     def source(self, name: str) -> CallbackSource:
         return make_source(name, self.settings)
@@ -405,8 +415,9 @@ class Running:
         return answer
 
     async def get(self, target: str, *, admin: bool = False, method: str = "GET", headers: Headers = ()) -> Answer:
-        async with connected(self.admin_address if admin else self.address) as (reader, writer):
-            writer.write(encode_request(method, target, headers))
+        address = self.admin_address if admin else self.address
+        async with connected(address) as (reader, writer):
+            writer.write(encode_request(method, target, headers, host=address))
             answer = await read_answer(reader, method=method)
         assert answer is not None
         return answer
@@ -469,6 +480,7 @@ async def run_service(
     sinks: Iterable[str] = ("orders",),
     changes: Mapping[str, Any] | None = None,
     fetch: Fetch | None = None,
+    adapter: Adapter = "socket",
 ) -> AsyncIterator[Running]:
     """
     The service through ``service.server.serve``, with all four sources, until the block ends.
@@ -476,21 +488,21 @@ async def run_service(
     Args:
         sinks: Names of webhook sinks, each with a receiver of its own.
         fetch: Gets certificates where the source pins none. Without it nothing can be got.
+        adapter: What carries requests to the public listener: the service's own protocol, or uvicorn's and ASGI.
     """
     services: list[Service] = []
     addresses: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
 
     def create(settings: Settings) -> Any:
         app = create_app(settings)
-        services.append(app.state.service)
+        services.append(app.service)
         return app
 
-    protocols: list[GuardedProtocol] = []
+    made: list[Connections] = []
 
-    class ObservedProtocol(GuardedProtocol):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            protocols.append(self)
+    def observed(edge: Edge, connections: Connections, **options: Any) -> Any:
+        made.append(connections)
+        return make_protocol(edge, connections, **options) if adapter == "socket" else H11Protocol
 
     async def unreachable(url: str) -> Any:
         raise aiohttp.ClientConnectionError("no network in tests")
@@ -504,8 +516,8 @@ async def run_service(
             with (
                 capture_logs() as logs,
                 patch("service.server.create_app", create),
-                patch("service.server._Server", _PromptServer),
-                patch("service.server.GuardedProtocol", ObservedProtocol),
+                patch("service.server.QuietServer", PromptServer),
+                patch("service.server.make_protocol", observed),
                 patch("service.app.CertificateStore", partial(CertificateStore, fetch=fetch or unreachable)),
             ):
                 stop = asyncio.Event()
@@ -517,7 +529,7 @@ async def run_service(
                     await ended
                 running = Running(services[0], *addresses.result(), receivers)
                 running.logs, running.library_logs = logs, records.texts
-                running.stop, running.ended, running.protocols = stop, ended, protocols
+                running.stop, running.ended, running.connections = stop, ended, made[0]
                 try:
                     yield running
                 finally:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from service.app import create_app
 from service.errors import ConfigError
+from service.server import QuietServer
 from service.settings import build_settings
 from service.simulate import SimulatedRequest
 from tests.running import (
@@ -117,7 +118,7 @@ def test_without_settings_it_reads_them_as_the_command_line_does(tmp_path, monke
     monkeypatch.setenv("MEDIA_CALLBACKS_CONFIG", str(config))
     monkeypatch.setenv("MEDIA_CALLBACKS__SOURCES__VOD__PATH", "/other/path")
     app = create_app()
-    assert app.state.service.callback_sources[0].path == "/other/path"
+    assert app.service.callback_sources[0].path == "/other/path"
 
 
 def test_without_a_configuration_it_is_not_made(tmp_path, monkeypatch):
@@ -155,9 +156,9 @@ async def test_the_application_runs_under_plain_uvicorn(tmp_path, settings, impl
     config = uvicorn.Config(
         create_app(settings), host="127.0.0.1", port=0, http=implementation, lifespan="on", log_config=None, ws="none"
     )
-    server = uvicorn.Server(config)
     # Signals are the test runner's.
-    task = asyncio.create_task(server._serve())
+    server = QuietServer(config)
+    task = asyncio.create_task(server.serve())
     while not server.started:
         assert not task.done()
         await asyncio.sleep(0.005)
@@ -188,7 +189,7 @@ def test_two_applications_in_one_process_do_not_share_anything(tmp_path):
         folder: Path = tmp_path / name
         folder.mkdir()
         apps.append(create_app(build_settings(make_tables(folder, {}), environ={})))
-    one, two = (app.state.service for app in apps)
+    one, two = (app.service for app in apps)
     with TestClient(apps[0]) as client, TestClient(apps[1]) as other:
         request = genuine(one.settings, "vod", "j")
         assert post(client, request).status_code == 200

@@ -163,7 +163,7 @@ async def register(running: Running, *jobs: Json) -> list[Json]:
     body = json.dumps(list(jobs)).encode()
     headers = [(b"Content-Type", b"application/json")]
     async with connected(running.admin_address) as (reader, writer):
-        writer.write(encode_request("POST", "/v1/jobs", headers, body))
+        writer.write(encode_request("POST", "/v1/jobs", headers, body, host=running.admin_address))
         answer = await read_answer(reader)
     assert answer is not None
     assert answer.status == 200, answer.body

@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from service.certs import (
+from service.edge.certificates import (
     BUDGET,
     BUDGET_REFILL_S,
     FAILURE_REMEMBERED_S,

@@ -1,6 +1,7 @@
 """What applications use to register jobs, against the real API."""
 
 import asyncio
+import json
 import re
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 from aiohttp import web
 
-from service.client import ExpectedJobStatus, JobsClient, JobsClientError, JobToExpect
+from service.client import ExpectedJobStatus, JobsClient, JobsClientError, JobToExpect, exchange
 from service.minting import mint_gif
 from service.sources.url_tokens import bind_task, read_token
 from tests.fake_admin import FakeAdmin, fake_admin, job_item, problem
@@ -98,6 +99,13 @@ async def test_a_service_that_runs_brings_what_was_expected_to_its_end(tmp_path)
         where = [(b"Authorization", f"Bearer {JOBS_TOKEN}".encode())]
         assert (await service.get("/v1/jobs", admin=True, headers=where)).status == 200
         assert (await service.get("/v1/report", admin=True, headers=where)).status == 401
+
+
+async def test_an_order_without_a_body_has_the_type_of_one(operators):
+    async with serving(operators, token=None) as url:
+        target = f"{url}/v1/sinks/orders/pause"
+        status, body = await asyncio.to_thread(exchange, "POST", target, None, token=None, timeout_s=30.0)
+    assert (status, json.loads(body)["state"]) == (200, "paused")
 
 
 async def test_many_jobs_are_registered_a_thousand_at_once(client, operators):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
+from service import dispatcher as dispatcher_module
 from service.dispatcher import LEASE_MARGIN_S, MAX_AHEAD, Destination
 from service.errors import SinkError, SinkGone, SinkRejected, SinkRetry
 from service.events import Delivery
@@ -97,6 +98,19 @@ async def test_only_a_fixed_number_is_in_memory_and_at_work_whatever_waits(inbox
     await dispatcher.stop()
     assert sink.most_in_flight <= 15
     assert inbox.most_held["a"] <= 15 + MAX_AHEAD
+
+
+async def test_what_is_in_memory_is_bounded_in_bytes(inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher_module, "MAX_HELD_BYTES", 50_000)
+    for n in range(40):
+        await inbox.put(make_receipt(make_event(f"job-{n}", user_data="x" * 10_000)))
+    sink = ScriptedSink(batch_size=5, concurrency=3, answer=lambda _: asyncio.sleep(0))
+    dispatcher = make_dispatcher(inbox, sink)
+    dispatcher.start()
+    await inbox.until_ended("a", 40)
+    await dispatcher.stop()
+    assert inbox.most_held["a"] <= 5, "the last one may be larger than what is left"
+    assert [delivery.event_id for delivery in sink.sent] == [make_event(f"job-{n}").id for n in range(40)]
 
 
 async def test_a_fast_sink_is_fed_with_few_claims_and_records(inbox: WatchedInbox) -> None:

@@ -486,6 +486,15 @@ def test_a_certificate_that_fits_where_the_pinned_one_does_not_is_named():
     assert causes(explanation) == ["certificate_changed"]
 
 
+def test_a_message_that_means_too_much_is_unparsed_as_it_is_in_the_service():
+    infos = [{"JobId": f"job-{number}"} for number in range(20)]
+    body = {"EventType": "SnapshotComplete", "VideoId": "v", "SnapshotInfos": infos, "Extend": "x" * 300_000}
+    explanation = ask(genuine("vod", payload=body))
+    assert (explanation.verdict.state, explanation.events) == ("unparsed", ())
+    assert explanation.unparsed is not None
+    assert explanation.unparsed.startswith("expected at most 4194304 bytes of events, the first 14 of 20 have 42")
+
+
 def test_a_message_that_is_not_the_published_one_is_unparsed_with_its_reason():
     request = push(push_format="JSON")
     body = request.body.replace(b"Transcode", b"Transcoda")

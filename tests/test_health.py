@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.endpoints import Readiness
+from service.edge.health import Readiness
 from service.errors import InboxUnavailable
 from tests.running import connected, encode, encode_request, read_answer
 
@@ -39,9 +39,10 @@ async def test_a_service_that_is_asked_to_stop_finishes_what_it_has_begun(runnin
     async with connected(running.address) as (reader, writer), connected(running.address) as (other, idle):
         idle.write(encode_request("GET", "/health/live"))
         assert await read_answer(other) is not None
-        writer.write(encoded[:-5])
         # Until its headers are there, a connection is an idle one.
-        await running.until(lambda: running.begun == 2)
+        head, _, body = encoded.partition(b"\r\n\r\n")
+        writer.write(head + b"\r\nExpect: 100-continue\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         running.stop.set()
         assert await other.read() == b""
         assert running.service.readiness.is_draining
@@ -52,7 +53,7 @@ async def test_a_service_that_is_asked_to_stop_finishes_what_it_has_begun(runnin
             loop_clock.skip(0.1)
             await asyncio.sleep(0)
         assert not running.ended.done()
-        writer.write(encoded[-5:])
+        writer.write(body)
         answer = await read_answer(reader)
         assert answer is not None
         assert answer.status == 200
@@ -118,7 +119,7 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(monkeypatch):
     store.is_stuck = True
     readiness, _ = make_readiness(store)
     timeout = asyncio.timeout
-    monkeypatch.setattr("service.endpoints.asyncio.timeout", lambda _: timeout(0))
+    monkeypatch.setattr("service.edge.health.asyncio.timeout", lambda _: timeout(0))
     assert await readiness.problem() == "store unavailable"
 
 
@@ -127,7 +128,7 @@ async def test_draining_counts_more_than_a_good_store():
     readiness, _ = make_readiness(store)
     readiness.is_draining = True
     assert await readiness.problem() == "draining"
-    response = await readiness.ready(None)  # type: ignore[arg-type]
-    assert response.status_code == 503
-    assert json.loads(bytes(response.body)) == {"status": "draining"}
+    answer = await readiness.ready()
+    assert answer.status == 503
+    assert json.loads(answer.body) == {"status": "draining"}
     assert store.checks == 0

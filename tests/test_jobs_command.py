@@ -205,8 +205,13 @@ async def test_a_list_on_a_terminal_is_a_table_that_says_when_there_is_more(admi
     [
         ({"admin__jobs_token": JOBS_TOKEN}, JOBS_TOKEN),
         ({"admin__jobs_token": JOBS_TOKEN, "admin__token": ADMIN_TOKEN}, ADMIN_TOKEN),
+        ({"admin__jobs_token": [JOBS_TOKEN, "the-jobs-token-before"]}, JOBS_TOKEN),
+        (
+            {"admin__jobs_token": JOBS_TOKEN, "admin__token": [ADMIN_TOKEN, "the-admin-token-before"]},
+            ADMIN_TOKEN,
+        ),
     ],
-    ids=["jobs_token", "both"],
+    ids=["jobs_token", "both", "jobs_tokens", "tokens"],
 )
 async def test_the_token_is_that_of_operators_or_else_that_of_applications(admin, tmp_path, tokens, expected):
     config = write_config(tmp_path, admin__port=int(admin.url.rpartition(":")[2]), **tokens)

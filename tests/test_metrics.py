@@ -1,5 +1,6 @@
 """What Prometheus reads: its format and conventions, and series that nobody from outside can multiply."""
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.breaker import BreakerState
 from service.events import KINDS, OUTCOMES
-from service.inbox.base import ReportRow, SinkRecord, Verdict, WaitingCounts
+from service.inbox.base import ReportRow, SinkRecord, StoreSpace, Verdict, WaitingCounts
 from service.metrics import CONTENT_TYPE, Metrics
 from tests.inbox.conformance import make_event, make_receipt
 
@@ -23,6 +24,7 @@ UNITS = ("_seconds", "_bytes", "_info")
 COUNTS = {
     "media_callbacks_deliveries",
     "media_callbacks_journal_receipts",
+    "media_callbacks_journal_set_aside",
     "media_callbacks_sink_state",
     "media_callbacks_breaker_state",
     "media_callbacks_waiting_jobs",
@@ -102,6 +104,19 @@ def test_jobs_that_are_expected_and_events_that_are_held_are_counted(used):
     }
     assert {name: found.get(name) for name in expected} == expected
     assert not any(name.startswith("waiting_jobs{") for name in samples(read(used)))
+
+
+@pytest.mark.parametrize(
+    ("space", "size", "free"),
+    [(StoreSpace(5000, 300), 5000, 300), (StoreSpace(5000, None), 5000, math.nan), (None, math.nan, math.nan)],
+)
+def test_what_is_not_known_of_the_disk_is_no_number(used, space, size, free):
+    found = samples(read(used, SINKS, space=space))
+    assert [found["store_size_bytes"], found["store_free_bytes"]] == pytest.approx([size, free], nan_ok=True)
+
+
+def test_a_store_that_cannot_be_written_is_not_up(used):
+    assert samples(read(used, SINKS, is_writable=False))["store_up"] == 0
 
 
 SINKS = (

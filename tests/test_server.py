@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +293,7 @@ async def test_what_is_logged_is_one_json_object_per_line(tmp_path):
         assert {"event", "level", "at"} <= log.keys()
     # No sink is configured, which deserves a word.
     assert [log["detail"].split(":")[0] for log in process.logs if log["event"] == "configuration"] == ["sinks"]
-    assert "Invalid HTTP request received." in [log["event"] for log in process.logs]
+    assert "malformed_request" in [log.get("reason") for log in process.logs]
 
 
 async def test_the_log_level_is_the_operators(tmp_path):
@@ -394,19 +394,54 @@ async def test_a_file_that_is_no_database_is_told_in_a_sentence(tmp_path):
 # Listeners
 
 
-async def test_beyond_the_connections_that_it_takes_the_service_says_when_to_come_again(tmp_path, monkeypatch):
+async def test_beyond_the_connections_that_it_takes_those_that_were_silent_longest_make_room(tmp_path, monkeypatch):
     monkeypatch.setattr("service.server.MAX_CONNECTIONS", 3)
     async with run_service(tmp_path) as running:
-        async with connected(running.address), connected(running.address):
-            answer = await running.send(running.build("vod", "j"))
-            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-            assert answer.headers["connection"] == "close"
-            assert (await running.get("/metrics", admin=True)).status == 200
-        await running.until(lambda: not any(protocol.connections for protocol in running.protocols))
-        assert (await running.send(running.build("vod", "j"))).status == 200
+        async with AsyncExitStack() as clients:
+            opened = [await clients.enter_async_context(connected(running.address)) for _ in range(3)]
+            # The first has been heard of last.
+            reader, writer = opened[0]
+            writer.write(encode(running.build("vod", "a")))
+            assert await read_answer(reader) is not None
+            assert (await running.send(running.build("vod", "b"))).status == 200
+            assert (await running.get("/health/live")).status == 200
+            held = await clients.enter_async_context(connected(running.address))
+            assert await opened[1][0].read() == b""
+            for reader, writer in (opened[0], opened[2], held):
+                writer.write(encode(running.build("vod", "c")))
+                answer = await read_answer(reader)
+                assert answer is not None
+                assert answer.status == 200
+        metrics = await running.metrics()
+        assert metrics['media_callbacks_rejects_total{reason="too_many_connections",source="none"}'] == 1
     assert [line["reason"] for line in running.lines if line["event"] == "connection_refused"] == [
         "too_many_connections"
     ]
+
+
+@pytest.mark.parametrize("listener", ["server", "admin"])
+async def test_a_client_that_does_not_read_its_answers_is_given_up(tmp_path, monkeypatch, listener):
+    monkeypatch.setattr("service.server.TICK_S", 0.05)
+    monkeypatch.setattr("service.edge.protocol.CallbackProtocol.write_timeout_s", 0.2)
+    monkeypatch.setattr("service.edge.guarded.GuardedProtocol.write_timeout_s", 0.2)
+    target = "/health/live" if listener == "server" else "/openapi.json"
+    request = encode_request("GET", target)
+    async with run_service(tmp_path) as running:
+        address = running.address if listener == "server" else running.admin_address
+        async with connected(address) as (reader, writer):
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+
+            async def send_on() -> None:
+                while True:
+                    writer.write(request * 100)
+                    await writer.drain()
+
+            with pytest.raises(ConnectionError):
+                await send_on()
+        assert (await running.get("/health/live")).status == 200
+    refused = [line for line in running.lines if line["event"] == "connection_refused"]
+    assert [(line["listener"], line["reason"]) for line in refused] == [(listener, "slow_reader")]
+    assert running.library_logs == []
 
 
 async def test_answers_are_not_held_back_for_more_to_come(running):
@@ -414,9 +449,9 @@ async def test_answers_are_not_held_back_for_more_to_come(running):
     async with connected(running.address) as (reader, writer):
         writer.write(encode_request("GET", "/health/live"))
         assert await read_answer(reader) is not None
-        (protocol,) = running.protocols
-        connection = protocol.transport.get_extra_info("socket")
-        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        (connection,) = running.connections
+        transport = connection.transport
+        assert transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_the_service_listens_on_ipv6(tmp_path):
@@ -426,9 +461,8 @@ async def test_the_service_listens_on_ipv6(tmp_path):
     except OSError:
         pytest.skip("this machine has no IPv6")
     async with run_service(tmp_path, changes={"server.host": "::1", "admin.host": "::1"}) as running:
-        host, _, port = running.address.rpartition(":")
-        assert host == "[::1]"
-        running.address, running.admin_address = f"::1:{port}", "::1:" + running.admin_address.rpartition(":")[2]
+        assert running.address.startswith("[::1]:")
+        assert running.admin_address.startswith("[::1]:")
         assert (await running.send(running.build("vod", "j"))).status == 200
         assert (await running.get("/metrics", admin=True)).status == 200
 

@@ -214,10 +214,10 @@ def test_the_contracts_example_is_accepted_as_written(tmp_path):
     assert (found.server.host, found.server.port, found.server.max_body_bytes) == ("0.0.0.0", 8080, 1048576)
     assert (found.server.body_timeout_s, found.server.stop_timeout_s, found.server.drain_s) == (10.0, 20.0, 5.0)
     assert (found.server.journal_path, found.server.journal_max_bytes) == (None, 256 << 20)
-    assert (found.admin.host, found.admin.port, found.admin.token) == ("127.0.0.1", 8081, ENVIRON["ADMIN_TOKEN"])
+    assert (found.admin.host, found.admin.port, found.admin.token) == ("127.0.0.1", 8081, (ENVIRON["ADMIN_TOKEN"],))
     assert (found.store.auto_migrate, found.store.retention_days, found.store.dedup_days) == (True, 30, 400)
     assert (found.admin.jobs_token, found.jobs.deadline_s, found.jobs.retry_s, found.jobs.give_up_s) == (
-        None,
+        (),
         3600,
         60,
         86400,
@@ -306,6 +306,7 @@ def test_settings_cannot_be_changed():
         {"sources.q": {**QUEUE, "product": "ims"}, "sinks.out.match": {"product": "ims", "source": "q"}},
         {"jobs": {"deadline_s": 1, "retry_s": 0.05, "give_up_s": 0.5}},
         {"admin.jobs_token": "x" * 16, "admin.token": "y" * 16},
+        {"admin.jobs_token": ["x" * 16, "z" * 16], "admin.token": ["y" * 16, "w" * 16]},
         {"vendor.main": {"region": "cn-hangzhou"}},
         {"sources.gif.keys": ["255:" + base64.urlsafe_b64encode(b"\xff" * 40).decode().rstrip("="), GIF["keys"][0]]},
         {"vendor.main.security_token": "sts", "vendor.main.endpoints": {"vod": "vod.cn-shanghai.aliyuncs.com"}},
@@ -395,6 +396,14 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"admin.port": 8080, "admin.host": "0.0.0.0"}, "admin.port: the same as server.port on the same address; give"),
     ({"admin.token": "x" * 15}, "admin.token: expected a token of at least 16 visible ASCII characters, came a string of 15"),
     ({"admin.jobs_token": "x" * 15}, "admin.jobs_token: expected a token of at least 16 visible ASCII characters, came a string of 15"),
+    ({"admin.token": ["x" * 16, "x" * 15]}, "admin.token[1]: expected a token of at least 16 visible ASCII characters, came a string of 15"),
+    ({"admin.jobs_token": ["x" * 15 + "ö"]}, "admin.jobs_token[0]: expected a token of at least 16 visible ASCII characters, came a string of 16"),
+    ({"admin.token": "x" * 16 + "\n"}, "admin.token: expected a token of at least 16 visible ASCII characters, came a string of 17"),
+    ({"admin.token": []}, "admin.token: expected a token of at least 16 visible ASCII characters, or a list of such tokens, came an empty list"),
+    ({"admin.jobs_token": []}, "admin.jobs_token: expected a token of at least 16 visible ASCII characters, or a list of such tokens, came an empty"),
+    ({"admin.token": [16]}, "admin.token[0]: expected an element of a token of at least 16 visible ASCII characters, or a list of such tokens, came"),
+    ({"admin.token": {"new": "x" * 16}}, "admin.token: expected a token of at least 16 visible ASCII characters, or a list of such tokens, came a table"),
+    ({"admin.jobs_token": ["y" * 16, "x" * 16], "admin.token": ["z" * 16, "x" * 16]}, "admin.jobs_token: the same as token, which opens"),
     ({"admin.jobs_token": "x" * 16, "admin.token": "x" * 16}, "admin.jobs_token: the same as token, which opens everything; make another"),
     # jobs
     ({"jobs": {"deadline_s": 0}}, "jobs.deadline_s: expected seconds from 0.05 to 2592000, came 0; for example deadline_s = 3600"),
@@ -707,6 +716,9 @@ def test_the_environment_alone_can_give_everything(tmp_path, monkeypatch):
         "MEDIA_CALLBACKS__STORE__URL": "sqlite:////data/events.db",
         "media_callbacks__server__port": "9000",
         "MEDIA_CALLBACKS__STORE__AUTO_MIGRATE": "false",
+        "MEDIA_CALLBACKS__ADMIN__TOKEN": '["${NEW_TOKEN}", "the-admin-token-before"]',
+        "NEW_TOKEN": "the-admin-token-after",
+        "MEDIA_CALLBACKS__ADMIN__JOBS_TOKEN": "the-jobs-token-alone",
         "MEDIA_CALLBACKS__SOURCES__VOD_EU": json.dumps(VOD),
         "MEDIA_CALLBACKS__SOURCES__VOD_EU__KEYS": '["${KEY}"]',
         "MEDIA_CALLBACKS__SINKS__OUT__KIND": "stdout",
@@ -716,6 +728,8 @@ def test_the_environment_alone_can_give_everything(tmp_path, monkeypatch):
     found = load_settings(environ=environ)
     source, match = found.sources["vod-eu"], found.sinks["out"].match
     assert (found.server.port, found.store.auto_migrate) == (9000, False)
+    assert found.admin.token == ("the-admin-token-after", "the-admin-token-before")
+    assert found.admin.jobs_token == ("the-jobs-token-alone",)
     assert isinstance(source, HttpSourceSettings)
     assert (source.path, source.keys) == (VOD["path"], ("[another-key",))
     assert match is not None
@@ -782,7 +796,7 @@ def test_values_are_put_in_anywhere_and_not_expanded_again(tmp_path):
     found = build_settings(tables, environ=environ)
     source = found.sources["vod"]
     assert isinstance(source, HttpSourceSettings)
-    assert found.admin.token == "${NOT_EXPANDED}-and-more"
+    assert found.admin.token == ("${NOT_EXPANDED}-and-more",)
     assert source.keys == ("${B}-bbb", "${NOT_EXPANDED}-and-more", "$A$bbb{")
     assert found.vendor["main"].access_key_id == f"file:{secret}"
 

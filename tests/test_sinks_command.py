@@ -211,6 +211,10 @@ async def test_a_token_that_is_no_header_is_refused_and_not_shown(capsys, monkey
     [
         (problem(401, None), "wants its token (admin.token), and none was given; set one: --token-file or"),
         (problem(403, None), "has no admin.token and so answers on its own machine alone"),
+        (
+            problem(403, "expected no\x07 Origin"),
+            "answers on its own machine alone (expected no\\x07 Origin); run this",
+        ),
         (problem(404, "no sink\x1b[2J is called this"), "no sink\\x1b[2J is called this"),
         (problem(400, None), "Problem"),
         (problem(503, "the store is away"), "can't answer just now (HTTP 503): the store is away"),

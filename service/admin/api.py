@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from service.admin.models import (
     MAX_REPORT,
     Answer,
+    CancelOrder,
     DryRun,
     EventDetail,
     EventPage,
@@ -48,10 +49,20 @@ from service.admin.models import (
 from service.admin.openapi import Operation, build_document
 from service.admin.report import build_report
 from service.breaker import BreakerState
-from service.endpoints import RETRY_AFTER_S, BodyReader, problem
-from service.errors import JobConflict, MethodNotAllowed, Rejected, Unavailable
+from service.edge.answers import RETRY_AFTER_S, problem
+from service.edge.bodies import BodyReader
+from service.errors import ConfigError, JobConflict, MethodNotAllowed, Rejected, Unavailable
 from service.events import Product, parse_event_id
-from service.inbox.base import EventFilter, Inbox, ReplayRequest, ReportRow, SinkRecord, SinkState, WaitingCounts
+from service.inbox.base import (
+    EventFilter,
+    Inbox,
+    ReplayRequest,
+    ReportRow,
+    SinkRecord,
+    SinkState,
+    StoreSpace,
+    WaitingCounts,
+)
 from service.metrics import CONTENT_TYPE, Metrics
 from service.queries.base import Family
 from service.version import read_version
@@ -244,7 +255,7 @@ class AdminApi:
             raise _no_replay()
         return 200, ReplayItem.of(record)
 
-    async def cancel_replay(self, replay_id: str) -> tuple[int, Answer]:
+    async def cancel_replay(self, replay_id: str, body: CancelOrder) -> tuple[int, Answer]:
         record = await self._inbox.cancel_replay(_read_replay_id(replay_id), now=self._clock())
         if record is None:
             raise _no_replay()
@@ -340,14 +351,27 @@ class AdminApi:
         sinks: list[SinkRecord] | None = None
         waiting: WaitingCounts | None = None
         recent: Sequence[ReportRow] = ()
+        space: StoreSpace | None = None
+        is_writable = False
         try:
             async with asyncio.timeout(METRICS_TIMEOUT_S):
                 sinks = await self._all_sinks()
                 waiting = await self._inbox.count_waiting(now=now)
                 recent = await self._inbox.report_jobs(since=now - RECENT, until=now, now=now)
-        except (Unavailable, TimeoutError) as error:
+                space = await self._inbox.measure()
+                await self._inbox.check()
+                is_writable = True
+        except (ConfigError, Unavailable, TimeoutError) as error:
             log.warning("metrics_without_store", error=str(error))
-        text = self._metrics.render(sinks, self._breaker_states(), waiting=waiting, recent=recent, now=now)
+        text = self._metrics.render(
+            sinks,
+            self._breaker_states(),
+            waiting=waiting,
+            recent=recent,
+            space=space,
+            is_writable=is_writable,
+            now=now,
+        )
         return Response(text, media_type=CONTENT_TYPE)
 
     async def openapi(self) -> Response:
@@ -443,6 +467,7 @@ class AdminApi:
                 summary="Make no further deliveries",
                 description="What has been made goes on. A finished replay stays finished.",
                 run=self.cancel_replay,
+                body=CancelOrder,
                 answers={200: ReplayItem},
                 refusals=no_replay,
             ),
@@ -594,13 +619,15 @@ class _Endpoint:
         if operation is None:
             allowed = self._allowed
             raise MethodNotAllowed(f"expected one of the methods {', '.join(allowed)}", allowed=allowed)
+        if method != "GET":
+            _check_content_type(request.headers.getlist("content-type"))
         arguments: dict[str, Any] = dict(request.path_params)
         query = _read_query(request, operation.query)
         if query is not None:
             arguments["query"] = query
         if operation.body is not None:
             body = await self._bodies[method].read(request.headers.raw, request.receive)
-            arguments["body"] = _read_body(request, body, operation.body, self._context())
+            arguments["body"] = _read_body(body, operation.body, self._context())
         answer = await operation.run(**arguments)
         return answer if isinstance(answer, Response) else _json(*answer)
 
@@ -621,12 +648,22 @@ def _read_query(request: Request, model: type[BaseModel] | None) -> BaseModel | 
         raise Refused(400, _describe(error, model)) from None
 
 
-def _read_body(request: Request, body: bytes, model: type[BaseModel], context: object) -> BaseModel:
+def _check_content_type(values: Sequence[str]) -> None:
+    """
+    Of every order, also one without a body: the three types that a web page may send elsewhere without being asked for
+    leave are no JSON, and neither is none.
+    """
+    if len(values) != 1 or values[0].partition(";")[0].strip().lower() != "application/json":
+        came = "another one" if len(values) == 1 else "several" if values else "none"
+        raise Refused(
+            415, f"expected Content-Type: application/json, came {came}; send it, also where there is no body"
+        )
+
+
+def _read_body(body: bytes, model: type[BaseModel], context: object) -> BaseModel:
     if not body:
         # As if it said nothing, so that what needs no order needs no body.
         body = b"{}"
-    elif request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Refused(415, "expected Content-Type: application/json")
     try:
         return model.model_validate_json(body, context=context)
     except ValidationError as error:

@@ -210,6 +210,10 @@ class ResumeOrder(Order):
     """Let a sink have what was held back."""
 
 
+class CancelOrder(BaseModel):
+    """Make no further deliveries. There is nothing to say about it."""
+
+
 # Jobs to expect
 
 

@@ -30,7 +30,7 @@ class Operation:
     Attributes:
         run: Given what it takes of ``id``, the query, and the body, by name.
         query: The model of the query; None where there is none.
-        body: The model of the body, which may be left out where no member is required; None where there is none.
+        body: The model of the body, which may be empty where no member is required; None where there is none.
         max_body_bytes: Of the body.
         answers: The model of the answer by status; a media type for one that is not JSON.
         refusals: Why it is refused, by status, apart from what refuses every request; empty for the usual reason.
@@ -57,13 +57,13 @@ class Operation:
 _PROBLEMS = {
     400: "A parameter is not known, given twice or wrong, or the body is not JSON.",
     401: "The bearer token is missing or wrong.",
-    403: "No token is configured, and the request is not from this machine.",
+    403: "No token is configured, and the request is not from a program on this machine.",
     404: "There is nothing of this name.",
     405: "The path has other methods; see `Allow`.",
     408: "The body did not arrive in time.",
     409: "It can't be done in the present state.",
     413: "The body is larger than 64 KiB, or 4 MiB for jobs.",
-    415: "The body is not `application/json`.",
+    415: "`Content-Type` is not `application/json`, which every order needs, one with an empty body, too.",
     422: "A member of the body is not known, missing or wrong.",
     503: "The store is away; come again after `Retry-After` seconds.",
 }
@@ -112,8 +112,9 @@ def build_document(operations: Sequence[Operation], *, version: str) -> Json:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "`admin.token`; for `/v1/jobs` `admin.jobs_token`, too. Where no"
-                    " `admin.token` is configured, requests from this machine need none.",
+                    "description": "One of `admin.token`; for `/v1/jobs` one of `admin.jobs_token`, too. Where no"
+                    " `admin.token` is configured, programs on this machine need none: requests from loopback, to a"
+                    " `Host` of loopback, of no web page elsewhere, through no proxy.",
                 }
             },
         },
@@ -146,7 +147,8 @@ def _operation(operation: Operation) -> Json:
         document["parameters"] = parameters
     if operation.body is not None:
         document["requestBody"] = {
-            "required": any(member.is_required() for member in operation.body.model_fields.values()),
+            # With it comes the type, and without that no order is taken.
+            "required": True,
             "content": {"application/json": {"schema": _reference(operation.body)}},
         }
     document["responses"] = {str(status): _answer(status, model) for status, model in operation.answers.items()}

@@ -15,6 +15,9 @@ from service.inbox.factory import build_inbox
 from service.inbox.migrations import load_migrations, missing_migrations
 
 _STORE, _JOURNAL = "store.url", "server.journal_path"
+# The service says that it is not ready with less, once a receipt has found no room.
+_LITTLE_BYTES = 64 << 20
+_MAKE_ROOM = "make room, lower store.retention_days and run `purge`, or put the file on a larger disk"
 _WILL_MIGRATE = "it can be used; `serve` brings its schema up to date"
 
 
@@ -62,6 +65,14 @@ def _try_file(path: Path, *, auto_migrate: bool) -> Finding:
         return _of_mistake(error, auto_migrate=auto_migrate)
     except sqlite3.Error as error:
         return Finding("error", _STORE, f"{path} can't be read: {error}", "name another file, or restore this one")
+    free = shutil.disk_usage(path.parent).free
+    if free < _LITTLE_BYTES:
+        return Finding(
+            "error", _STORE, f"the disk of {path} has {free} bytes left: no callback could be taken", _MAKE_ROOM
+        )
+    if path.exists() and path.stat().st_mode & 0o077:
+        text = f"others than the service's user may read {path}, which has what the events have"
+        return Finding("warning", _STORE, text, f"chmod 600 {path}*")
     if missing:
         return Finding("ok", _STORE, _WILL_MIGRATE if path.exists() else "it can be used; `serve` creates the file")
     return Finding("ok", _STORE, "it can be used, and its schema is up to date")

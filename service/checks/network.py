@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from service.certs import fetch_https, read_certificate
+from service.bounded_connector import BoundedConnector
 from service.checks.base import Finding, Network
 from service.config_models import (
     EventBridgeSinkSettings,
@@ -20,6 +20,7 @@ from service.config_models import (
     SnsSinkSettings,
     SqsSinkSettings,
 )
+from service.edge.certificates import fetch_https, read_certificate
 from service.errors import BadSignature
 from service.sinks.aws import region_of
 from service.sinks.eventbridge import EventBridgeSink
@@ -142,7 +143,7 @@ def _load_boto():  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 async def compare_clocks(urls: Sequence[str], network: Network) -> Finding:
     """Our clock and that of the first URL that answers with a date."""
-    connector = aiohttp.TCPConnector(resolver=network.resolver, ssl=network.ssl_context or True)
+    connector = BoundedConnector(resolver=network.resolver, ssl=network.ssl_context or True)
     # So that the last one has its time, too.
     timeout = aiohttp.ClientTimeout(total=network.timeout_s / (len(urls) + 1))
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:

@@ -2,8 +2,9 @@
 The admin API, as commands ask it.
 
 Where it is: ``--url``, else ``$MEDIA_CALLBACKS_ADMIN_URL``, else ``admin.host`` and ``admin.port`` of the
-configuration. The token: ``--token-file``, else ``$MEDIA_CALLBACKS_ADMIN_TOKEN``, else ``admin.token``, else
-``admin.jobs_token``. There is no option for the token itself: command lines can be seen by everybody on the machine.
+configuration. The token: ``--token-file``, else ``$MEDIA_CALLBACKS_ADMIN_TOKEN``, else the first of ``admin.token``,
+else of ``admin.jobs_token``. There is no option for the token itself: command lines can be seen by everybody on the
+machine.
 """
 
 import argparse
@@ -105,7 +106,7 @@ def read_address(arguments: argparse.Namespace, environ: Mapping[str, str]) -> A
             hint = f"or say where the admin API is, without a configuration: --url or {URL_VARIABLE}"
             raise ConfigError([*error.problems, hint]) from error
         # The latter is good for /v1/jobs alone; elsewhere the answer says so.
-        token = token or admin.token or admin.jobs_token
+        token = token or next(iter(admin.token + admin.jobs_token), None)
         if url is None:
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.host, admin.host)  # noqa: S104 - not bound here
             url = f"http://[{host}]:{admin.port}" if ":" in host else f"http://{host}:{admin.port}"
@@ -236,9 +237,11 @@ class AdminClient:
             came = "this token is not it; set the right one" if self._address.token else "none was given; set one"
             message = f"the admin API at {url} wants its token (admin.token), and {came}: {set_token}"
         elif status == 403:
+            detail = answer.get("detail") if isinstance(answer, dict) else None
             message = (
-                f"the admin API at {url} has no admin.token and so answers on its own machine alone; run this there,"
-                f" or set admin.token for the service and {set_token} here"
+                f"the admin API at {url} has no admin.token and so answers on its own machine alone"
+                f"{f' ({printable(detail)})' if detail else ''}; run this there, or set admin.token for the service and"
+                f" {set_token} here"
             )
         elif 300 <= status < 400:
             message = (

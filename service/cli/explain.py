@@ -17,9 +17,9 @@ from rich.text import Text
 
 from service.app import build_source
 from service.captured_request import UnreadableRequest, read_captured_request
-from service.certs import read_certificate
 from service.cli.errors import UsageError
 from service.cli.options import add_config_option, add_json_option, read_settings
+from service.edge.certificates import read_certificate
 from service.errors import BadSignature
 from service.events import format_time
 from service.explain import Explanation, UnknownSource, explain

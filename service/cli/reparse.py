@@ -15,8 +15,8 @@ from service.inbox.factory import build_inbox
 from service.settings import Settings
 from service.sources.base import PARSER_VERSION
 
-# Receipts read at once: enough to keep the disk busy, little enough for any memory.
-_PAGE = 200
+# Receipts read at once: enough to keep the disk busy, little enough for any memory, though bodies may have a megabyte.
+_PAGE = 50
 
 
 def run(arguments: argparse.Namespace) -> int:

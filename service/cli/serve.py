@@ -2,29 +2,123 @@
 
 import argparse
 import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
 
 import structlog
 
 from service.cli.options import add_config_option, read_settings
+from service.errors import ConfigError
+from service.listeners import Listeners, bind, open_listeners, start_anew
 from service.logs import configure_logs
+from service.settings import Settings
+from service.workers import Workers, check_workers, settings_of
+
+log = structlog.get_logger()
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Runs until SIGTERM or SIGINT. SIGHUP checks the configuration and starts anew with it behind the same sockets,"
+        " so that nobody is refused, or says what is wrong and goes on as before. Sockets are taken over from systemd"
+        " (LISTEN_FDS)."
+    )
     add_config_option(parser)
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="processes that share the port, with a PostgreSQL store; the operators' listener of each further one has"
+        " the next port (default: 1)",
+    )
     parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 64, found {text!r}")
+    return int(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
     settings = read_settings(arguments)
+    check_workers(arguments.workers, settings)
     configure_logs(arguments.log_level)
     for warning in settings.warnings:
-        structlog.get_logger().warning("configuration", detail=warning)
+        log.warning("configuration", detail=warning)
+    listeners = open_listeners(settings, os.environ)
+    if arguments.workers == 1:
+        anew = _serve(settings, listeners, may_start_anew=partial(_would_start, arguments))
+        code = 0
+    else:
+        code, anew = _serve_with_workers(arguments, settings, listeners)
+    if anew:
+        start_anew(listeners, settings, read_settings(arguments), os.environ)
+    return code
+
+
+def _serve(
+    settings: Settings,
+    listeners: Listeners,
+    *,
+    lifeline: int | None = None,
+    listening: Callable[[], None] = lambda: None,
+    may_start_anew: Callable[[], bool] | None = None,
+) -> bool:
     # Here, so that the other commands need not load the server.
     import uvloop  # noqa: PLC0415
 
     from service.server import exit_after, serve  # noqa: PLC0415
 
+    async def main() -> bool:
+        stop = asyncio.Event()
+        if lifeline is not None:
+            asyncio.get_running_loop().add_reader(lifeline, stop.set)
+        return await serve(
+            settings,
+            listeners,
+            stop=stop,
+            stopping=exit_after,
+            listening=lambda *_: listening(),
+            may_start_anew=None if may_start_anew is None else partial(asyncio.to_thread, may_start_anew),
+        )
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, stopping=exit_after))
-    return 0
+        return runner.run(main())
+
+
+def _serve_with_workers(arguments: argparse.Namespace, settings: Settings, listeners: Listeners) -> tuple[int, bool]:
+    def run_worker(worker: int, lifeline: int, listening: Callable[[], None]) -> int:
+        own = settings_of(worker, settings)
+        try:
+            if worker:
+                listeners.admin.close()
+                # The first one's is the one that was opened already.
+                listeners.admin = bind(own.admin.host, own.admin.port, "admin.port")
+            _serve(own, listeners, lifeline=lifeline, listening=listening)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("worker_failed", worker=worker, detail=problem)
+            return 1
+        return 0
+
+    return Workers(arguments.workers, listeners, run_worker).supervise(partial(_would_start, arguments))
+
+
+def _would_start(arguments: argparse.Namespace) -> bool:
+    """Whether the command could start now: tried in a process of its own, because the code may be another one, too."""
+    command = [sys.executable, "-m", "service", "check", "--offline"]
+    if arguments.config is not None:
+        command += ["--config", arguments.config]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 - ours
+    if checked.returncode == 0:
+        log.info("starting_anew")
+        return True
+    for problem in checked.stdout.splitlines() or checked.stderr.splitlines()[-1:]:
+        log.error("not_started_anew", detail=problem)
+    return False

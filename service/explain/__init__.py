@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from service.captured_request import CapturedRequest
-from service.endpoints import MAX_HEADER_BYTES
+from service.edge.core import MAX_HEADER_BYTES
 from service.errors import Unparseable
 from service.events import Event, VerifiedBy
 from service.explain.case import (
@@ -35,7 +35,7 @@ from service.explain.http import HttpSteps
 from service.explain.mns_push import MnsPushSteps
 from service.explain.token_url import TokenUrlSteps
 from service.explain.variants import decode_base64, inflate, read_json
-from service.intake import build_event
+from service.intake import build_receipt
 from service.sources.base import Callback, CallbackSource, Message
 from service.sources.http import HEADER_PREFIXES, HttpSource
 from service.sources.mns_push import MnsPushSource
@@ -272,18 +272,14 @@ class _Explainer(Case):
             message = self._supposed_message(source)
         if message is None:
             return
-        try:
-            parsed = source.parse(message)
-        except Unparseable as error:
-            self.unparsed = visible(str(error))
+        receipt = build_receipt(source, message, received_at=self.around.now, route=lambda _: ())
+        if receipt.reason is not None:
+            self.unparsed = visible(receipt.reason)
             self.step("content", "failed", expected=f"a message of {source.product}", came=self.unparsed)
             self._explain_unparsed(source, message)
             return
-        self.warnings = parsed.warnings
-        self.events = tuple(
-            build_event(completion, source=source, message=message, received_at=self.around.now)
-            for completion in parsed.completions
-        )
+        self.warnings = receipt.warnings
+        self.events = tuple(entry.event for entry in receipt.entries)
         count = len(self.events)
         self.step("content", "ok", came=f"{count} event{'s' * (count != 1)}, {len(self.warnings)} warnings")
         if source.transport != "token-url" and read_json(message.payload) is None and decode_base64(message.payload):

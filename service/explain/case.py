@@ -12,10 +12,11 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from service.captured_request import CapturedRequest
-from service.endpoints import MAX_HEADER_BYTES
-from service.errors import Rejected, Unavailable, UnknownToken, Unparseable
+from service.edge.core import MAX_HEADER_BYTES
+from service.errors import Rejected, Unavailable, UnknownToken
 from service.events import Event, format_time
 from service.explain.variants import read_json
+from service.intake import build_receipt
 from service.sources.base import Callback, CallbackSource, Message
 from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
@@ -172,10 +173,9 @@ def judge(
         return Verdict(state="refused", answer=error.status, reason=error.reason, text=visible(str(error))), None
     except Unavailable as error:
         return Verdict(state="refused", answer=503, reason=error.reason, text=visible(str(error))), None
-    try:
-        source.parse(message)
-    except Unparseable as error:
-        text = f"genuine, and kept without an event: {visible(str(error))}"
+    receipt = build_receipt(source, message, received_at=around.now, route=lambda _: ())
+    if receipt.reason is not None:
+        text = f"genuine, and kept without an event: {visible(receipt.reason)}"
         return Verdict(state="unparsed", answer=source.success_status, reason="unparsed", text=text), message
     text = "genuine and fresh; whether it is a duplicate only the store can tell"
     return Verdict(state="accepted", answer=source.success_status, reason=None, text=text), message

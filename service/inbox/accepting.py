@@ -12,7 +12,7 @@ from service.events import Event, key_digest
 from service.inbox import holds, jobs
 from service.inbox.base import Entry, NamelessJob, Receipt, ReceiptState, Reparsed, Verdict
 from service.inbox.database import Candidate, Database, identity
-from service.inbox.rows import Arrival
+from service.inbox.rows import Arrival, to_column
 
 
 async def lock(database: Database, entries: Sequence[Entry], others: Collection[bytes] = ()) -> None:
@@ -173,8 +173,8 @@ async def _update_event(database: Database, candidate: Candidate) -> bool:
     await database.execute(
         "UPDATE events SET kind = $1, job_id = $2, media_id = $3 WHERE id = $4",
         data.kind,
-        data.job_id,
-        data.media_id,
+        to_column(data.job_id),
+        to_column(data.media_id),
         row_id,
     )
     return True
@@ -233,7 +233,7 @@ async def bring(database: Database, entries: Sequence[Entry], receipt_id: int, a
     for entry in entries:
         await _sort(database, entry, receipt_id, at, found)
     candidates = [
-        Candidate(receipt_id, at, entry.event, entry.event.to_json().decode(), entry.binding, entry.sinks)
+        Candidate(receipt_id, at, entry.event, entry.body.decode(), entry.binding, entry.sinks)
         for entry in found.leaving
     ]
     accepted: list[Event] = []

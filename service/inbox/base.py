@@ -23,6 +23,8 @@ AttemptOutcome = Literal["delivered", "dead", "retrying", "interrupted"]
 HoldReason = Literal["confirm", "enrich"]
 JobState = Literal["expected", "overdue", "completed", "healed", "unknown"]
 
+MAX_CLAIM_BYTES = 64 * 2**20
+
 INQUIRIES = "?"
 """What listeners are told, in place of a sink's name, when there is something new to ask the vendor about."""
 
@@ -75,6 +77,7 @@ class Entry:
         hold: Why it must wait, or None. What is held is no event yet: nobody sees it, it binds nothing and takes no
             outcome, so that a lie that is held can't suppress the truth.
         nameless: Set when the message names no job, and an expected one may be meant.
+        body: The event in JSON, with its first revision.
     """
 
     event: Event
@@ -82,6 +85,10 @@ class Entry:
     binding: str | None = None
     hold: Hold | None = None
     nameless: NamelessJob | None = None
+    body: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.body = self.event.to_json()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -546,6 +553,18 @@ class AttemptResult:
     duration_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class StoreSpace:
+    """
+    Attributes:
+        size_bytes: Of all that the store has on its disk.
+        free_bytes: What this user may still write there; None where only the database's server knows.
+    """
+
+    size_bytes: int
+    free_bytes: int | None
+
+
 class Inbox(Protocol):
     """All methods raise InboxUnavailable when the database can't do its work just now."""
 
@@ -561,10 +580,12 @@ class Inbox(Protocol):
         """Keep a receipt and create the events and deliveries that are new. Durable when it returns."""
         ...
 
-    async def claim(self, sink: str, *, limit: int, now: datetime, lease_s: float) -> Sequence[Delivery]:
+    async def claim(
+        self, sink: str, *, limit: int, max_bytes: int = MAX_CLAIM_BYTES, now: datetime, lease_s: float
+    ) -> Sequence[Delivery]:
         """
-        Lease up to ``limit`` due deliveries, oldest first, none that an earlier outcome of its job holds back; nothing
-        while the sink is paused or disabled.
+        Lease up to ``limit`` due deliveries, of events of at most ``max_bytes`` together or a single one, oldest first,
+        none that an earlier outcome of its job holds back; nothing while the sink is paused or disabled.
         """
         ...
 
@@ -714,6 +735,10 @@ class Inbox(Protocol):
 
     async def count_waiting(self, *, now: datetime) -> WaitingCounts:
         """For metrics."""
+        ...
+
+    async def measure(self) -> StoreSpace:
+        """How large the store is, and how much room is left."""
         ...
 
     def listen(self, listener: Callable[[Collection[str]], None]) -> None:

@@ -126,7 +126,9 @@ class Database(ABC):
         """
 
     @abstractmethod
-    async def claim_deliveries(self, sink: str, *, limit: int, now: int, until: int, lease: str) -> list[Delivery]:
+    async def claim_deliveries(
+        self, sink: str, *, limit: int, max_bytes: int, now: int, until: int, lease: str
+    ) -> list[Delivery]:
         """Lease what is due at a sink, if that is active, in order; apart from what somebody else is just leasing."""
 
     @abstractmethod

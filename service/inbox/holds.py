@@ -55,7 +55,7 @@ async def hold(
         await database.execute(
             "UPDATE held SET event = $1, sinks = $2 WHERE receipt_id = $3 AND key_digest = $4 AND outcome = $5"
             " AND coalesce(binding, '') = coalesce(CAST($6 AS text), '')",
-            event.to_json().decode(),
+            entry.body.decode(),
             json.dumps(entry.sinks),
             receipt_id,
             digest,
@@ -77,7 +77,7 @@ async def hold(
         json.dumps(asdict(why.reference)),
         None if entry.nameless is None else json.dumps(asdict(entry.nameless)),
         why.reason,
-        event.to_json().decode(),
+        entry.body.decode(),
         json.dumps(entry.sinks),
         at,
         to_milliseconds(why.until),

@@ -8,6 +8,8 @@ store, in order; what is drained twice because of a crash in between is found to
 Journaled is what arrived, not what was read from it: it is read again when it is drained, by whatever version and
 configuration there is then. When it can't be read, it is kept in the store as ``unparsed``.
 
+One receipt holds up nobody: one that keeps failing while the store works, or that ends the process, is set aside.
+
 One thread does everything with the files, and flushes once for all that has gathered meanwhile.
 """
 
@@ -16,9 +18,10 @@ import base64
 import json
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -27,7 +30,9 @@ import structlog
 from service.errors import ConfigError, InboxUnavailable
 from service.events import Product, Transport, key_digest
 from service.inbox.base import Inbox, Receipt, StoredReceipt, Verdict
+from service.inbox.journal_attempts import digest_of
 from service.inbox.journal_segments import Journal, Page
+from service.inbox.rows import size_bytes
 from service.waiting import Wait, wait_for
 
 # VOD and IMS wait five seconds for an answer, of which these two together are three.
@@ -39,10 +44,17 @@ DRAIN_TIMEOUT_S = 15.0
 FIRST_RETRY_S = 0.2
 MAX_RETRY_S = 2.0
 CLOSE_TIMEOUT_S = 3.0
-# Receipts that the store gets at once. Reading them again holds up the event loop, some tenth of a millisecond each.
+# Receipts that the store gets at once. Reading them again holds up the event loop, some tenth of a millisecond each, or
+# more: much may come of a few.
 _CHUNK = 64
-# How often the store may refuse one receipt, while it works otherwise, until that receipt is kept as unparsed.
-MAX_REFUSALS = 15
+_CHUNK_BYTES = 8 << 20
+# How often one record may fail, while the store works otherwise, or end the process, until it is set aside.
+MAX_ATTEMPTS = 3
+# Until one that was set aside is tried again; four times as long before each further time.
+RETRY_ASIDE_S = 60.0
+MAX_RETRY_ASIDE_S = 6 * 3600.0
+# Where one after the other is to be set aside, it may be the store after all: they are set aside ever more slowly.
+MAX_ASIDE_PAUSE_S = 30.0
 _MAX_PENDING = 10_000
 _MAX_PENDING_BYTES = 64 << 20
 _T = TypeVar("_T")
@@ -90,6 +102,13 @@ class JournaledInbox:
         self._rebuild = rebuild
         self._tell_drained = drained
         self._wait = wait
+        # How often records were tried, by digest: those that may have ended the process, and those that have failed.
+        self._suspects: dict[str, int] = {}
+        # Whether the store may be away.
+        self._is_doubtful = True
+        self._asides_in_a_row = 0
+        self._has_aside = asyncio.Event()
+        self._aside_due_at: dict[str, float] = {}
         # Records of the journal: flushed, and drained since it was opened. It is empty when these are equal.
         self._appended = self._drained = 0
         # On their way to the journal.
@@ -99,7 +118,7 @@ class JournaledInbox:
         self._queue: queue.SimpleQueue[_Append | _Work | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._drainer: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         # All else is the store's alone.
         self.listen = inbox.listen
         self.claim = inbox.claim
@@ -126,6 +145,7 @@ class JournaledInbox:
         self.settle = inbox.settle
         self.report_jobs = inbox.report_jobs
         self.count_waiting = inbox.count_waiting
+        self.measure = inbox.measure
 
     # For metrics
 
@@ -137,12 +157,17 @@ class JournaledInbox:
     @property
     def bytes_used(self) -> int:
         """How large the journal's files are."""
-        return self._journal.size
+        return self._journal.size + self._journal.attempts.size
+
+    @property
+    def set_aside(self) -> int:
+        """How many receipts the store did not take though it worked; they are tried again from time to time."""
+        return len(self._journal.attempts.aside)
 
     @property
     def has_room(self) -> bool:
         """Whether the latest write to the journal went well, if there was one, and it is not full."""
-        return self._journal.problem is None and self._journal.size < self._journal.max_bytes
+        return self._journal.problem is None and self.bytes_used < self._journal.max_bytes
 
     # Life
 
@@ -159,23 +184,34 @@ class JournaledInbox:
             self._journal.close()
             raise
         self._appended = self._journal.appended
-        if self._appended:
-            log.warning("journal_found", receipts=self._appended, bytes=self._journal.size)
+        self._suspects = dict(self._journal.suspects)
+        for digest in self._journal.attempts.aside:
+            self._plan(digest)
+        if self._appended or self.set_aside:
+            log.warning("journal_found", receipts=self._appended, bytes=self.bytes_used, set_aside=self.set_aside)
         self._has_receipts.set()
         self._thread = threading.Thread(target=self._write, name="journal-writer", daemon=True)
         self._thread.start()
-        self._drainer = asyncio.create_task(self._drain_on(), name="journal-drainer")
+        self._tasks = [
+            asyncio.create_task(self._drain_on(), name="journal-drainer"),
+            asyncio.create_task(self._retry_on(), name="journal-set-aside"),
+        ]
 
     async def close(self) -> None:
         self._stopping.set()
         self._has_receipts.set()
-        if self._drainer is not None:
+        self._has_aside.set()
+        if self._tasks:
             # The receipts that the store has by now need not be drained again.
-            await asyncio.wait([self._drainer], timeout=CLOSE_TIMEOUT_S)
-            self._drainer.cancel()
-            await asyncio.gather(self._drainer, return_exceptions=True)
-            self._drainer = None
+            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks = []
         if self._thread is not None:
+            # Whatever was under way, it is not what ends this life.
+            suspects = dict(self._suspects)
+            self._queue.put(_Work(lambda: self._journal.attempts.note(suspects), self._new_future()))
             thread, self._thread = self._thread, None
             self._queue.put(None)
             await asyncio.to_thread(thread.join, CLOSE_TIMEOUT_S)
@@ -214,7 +250,7 @@ class JournaledInbox:
             raise InboxUnavailable("the journal is not open")
         if self._pending >= _MAX_PENDING or self._pending_bytes + len(payload) > _MAX_PENDING_BYTES:
             raise InboxUnavailable(f"{self._pending} receipts are waiting for the journal, which is the limit")
-        append = _Append(payload, asyncio.get_running_loop().create_future())
+        append = _Append(payload, self._new_future())
         self._pending += 1
         self._pending_bytes += len(payload)
         self._queue.put(append)
@@ -250,10 +286,14 @@ class JournaledInbox:
 
     # The thread of the files
 
+    def _new_future(self) -> "asyncio.Future[Any]":
+        assert self._loop is not None
+        return self._loop.create_future()
+
     async def _do(self, run: Callable[[], _T]) -> _T:
         if self._thread is None:
             raise InboxUnavailable("the journal is not open")
-        work = _Work(run, asyncio.get_running_loop().create_future())
+        work = _Work(run, self._new_future())
         self._queue.put(work)
         return cast(_T, await work.future)
 
@@ -325,6 +365,8 @@ class JournaledInbox:
             else:
                 if not self._must_journal():
                     log.info("journal_empty", drained=self._drained)
+                    self._suspects.clear()
+                    await self._note({})
 
     async def _read(self, after: int) -> Page | None:
         return await self._do(lambda: self._journal.read(after=after))
@@ -332,37 +374,178 @@ class JournaledInbox:
     async def _release(self, page: Page) -> bool:
         return await self._do(lambda: self._journal.release(page.number, page.end))
 
-    async def _set_aside(self, number: int, reason: str) -> None:
-        await self._do(lambda: self._journal.set_aside(number, reason))
+    async def _note(self, tried: Mapping[str, int]) -> None:
+        """Durable before it is tried: a record may end the process."""
+        noted = self._suspects | dict(tried)
+        try:
+            await self._do(lambda: self._journal.attempts.note(noted))
+        except OSError as error:
+            # Such as a full disk, on which draining makes room: then nobody knows of it, should the process end now.
+            log.warning("journal_attempt_not_noted", error=error.strerror)
 
     async def _drain(self, page: Page) -> bool:
         """Give all of a page to the store. False when that has to end before."""
         left = list(page.payloads)
         while left:
-            taken = 0
-            chunk: list[Receipt] = []
-            keys: set[bytes] = set()
-            for payload in left[:_CHUNK]:
-                try:
-                    receipt = self._restore(decode_receipt(payload))
-                except ValueError as error:
-                    await self._set_aside(page.number, f"a record is not what this version writes: {error}")
-                    taken += 1
-                    continue
-                its_keys = {key_digest(entry.event.id) for entry in receipt.entries}
-                if keys & its_keys:
-                    # Only when the other one is in the store: one of the two might fail and come later.
-                    break
-                keys |= its_keys
-                chunk.append(receipt)
-                taken += 1
-            if not await self._put_all(chunk, page.number):
+            done = await self._drain_some(left, page.number)
+            if not done:
                 return False
-            del left[:taken]
+            del left[:done]
             # Damaged ones were counted, too; they go first.
             self._drained = page.through - len(left)
         self._drained = page.through
         return True
+
+    async def _drain_some(self, payloads: Sequence[bytes], number: int) -> int:
+        """
+        Give the first ones of a segment to the store, together if it can be.
+
+        Returns:
+            How many; none when that has to end before.
+        """
+        digest = digest_of(payloads[0])
+        attempts = self._suspects.get(digest, 0)
+        if digest in self._journal.attempts.aside:
+            # The process ended before the segment could be removed.
+            return 1
+        if attempts >= MAX_ATTEMPTS:
+            await self._set_aside(digest, payloads[0], attempts, "each time the process has ended")
+            return 1
+        if self._is_doubtful and not await self._until_store_works():
+            return 0
+        records = {digest: payloads[0]}
+        if not attempts:
+            for payload in payloads[1:_CHUNK]:
+                digest = digest_of(payload)
+                if digest in records or digest in self._suspects or digest in self._journal.attempts.aside:
+                    break
+                records[digest] = payload
+        # Reading them is a part of it.
+        await self._note({digest: self._suspects.get(digest, 0) + 1 for digest in records})
+        taken = size = 0
+        chunk: dict[str, Receipt] = {}
+        keys: set[bytes] = set()
+        for digest, payload in records.items():
+            try:
+                receipt = self._restore(decode_receipt(payload))
+            except ValueError as error:
+                reason = f"a record is not what this version writes: {error}"
+                await self._do(partial(self._journal.keep_damaged, number, reason))
+                taken += 1
+                continue
+            its_keys = {key_digest(entry.event.id) for entry in receipt.entries}
+            size += size_bytes(receipt)
+            # Of one key only when the other one is in the store: one of the two might fail and come later.
+            if chunk and (keys & its_keys or size > _CHUNK_BYTES):
+                break
+            keys |= its_keys
+            chunk[digest] = receipt
+            taken += 1
+        if attempts:
+            is_done = all([await self._put_alone(*one, records) for one in chunk.items()])
+        else:
+            is_done = await self._put_all(chunk, records)
+        return taken if is_done else 0
+
+    async def _put_all(self, receipts: Mapping[str, Receipt], payloads: Mapping[str, bytes]) -> bool:
+        """Together; those that fail alone. False when that has to end before."""
+        results = await asyncio.gather(*map(self._put_into_store, receipts.values()), return_exceptions=True)
+        for receipt, result in zip(receipts.values(), results, strict=True):
+            if isinstance(result, Verdict):
+                self._tell_drained(receipt, result)
+                self._asides_in_a_row = 0
+        for (digest, receipt), result in zip(receipts.items(), results, strict=True):
+            if not isinstance(result, Verdict):
+                self._is_doubtful = True
+                if not await self._put_alone(digest, receipt, payloads):
+                    return False
+        return True
+
+    async def _put_alone(self, digest: str, receipt: Receipt, payloads: Mapping[str, bytes]) -> bool:
+        """Until the store has it, or it is set aside. False when that has to end before."""
+        failures = 0
+        while await self._until_store_works():
+            attempts = self._suspects.get(digest, 0) + 1
+            await self._note({digest: attempts})
+            try:
+                verdict = await self._put_into_store(receipt)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others wait behind it
+                reason = f"{type(error).__name__}: {error}"
+                # Otherwise it failed as everything does.
+                if await self._store_works():
+                    self._suspects[digest] = attempts
+                    if attempts >= MAX_ATTEMPTS:
+                        await self._set_aside(digest, payloads[digest], attempts, reason, source=receipt.source)
+                        return True
+            else:
+                self._suspects.pop(digest, None)
+                self._asides_in_a_row = 0
+                self._tell_drained(receipt, verdict)
+                return True
+            failures += 1
+            await self._wait(self._stopping, _delay_s(failures))
+        return False
+
+    async def _until_store_works(self) -> bool:
+        """False when that has to end before."""
+        failures = 0
+        while not self._stopping.is_set():
+            if await self._store_works():
+                self._is_doubtful = False
+                return True
+            failures += 1
+            await self._wait(self._stopping, _delay_s(failures))
+        return False
+
+    # Set aside
+
+    async def _set_aside(self, digest: str, payload: bytes, attempts: int, reason: str, *, source: str = "?") -> None:
+        """Go on without a record."""
+        await self._do(lambda: self._journal.attempts.set_aside(digest, payload, attempts))
+        log.error("journaled_receipt_set_aside", source=source, attempts=attempts, error=reason)
+        self._suspects.pop(digest, None)
+        self._plan(digest)
+        self._asides_in_a_row += 1
+        if self._asides_in_a_row > 1:
+            pause_s = FIRST_RETRY_S * 2 ** min(self._asides_in_a_row, 20)
+            await self._wait(self._stopping, min(pause_s, MAX_ASIDE_PAUSE_S))
+
+    def _plan(self, digest: str) -> None:
+        further = max(0, self._journal.attempts.aside[digest] - MAX_ATTEMPTS)
+        delay_s = min(RETRY_ASIDE_S * 4 ** min(further, 20), MAX_RETRY_ASIDE_S)
+        self._aside_due_at[digest] = asyncio.get_running_loop().time() + delay_s
+        self._has_aside.set()
+
+    async def _retry_on(self) -> None:
+        """Try what was set aside again, one after the other, alone."""
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            self._has_aside.clear()
+            if not self._aside_due_at:
+                await self._has_aside.wait()
+                continue
+            digest, due_at = min(self._aside_due_at.items(), key=lambda one: one[1])
+            if due_at > loop.time():
+                await self._wait(self._has_aside, due_at - loop.time())
+                continue
+            try:
+                await self._retry(digest)
+            except Exception as error:  # noqa: BLE001 - the others must be tried after whatever it was
+                log.error("journaled_receipt_not_stored", error=f"{type(error).__name__}: {error}")
+            if digest in self._journal.attempts.aside:
+                self._plan(digest)
+            else:
+                del self._aside_due_at[digest]
+
+    async def _retry(self, digest: str) -> None:
+        if not await self._store_works():
+            return
+        payload = await self._do(lambda: self._journal.attempts.take(digest))
+        receipt = self._restore(decode_receipt(payload))
+        verdict = await self._put_into_store(receipt)
+        await self._do(lambda: self._journal.attempts.forget(digest))
+        self._tell_drained(receipt, verdict)
+        log.info("journaled_receipt_stored", source=receipt.source, state=verdict.state)
 
     def _restore(self, journaled: "_Journaled") -> Receipt:
         """As the source reads it now; without events, when it does not."""
@@ -375,46 +558,6 @@ class JournaledInbox:
         if receipt is None or (receipt.product, receipt.transport) != (journaled.product, journaled.transport):
             return journaled.as_unparsed(reason)
         return receipt
-
-    async def _put_all(self, receipts: Sequence[Receipt], number: int) -> bool:
-        """
-        Try until the store has them all. False when that has to end before.
-
-        Args:
-            number: Of the segment that they are from.
-        """
-        left = list(receipts)
-        failures = refusals = 0
-        while left:
-            if self._stopping.is_set():
-                return False
-            # After a failure one alone, to see whether the store is back, or which one it is.
-            batch = left if failures == 0 else left[:1]
-            results = await asyncio.gather(*map(self._put_into_store, batch), return_exceptions=True)
-            failed = []
-            for receipt, result in zip(batch, results, strict=True):
-                if isinstance(result, Verdict):
-                    self._tell_drained(receipt, result)
-                else:
-                    failed.append(receipt)
-            left = failed + left[len(batch) :]
-            if not failed:
-                failures = refusals = 0
-                continue
-            failures += 1
-            is_refused = len(batch) == 1 and not isinstance(results[0], TimeoutError) and await self._store_works()
-            refusals = refusals + 1 if is_refused else 0
-            if refusals == MAX_REFUSALS:
-                refusals = 0
-                refused = left[0]
-                log.error("journaled_receipt_refused", source=refused.source, error=str(results[0]))
-                if refused.entries:
-                    left[0] = replace(refused, entries=(), reason="it was journaled, and the store refused its events")
-                else:
-                    await self._set_aside(number, "the store refuses a record")
-                    del left[0]
-            await self._wait(self._stopping, _delay_s(failures))
-        return True
 
     async def _put_into_store(self, receipt: Receipt) -> Verdict:
         async with asyncio.timeout(DRAIN_TIMEOUT_S):

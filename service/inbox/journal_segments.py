@@ -22,6 +22,7 @@ from pathlib import Path
 import structlog
 
 from service.errors import ConfigError
+from service.inbox.journal_attempts import Attempts
 
 # Space comes back in steps of this; also how much is read at once, and at most drained again after a crash.
 SEGMENT_BYTES = 4 << 20
@@ -78,11 +79,13 @@ class Journal:
         max_bytes: As given.
         appended: How many records there are and were since it was opened.
         size: Of all segments, in bytes.
+        suspects: How often each record was tried that an earlier life did not live to see the end of, by digest.
         problem: Why the latest write failed; None when it did not.
     """
 
     def __init__(self, path: Path, *, max_bytes: int, segment_bytes: int = SEGMENT_BYTES) -> None:
         self._path = path
+        self.attempts = Attempts(path)
         self.max_bytes = max_bytes
         # Small in a small journal, so that a full one has room again soon.
         self._segment_bytes = max(min(segment_bytes, max_bytes // 8), 1)
@@ -94,6 +97,7 @@ class Journal:
         self._folder: int | None = None
         self.appended = 0
         self.size = 0
+        self.suspects: dict[str, int] = {}
         self.problem: str | None = None
 
     def open(self) -> None:
@@ -107,6 +111,7 @@ class Journal:
             self._lock = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._find_segments()
+            self.suspects = self.attempts.open()
         except BlockingIOError as error:
             self.close()
             problem = f"{self._path} is in use by another instance; give each instance a directory of its own"
@@ -158,12 +163,14 @@ class Journal:
                 room -= len(record)
                 kept.append(record)
                 answers.append(None)
-        if kept:
-            try:
-                self._write(kept)
-            except OSError as error:
-                self._give_up(error)
-                return [answer or self.problem for answer in answers]
+        try:
+            # However many have gathered: a segment is what is read at once.
+            for records in _portions(kept, self._segment_bytes):
+                self._write(records)
+        except OSError as error:
+            self._give_up(error)
+            # Those before may be there; their senders come again, and are duplicates.
+            return [answer or self.problem for answer in answers]
         return answers
 
     def probe(self) -> str | None:
@@ -188,10 +195,11 @@ class Journal:
         reserve = max(MIN_FREE_BYTES, int(disk.f_blocks * disk.f_frsize * MIN_FREE_RATIO))
         if free <= reserve:
             return f"the disk of the journal has {free} bytes left, and {reserve} are to stay free"
-        return min(free - reserve, self.max_bytes - self.size)
+        return min(free - reserve, self.max_bytes - self.size - self.attempts.size)
 
     def _no_room(self) -> str:
-        return f"the journal is full: {self.size} bytes of server.journal_max_bytes = {self.max_bytes}"
+        used = self.size + self.attempts.size
+        return f"the journal is full: {used} bytes of server.journal_max_bytes = {self.max_bytes}"
 
     def _write(self, records: Sequence[bytes]) -> None:
         if self._file is None or self._segments[self._last_number].size >= self._segment_bytes:
@@ -267,16 +275,16 @@ class Journal:
                 data = file.read(segment.size - after)
         except OSError as error:
             # Others wait behind it. Renamed back, it is drained after the next start.
-            self.set_aside(number, f"the segment can't be read: {error.strerror}")
+            self.keep_damaged(number, f"the segment can't be read: {error.strerror}")
         payloads = []
         for piece in _split(data):
             if piece.is_record:
                 payloads.append(piece.data)
             else:
-                self.set_aside(number, f"{len(piece.data)} bytes at offset {after + piece.offset} can't be read")
+                self.keep_damaged(number, f"{len(piece.data)} bytes at offset {after + piece.offset} can't be read")
         return Page(number, segment.size, segment.through, payloads)
 
-    def set_aside(self, number: int, reason: str) -> None:
+    def keep_damaged(self, number: int, reason: str) -> None:
         """Keep this segment as a ``.corrupt`` file when all else in it has been drained."""
         segment = self._segments[number]
         segment.is_damaged = True
@@ -322,6 +330,16 @@ class _Piece:
     data: bytes
     is_record: bool = False
     is_torn: bool = False
+
+
+def _portions(records: Sequence[bytes], size_bytes: int) -> Iterator[Sequence[bytes]]:
+    """Parts of about this size."""
+    start = size = 0
+    for number, record in enumerate(records, 1):
+        size += len(record)
+        if size >= size_bytes or number == len(records):
+            yield records[start:number]
+            start, size = number, 0
 
 
 def _split(data: bytes) -> Iterator[_Piece]:

@@ -16,6 +16,7 @@ from service.events import Delivery, Product
 from service.inbox import accepting, inquiries, jobs, purging, reads, replays
 from service.inbox.base import (
     INQUIRIES,
+    MAX_CLAIM_BYTES,
     AttemptResult,
     EventFilter,
     EventRecord,
@@ -87,11 +88,15 @@ class Operations(ABC):
 
     # Deliveries
 
-    async def claim(self, sink: str, *, limit: int, now: datetime, lease_s: float) -> Sequence[Delivery]:
+    async def claim(
+        self, sink: str, *, limit: int, max_bytes: int = MAX_CLAIM_BYTES, now: datetime, lease_s: float
+    ) -> Sequence[Delivery]:
         now_ms, lease = to_milliseconds(now), token_hex(8)
         until_ms = now_ms + int(lease_s * 1000)
         return await self._write(
-            lambda d: d.claim_deliveries(sink, limit=limit, now=now_ms, until=until_ms, lease=lease),
+            lambda d: d.claim_deliveries(
+                sink, limit=limit, max_bytes=max_bytes, now=now_ms, until=until_ms, lease=lease
+            ),
             is_one_statement=True,
         )
 

@@ -16,9 +16,10 @@ the middle of such a one holds others up until the server gives up on it, which 
 Between services news travel by ``NOTIFY``, outside of those transactions: a transaction that notifies would make all
 others that do wait for its flush. News may be lost with a connection; the dispatchers look by themselves, too.
 
-An error of the server fails the whole batch, as it would fail each alone. An error of the data is looked for by
-halving the batch, so that one receipt cannot fail its neighbours. When a commit's answer is lost with the connection,
-``put`` fails although the receipt may be stored; the sender repeats it, and deduplication makes that right.
+An error of the server fails the whole batch, as it would fail each alone. An error of the data is looked for by halving
+the batch, and what takes too long by keeping each receipt alone, so that one cannot fail its neighbours. When a
+commit's answer is lost with the connection, ``put`` fails although the receipt may be stored; the sender repeats it,
+and deduplication makes that right.
 
 While the server is away, everything fails at once with InboxUnavailable, and a task tries until it is back.
 """
@@ -36,11 +37,11 @@ import structlog
 from service.errors import ConfigError, InboxUnavailable
 from service.events import Delivery, Event
 from service.inbox import accepting
-from service.inbox.base import AttemptResult, Receipt, Verdict
+from service.inbox.base import AttemptResult, Receipt, StoreSpace, Verdict
 from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import Migration, load_migrations, missing_migrations
 from service.inbox.operations import Operations, Run, needs_care, tell_of
-from service.inbox.rows import Arrival, delivery_of, to_milliseconds
+from service.inbox.rows import Arrival, delivery_of, to_column, to_milliseconds
 
 try:
     import asyncpg
@@ -67,8 +68,11 @@ MIN_POOL_SIZE = 5
 _MAX_BATCH_RECEIPTS = 256
 # Of those that take several round trips each
 _MAX_CAREFUL_RECEIPTS = 4
+_MAX_CAREFUL_EVENTS = 64
 _MAX_BATCH_EVENTS = 512
-_MAX_BATCH_BYTES = 8 * 2**20
+_MAX_BATCH_BYTES = 16 * 2**20
+# No event is much larger, and so few of them need not be measured before they are claimed.
+_LARGE_EVENT_BYTES = 4 * 2**20
 _MAX_BACKOFF_S = 1.0
 _PROBE_INTERVAL_S = 30.0
 _MAX_ATTEMPTS = 3
@@ -119,7 +123,7 @@ class PostgresqlInbox(Operations):
             and everything raises InboxUnavailable until it has worked.
         pool_size: How many connections there may be at most.
         max_pending: How many receipts may wait for the commit; beyond, ``put`` fails at once.
-        max_pending_bytes: The same for their bodies.
+        max_pending_bytes: The same for what they take in memory, with their events.
     """
 
     def __init__(
@@ -142,6 +146,8 @@ class PostgresqlInbox(Operations):
         self._pending_bytes = 0
         self._pending = 0
         self._queue: deque[_Put] = deque()
+        # Of a batch that can't be kept as a whole; before the queue.
+        self._parts: deque[list[_Put]] = deque()
         self._arrived = asyncio.Event()
         self._news: set[str] = set()
         self._has_news = asyncio.Event()
@@ -249,16 +255,23 @@ class PostgresqlInbox(Operations):
 
     async def put(self, receipt: Receipt) -> Verdict:
         self._raise_if_unusable()
-        size = len(receipt.body)
-        if self._pending >= self._max_pending or self._pending_bytes + size > self._max_pending_bytes:
-            raise InboxUnavailable(f"{self._pending} receipts are waiting for the database, which is the limit")
         arrival = Arrival(receipt, to_milliseconds(receipt.received_at))
+        size = arrival.size_bytes
+        if self._pending >= self._max_pending or self._pending_bytes + size > self._max_pending_bytes:
+            raise InboxUnavailable(
+                f"{self._pending} receipts of {self._pending_bytes} bytes are waiting for the database, which is the"
+                " limit"
+            )
         work = _Put(asyncio.get_running_loop().create_future(), arrival)
         self._pending += 1
         self._pending_bytes += size
         self._queue.append(work)
         self._arrived.set()
         return await work.future
+
+    async def measure(self) -> StoreSpace:
+        size_bytes = await self._read(_measure, may_take_long=False)
+        return StoreSpace(size_bytes, free_bytes=None)
 
     async def check(self) -> None:
         """
@@ -320,8 +333,7 @@ class PostgresqlInbox(Operations):
             self._arrived.clear()
             while batch := self._next_batch():
                 try:
-                    results: Sequence[Any] = await self._commit([work.arrival for work in batch])
-                    self._resolve(batch, results)
+                    await self._commit(batch)
                 except InboxUnavailable as error:
                     self._resolve(batch, [error] * len(batch))
                     if self._problem is not None:
@@ -333,55 +345,65 @@ class PostgresqlInbox(Operations):
                 return
 
     def _next_batch(self) -> list[_Put]:
+        if self._parts:
+            return self._parts.popleft()
         batch: list[_Put] = []
         events = size = 0
         is_careful = False
         while self._queue and len(batch) < (_MAX_CAREFUL_RECEIPTS if is_careful else _MAX_BATCH_RECEIPTS):
-            receipt = self._queue[0].arrival.receipt
+            arrival = self._queue[0].arrival
+            receipt = arrival.receipt
             if batch and needs_care(receipt) is not is_careful:
                 break
             is_careful = needs_care(receipt)
             events += len(receipt.entries)
-            size += len(receipt.body)
-            if batch and (events > _MAX_BATCH_EVENTS or size > _MAX_BATCH_BYTES):
+            size += arrival.size_bytes
+            most = _MAX_CAREFUL_EVENTS if is_careful else _MAX_BATCH_EVENTS
+            if batch and (events > most or size > _MAX_BATCH_BYTES):
                 break
             batch.append(self._queue.popleft())
         return batch
 
-    async def _commit(self, arrivals: Sequence[Arrival]) -> Sequence[Verdict | InboxUnavailable]:
+    async def _commit(self, batch: list[_Put]) -> None:
         """
+        Keep receipts together, and say so. Where they can't be kept together they are left as parts of the batch, to be
+        kept next.
+
         Raises:
-            InboxUnavailable: It is the server's error; where it is away, ``_problem`` says so.
+            InboxUnavailable: None of them can be kept; where the server is away, ``_problem`` says so.
         """
+        arrivals = [work.arrival for work in batch]
         try:
             async with _lend(self._writers) as connection:
                 try:
-                    return await _put(connection, arrivals)
-                except (asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError):
-                    return await _put(connection, arrivals)
+                    verdicts = await _put(connection, arrivals)
+                except asyncpg.DeadlockDetectedError:
+                    verdicts = await _put(connection, arrivals)
         except _errors() as error:
             failure = _unavailable(error)
             failure.__cause__ = error
             if _is_away(error):
                 self._problem = str(failure)
                 raise failure from error
-            if not _is_about_data(error):
-                log.error("store_failed", error=str(failure), receipts=len(arrivals))
-                raise failure from error
+            # Whoever takes too long would do so in each half again.
+            part = len(batch) // 2 if _is_about_data(error) else 1 if _may_be_about_one(error) else len(batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, the writer must live and say so
             failure = InboxUnavailable(f"the store can't take this receipt: {type(error).__name__}")
             failure.__cause__ = error
-        if len(arrivals) == 1:
-            log.error("store_failed", error=str(failure), receipts=1)
-            return [failure]
-        half = len(arrivals) // 2
-        return [*await self._commit(arrivals[:half]), *await self._commit(arrivals[half:])]
+            part = len(batch) // 2
+        else:
+            self._resolve(batch, verdicts)
+            return
+        if part in (0, len(batch)):
+            log.error("store_failed", error=str(failure), receipts=len(batch))
+            raise failure
+        self._parts.extendleft([batch[start : start + part] for start in reversed(range(0, len(batch), part))])
 
     def _resolve(self, batch: Sequence[_Put], results: Sequence[Any]) -> None:
         told: set[str] = set()
         for work, result in zip(batch, results, strict=True):
             self._pending -= 1
-            self._pending_bytes -= len(work.arrival.receipt.body)
+            self._pending_bytes -= work.arrival.size_bytes
             if isinstance(result, Verdict) and result.state == "accepted":
                 tell_of(told, work.arrival.receipt, has_accepted=bool(result.accepted))
             if work.future.done():
@@ -413,7 +435,8 @@ class PostgresqlInbox(Operations):
     def _fail_waiting(self, problem: str) -> None:
         """From now on nothing can be done, for what waits neither."""
         self._problem = problem
-        waiting = list(self._queue)
+        waiting = [work for part in self._parts for work in part] + list(self._queue)
+        self._parts.clear()
         self._queue.clear()
         self._resolve(waiting, [InboxUnavailable(problem)] * len(waiting))
 
@@ -703,6 +726,12 @@ def _is_about_data(error: Exception) -> bool:
     return isinstance(error, ValueError)  # asyncpg's DataError: a parameter of the wrong kind
 
 
+def _may_be_about_one(error: Exception) -> bool:
+    """Whether something takes too long or is too large, which may be one receipt of many."""
+    # Deadlocks, time-outs of locks and statements, out of memory, limits of the server
+    return _sqlstate(error) in ("40P01", "55P03", "57014", "53200") or _sqlstate(error)[:2] == "54"
+
+
 def _is_lost_race(error: Exception) -> bool:
     return isinstance(error, (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.UniqueViolationError))
 
@@ -794,7 +823,22 @@ class PostgresqlDatabase(Database):
             fates[n] = Fate(event)
         return fates
 
-    async def claim_deliveries(self, sink: str, *, limit: int, now: int, until: int, lease: str) -> list[Delivery]:
+    async def claim_deliveries(
+        self, sink: str, *, limit: int, max_bytes: int, now: int, until: int, lease: str
+    ) -> list[Delivery]:
+        if limit > max_bytes // _LARGE_EVENT_BYTES:
+            # Not the bodies themselves: the server knows how long they are.
+            fitting = await self.connection.fetchval(
+                "SELECT count(*) FROM (SELECT sum(octet_length(b.body)) OVER (ORDER BY d.due_at, d.event_id, d.replay)"
+                " AS size FROM (SELECT due_at, event_id, replay FROM deliveries WHERE sink = $1 AND due_at <= $2"
+                " ORDER BY due_at, event_id LIMIT $3) d JOIN event_bodies b ON b.event_id = d.event_id) AS sized"
+                " WHERE size <= $4",
+                sink,
+                now,
+                limit,
+                max_bytes,
+            )
+            limit = max(fitting, 1)
         rows = await self.connection.fetch(
             "SELECT * FROM claim_deliveries_1($1, $2, $3, $4, $5)", sink, now, until, lease, limit
         )
@@ -850,8 +894,8 @@ def _event_arrays(candidates: Sequence[Candidate]) -> tuple[list[Any], ...]:
         [candidate.outcome for candidate in candidates],
         [one.product for one in data],
         [one.kind for one in data],
-        [_to_text(one.job_id) for one in data],
-        [_to_text(one.media_id) for one in data],
+        [_to_text(to_column(one.job_id)) for one in data],
+        [_to_text(to_column(one.media_id)) for one in data],
         [candidate.body for candidate in candidates],
         [_revision_at(candidate.body) for candidate in candidates],
         [_to_text(candidate.binding) for candidate in candidates],
@@ -877,9 +921,9 @@ async def _put(connection: Any, arrivals: Sequence[Arrival]) -> Sequence[Verdict
         async with connection.transaction():
             return await accepting.put(PostgresqlDatabase(connection), arrivals)
     candidates = [
-        Candidate(position, arrival.at, entry.event, body, entry.binding, entry.sinks)
+        Candidate(position, arrival.at, entry.event, entry.body.decode(), entry.binding, entry.sinks)
         for position, arrival in enumerate(arrivals, 1)
-        for entry, body in zip(arrival.receipt.entries, arrival.bodies, strict=True)
+        for entry in arrival.receipt.entries
     ]
     receipts = [arrival.receipt for arrival in arrivals]
     row = await connection.fetchrow(
@@ -905,6 +949,11 @@ async def _put(connection: Any, arrivals: Sequence[Arrival]) -> Sequence[Verdict
     for n, event in _accepted(candidates, row):
         accepted.setdefault(candidates[n].receipt_id, []).append(event)
     return [Verdict(state, tuple(accepted.get(position, ()))) for position, state in enumerate(row["states"], 1)]
+
+
+async def _measure(database: Database) -> int:
+    ((size_bytes,),) = await database.fetch("SELECT pg_database_size(current_database())")
+    return int(size_bytes)
 
 
 async def _beat(database: Database) -> set[int]:

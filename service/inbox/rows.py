@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -10,6 +10,11 @@ from service.events import OUTCOMES, Delivery, event_id
 from service.inbox.base import DeliveryState, EventFilter, Receipt, ReplayRecord, ReplayRequest
 
 _MAX_ID = 2**63 - 1
+_MAX_COLUMN_CHARACTERS = 1000
+# What objects take, beside their texts (measured, rounded up).
+_RECEIPT_BYTES = 1024
+_EVENT_BYTES = 2048
+_VALUE_BYTES = 64
 
 
 def to_milliseconds(moment: datetime) -> int:
@@ -33,15 +38,32 @@ class Arrival:
 
     Attributes:
         at: When its events count as accepted, in milliseconds.
-        bodies: Of its events, in JSON.
+        size_bytes: About what it takes in memory, which is also about what it gives to write.
     """
 
     receipt: Receipt
     at: int
-    bodies: tuple[str, ...] = ()
+    size_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.bodies = tuple([entry.event.to_json().decode() for entry in self.receipt.entries])
+        self.size_bytes = size_bytes(self.receipt)
+
+
+def size_bytes(receipt: Receipt) -> int:
+    """About what a receipt takes in memory: it may be five hundred times what was received."""
+    size = _RECEIPT_BYTES + len(receipt.body)
+    for entry in receipt.entries:
+        body = entry.body
+        # Once in JSON, once as what that was made of.
+        size += _EVENT_BYTES + 2 * len(body)
+        if len(body) > _EVENT_BYTES:
+            size += _VALUE_BYTES * (body.count(b",") + body.count(b"[") + body.count(b"{"))
+    return size
+
+
+def to_column(text: str | None) -> str | None:
+    """An id in a list of events: as much as can be asked for. All of it is in the event, and hashed in its key."""
+    return text if text is None or len(text) <= _MAX_COLUMN_CHARACTERS else text[:_MAX_COLUMN_CHARACTERS]
 
 
 def delivery_of(row: Sequence[Any], sink: str, lease: str) -> Delivery:

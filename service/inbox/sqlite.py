@@ -42,11 +42,11 @@ import structlog
 from service.errors import ConfigError, InboxUnavailable
 from service.events import Delivery, Event
 from service.inbox import accepting, inquiries, jobs
-from service.inbox.base import AttemptResult, JobRecord, Purged, Receipt, Verdict
+from service.inbox.base import AttemptResult, JobRecord, Purged, Receipt, StoreSpace, Verdict
 from service.inbox.database import Candidate, Database, Fate, Row, Value
 from service.inbox.migrations import load_migrations, missing_migrations
 from service.inbox.operations import Operations, Run, needs_care, tell_of
-from service.inbox.rows import Arrival, delivery_of, to_milliseconds
+from service.inbox.rows import Arrival, delivery_of, to_column, to_milliseconds
 from service.inbox.sqlite_keys import (
     condition_by_key,
     create_recent,
@@ -60,6 +60,8 @@ _NOT_OPEN = "the store is not open"
 _BUSY_TIMEOUT_MS = 5000
 # More make a batch hardly cheaper for each.
 _FULL_BATCH = 64
+# One transaction: some thousand usual receipts, and so some thousand rows, or two that are as large as may be.
+_MAX_BATCH_BYTES = 16 * 2**20
 # A checkpoint copies pages back and flushes the main file. After so many receipts, some 16 MiB, it costs little, and no
 # flush of the WAL waits long for that of the file.
 _WORKS_PER_CHECKPOINT = 2600
@@ -71,6 +73,8 @@ _CHECKPOINT_REST_PAGES = 256
 _VACUUMS_PER_PURGE = 8
 # Not on every system there is the one that leaves out what only `stat` shows.
 _SYNC: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
+# After a disk was full: with this much, receipts can be expected to find room for a while.
+_ROOM_AGAIN_BYTES = 64 << 20
 # Moving this many pages takes about as long as a step of the purge. What is left over is used again by new rows.
 _VACUUM_PAGES = 250
 # More rows per statement cost the writer more processor time each (measured: 8 against 16 and 32). Fewer mean more
@@ -123,7 +127,7 @@ class SqliteInbox(Operations):
             earlier life had leased. A tool that only helps for a moment says no.
         auto_migrate: Apply missing migrations when opening; otherwise opening fails when there are any.
         max_pending: How many receipts may wait for the flush; beyond, ``put`` fails at once.
-        max_pending_bytes: The same for their bodies.
+        max_pending_bytes: The same for what they take in memory, with their events.
     """
 
     def __init__(
@@ -153,6 +157,8 @@ class SqliteInbox(Operations):
         # Why nothing is taken, or None; and why nothing will be until a restart.
         self._problem: str | None = _NOT_OPEN
         self._failure: str | None = None
+        # Set by the writer when there was no room; receipts that found some end it.
+        self._full: str | None = None
         # Two, so that a long list of an operator's delays no dispatcher.
         self._listing = Reader("inbox-lists", self._connect)
         self._dispatching = Reader("inbox-dispatching", self._connect)
@@ -209,7 +215,8 @@ class SqliteInbox(Operations):
 
     def _lock(self) -> None:
         try:
-            self._lock_file = self._path.with_name(self._path.name + ".lock").open("ab")
+            # Only for us, as everything that is made here: the store has what the events have, and keeps it.
+            self._lock_file = open(f"{self._path}.lock", "ab", opener=_open_for_us)  # noqa: SIM115 - Path.open has no opener
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._unlock()
@@ -225,6 +232,8 @@ class SqliteInbox(Operations):
             self._lock_file = None
 
     def _connect(self) -> sqlite3.Connection:
+        # SQLite gives the files beside it the mode of the database.
+        os.close(_open_for_us(self._path, os.O_RDWR | os.O_CREAT))
         connection = sqlite3.connect(
             self._path, isolation_level=None, check_same_thread=False, cached_statements=1024, timeout=5
         )
@@ -252,12 +261,15 @@ class SqliteInbox(Operations):
     # Operations
 
     def put(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
-        size = len(receipt.body)
         if self._problem is not None:
             return _refused(self._problem)
+        arrival = Arrival(receipt, to_milliseconds(receipt.received_at))
+        size = arrival.size_bytes
         if self._pending >= self._max_pending or self._pending_bytes + size > self._max_pending_bytes:
-            return _refused(f"{self._pending} receipts are waiting for the disk, which is the limit")
-        work = _Put(self._new_future(), Arrival(receipt, to_milliseconds(receipt.received_at)))
+            return _refused(
+                f"{self._pending} receipts of {self._pending_bytes} bytes are waiting for the disk, which is the limit"
+            )
+        work = _Put(self._new_future(), arrival)
         self._pending += 1
         self._pending_bytes += size
         self._submit(work)
@@ -275,12 +287,32 @@ class SqliteInbox(Operations):
                 break
         return purged
 
+    async def measure(self) -> StoreSpace:
+        return await asyncio.to_thread(self._measure)
+
+    def _measure(self) -> StoreSpace:
+        try:
+            sizes = [path.stat().st_size for path in self._files() if path.exists()]
+            disk = os.statvfs(self._path.parent)
+        except OSError as error:
+            raise InboxUnavailable(f"the store's disk does not answer: {error.strerror}") from error
+        return StoreSpace(sum(sizes), disk.f_bavail * disk.f_frsize)
+
+    def _files(self) -> list[Path]:
+        return [self._path, *(self._path.with_name(f"{self._path.name}{end}") for end in ("-wal", "-shm"))]
+
     async def check(self) -> None:
         if self._writer is not None and not self._writer.is_alive():
             raise InboxUnavailable("the store's writer has stopped; restart the service")
         if self._pending >= self._max_pending:
             raise InboxUnavailable(f"{self._pending} receipts are waiting for the disk, which is the limit")
         await self._write(lambda d: d.execute("UPDATE heartbeat SET beats = beats + 1"))
+        # It needs no room, which receipts do.
+        full = self._full
+        if full is not None:
+            if (await self.measure()).free_bytes < _ROOM_AGAIN_BYTES:  # type: ignore[operator]
+                raise InboxUnavailable(full)
+            self._full = None
 
     # The event loop's side
 
@@ -324,7 +356,7 @@ class SqliteInbox(Operations):
         for work, result in done:
             if isinstance(work, _Put):
                 self._pending -= 1
-                self._pending_bytes -= len(work.arrival.receipt.body)
+                self._pending_bytes -= work.arrival.size_bytes
                 if isinstance(result, Verdict) and result.state == "accepted":
                     tell_of(told, work.arrival.receipt, has_accepted=bool(result.accepted))
             if work.future.done():
@@ -343,7 +375,7 @@ class SqliteInbox(Operations):
         flusher = threading.Thread(target=self._flush, args=(wal,), name="inbox-flusher", daemon=True)
         flusher.start()
         checkpoints = _Checkpoints(self._connect)
-        while (batch := _take(self._submitted)) is not None:
+        for batch in self._batches():
             if self._failure is not None:
                 # Nothing more may be copied back either.
                 self._committed.put([(work, None) for work in batch])
@@ -361,6 +393,18 @@ class SqliteInbox(Operations):
         self._committed.put(None)
         flusher.join()
         connection.close()
+
+    def _batches(self) -> Iterator[list[_Put | _Work]]:
+        """What has gathered, a transaction each, until the end."""
+        while (gathered := _take(self._submitted)) is not None:
+            start = size = 0
+            for number, work in enumerate(gathered):
+                if isinstance(work, _Put):
+                    size += work.arrival.size_bytes
+                    if size > _MAX_BATCH_BYTES and number > start:
+                        yield gathered[start:number]
+                        start, size = number, work.arrival.size_bytes
+            yield gathered[start:] if start else gathered
 
     def _flush(self, wal: int) -> None:
         assert self._loop is not None
@@ -395,6 +439,8 @@ class SqliteInbox(Operations):
         return [pair for work in batch for pair in self._commit(connection, [work])]
 
     def _failed(self, batch: list[_Put | _Work], error: Exception) -> list[_Done]:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            self._full = f"the disk of {self._path} is full: make room; no callback can be taken"
         # What else an exception says may quote what was to be written.
         text = str(error) if isinstance(error, sqlite3.Error) else "see its type"
         _complain("store_failed", error=f"{type(error).__name__}: {text}", works=len(batch))
@@ -412,6 +458,7 @@ class SqliteInbox(Operations):
             if puts:
                 verdicts = _put(database, [work.arrival for work in puts], are_jobs_awaited=self._are_jobs_awaited)
                 done += zip(puts, verdicts, strict=True)
+                self._full = None
             done += [(work, _run_now(work.run(database))) for work in batch if isinstance(work, _Work)]
             if database.has_recent:
                 move_recent(connection, database.accepted)
@@ -512,6 +559,10 @@ class Reader:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _open_for_us(path: str | Path, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 @contextmanager
@@ -620,8 +671,10 @@ class SqliteDatabase(Database):
     async def accept_events(self, candidates: Sequence[Candidate]) -> list[Fate]:
         return _accept_events(self, candidates)
 
-    async def claim_deliveries(self, sink: str, *, limit: int, now: int, until: int, lease: str) -> list[Delivery]:
-        return _claim(self.connection, sink, limit=limit, now=now, until=until, lease=lease)
+    async def claim_deliveries(
+        self, sink: str, *, limit: int, max_bytes: int, now: int, until: int, lease: str
+    ) -> list[Delivery]:
+        return _claim(self.connection, sink, limit=limit, max_bytes=max_bytes, now=now, until=until, lease=lease)
 
     async def record_attempts(self, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:
         return _record(self, results, now)
@@ -686,9 +739,9 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'receipts'").fetchone()
     first_id = (row[0] if row else 0) + 1
     candidates = [
-        Candidate(receipt_id, arrival.at, entry.event, body, entry.binding, entry.sinks)
+        Candidate(receipt_id, arrival.at, entry.event, entry.body.decode(), entry.binding, entry.sinks)
         for receipt_id, arrival in enumerate(arrivals, first_id)
-        for entry, body in zip(arrival.receipt.entries, arrival.bodies, strict=True)
+        for entry in arrival.receipt.entries
     ]
     accepted: dict[int, list[Event]] = {}
     conflicts: dict[int, str] = {}
@@ -751,8 +804,8 @@ def _accept_events(database: SqliteDatabase, candidates: Sequence[Candidate]) ->
                 at,
                 data.product,
                 data.kind,
-                data.job_id,
-                data.media_id,
+                to_column(data.job_id),
+                to_column(data.media_id),
                 1 if candidate.sinks else 0,
             )
         )
@@ -873,21 +926,30 @@ def _repeat(head: str, row: str, times: int) -> str:
 
 
 def _claim(
-    connection: sqlite3.Connection, sink: str, *, limit: int, now: int, until: int, lease: str
+    connection: sqlite3.Connection, sink: str, *, limit: int, max_bytes: int, now: int, until: int, lease: str
 ) -> list[Delivery]:
     """What is due at a sink that is active, leased."""
+    claimed: list[Delivery] = []
+    size = 0
     rows = connection.execute(
         "SELECT d.event_id, d.replay, d.attempts, e.key_digest, e.outcome, b.body FROM deliveries d"
         " JOIN events e ON e.id = d.event_id JOIN event_bodies b ON b.event_id = d.event_id"
         " WHERE d.sink = ? AND d.due_at <= ? AND NOT EXISTS (SELECT 1 FROM sinks WHERE name = ? AND state <> 'active')"
         " ORDER BY d.due_at, d.event_id LIMIT ?",
         (sink, now, sink, limit),
-    ).fetchall()
+    )
+    with closing(rows):
+        for row in rows:
+            delivery = delivery_of(row, sink, lease)
+            size += len(delivery.body)
+            if claimed and size > max_bytes:
+                break
+            claimed.append(delivery)
     connection.executemany(
         "UPDATE deliveries SET due_at = ?, lease = ? WHERE event_id = ? AND sink = ? AND replay = ?",
-        [(until, lease, row[0], sink, row[1]) for row in rows],
+        [(until, lease, delivery.row_id, sink, delivery.replay) for delivery in claimed],
     )
-    return [delivery_of(row, sink, lease) for row in rows]
+    return claimed
 
 
 def _record(database: SqliteDatabase, results: Sequence[AttemptResult], now: int) -> tuple[list[bool], set[str]]:

@@ -40,7 +40,7 @@ from service.queries.replies import (
     required,
 )
 from service.sources import ims, vod
-from service.sources.base import Completion, Message, Parsed
+from service.sources.base import Completion, Message, Parsed, expand_urls
 from service.sources.fields import Fields
 from service.sources.outcomes import has_outputs, read_outcome, whole_outcome
 
@@ -80,7 +80,7 @@ def _snapshot_outputs(job: Fields) -> tuple[Frozen, ...]:
         SnapshotOutput(
             url_template=template,
             count=count,
-            urls=urls or (vod.expand_urls(template, "{Count}", count) if is_web else ()),
+            urls=urls or (expand_urls(template, "{Count}", count) if is_web else ()),
             snapshot_type=word.lower() if word else None,
         ),
     )

@@ -47,7 +47,7 @@ from service.queries.replies import (
     required,
 )
 from service.sources import mts, vod
-from service.sources.base import Completion, Message, Parsed
+from service.sources.base import Completion, Message, Parsed, expand_urls
 from service.sources.fields import Fields
 from service.sources.outcomes import has_outputs
 
@@ -83,7 +83,7 @@ def _snapshot_outputs(job: Fields) -> tuple[Frozen, ...]:
             url_template=template,
             count=count,
             # A synchronous job makes one picture and says no number.
-            urls=vod.expand_urls(template, "{Count}", 1 if count is None else count),
+            urls=expand_urls(template, "{Count}", 1 if count is None else count),
             times_s=tuple(milliseconds / 1000 for milliseconds in points.numbers("TimePointList")) if points else (),
         ),
     )

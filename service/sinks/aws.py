@@ -198,7 +198,7 @@ class AwsSink(ABC):
             if self._is_closed:
                 raise SinkRetry("the sink was closed")
             if self._client is None:
-                AioConfig, get_session, loader = await asyncio.to_thread(_load_boto)  # noqa: N806 - it is a class
+                AioConfig, get_session, loader, http_session = await asyncio.to_thread(_load_boto)  # noqa: N806 - it is a class
                 session = get_session()
                 session.register_component("data_loader", loader)
                 if await session.get_credentials() is None:
@@ -213,6 +213,7 @@ class AwsSink(ABC):
                     max_pool_connections=self.concurrency,
                     # The dispatcher decides when to try again.
                     retries={"total_max_attempts": 1, "mode": "standard"},
+                    http_session_cls=http_session,
                 )
                 context = session.create_client(
                     self.service, region_name=self._region, endpoint_url=self._endpoint_url, config=config
@@ -274,7 +275,7 @@ def _cut(entries: Iterable[Entry], *, max_entries: int, max_bytes: int) -> Itera
 
 
 @cache
-def _load_boto() -> tuple[Any, Any, Any]:
+def _load_boto() -> tuple[Any, Any, Any, Any]:
     """
     A good part of a second, which neither a service without such a sink nor the event loop should wait for. What boto
     reads of its models is megabytes, and shared by all clients.
@@ -283,7 +284,9 @@ def _load_boto() -> tuple[Any, Any, Any]:
     from aiobotocore.session import get_session  # noqa: PLC0415
     from botocore.loaders import create_loader  # noqa: PLC0415
 
-    return AioConfig, get_session, create_loader()
+    from service.sinks.aws_http import BoundedSession  # noqa: PLC0415
+
+    return AioConfig, get_session, create_loader(), BoundedSession
 
 
 # Events

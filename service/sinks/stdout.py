@@ -8,6 +8,7 @@ while it lives no other line is begun.
 
 import asyncio
 import io
+import re
 import select
 import sys
 import threading
@@ -18,10 +19,18 @@ from typing import IO, Any
 from service.errors import SinkError, SinkRetry
 from service.events import Delivery
 
+# What a terminal obeys or hides behind, in UTF-8: DEL and C1 controls, marks and overrides of direction, separators of
+# lines. JSON itself escapes the C0 controls.
+_UNSEEN = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+
 
 def build_line(delivery: Delivery) -> bytes:
-    """The event on one line. In JSON a raw line break can only stand between tokens, where a space means the same."""
-    return delivery.body.replace(b"\r", b" ").replace(b"\n", b" ") + b"\n"
+    """
+    The event on one line, with what is not to be seen of it written out. In JSON a raw line break can only stand
+    between tokens, where a space means the same, and the others only in strings, where an escape does.
+    """
+    line = delivery.body.replace(b"\r", b" ").replace(b"\n", b" ")
+    return _UNSEEN.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), line) + b"\n"
 
 
 @dataclass(slots=True)

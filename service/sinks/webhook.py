@@ -24,6 +24,7 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 
+from service.bounded_connector import AnswerTooLong, BoundedConnector
 from service.errors import SinkError, SinkGone, SinkRetry
 from service.events import CONTENT_TYPE, Delivery
 from service.version import read_version
@@ -171,7 +172,7 @@ class WebhookSink:
 
     async def open(self) -> None:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.concurrency, keepalive_timeout=_KEEPALIVE_S),
+            connector=BoundedConnector(limit=self.concurrency, keepalive_timeout=_KEEPALIVE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
             # The total is kept by `send`: aiohttp rounds long time-outs up to a whole second.
             timeout=aiohttp.ClientTimeout(total=None, connect=min(_CONNECT_TIMEOUT_S, self.timeout_s)),
@@ -243,6 +244,8 @@ def _explain(error: Exception) -> str:
     elif isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error
         detail = (cause.reason if isinstance(cause, ssl.SSLError) else cause.strerror) or ""
+    elif isinstance(error, AnswerTooLong):
+        detail = str(error)
     elif isinstance(error, aiohttp.ServerDisconnectedError):
         detail = "the connection was closed before an answer came"
     elif isinstance(error, aiohttp.ClientResponseError):

@@ -6,7 +6,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from service.errors import MalformedCallback
-from service.events import EventError, Frozen, Key, Kind, Outcome, Product, Transport, VerifiedBy
+from service.events import (
+    MAX_SNAPSHOT_URLS,
+    EventError,
+    Frozen,
+    Key,
+    Kind,
+    Outcome,
+    Product,
+    Transport,
+    VerifiedBy,
+)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -14,6 +24,13 @@ if TYPE_CHECKING:
 
 # Raised with every change of what a message means, so that what was read before can be read again.
 PARSER_VERSION = 2
+
+MAX_EVENTS = 500
+"""What one message may tell of. Nothing that the vendor documents comes near."""
+
+# Far more than events: what is in a list of their outputs costs little.
+MAX_ELEMENTS = 2000
+_MAX_URL_LENGTH = 2048
 
 
 @dataclass(slots=True)
@@ -83,6 +100,8 @@ class Completion:
         binding: A value that must never change for this key, for example the task id of a minted URL.
         nameless: The message names no job though a job has ended: an expected one of this family and asset may be
             meant. ``takes_name``: it is a single job, and the completion is that job's.
+        placeholder: What stands for the number of a picture in the ``url_template`` of its outputs, where their
+            ``urls`` are still to be expanded: when the event is built, because a short message may mean very many.
     """
 
     family: str
@@ -99,6 +118,7 @@ class Completion:
     subject: str | None = None
     binding: str | None = None
     nameless: Literal["takes_name", "keeps_key"] | None = None
+    placeholder: str | None = None
 
     def key(self, product: Product, account: str) -> Key:
         return Key(product, account, self.family, self.id)
@@ -115,6 +135,16 @@ class Parsed:
 
     completions: tuple[Completion, ...]
     warnings: tuple[str, ...] = ()
+
+
+def expand_urls(template: str | None, placeholder: str, count: int | None) -> tuple[str, ...]:
+    """Picture URLs are numbered from 1, padded to five digits (documented)."""
+    # Two hundred copies of a text that is no URL would make a small message a very large event.
+    if template is None or not count or len(template) > _MAX_URL_LENGTH:
+        return ()
+    if placeholder not in template:
+        return (template,)
+    return tuple(template.replace(placeholder, f"{n:05d}") for n in range(1, min(count, MAX_SNAPSHOT_URLS) + 1))
 
 
 Parser = Callable[[Message], Parsed]

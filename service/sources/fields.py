@@ -6,11 +6,14 @@ there but can't be understood is noted by its path, never an error. What comes b
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Any, TypeVar
 
+from service.sources.base import MAX_ELEMENTS
 from service.sources.decoding import decode_element, decode_object, parse_time
 from service.sources.members import (
     Misfit,
+    check_count,
     digest,
     read_flag,
     read_integer,
@@ -110,8 +113,13 @@ class Fields:
             self.warn(name)
         return None
 
-    def objects(self, name: str) -> list["Fields"]:
-        """A list of objects; also as JSON text, or a single object without its list."""
+    def objects(self, name: str, *, at_most: int = MAX_ELEMENTS) -> list["Fields"]:
+        """
+        A list of objects; also as JSON text, or a single object without its list.
+
+        Raises:
+            Unparseable: There are more, each of which would cost a hundred times what it takes to send it.
+        """
         value = self.decoded(name)
         if isinstance(value, dict):
             value = [value]
@@ -119,6 +127,7 @@ class Fields:
             if value not in (None, ""):
                 self.warn(name)
             return []
+        check_count(self._path + name, len(value), at_most)
         found = []
         for index, element in enumerate(value):
             item = decode_element(element)
@@ -129,12 +138,18 @@ class Fields:
         return found
 
     def members(self, name: str) -> list[tuple[str, "Fields"]]:
-        """The objects that an object consists of, each with its key as the vendor spells it."""
+        """
+        The objects that an object consists of, each with its key as the vendor spells it.
+
+        Raises:
+            Unparseable: There are too many.
+        """
         value = self.decoded(name)
         if not isinstance(value, dict):
             if value not in (None, "", []):
                 self.warn(name)
             return []
+        check_count(self._path + name, len(value), MAX_ELEMENTS)
         found = []
         for key, element in value.items():
             item = decode_element(element)
@@ -145,8 +160,8 @@ class Fields:
         return found
 
     def nested(self, *, without: str) -> Iterator["Fields"]:
-        """The objects one level down, in their order, apart from one."""
-        for name, value in self._values.items():
+        """The objects one level down, in their order, apart from one; of very many the first."""
+        for name, value in islice(self._values.items(), MAX_ELEMENTS):
             if isinstance(value, dict) and name != without.lower():
                 yield Fields(value, f"{self._path}{name}.", self._warnings)
 

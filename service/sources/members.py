@@ -22,6 +22,8 @@ from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationEr
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 from typing_extensions import TypedDict
 
+from service.errors import Unparseable
+from service.sources.base import MAX_ELEMENTS
 from service.sources.decoding import MAX_DEPTH, decode_element, decode_object, storable
 
 # Every integer up to here is exact as a float.
@@ -39,6 +41,17 @@ Warn = Callable[[str], None]
 
 class Misfit(Exception):
     """A value that can't be put into the declared shape."""
+
+
+def check_count(path: str, count: int, at_most: int) -> None:
+    """
+    Before anything is built of them: each would cost a hundred times what it takes to send it.
+
+    Raises:
+        Unparseable: There are more.
+    """
+    if count > at_most:
+        raise Unparseable(f"expected at most {at_most} elements in {path[:200]}, found {count}")
 
 
 # Single values, in whatever shape they come
@@ -100,6 +113,8 @@ def _read_all(value: Any, read: Callable[[Any], T | None]) -> tuple[T, ...] | No
     value = decode_element(value)
     if not value:
         return None
+    if isinstance(value, list) and len(value) > MAX_ELEMENTS:
+        raise Misfit
     found = [read(item) for item in value] if isinstance(value, list) else [None]
     # All or nothing, because the places of the others mean something.
     items = tuple(item for item in found if item is not None)
@@ -166,7 +181,14 @@ def _text_schema() -> CoreSchema:
 
 
 def _tuple_of(item: CoreSchema) -> CoreSchema:
-    return core_schema.tuple_schema([item], variadic_item_index=0)
+    return core_schema.tuple_schema([item], variadic_item_index=0, max_length=MAX_ELEMENTS)
+
+
+def _bounded(schema: CoreSchema) -> CoreSchema:
+    """Of a list or an object that may be None."""
+    inner: Any = schema.get("schema")
+    inner["max_length"] = MAX_ELEMENTS
+    return schema
 
 
 @dataclass(frozen=True)
@@ -200,7 +222,7 @@ class _Many(_Member):
     """A list of objects; also as JSON text, a single object without its list, or the list inside an object."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = handler(source)
+        schema = _bounded(handler(source))
         return _first_that_fits(schema, core_schema.json_schema(schema))
 
     def read(self, value: Any, inner: Any, path: str, warn: Warn) -> Any:
@@ -212,6 +234,7 @@ class _Many(_Member):
             return None
         if not isinstance(value, list):
             raise Misfit
+        check_count(path, len(value), MAX_ELEMENTS)
         found = []
         for index, element in enumerate(value):
             item = decode_element(element)
@@ -226,7 +249,7 @@ class _Named(_Member):
     """The objects that an object consists of, each with its key as the vendor spells it."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = handler(source)
+        schema = _bounded(handler(source))
         return _first_that_fits(schema, core_schema.json_schema(schema))
 
     def read(self, value: Any, inner: Any, path: str, warn: Warn) -> Any:
@@ -235,6 +258,7 @@ class _Named(_Member):
             return None
         if not isinstance(value, dict):
             raise Misfit
+        check_count(path, len(value), MAX_ELEMENTS)
         found = {}
         for key, element in value.items():
             item = decode_element(element)
@@ -343,10 +367,11 @@ def arrange(
     sought: tuple[tuple[str, ...], ...] = (),
 ) -> dict[str, Any]:
     """The values in the shape that the model declares; what can't be put into it is left out, with a warning."""
-    plan, arranged, others = _plan(model), {}, []
+    plan, arranged = _plan(model), {}
+    others: list[dict[str, Any]] = []
     for key, value in settle(values, lambda name: warn(path + name)).items():
         if key not in plan:
-            if isinstance(value, dict) and key != "userdata":
+            if isinstance(value, dict) and key != "userdata" and len(others) < MAX_ELEMENTS:
                 others.append(value)
         elif value is not None:
             name, member, inner = plan[key]

@@ -26,13 +26,12 @@ from service.events import (
     SnapshotOutput,
     WorkflowOutput,
 )
-from service.sources.base import Completion, Message, Parsed
+from service.sources.base import Completion, Message, Parsed, expand_urls
 from service.sources.decoding import parse_time
 from service.sources.fields import Fields
 from service.sources.members import Reading, decoded, first, present, read, read_values
 from service.sources.mts_messages import TWINS, Activity, Execution, JobNotify, Notification
 from service.sources.outcomes import build_error, has_outputs, judge_parts, read_outcome
-from service.sources.vod import expand_urls
 
 # Type in lower case, which is also the family of the key.
 KINDS: Mapping[str, Kind] = {

@@ -32,6 +32,8 @@ _OUTCOMES: Mapping[str, Outcome] = {
     "deleted": "cancelled",
     "stopped": "cancelled",
 }
+# What is longer is no word, and may be asked about once for each of many events.
+_MAX_WORD_CHARACTERS = 64
 # AI events and intelligent productions have a code when nothing is wrong, too.
 _NO_ERROR = frozenset({"0", "200", "ok", "success"})
 _PROGRESS = frozenset(
@@ -66,6 +68,8 @@ def read_outcome(word: str | None, *, missing: Outcome = "unknown") -> Outcome |
     """A word that nobody has seen is ``unknown``, never a failure; ``progress`` means that nothing has ended yet."""
     if word is None:
         return missing
+    if len(word) > _MAX_WORD_CHARACTERS:
+        return "unknown"
     word = word.lower()
     return "progress" if word in _PROGRESS else _OUTCOMES.get(word, "unknown")
 
@@ -110,7 +114,7 @@ def judge_parts(own: Judged, words: Iterable[str | None]) -> Judged:
 
 
 def is_skipped(word: str | None) -> bool:
-    return word is not None and word.lower() in ("skip", "skipped")
+    return word is not None and word[:_MAX_WORD_CHARACTERS].lower() in ("skip", "skipped")
 
 
 def has_outputs(outcome: Outcome) -> bool:
@@ -130,7 +134,7 @@ def build_error(
     code, message = code or None, message or None
     if outcome != "failed" and (code or message or "ok").lower() in _NO_ERROR:
         return None
-    return EventError(code=code, message=message, retryable=is_retryable(code, retryable))
+    return EventError.trusted(code=code, message=message, retryable=is_retryable(code, retryable))
 
 
 def read_error(
@@ -146,4 +150,4 @@ def is_retryable(code: str | None, table: Mapping[str, bool]) -> bool | None:
         return None
     if code in table:
         return table[code]
-    return table.get(code.split(".", 1)[0])
+    return table.get(code[:_MAX_WORD_CHARACTERS].split(".", 1)[0])

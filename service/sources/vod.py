@@ -37,13 +37,14 @@ from service.events import (
     WorkflowOutput,
 )
 from service.sources import vod_messages as messages
-from service.sources.base import Completion, Message, Parsed
+from service.sources.base import MAX_EVENTS, Completion, Message, Parsed, expand_urls
 from service.sources.decoding import decode_object, parse_time
 from service.sources.fields import Fields
 from service.sources.members import (
     JOB_IDS,
     Misfit,
     Reading,
+    check_count,
     decoded,
     digest,
     first,
@@ -153,6 +154,7 @@ class Told:
         parts: Sequence[Any] = (),
         family: str | None = None,
         nameless: Literal["takes_name", "keeps_key"] | None = None,
+        placeholder: str | None = None,
     ) -> Completion:
         """
         One completion. Progress makes it a notice of its own, because its end is still to come.
@@ -180,6 +182,7 @@ class Told:
             user_data=self.user_data,
             occurred_at=self.occurred_at,
             nameless=nameless,
+            placeholder=placeholder,
         )
 
     def digest_of_body(self) -> str:
@@ -241,26 +244,21 @@ def url_suffix(url: str | None) -> str | None:
     return suffix if 1 <= len(suffix) <= 5 and suffix.isalnum() else None
 
 
-def expand_urls(template: str | None, placeholder: str, count: int | None) -> tuple[str, ...]:
-    """Picture URLs are numbered from 1, padded to five digits (documented)."""
-    # Two hundred copies of a text that is no URL would make a small message a very large event.
-    if template is None or not count or len(template) > _MAX_URL_LENGTH:
-        return ()
-    if placeholder not in template:
-        return (template,)
-    return tuple(template.replace(placeholder, f"{n:05d}") for n in range(1, min(count, MAX_SNAPSHOT_URLS) + 1))
-
-
 def _sort(word: str | None) -> str | None:
     return word.lower().removesuffix("snapshot") if word else None
 
 
 def _picture_outputs(
-    template: str | None, placeholder: str, count: int | None, sort: str | None, urls: Sequence[str | None] | None
+    template: str | None,
+    placeholder: str | None,
+    count: int | None,
+    sort: str | None,
+    urls: Sequence[str | None] | None,
 ) -> tuple[Frozen, ...]:
     """None where nothing is said of the pictures."""
     found = tuple(url for url in urls or () if url and len(url) <= _MAX_URL_LENGTH)[:MAX_SNAPSHOT_URLS]
-    found = found or expand_urls(template or None, placeholder, count)
+    if not found and placeholder is not None:
+        found = expand_urls(template or None, placeholder, count)
     if not (template or count is not None or found or sort):
         return ()
     return (
@@ -863,6 +861,7 @@ def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ..
                 nameless=nameless,
             ),
         )
+    check_count(f"{told.dialect.path}SnapshotInfos", len(infos), MAX_EVENTS)
     completions = []
     sorts: dict[str, str] = {}
     for index, info in enumerate(infos):
@@ -892,6 +891,7 @@ def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ..
                 job_id=job_id,
                 media_id=media_id,
                 parts=(info,),
+                placeholder="{SnapshotCount}",
             )
         )
     if not completions:
@@ -905,7 +905,7 @@ def _info_outputs(body: messages.Snapshot, info: messages.SnapshotInfo, sort: st
         # What stands beside the elements belongs to the only one, or to the cover.
         is_only = len(body.get("SnapshotInfos") or ()) == 1
         urls = (body.get("Snapshots") if is_only else None) or ([body.get("CoverUrl")] if sort == "cover" else ())
-    return _picture_outputs(info.get("SnapshotRegular"), "{SnapshotCount}", info.get("SnapshotCount"), sort, urls)
+    return _picture_outputs(info.get("SnapshotRegular"), None, info.get("SnapshotCount"), sort, urls)
 
 
 def _read_stream(told: Told, body: Any, stream: Any) -> Completion | None:
@@ -939,7 +939,9 @@ def _read_transcode_task(told: Told, body: messages.Transcode) -> tuple[Completi
     """One per stream, under the same key as the stream's own event, and one for the task as a whole."""
     media_id = told.media(body, _VIDEO)
     streams = []
-    for index, element in enumerate(body.get("StreamInfos") or ()):
+    elements = body.get("StreamInfos") or ()
+    check_count(f"{told.dialect.path}StreamInfos", len(elements), MAX_EVENTS)
+    for index, element in enumerate(elements):
         if not says_anything(element):
             continue
         stream = _read_stream(told, body, element)

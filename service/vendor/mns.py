@@ -22,6 +22,7 @@ from xml.sax.saxutils import escape
 import aiohttp
 from yarl import URL
 
+from service.bounded_connector import BoundedConnector, allow_body
 from service.errors import VendorError, VendorRefused, VendorUnavailable
 from service.sources.xml_document import Element, read_document
 from service.vendor.credentials import CredentialsProvider
@@ -33,6 +34,8 @@ XML_NAMESPACE = "http://mns.aliyuncs.com/doc/v1/"
 
 # Sixteen messages of 64 KiB, each character of them escaped, and as much again for what is around them.
 _MAX_REPLY_BYTES = 8 * 1024 * 1024
+# With what chunks add, of which a proper server makes large ones.
+_MAX_WIRE_BYTES = _MAX_REPLY_BYTES + 64 * 1024
 # What the answer to a long poll may take beyond the wait.
 _PATIENCE_S = 10.0
 _CONNECT_S = 5.0
@@ -98,7 +101,6 @@ class MnsQueue:
         endpoint: Of the account, for example ``https://123.mns.cn-shanghai.aliyuncs.com``.
         queue: Its name.
         region: Needed for version 4 of the signature alone.
-        session: Stays the caller's; without it there is one of our own, closed by ``close``.
         clock: The time in UTC.
     """
 
@@ -111,7 +113,6 @@ class MnsQueue:
         clock: Callable[[], datetime],
         signature: Literal["v2", "v4"] = "v2",
         region: str = "",
-        session: aiohttp.ClientSession | None = None,
     ) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._queue = queue
@@ -120,12 +121,11 @@ class MnsQueue:
         self._clock = clock
         self._signature = signature
         self._region = region
-        self._session = session
-        self._own_session: aiohttp.ClientSession | None = None
+        self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        if self._own_session is not None:
-            await self._own_session.close()
+        if self._session is not None:
+            await self._session.close()
 
     async def receive(self, limit: int, wait_s: int) -> Sequence[QueueMessage]:
         """
@@ -229,6 +229,7 @@ class MnsQueue:
         now = self._clock()
         headers = {
             "Content-Type": "text/xml;charset=UTF-8",
+            "Accept-Encoding": "identity",
             "Date": format_datetime(now, usegmt=True),
             "x-mns-version": "2015-06-06",
         }
@@ -263,6 +264,7 @@ class MnsQueue:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=patience_s + _CONNECT_S, sock_connect=_CONNECT_S),
             ) as response:
+                allow_body(response, _MAX_WIRE_BYTES)
                 reply = _Reply(
                     response.status,
                     await _read_bounded(action, response),
@@ -283,11 +285,14 @@ class MnsQueue:
         return reply
 
     def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is not None:
-            return self._session
-        if self._own_session is None:
-            self._own_session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        return self._own_session
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=BoundedConnector(),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # A small reply must not become a large one.
+                auto_decompress=False,
+            )
+        return self._session
 
     def _error(self, action: str, reply: "_Reply") -> VendorError:
         """What the service's own reply with a code means."""

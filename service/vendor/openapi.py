@@ -24,6 +24,7 @@ from uuid import uuid4
 import aiohttp
 from yarl import URL
 
+from service.bounded_connector import BoundedConnector, allow_body
 from service.errors import VendorRefused, VendorUnavailable
 from service.queries.base import Api, Query
 from service.queries.replies import refusal
@@ -39,6 +40,8 @@ Observe = Callable[[Api, str, Result], None]
 """Is told how each request went: api, action, result."""
 
 MAX_REPLY_BYTES = 4 * 2**20
+# With what chunks add, of which a proper server makes large ones.
+_MAX_WIRE_BYTES = MAX_REPLY_BYTES + 64 * 1024
 ATTEMPTS = 3
 _TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 5.0
@@ -276,6 +279,7 @@ class OpenApiClient:
                 skip_auto_headers=("Content-Type",),
                 allow_redirects=False,
             ) as response:
+                allow_body(response, _MAX_WIRE_BYTES)
                 return Reply(
                     status=response.status,
                     body=await _read(response.content),
@@ -291,7 +295,7 @@ class OpenApiClient:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),  # `_slots` is the limit, and waiting there is no time-out
+                connector=BoundedConnector(limit=0),  # `_slots` is the limit, and waiting there is no time-out
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s, connect=min(_CONNECT_TIMEOUT_S, self._timeout_s)),
                 auto_decompress=False,

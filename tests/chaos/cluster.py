@@ -196,8 +196,19 @@ class Instance:
             self._process = None
             return
         with contextlib.suppress(OSError, IndexError):
-            pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-            self.lives[-1].memory.append((time.monotonic() - self._started, pages * os.sysconf("SC_PAGE_SIZE")))
+            self.lives[-1].memory.append((time.monotonic() - self._started, self.memory_bytes()))
+
+    def memory_bytes(self) -> int:
+        """Resident now."""
+        assert self._process is not None
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def peak_memory_bytes(self) -> int:
+        """The most that was resident since it was started."""
+        assert self._process is not None
+        lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
     @property
     def is_running(self) -> bool:

@@ -71,6 +71,7 @@ def test_what_an_operator_must_learn_of_is_alerted():
         "stale_age_seconds_count",
         "store_up",
         "journal_receipts",
+        "journal_set_aside",
         "certificate_changes_total",
         "deliveries",
         "sink_state",

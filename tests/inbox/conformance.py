@@ -45,6 +45,7 @@ def make_event(
     kind: str = "animated_image",
     media_id: str = "media-1",
     key_id: tuple[str, ...] | None = None,
+    user_data: str | None = None,
 ) -> Event:
     key = Key(product, "default", family, key_id or (job_id,))
     return Event.model_validate(
@@ -64,7 +65,7 @@ def make_event(
                 "vendor_event": "DynamicImageComplete",
                 "outputs": [],
                 "error": None,
-                "user_data": None,
+                "user_data": user_data,
                 "revision": 1,
                 "source": "vod",
                 "transport": "http",
@@ -179,6 +180,12 @@ async def backlog(inbox: Inbox) -> dict[tuple[str, str], int]:
 
 class InboxConformance:
     """Behaviour through the interface alone."""
+
+    async def test_it_knows_how_large_it_is(self, inbox: Inbox) -> None:
+        await inbox.put(make_receipt(make_event()))
+        space = await inbox.measure()
+        assert space.size_bytes > 10_000
+        assert space.free_bytes is None or space.free_bytes > 0
 
     # Dedup
 
@@ -1015,6 +1022,25 @@ class InboxConformance:
 class DatabaseConformance:
     """What both databases do, by the queries that they share."""
 
+    async def test_lists_show_as_much_of_a_long_id_as_can_be_asked_for(self, inbox: Inbox) -> None:
+        long, usual = make_event("x" * 2000, media_id="y" * 2000), make_event("x" * 1000)
+        await put(inbox, long, usual)
+        shown = await inbox.list_events(EventFilter(), limit=9)
+        assert [(one.job_id, one.media_id) for one in shown] == [("x" * 1000, "media-1"), ("x" * 1000, "y" * 1000)]
+        assert [one.id for one in await inbox.list_events(EventFilter(job_id="x" * 1000), limit=9)] == [usual.id]
+        assert (await find(inbox, long)).body == long.to_json()
+
+    async def test_a_claim_is_bounded_in_bytes(self, inbox: Inbox) -> None:
+        events = [make_event(f"job-{n}", user_data="x" * 10_000) for n in range(5)]
+        await put(inbox, *events)
+        later = NOW + 9 * SECOND
+        claims = [
+            [delivery.event_id for delivery in await inbox.claim("a", now=later, lease_s=LEASE_S, **bounds)]
+            for bounds in ({"limit": 9, "max_bytes": 25_000}, {"limit": 9, "max_bytes": 1}, {"limit": 1}, {"limit": 9})
+        ]
+        assert [len(claim) for claim in claims] == [2, 1, 1, 1]
+        assert [one for claim in claims for one in claim] == [event.id for event in events]
+
     async def test_one_receipt_that_the_database_refuses_does_not_fail_its_neighbours(self, inbox: Inbox) -> None:
         # No type that a database knows
         no_source, no_binding = make_receipt(make_event("job-a")), make_receipt(make_event("job-b"), binding="1")
@@ -1033,7 +1059,7 @@ class DatabaseConformance:
         await inbox.check()
 
     async def test_beyond_the_bound_put_fails_at_once(self, reopen: Reopen) -> None:
-        inbox = await reopen(max_pending=3, max_pending_bytes=100)
+        inbox = await reopen(max_pending=3, max_pending_bytes=50_000)
         puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(5)]
         await asyncio.sleep(0)
         with pytest.raises(InboxUnavailable, match="which is the limit"):
@@ -1041,8 +1067,19 @@ class DatabaseConformance:
         results = await asyncio.gather(*puts, return_exceptions=True)
         assert sum(isinstance(result, InboxUnavailable) for result in results) == 2
         with pytest.raises(InboxUnavailable):
-            await inbox.put(make_receipt(make_event("big"), body=b"x" * 101))
+            await inbox.put(make_receipt(make_event("big"), body=b"x" * 50_001))
         assert (await inbox.put(make_receipt(make_event("job-9")))).state == "accepted", "room again after the commit"
+
+    async def test_what_waits_counts_with_all_that_was_made_of_it(self, reopen: Reopen) -> None:
+        inbox = await reopen(max_pending_bytes=700_000)
+        many = [make_event(f"job-{n}", user_data="x" * 10_000) for n in range(20)]
+        puts = [asyncio.ensure_future(inbox.put(make_receipt(event))) for event in many[:5]]
+        puts.append(asyncio.ensure_future(inbox.put(make_receipt(*many))))
+        puts.append(asyncio.ensure_future(inbox.put(make_receipt(*many))))
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        assert [isinstance(result, InboxUnavailable) for result in results] == [False] * 6 + [True]
+        assert "which is the limit" in str(results[6])
+        assert (await inbox.put(make_receipt(*many))).state == "duplicate"
 
     async def test_a_replay_goes_through_many_events_in_stretches(
         self, inbox: Inbox, monkeypatch: pytest.MonkeyPatch

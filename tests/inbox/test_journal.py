@@ -22,7 +22,8 @@ from service.app import build_source
 from service.errors import ConfigError, InboxUnavailable
 from service.inbox import journal as journal_module
 from service.inbox.base import INQUIRIES, Receipt, StoredReceipt, Verdict
-from service.inbox.journal import JournaledInbox, decode_receipt, encode_receipt
+from service.inbox.journal import MAX_ATTEMPTS, JournaledInbox, decode_receipt, encode_receipt
+from service.inbox.journal_attempts import Attempts, digest_of
 from service.inbox.sqlite import SqliteInbox
 from service.intake import build_receipt, restore_message
 from service.settings import build_settings
@@ -253,11 +254,11 @@ async def test_nothing_overtakes_what_is_in_the_journal(bench):
     """A rerun that succeeds after a failure is the second revision, also when the store comes back in between."""
     bench.store.state = "away"
     assert (await bench.put("job", "failed")).is_journaled
-    bench.store.state = "stuck"
-    # The drainer is busy with the first one now, and the store would take others.
-    await until(lambda: bench.store.asked[-1] == b"job failed")
     bench.store.refused.add(b"job failed")
+    asked = len(bench.store.asked)
     bench.store.state = "there"
+    # The drainer is busy with the first one now, and the store would take others.
+    await until(lambda: len(bench.store.asked) > asked)
     assert (await bench.put("job", "succeeded")).is_journaled
     assert b"job succeeded" not in bench.store.asked
     bench.store.refused.clear()
@@ -272,11 +273,11 @@ async def test_two_outcomes_of_a_job_are_never_at_the_store_together(bench, monk
     at_once: list[int] = []
     real = bench.inbox._put_all
 
-    async def observe(receipts, number):
-        keys = [entry.event.id[:36] for receipt in receipts for entry in receipt.entries]
+    async def observe(receipts, payloads):
+        keys = [entry.event.id[:36] for receipt in receipts.values() for entry in receipt.entries]
         assert len(set(keys)) == len(keys)
         at_once.append(len(receipts))
-        return await real(receipts, number)
+        return await real(receipts, payloads)
 
     bench.store.state = "away"
     for job, outcome in (("a", "failed"), ("b", "failed"), ("a", "succeeded"), ("b", "succeeded"), ("c", "failed")):
@@ -509,35 +510,226 @@ async def test_what_can_not_be_read_any_more_is_kept_as_unparsed(bench, how, rea
     assert (receipt.product, receipt.transport, receipt.verified_by) == ("vod", "http", "signature")
 
 
-async def test_a_receipt_that_the_store_refuses_does_not_block_the_others(bench):
+# One receipt holds up nobody
+
+
+def names(logs: list[Any], level: str = "error") -> list[str]:
+    return [log["event"] for log in logs if log["log_level"] == level]
+
+
+async def test_a_receipt_that_the_store_refuses_does_not_hold_up_the_others(bench):
     bench.store.state = "away"
     for job in ("a", "poison", "b"):
         await bench.put(job)
     bench.store.refused.add(b"poison succeeded")
     with capture_logs() as logs:
         bench.store.state = "there"
-        await bench.until_empty()
+        await until(lambda: bench.inbox.receipts == 0)
     assert [job for job, _ in await bench.stored()] == ["a", "b"]
-    assert bench.store.asked.count(b"poison succeeded") > 2 * journal_module.MAX_REFUSALS
-    (kept,) = bench.files
-    assert kept.suffix == ".corrupt"
-    errors = [log["event"] for log in logs if log["log_level"] == "error"]
-    assert errors == ["journaled_receipt_refused", "journaled_receipt_refused", "journal_damaged"]
+    # With the others, and three times alone.
+    assert bench.store.asked.count(b"poison succeeded") == 1 + MAX_ATTEMPTS
+    assert names(logs) == ["journaled_receipt_set_aside"]
+    (line,) = (log for log in logs if log["event"] == "journaled_receipt_set_aside")
+    assert (line["source"], line["attempts"]) == ("vod", 3)
+    assert (bench.inbox.set_aside, bench.inbox.receipts) == (1, 0)
+    assert [path.suffix for path in bench.files] == [".aside"]
+    assert not (await bench.put("after")).is_journaled, "what is set aside is waited for by nobody"
 
 
-async def test_a_receipt_whose_events_the_store_refuses_is_kept_without_them(bench, monkeypatch):
+async def test_what_is_set_aside_is_tried_again_alone_until_the_store_takes_it(bench, monkeypatch):
+    monkeypatch.setattr(journal_module, "RETRY_ASIDE_S", 0.01)
+    bench.store.state = "away"
+    await bench.put("poison")
+    bench.store.refused.add(b"poison succeeded")
+    bench.store.state = "there"
+    await until(lambda: bench.store.asked.count(b"poison succeeded") >= 6)
+    assert bench.inbox.set_aside == 1
+    with capture_logs() as logs:
+        bench.store.refused.clear()
+        await until(lambda: bench.inbox.set_aside == 0)
+    assert "journaled_receipt_stored" in names(logs, "info")
+    assert await bench.stored() == [("poison", "accepted")]
+    assert [verdict.state for _, verdict in bench.drained] == ["accepted"]
+    assert (bench.files, bench.inbox.bytes_used) == ([], 0)
+
+
+async def test_what_is_set_aside_survives_a_restart_with_the_count_of_its_attempts(bench, monkeypatch):
+    bench.store.state = "away"
+    await bench.put("poison")
+    bench.store.refused.add(b"poison succeeded")
+    bench.store.state = "there"
+    await until(lambda: bench.inbox.set_aside == 1)
+    with capture_logs() as logs:
+        await bench.restart()
+    assert bench.inbox.set_aside == 1
+    assert [log["set_aside"] for log in logs if log["event"] == "journal_found"] == [1]
+    assert bench.inbox.bytes_used == bench.files[0].stat().st_size
+    monkeypatch.setattr(journal_module, "RETRY_ASIDE_S", 0.01)
+    await bench.restart()
+    await until(lambda: bench.inbox.set_aside == 0)
+    assert await bench.stored() == [("poison", "accepted")]
+
+
+async def test_a_receipt_that_times_out_three_times_is_set_aside(bench, monkeypatch):
+    monkeypatch.setattr(journal_module, "DRAIN_TIMEOUT_S", 0.02)
     real = Store.put
 
-    def refuse_events(self, receipt):
-        self.refused = {receipt.body} if receipt.entries and b"poison" in receipt.body else set()
-        return real(self, receipt)
+    def hang(self, receipt):
+        if b"poison" not in receipt.body:
+            return real(self, receipt)
+        self.asked.append(receipt.body)
+        return asyncio.get_running_loop().create_future()
 
-    monkeypatch.setattr(Store, "put", refuse_events)
-    assert (await bench.put("poison")).is_journaled
-    await bench.put("b")
+    bench.store.state = "away"
+    for job in ("a", "poison", "b"):
+        await bench.put(job)
+    monkeypatch.setattr(Store, "put", hang)
+    with capture_logs() as logs:
+        bench.store.state = "there"
+        await until(lambda: bench.inbox.receipts == 0)
+    assert [job for job, _ in await bench.stored()] == ["a", "b"]
+    assert [log["error"] for log in logs if log["event"] == "journaled_receipt_set_aside"] == ["TimeoutError: "]
+    assert bench.inbox.set_aside == 1
+
+
+async def test_while_the_store_is_away_nothing_is_set_aside(bench, monkeypatch):
+    """However often it fails, and however often the service is started."""
+    monkeypatch.setattr(journal_module, "CHECK_TIMEOUT_S", 0.01)
+    bench.store.state = "away"
+    for number in range(5):
+        await bench.put(f"a{number}")
+    for state in ("away", "stuck", "away", "there"):
+        await bench.restart(state)
+        if state != "there":
+            await asyncio.sleep(0.05)
     await bench.until_empty()
-    assert sorted(await bench.stored()) == [("b", "accepted"), ("poison", "unparsed")]
-    assert bench.files == []
+    assert bench.inbox.set_aside == 0
+    assert [job for job, _ in await bench.stored()] == [f"a{number}" for number in range(5)]
+
+
+async def test_a_store_that_takes_nothing_has_things_set_aside_ever_more_slowly(bench):
+    """A check may succeed where nothing else does; then it is not their fault."""
+    pauses: list[float] = []
+
+    async def wait(event: asyncio.Event, timeout_s: float) -> None:
+        pauses.append(timeout_s)
+        await asyncio.sleep(0)
+
+    bench.store.state = "away"
+    for number in range(9):
+        await bench.put(f"a{number}")
+    bench.store.refused |= {f"a{number} succeeded".encode() for number in range(9)}
+    bench.inbox._wait = wait
+    bench.store.state = "there"
+    await until(lambda: bench.inbox.receipts == 0)
+    # Without those before the next attempt of one, and those before what is set aside is tried again.
+    long = [pause for pause in pauses if journal_module.MAX_RETRY_S < pause < 50]
+    assert long == [journal_module.FIRST_RETRY_S * 2**number for number in range(3, 10)]
+
+
+@pytest.mark.parametrize("position", [0, 2, 4])
+async def test_a_record_that_ends_the_process_is_set_aside_by_the_fourth_start(tmp_path, position):
+    """The count is durable before each attempt; whoever was tried beside it is stored all the same."""
+    code = f"""
+import asyncio, os
+from pathlib import Path
+from tests.inbox.test_journal import Bench, rebuild
+
+def deadly(stored):
+    if stored.body.startswith(b"poison"):
+        os._exit(9)
+    return rebuild(stored)
+
+async def main():
+    bench = Bench(Path({str(tmp_path)!r}))
+    bench.rebuild = deadly
+    await bench.inbox.open()
+    while bench.inbox.receipts:
+        await asyncio.sleep(0.01)
+    await bench.inbox.close()
+
+asyncio.run(main())
+"""
+    jobs = [f"a{number}" for number in range(4)]
+    jobs.insert(position, "poison")
+    bench = Bench(tmp_path)
+    bench.store.state = "away"
+    await bench.inbox.open()
+    for job in jobs:
+        await bench.put(job)
+    await bench.inbox.close()
+    codes = []
+    for _ in range(4):
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=ROOT)
+        codes.append(await process.wait())
+    assert codes == [9, 9, 9, 0]
+    await bench.restart()
+    assert bench.inbox.set_aside == 1
+    found = await bench.stored()
+    assert {job for job, state in found if state == "accepted"} == set(jobs) - {"poison"}
+    await bench.inbox.close()
+
+
+async def test_a_clean_stop_is_no_attempt(bench, monkeypatch):
+    """Or three restarts while a slow store takes a receipt would set it aside."""
+    monkeypatch.setattr(journal_module, "CLOSE_TIMEOUT_S", 0.05)
+    bench.store.state = "away"
+    await bench.put("slow")
+    waiting = []
+
+    def hang(self, receipt):
+        waiting.append(receipt.body)
+        return asyncio.get_running_loop().create_future()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put", hang)
+        for _ in range(4):
+            await bench.restart()
+            await until(lambda: len(waiting) > 0)
+            waiting.clear()
+        await bench.restart()
+    await bench.restart()
+    await bench.until_empty()
+    assert bench.inbox.set_aside == 0
+    assert await bench.stored() == [("slow", "accepted")]
+
+
+async def test_a_disk_that_takes_no_note_does_not_keep_the_journal_from_being_drained(bench, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    bench.store.state = "away"
+    await bench.put("a")
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(bench.inbox._journal.attempts, "note", full)
+        bench.store.state = "there"
+        await bench.until_empty()
+    assert "journal_attempt_not_noted" in names(logs, "warning")
+    assert await bench.stored() == [("a", "accepted")]
+
+
+async def test_what_is_drained_at_once_is_bounded_by_what_comes_of_it(bench, monkeypatch):
+    monkeypatch.setattr(journal_module, "_CHUNK_BYTES", 100_000)
+    at_once: list[int] = []
+    real = bench.inbox._put_all
+
+    async def observe(receipts, payloads):
+        at_once.append(len(receipts))
+        return await real(receipts, payloads)
+
+    def rebuild_large(stored: StoredReceipt) -> Receipt:
+        job, outcome = stored.body.decode().split()
+        event = make_event(job, outcome, user_data="x" * 20_000)
+        return make_receipt(event, body=stored.body, at=stored.received_at)
+
+    monkeypatch.setattr(bench.inbox, "_put_all", observe)
+    bench.rebuild = rebuild_large
+    bench.store.state = "away"
+    for number in range(9):
+        await bench.put(f"a{number}")
+    bench.store.state = "there"
+    await bench.until_empty()
+    assert (max(at_once), sum(at_once)) == (2, 9)
 
 
 async def test_a_record_of_another_version_is_set_aside(bench):
@@ -667,3 +859,46 @@ async def test_who_stops_waiting_does_no_harm(bench):
     bench.store.state = "there"
     await bench.until_empty()
     assert {job for job, _ in await bench.stored()} >= {"a0", "a2"}
+
+
+async def test_each_attempt_is_on_disk_before_it_is_made(bench, monkeypatch):
+    """With how often the record was tried, also after it has failed in this life."""
+    noted: list[str] = []
+    real = bench.inbox._put_into_store
+
+    async def observe(receipt):
+        if receipt.body.startswith(b"poison"):
+            noted.append((bench.folder / "journal" / "tried").read_text())
+        return await real(receipt)
+
+    bench.store.state = "away"
+    for job in ("poison", "b"):
+        await bench.put(job)
+    bench.store.refused.add(b"poison succeeded")
+    monkeypatch.setattr(bench.inbox, "_put_into_store", observe)
+    bench.store.state = "there"
+    await until(lambda: bench.inbox.receipts == 0)
+    digest = noted[0].split()[0]
+    counts = [dict(line.split() for line in text.splitlines())[digest] for text in noted]
+    assert counts == ["1", "1", "2", "3"]
+    await until(lambda: not (bench.folder / "journal" / "tried").exists())
+
+
+def test_what_a_power_failure_leaves_of_notes_is_read_as_far_as_it_goes(tmp_path):
+    attempts = Attempts(tmp_path)
+    assert attempts.open() == {}
+    one, two = digest_of(b"one"), digest_of(b"two")
+    attempts.note({one: 2, two: 1})
+    assert Attempts(tmp_path).open() == {one: 2, two: 1}
+    whole = (tmp_path / "tried").read_bytes()
+    (tmp_path / "tried").write_bytes(whole[:40] + b"\0\xff\n")
+    assert Attempts(tmp_path).open() == {one: 2}
+    attempts.set_aside(one, b"one", 3)
+    (tmp_path / f"{one}.2.aside").write_bytes(b"one")
+    again = Attempts(tmp_path)
+    again.open()
+    assert again.aside == {one: 3}
+    assert again.take(one) == b"one"
+    assert again.aside == {one: 4}
+    again.forget(one)
+    assert again.aside == {}

@@ -1142,3 +1142,43 @@ def test_missing_migrations_are_those_that_were_not_applied() -> None:
     known = [Migration(1, "a", ""), Migration(2, "b", ""), Migration(3, "c", "")]
     assert missing_migrations(known, {1, 3}) == [known[1]]
     assert missing_migrations(known, {1, 2, 3, 4}, apply=False) == []
+
+
+async def test_a_receipt_that_waits_too_long_for_a_lock_does_not_fail_its_neighbours(
+    database_url: str,  # noqa: F811
+    open_inbox: OpenInbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Somebody else is busy with its job, and they have come in the same moment."""
+    monkeypatch.setattr(postgresql, "_LOCK_TIMEOUT_S", 0.05)
+    inbox = await open_inbox()
+    events = [make_event(f"job-{n}") for n in range(20)]
+    # Few locks stand for all keys.
+    busy = key_digest(events[7].id)
+    others = [event for event in events if postgresql._lock(key_digest(event.id)) != postgresql._lock(busy)]
+    async with transaction(database_url) as database:
+        await database.lock(keys=[busy])
+        results = await asyncio.gather(*(inbox.put(make_receipt(event)) for event in events), return_exceptions=True)
+    stored = [event for event, result in zip(events, results, strict=True) if isinstance(result, Verdict)]
+    assert stored == others
+    assert isinstance(results[7], InboxUnavailable)
+    assert (await inbox.put(make_receipt(events[7]))).state == "accepted"
+    await inbox.check()
+
+
+async def test_a_batch_is_bounded_by_what_was_made_of_it(
+    inbox: PostgresqlInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = postgresql._put
+
+    async def observed(connection: Any, arrivals: Any) -> Any:
+        sizes.append(sum(arrival.size_bytes for arrival in arrivals))
+        return await real(connection, arrivals)
+
+    monkeypatch.setattr(postgresql, "_put", observed)
+    monkeypatch.setattr(postgresql, "_MAX_BATCH_BYTES", 300_000)
+    events = [make_event(f"job-{n}", user_data="x" * 50_000) for n in range(10)]
+    await asyncio.gather(*(inbox.put(make_receipt(event)) for event in events))
+    assert max(sizes) < 300_000
+    assert len(sizes) == 5

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -269,6 +270,45 @@ async def test_a_disk_that_cannot_write_fails_everything_waiting_and_recovers(
     assert all(isinstance(result, InboxUnavailable) for result in results)
     monkeypatch.setattr(sqlite, "_put", original)
     assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
+
+
+async def test_a_full_disk_is_seen_until_there_is_room_again(
+    tmp_path: Path, inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def find(database: Database) -> sqlite3.Connection:
+        assert isinstance(database, SqliteDatabase)
+        return database.connection
+
+    writer = await inbox._write(find)
+    for make_room in ("receipts find some", "the disk has some"):
+        writer.execute("PRAGMA max_page_count = 1")
+        await inbox.check()
+        with pytest.raises(InboxUnavailable, match="full"):
+            await inbox.put(make_receipt(make_event(f"job of {make_room}"), body=b"x" * 1_000_000))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=4096))
+            # The heartbeat alone finds room.
+            with pytest.raises(InboxUnavailable, match=f"the disk of {tmp_path}/inbox.db is full: make room"):
+                await inbox.check()
+            assert (await inbox.measure()).free_bytes == 4096
+            writer.execute("PRAGMA max_page_count = 100000")
+            if make_room == "receipts find some":
+                await inbox.put(make_receipt(make_event("another")))
+                await inbox.check()
+        await inbox.check()
+
+
+async def test_all_that_it_makes_is_for_its_user_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        inbox = SqliteInbox(tmp_path / "inbox.db")
+        await inbox.open()
+        await inbox.put(make_receipt(make_event("a")))
+        modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in os.listdir(tmp_path)}
+        await inbox.close()
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(["inbox.db", "inbox.db-wal", "inbox.db-shm", "inbox.db.lock"], 0o600)
 
 
 async def test_a_closed_inbox_says_so(tmp_path: Path) -> None:
@@ -546,3 +586,21 @@ def test_any_sequence_in_any_grouping_equals_the_model(puts: list[tuple[str, str
         ids = [make_event(job, outcome).id for outcome in outcomes]
         assert [event_id for event_id in delivered if event_id in ids] == ids
     assert len(delivered) == len(expected)
+
+
+async def test_a_transaction_is_bounded_by_what_was_made_of_its_receipts(
+    inbox: SqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = sqlite._put
+
+    def observed(database: SqliteDatabase, arrivals: Any, **arguments: Any) -> Any:
+        sizes.append(sum(arrival.size_bytes for arrival in arrivals))
+        return real(database, arrivals, **arguments)
+
+    monkeypatch.setattr(sqlite, "_put", observed)
+    monkeypatch.setattr(sqlite, "_MAX_BATCH_BYTES", 300_000)
+    events = [make_event(f"job-{n}", user_data="x" * 50_000) for n in range(10)]
+    await asyncio.gather(*(inbox.put(make_receipt(event)) for event in events))
+    assert max(sizes) < 300_000
+    assert len(sizes) == 5

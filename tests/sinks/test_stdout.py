@@ -57,6 +57,15 @@ def test_a_line_has_one_line_break(make_delivery):
     assert json.loads(line) == {"a": {"b": "c\nd"}}
 
 
+def test_what_a_terminal_obeys_is_written_out(make_delivery):
+    unseen = [*range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+    data = {"user_data": "".join(map(chr, unseen)), "label": "动图 – naïve ✓ \u200b"}
+    line = build_line(make_delivery(body=json.dumps(data, ensure_ascii=False).encode()))
+    assert not set(line.decode().removesuffix("\n")) & set(map(chr, unseen))
+    assert data["label"] in line.decode()
+    assert json.loads(line) == data
+
+
 async def test_standard_output_is_the_default(opened, make_delivery, capsysbinary):
     print("said before", end=";")
     sink = await opened(StdoutSink("out"))

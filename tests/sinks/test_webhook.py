@@ -652,3 +652,27 @@ async def test_a_handshake_that_never_ends_is_given_up(
     (error,) = await sending
     assert isinstance(error, SinkRetry)
     assert "within 300 s" in str(error)
+
+
+async def test_a_word_on_an_idle_connection_is_no_answer_to_the_next_request(raw_server, opened, make_delivery):
+    """As from servers that say 408 before they hang up."""
+    said = asyncio.Event()
+    connections = []
+
+    async def serve(reader, writer):
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 204 -\r\n\r\n")
+        if len(connections) == 1:
+            await said.wait()
+            writer.write(b"HTTP/1.1 408 -\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+
+    sink = await opened(_sink(await raw_server(serve)))
+    assert list(await sink.send([make_delivery()])) == [None]
+    said.set()
+    # Until it has been read: the sink has a loop in common with its receiver.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert list(await sink.send([make_delivery()])) == [None]
+    assert len(connections) == 2

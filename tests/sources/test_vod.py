@@ -2,6 +2,7 @@ import base64
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -21,10 +22,11 @@ from service.events import (
     UploadOutput,
     WorkflowOutput,
 )
+from service.intake import build_event
 from service.sources import vod
-from service.sources.base import Message
+from service.sources.base import Message, expand_urls
 from service.sources.decoding import parse_time
-from service.sources.vod import EVENT_TYPES, expand_urls, url_suffix
+from service.sources.vod import EVENT_TYPES, url_suffix
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "vod"
 VIDEO = "8e1f0c52a7b34d6990c1d2e3f4a5b601"
@@ -47,6 +49,13 @@ def sample(name):
 def one(body):
     (completion,) = parse(body).completions
     return completion
+
+
+def outputs_of(completion):
+    """Those of its event."""
+    source = SimpleNamespace(name="vod", product="vod", account="main", transport="http")
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    return build_event(completion, source=source, message=Message(b"", b"", "none"), received_at=now).data.outputs
 
 
 # Per sample: kind, outcome, family and id of the key, job id, media id of each completion.
@@ -418,7 +427,7 @@ def test_job_ids_are_trimmed_and_otherwise_opaque():
 
 def test_snapshot_urls_are_numbered_from_one_with_five_digits():
     cover, sprite = parse(sample("snapshot_two_jobs_without_video_id")).completions
-    assert cover.outputs == (
+    assert outputs_of(cover) == (
         SnapshotOutput(
             url_template="http://media.example.com/covers/a-{SnapshotCount}.jpg",
             count=2,
@@ -442,13 +451,13 @@ def test_at_most_two_hundred_picture_urls():
         "SnapshotCount": 201,
         "SnapshotRegular": "http://media.example.com/{SnapshotCount}",
     }
-    (output,) = one(snapshot(SnapshotInfos=[info])).outputs
+    (output,) = outputs_of(one(snapshot(SnapshotInfos=[info])))
     assert (output.count, len(output.urls), output.urls[-1]) == (201, 200, "http://media.example.com/00200")
 
 
 def test_a_text_that_is_no_url_is_not_repeated_two_hundred_times():
     info = {"JobId": "j", "Status": "success", "SnapshotCount": 200, "SnapshotRegular": "{SnapshotCount}" * 10_000}
-    assert one(snapshot(SnapshotInfos=[info])).outputs[0].urls == ()
+    assert outputs_of(one(snapshot(SnapshotInfos=[info])))[0].urls == ()
 
 
 def test_each_snapshot_has_its_own_outcome():

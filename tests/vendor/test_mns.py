@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import aiohttp
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -84,13 +83,6 @@ async def test_a_long_poll_is_waited_for_to_its_end(loop_clock):
         clock.ahead += timedelta(seconds=30)
         loop_clock.skip(30)
         assert await receiving == []
-
-
-async def test_a_session_of_the_callers_stays_open():
-    async with serving_queues() as (_, url), aiohttp.ClientSession() as session:
-        async with client_of(url, session=session) as client:
-            assert await client.receive(16, 0) == []
-        assert not session.closed
 
 
 @pytest.mark.parametrize(

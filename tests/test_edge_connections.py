@@ -1,0 +1,80 @@
+"""Who makes room, and when."""
+
+import asyncio
+from functools import partial
+
+from service.edge.connections import NEVER, Connections, Turns
+
+
+class Client:
+    def __init__(self, silent_since: float, *, is_working: bool = False, deadline: float = NEVER) -> None:
+        self.silent_since = silent_since
+        self.is_working = is_working
+        self.deadline = deadline
+        self.ended: str | None = None
+
+    def expire(self) -> None:
+        self.ended = "expired"
+        self.deadline = NEVER
+
+    def evict(self) -> None:
+        self.ended = "evicted"
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - timers are what is tested
+            await asyncio.sleep(0.005)
+
+
+async def test_those_that_were_silent_longest_make_room_and_none_that_waits_for_an_answer():
+    connections = Connections(limit=3, tick_s=60)
+    working, old, middle, young, newest = clients = [
+        Client(1, is_working=True),
+        Client(2),
+        Client(3),
+        Client(4),
+        Client(5),
+    ]
+    for client in clients:
+        connections.add(client)
+    # Not at once: their requests may be on the way.
+    assert [client.ended for client in clients] == [None] * 5
+    await until(lambda: old.ended is not None)
+    assert [client.ended for client in clients] == [None, "evicted", "evicted", None, None]
+    assert set(connections) == {working, young, newest}
+    assert middle.ended == "evicted"
+
+
+async def test_beyond_twice_the_limit_nothing_is_waited_for():
+    connections = Connections(limit=3, tick_s=60)
+    clients = [Client(number) for number in range(7)]
+    for client in clients:
+        connections.add(client)
+    assert [client.ended for client in clients] == ["evicted"] * 4 + [None] * 3
+
+
+async def test_whoever_is_over_time_is_told_so_once():
+    connections = Connections(limit=3, tick_s=0.01)
+    now = asyncio.get_running_loop().time()
+    early, late = Client(now, deadline=now), Client(now, deadline=now + 3600)
+    connections.add(early)
+    connections.add(late)
+    await until(lambda: early.ended is not None)
+    assert (early.ended, late.ended) == ("expired", None)
+    connections.remove(early)
+    connections.remove(late)
+    assert len(connections) == 0
+
+
+async def test_work_that_is_laid_up_is_done_a_few_pieces_in_each_turn():
+    turns = Turns(each=2)
+    done: list[int] = []
+    seen: list[int] = []
+    for number in range(5):
+        turns.add(partial(done.append, number))
+    for _ in range(4):
+        await asyncio.sleep(0)
+        seen.append(len(done))
+    assert done == [0, 1, 2, 3, 4]
+    assert seen == [2, 4, 5, 5]
