@@ -10,8 +10,9 @@ What an answer means is decided in ``service.findings``.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from random import Random
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from service.events import Event, Product
 from service.findings import Decision, Judgement, Patience, Result, judge
 from service.inbox.base import INQUIRIES, Finding, Inbox, Inquiry, Settled
 from service.intake import Route
+from service.jobs import JobReference
 from service.queries.base import Answer, Call, Family, ProductQueries, QuerySource
 from service.waiting import Wait, wait_for
 
@@ -221,8 +223,13 @@ class _Worker:
         for (desk, name, can_ask), group in groups.items():
             family = self._rules.families.get(name)
             size = family.batch if family is not None and can_ask else 1
-            for start in range(0, len(group), size):
-                yield desk, family, group[start : start + size]
+            # What is asked in the same words is answered once for all.
+            by_question: dict[JobReference, list[Inquiry]] = defaultdict(list)
+            for inquiry in group:
+                by_question[_question(inquiry, family)].append(inquiry)
+            alike = list(by_question.values()) if can_ask else [[inquiry] for inquiry in group]
+            for start in range(0, len(alike), size):
+                yield desk, family, list(chain.from_iterable(alike[start : start + size]))
 
     async def _ask(self, desk: Desk, family: Family | None, inquiries: Sequence[Inquiry]) -> None:
         try:
@@ -243,9 +250,13 @@ class _Worker:
         if unasked is not None:
             return [Answer(state="unlearnable", detail=unasked)] * len(inquiries)
         assert desk.call is not None
+        asked = [_question(inquiry, family) for inquiry in inquiries]
+        questions = list(dict.fromkeys(asked))
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
-                return await self._rules.ask([inquiry.reference for inquiry in inquiries], desk.call)
+                answers = await self._rules.ask(questions, desk.call)
+            answer_to = dict(zip(questions, answers, strict=True))
+            return [answer_to[question] for question in asked]
         except VendorError as error:
             return [error] * len(inquiries)
         except TimeoutError:
@@ -267,6 +278,8 @@ class _Worker:
         )
 
     async def _settle(self, judgements: Sequence[Judgement]) -> None:
+        # Of several messages that mean the same event, one that the vendor has not corrected.
+        judgements = sorted(judgements, key=lambda judgement: judgement.is_corrected)
         settled = await self._inbox.settle([judgement.finding for judgement in judgements], now=self._clock())
         for judgement, result in zip(judgements, settled, strict=True):
             if result.is_ours:
@@ -292,6 +305,16 @@ class _Worker:
             decision=decision,
             **further,
         )
+
+
+def _question(inquiry: Inquiry, family: Family | None) -> JobReference:
+    """
+    What is asked about. The asset that a message names is no part of it unless the vendor is asked by that: it would
+    come back with the answer as if the vendor had said it.
+    """
+    if inquiry.event is None or family is None or family.needs_media_id:
+        return inquiry.reference
+    return replace(inquiry.reference, media_id=None)
 
 
 def _reason_not_to_ask(desk: Desk, family: Family | None, inquiry: Inquiry) -> str | None:
