@@ -90,6 +90,10 @@ def judge(
         jitter: From 0 to 1, by chance.
     """
     result, detail = _result(answer), str(answer) if isinstance(answer, VendorError) else answer.detail
+    if isinstance(answer, Answer) and answer.lacks_result and _may_ask_for_result(inquiry, now):
+        first_s = patience.retry_s if inquiry.event is None else HOLD_RETRY_S
+        again_at = now + _delay(first_s, MAX_RETRY_S, inquiry.attempt, jitter)
+        return Judgement(Finding(inquiry=inquiry, ask_again_at=again_at), result, "again", detail)
     if isinstance(answer, Answer) and answer.state == "ended":
         receipt = _receipt(inquiry, answer, source, now=now, route=route)
         if not receipt.entries:
@@ -142,6 +146,10 @@ def _receipt(inquiry: Inquiry, answer: Answer, source: QuerySource, *, now: date
     verified_by: VerifiedBy = "none" if meta.get("action") == unknown.ACTION else "query"
     message = Message(answer.body, answer.body, verified_by, meta=meta)
     return build_receipt(source, message, received_at=now, route=route)
+
+
+def _may_ask_for_result(inquiry: Inquiry, now: datetime) -> bool:
+    return inquiry.attempt < RESULT_ATTEMPTS and (inquiry.until is None or now < inquiry.until)
 
 
 def _delay(first_s: float, longest_s: float, attempt: int, jitter: float) -> timedelta:

@@ -1,13 +1,14 @@
 """What follows from the vendor's answers: a table of every answer to every kind of inquiry."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from service.errors import VendorRefused, VendorUnavailable
 from service.events import Event, EventError, SnapshotOutput
-from service.findings import HOLD_RETRY_S, PENDING_PATIENCE, Judgement, Patience, judge
+from service.findings import HOLD_RETRY_S, PENDING_PATIENCE, RESULT_ATTEMPTS, Judgement, Patience, judge
 from service.inbox.base import Inquiry
 from service.jobs import JobReference
 from service.queries.base import Answer, Family, QuerySource
@@ -503,6 +504,20 @@ def test_what_contradicts_a_confirmed_outcome_never_leaves_unanswered(outcome, a
     # The vendor's word settles it, as a job may have been run again.
     if outcome == "failed":
         assert ask(inquiry, ended("failed")).decision == "confirmed"
+
+
+@pytest.mark.parametrize("reason", ["expected", "confirm", "enrich"])
+def test_a_result_that_the_vendor_can_not_tell_just_now_is_asked_for_a_few_times(reason):
+    event = None if reason == "expected" else make_held()
+    answer = replace(ended(), lacks_result=True)
+    for attempt in range(1, RESULT_ATTEMPTS):
+        judgement = ask(make_inquiry(reason, event=event, attempt=attempt), answer)
+        assert (judgement.decision, judgement.finding.release, judgement.finding.receipt) == ("again", None, None)
+    last = make_inquiry(reason, event=event, attempt=RESULT_ATTEMPTS)
+    assert ask(last, answer).decision in ("ended", "confirmed", "enriched")
+    if event is not None:
+        late = ask(make_inquiry(reason, event=event), answer, now=NOW + timedelta(seconds=300))
+        assert late.decision in ("confirmed", "enriched")
 
 
 def test_a_notice_is_not_asked_about_until_it_leaves():

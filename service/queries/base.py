@@ -47,6 +47,7 @@ class Answer:
         meta: What else ``parse`` needs to read the body again, the action first: never a secret.
         detail: One line for the operator: what was looked for and found. None where the state says it all.
         notification: See ``service.inbox.base.Finding``.
+        lacks_result: It says how the job ended, and the vendor could not be asked just now for all that it made.
     """
 
     state: AnswerState
@@ -54,6 +55,7 @@ class Answer:
     meta: Mapping[str, str] = field(default_factory=dict)
     detail: str | None = None
     notification: str | None = None
+    lacks_result: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

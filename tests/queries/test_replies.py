@@ -29,6 +29,8 @@ NAMES = st.sampled_from(
         "SnapshotJobList", "JobList", "MediaWorkflowExecutionList", "MediaWorkflowExecution", "ActivityList", "Activity",
         "JobId", "Id", "RunId", "TaskId", "State", "Status", "JobStatus", "Type", "Output", "OutputFile", "Properties",
         "MNSMessageResult", "ErrorCode", "NonExistJobIds", "SnapshotUrls", "Total", "Tasks", "Result", "ProcessResultUrl",
+        "URLUploadInfoList", "MediaSnapshot", "SnapshotInfos", "SpriteConfig", "MediaAuditJob", "AIJobList", "AIJob", "Data",
+        "MediaAuditResult", "DNAResult", "VideoTagResult", "TranscodeJobDetail", "JobResult", "Results",
         "VideoName", "VideoId", "CompleteTime", "FinishTime", "UserData", "Input", "TaskInput", "MediaCensorJobDetail",
     ]
 )  # fmt: skip
@@ -113,7 +115,7 @@ def test_a_job_of_the_right_shape_ends(product, family):
     ]  # fmt: skip
     lists = [
         "DynamicImageList", "TranscodeJobInfoList", "SnapshotJobList", "JobList", "MediaInfoJobList", "AnalysisJobList",
-        "FpShotJobList", "MediaWorkflowExecutionList",
+        "FpShotJobList", "MediaWorkflowExecutionList", "URLUploadInfoList",
     ]  # fmt: skip
     run = {key: word for key, word in words.items() if key != "JobId"} | {"RunId": "1"}
     reply = {**words, **dict.fromkeys(names, words), **{name: [words, run] for name in lists}}

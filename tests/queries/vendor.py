@@ -24,7 +24,7 @@ Reply = Mapping[str, Any] | Exception | Callable[[Query], Mapping[str, Any]]
 class Vendor:
     """
     Attributes:
-        replies: By action: a reply, a function of the query, or what is raised.
+        replies: By action: a reply, a function of the query, or what is raised. To any other action there is no right.
         queries: What was asked, in its order.
     """
 
@@ -34,7 +34,7 @@ class Vendor:
 
     async def __call__(self, query: Query) -> Mapping[str, Any]:
         self.queries.append(query)
-        reply = self.replies[query.action]
+        reply = self.replies.get(query.action, refused("Forbidden.RAM", 403))
         if isinstance(reply, Exception):
             raise reply
         return reply(query) if callable(reply) else reply
