@@ -101,6 +101,8 @@ def judge(
         elif inquiry.event is None:
             finding = Finding(inquiry=inquiry, receipt=receipt, notification=answer.notification)
             return Judgement(finding, result, "ended", detail)
+        elif family is not None and family.is_of_asset:
+            return _judge_asset(inquiry, inquiry.event, receipt)
         else:
             return _judge_ended(inquiry, inquiry.event, receipt, detail)
     if inquiry.event is not None:
@@ -181,6 +183,21 @@ def _judge_ended(inquiry: Inquiry, held: Event, receipt: Receipt, detail: str | 
         return Judgement(Finding(inquiry=inquiry, release=held), "ended", "unconfirmed", detail)
     finding = Finding(inquiry=inquiry, receipt=receipt, conflict=words)
     return Judgement(finding, "ended", "contradicted", words)
+
+
+def _judge_asset(inquiry: Inquiry, held: Event, receipt: Receipt) -> Judgement:
+    """
+    The vendor says what is the case with an asset. What it says of it wins; but that something has happened to it, or
+    has happened again, it does not say, so nothing is better proven than before, and nothing is refused.
+    """
+    said = receipt.entries[-1].event
+    released = held
+    if said.data.outcome == held.data.outcome and _contradiction(held, said) is None:
+        released = _merge(held, said, answered_at=receipt.received_at)
+        proof = {name: getattr(held.data, name) for name in ("verified_by", "outcome_verified_by")}
+        released = released.model_copy(update={"time": held.time, "data": released.data.model_copy(update=proof)})
+    detail = "what the vendor says of an asset does not prove that something has happened to it"
+    return Judgement(Finding(inquiry=inquiry, release=released), "ended", "unconfirmed", detail)
 
 
 def _contradiction(held: Event, said: Event) -> str | None:

@@ -218,10 +218,10 @@ class _Worker:
         groups: dict[tuple[Desk, str, bool], list[Inquiry]] = defaultdict(list)
         for inquiry in inquiries:
             desk, name = self._find_desk(inquiry), inquiry.reference.family
-            can_ask = _reason_not_to_ask(desk, self._rules.families.get(name), inquiry) is None
+            can_ask = _reason_not_to_ask(desk, self._rules.find(name), inquiry) is None
             groups[desk, name, can_ask].append(inquiry)
         for (desk, name, can_ask), group in groups.items():
-            family = self._rules.families.get(name)
+            family = self._rules.find(name)
             size = family.batch if family is not None and can_ask else 1
             # What is asked in the same words is answered once for all.
             by_question: dict[JobReference, list[Inquiry]] = defaultdict(list)
@@ -323,7 +323,7 @@ def _reason_not_to_ask(desk: Desk, family: Family | None, inquiry: Inquiry) -> s
         return f"the vendor offers no query for {reference.product} {reference.family}"
     if inquiry.event is not None and inquiry.event.data.outcome == "received":
         return "a notice tells of no end"
-    if not (reference.job_id or reference.nonce):
+    if not (reference.job_id or reference.nonce or family.is_of_asset):
         return "the message names no job"
     if family.needs_media_id and not reference.media_id:
         return "the query needs the media id, which nobody has told"

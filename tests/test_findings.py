@@ -527,6 +527,30 @@ def test_a_notice_is_not_asked_about_until_it_leaves():
     assert ask(make_inquiry("confirm", event=held), UNLEARNABLE, now=NOW + timedelta(seconds=300)).finding.release
 
 
+# Assets
+
+
+@pytest.mark.parametrize(
+    ("claims", "answer", "expected"),
+    [
+        ({"url": "http://evil.example.com/1.jpg"}, ended(), make_output(URL)),
+        ({"url": URL}, ended("failed"), make_output(URL)),
+        ({"url": URL, "media_id": "media-9"}, ended(), make_output(URL)),
+    ],
+)
+@pytest.mark.parametrize("verified_by", ["signature", "none"])
+def test_what_the_vendor_says_of_an_asset_wins_and_proves_nothing(verified_by, claims, answer, expected):
+    """That a file is there does not say that it was uploaded just now, or again."""
+    held = make_held(verified_by=verified_by, **claims)
+    family = Family(kind="upload", needs_media_id=True, is_of_asset=True)
+    judgement = ask(make_inquiry("confirm", event=held), answer, family=family)
+    released = judgement.finding.release
+    assert released is not None
+    assert (judgement.decision, judgement.finding.conflict, judgement.finding.receipt) == ("unconfirmed", None, None)
+    assert (released.id, released.time, released.data.outputs) == (held.id, held.time, expected)
+    assert released.data.verified_by == released.data.outcome_verified_by == verified_by
+
+
 # Filling in
 
 

@@ -306,6 +306,29 @@ def get_url_upload_infos(cloud: "FakeCloud", parameters: Mapping[str, str]) -> J
     return {"URLUploadInfoList": found, "NonExists": absent}
 
 
+def get_mezzanine_info(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+    """Of an asset that was uploaded; what it measures, with every asset."""
+    video_id = required(parameters, "VideoId")
+    uploads = [job for job in cloud.find_media("vod", video_id) if job.family == "FileUploadComplete"]
+    if not cloud.find_media("vod", video_id):
+        raise ApiError(404, "InvalidVideo.NotFound", "The video does not exist.")
+    now = cloud.clock()
+    file: Json = {"VideoId": video_id, "Status": "Normal", "OutputType": parameters.get("OutputType", "cdn")}
+    for job in uploads:
+        if not job.is_over(now):
+            return {"Mezzanine": file | {"Status": "Uploading"}}
+        if job.outcome == "failed":
+            return {"Mezzanine": file | {"Status": "UploadFail"}}
+        message = told(job)
+        file |= {"FileURL": f"{message['FileUrl']}?Expires=1893456000&Signature=fake", "Size": message["Size"]}
+    for job in cloud.find_media("vod", video_id):
+        if job.family == "VideoAnalysisComplete" and job.outcome == "succeeded" and job.is_over(now):
+            message = told(job)
+            file |= {name: int(message[name]) for name in ("Width", "Height", "Size")}
+            file |= {name: message[name] for name in ("Duration", "Fps", "Bitrate")}
+    return {"Mezzanine": file}
+
+
 def list_dynamic_image(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
     video_id = required(parameters, "VideoId")
     jobs = cloud.find_media("vod", video_id)
@@ -365,6 +388,7 @@ ACTIONS = {
     "GetTranscodeTask": get_transcode_task,
     "GetURLUploadInfos": get_url_upload_infos,
     "GetAIMediaAuditJob": get_ai_media_audit_job,
+    "GetMezzanineInfo": get_mezzanine_info,
     "GetMediaAuditResult": _last_result("MediaAuditResult", "AIMediaAuditComplete", "AIVideoCensorComplete"),
     "GetMediaDNAResult": _last_result("DNAResult", "AIMediaDNAComplete"),
     "GetAIVideoTagResult": _last_result("VideoTagResult", "AIVideoTagComplete"),

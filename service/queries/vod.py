@@ -59,6 +59,12 @@ FAMILIES: Mapping[str, Family] = {
     "ProduceMediaComplete": Family(kind="production", batch=0),
 }
 
+# Messages about an asset, which name no job.
+ASSET_FAMILIES: Mapping[str, Family] = {
+    "FileUploadComplete": Family(kind="upload", needs_media_id=True, is_of_asset=True),
+    "VideoAnalysisComplete": Family(kind="media_info", needs_media_id=True, is_of_asset=True),
+}
+
 # JobType of GetJobDetail, and the member of its reply; AI unless the family is listed.
 _DETAILS: Mapping[str, tuple[str, str]] = {
     "snapshot": ("snapshot", "SnapshotJobDetail"),
@@ -78,6 +84,8 @@ def _about_one(action: str, name: str, **parameters: str) -> Callable[[Sequence[
 async def ask(references: Sequence[JobReference], call: Call) -> Sequence[Answer]:
     """See ``queries.base.Ask``."""
     family = references[0].family
+    if family in ASSET_FAMILIES:
+        return [await _ask_asset(reference, call) for reference in references]
     if family not in FAMILIES or FAMILIES[family].batch == 0:
         return [Answer(state="unlearnable", detail=f"VOD has no query for {family}") for _ in references]
     if family == "animated_image":
@@ -119,6 +127,34 @@ async def _ask_animated_image(reference: JobReference, call: Call) -> Answer:
     return Answer(
         state="unlearnable", detail=f"not among the {len(images)} animated images of its asset; VOD lists no failures"
     )
+
+
+async def _ask_asset(reference: JobReference, call: Call) -> Answer:
+    if not reference.media_id:
+        return Answer(state="unlearnable", detail="the query needs the media id")
+    try:
+        reply = await call(_query("GetMezzanineInfo", VideoId=reference.media_id, OutputType="oss"))
+    except VendorRefused as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        return refused
+    file = find_object(reply, "Mezzanine")
+    if file is None:
+        return Answer(state="not_found", detail="the reply has no Mezzanine")
+    fields = Fields(file)
+    word = _file_word(fields)
+    if (other := other_job(reference.media_id, fields.text("VideoId"))) is not None:
+        return other
+    if word is None:
+        # It may be uploaded anew, or deleted already: nothing to wait for.
+        state = fields.text("Status")
+        return Answer(state="unlearnable", detail=f"its file is {clip(state)}" if state else "the reply has no state")
+    return end(file, build_meta("GetMezzanineInfo", reference), parse)
+
+
+def _file_word(file: Fields) -> str | None:
+    return {"normal": "success", "uploadfail": "fail"}.get((file.text("Status") or "").lower())
 
 
 def _read_transcode_job(reply: Mapping[str, Any], reference: JobReference) -> Answer:
@@ -350,8 +386,11 @@ def parse(message: Message) -> Parsed:
     Raises:
         Unparseable: It is not about a job that ended.
     """
-    part, family, job_id = read_part(message), required(message.meta, "family"), required(message.meta, "job_id")
+    part, family = read_part(message), required(message.meta, "family")
     media_id = message.meta.get("media_id")
+    if family in ASSET_FAMILIES:
+        return read_as_callback(message, _file(part, family, required(message.meta, "media_id")), vod.parse)
+    job_id = required(message.meta, "job_id")
     if family == "animated_image":
         return read_as_callback(message, _animated_image(part, job_id, media_id), vod.parse)
     if family == "transcode":
@@ -405,6 +444,27 @@ def _animated_image(image: Fields, job_id: str, media_id: str | None) -> Json:
         "JobId": job_id,
         "Status": "success",
         "DynamicImageJobInfo": {name: image.value(name) for name in names},
+    }
+
+
+def _file(file: Fields, family: str, media_id: str) -> Json:
+    """
+    Raises:
+        Unparseable: It is not there.
+    """
+    word = _file_word(file)
+    if word is None:
+        raise Unparseable("expected a file that is there, or could not be uploaded, found another")
+    url = file.text("FileURL")
+    names = ("Size", "Width", "Height", "Duration", "Fps", "Bitrate")
+    return {
+        "EventType": family,
+        "VideoId": media_id,
+        "Status": word,
+        # It is signed for a while; the message has it as it is.
+        "FileUrl": url.partition("?")[0] if url else None,
+        **{name: file.value(name) for name in names},
+        "EventTime": file.text("CreationTime"),
     }
 
 

@@ -287,6 +287,24 @@ async def test_vod_uploads_by_url(cloud):
     assert body.non_exists == [UNKNOWN_JOB]
 
 
+async def test_vod_files(cloud):
+    client = connect(VodClient, cloud)
+    upload = cloud.submit("vod", "FileUploadComplete", media_id="video-1")
+    cloud.submit("vod", "FileUploadComplete", media_id="video-2", outcome="failed")
+    cloud.submit("vod", "VideoAnalysisComplete", media_id="video-1")
+    request = vod.GetMezzanineInfoRequest(video_id="video-1", output_type="oss")
+    assert (await client.get_mezzanine_info_async(request)).body.mezzanine.status == "Uploading"
+    cloud.clock.advance(DURATION_S)
+    file = (await client.get_mezzanine_info_async(request)).body.mezzanine
+    assert (file.video_id, file.status, file.width, file.duration) == ("video-1", "Normal", 630, "12")
+    assert file.file_url.partition("?")[0].endswith(f"{upload.job_id}.mp4")
+    request = vod.GetMezzanineInfoRequest(video_id="video-2")
+    assert (await client.get_mezzanine_info_async(request)).body.mezzanine.status == "UploadFail"
+    with pytest.raises(AlibabaCloudException) as refused:
+        await client.get_mezzanine_info_async(vod.GetMezzanineInfoRequest(video_id="video-3"))
+    assert refused.value.code == "InvalidVideo.NotFound"
+
+
 # ICE
 
 

@@ -8,6 +8,7 @@ from service.events import (
     AnimatedImageOutput,
     EventError,
     FingerprintOutput,
+    MediaInfoOutput,
     ReviewOutput,
     SnapshotOutput,
     TranscodeOutput,
@@ -499,6 +500,50 @@ async def test_uploads_by_url():
         "failed",
         EventError(code="URLInvalidError", message="bad", retryable=False),
     )
+
+
+# Assets
+
+
+def mezzanine(status="Normal", **fields):
+    told = {"VideoId": MEDIA, "Status": status, "CreationTime": TIME, "Size": 1439213, "Width": 630, "Height": 360}
+    url = "http://b.oss-cn-shanghai.aliyuncs.com/1.mp4?Expires=1&Signature=s"
+    return {"RequestId": "r", "Mezzanine": told | {"Duration": "12", "FileURL": url} | fields}
+
+
+def asset(family, media_id=MEDIA):
+    return job("vod", family, None, media_id=media_id)
+
+
+async def test_the_file_of_an_asset():
+    vendor = Vendor(GetMezzanineInfo=mezzanine())
+    found = await completion(vendor, asset("FileUploadComplete"))
+    assert (found.kind, found.outcome, found.media_id, found.job_id) == ("upload", "succeeded", MEDIA, None)
+    assert found.outputs == (UploadOutput(url="http://b.oss-cn-shanghai.aliyuncs.com/1.mp4", size_bytes=1439213),)
+    assert dict(vendor.queries[0].parameters) == {"VideoId": MEDIA, "OutputType": "oss"}
+    found = await completion(vendor, asset("VideoAnalysisComplete"))
+    assert found.outputs == (MediaInfoOutput(width=630, height=360, duration_s=12.0, size_bytes=1439213),)
+    assert (
+        await completion(Vendor(GetMezzanineInfo=mezzanine("UploadFail")), asset("FileUploadComplete"))
+    ).outcome == ("failed")
+
+
+@pytest.mark.parametrize(
+    ("reply", "state"),
+    [
+        (mezzanine("Uploading"), "unlearnable"),
+        (mezzanine("Deleted"), "unlearnable"),
+        (mezzanine(None), "unlearnable"),
+        (mezzanine(VideoId="another"), "not_found"),
+        ({"RequestId": "r"}, "not_found"),
+        (refused("InvalidVideo.NotFound"), "not_found"),
+    ],
+)
+async def test_an_asset_whose_file_is_not_there(reply, state):
+    assert (await ask_one(Vendor(GetMezzanineInfo=reply), asset("FileUploadComplete"))).state == state
+    assert (await ask_one(Vendor(), asset("FileUploadComplete", None))).state == "unlearnable"
+    with pytest.raises(VendorRefused):
+        await ask_one(Vendor(), asset("FileUploadComplete"))
 
 
 # Tasks
