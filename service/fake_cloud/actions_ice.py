@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from service.fake_cloud.actions_vod import required
+from service.fake_cloud.actions_vod import required, told
 from service.fake_cloud.gateway import ApiError
 from service.fake_cloud.jobs import FAILURE, CloudJob, format_time, other_id
 from service.payloads import Json
@@ -222,7 +222,7 @@ def get_workflow_task(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json
         "TaskId": job.job_id,
         "Status": states[job.outcome] if is_over else "Processing",
         "TaskInput": json.dumps({"Type": "Media", "Media": job.media_id}),
-        "ActivityResults": "{}",
+        "ActivityResults": told(job)["MessageBody"]["ActivityResults"] if is_over else "{}",
         "UserData": job.user_data,
         "CreateTime": format_time(job.submitted_at),
         "Workflow": {"WorkflowId": other_id("workflow", job.job_id), "Name": "workflow", "Status": "Active"},

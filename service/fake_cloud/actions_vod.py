@@ -103,7 +103,7 @@ def _workflow_detail(job: CloudJob, *, is_over: bool) -> Json:
         "TaskId": job.job_id,
         "Status": _WORKFLOW[job.outcome] if is_over else "Processing",
         "TaskInput": f'{{"Type":"Media","Media":"{job.media_id}","Title":"title.mp4"}}',
-        "ActivityResults": "{}",
+        "ActivityResults": told(job)["ActivityResults"] if is_over else "{}",
         "UserData": job.user_data,
         "Workflow": {"WorkflowId": other_id("workflow", job.job_id), "Name": "workflow", "Status": "Active"},
     }

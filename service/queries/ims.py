@@ -390,5 +390,7 @@ def _asset(part: Fields) -> str | None:
         source = part.object(name)
         if source is not None and source.text("Type") == "Media":
             return source.text("Media")
-    inputs = part.objects("InputGroup")
+    config = part.object("Config") or Fields({})
+    files = [one.object("InputFile") for one in config.objects("Inputs")]
+    inputs = [*part.objects("InputGroup"), *(file for file in files if file is not None)]
     return inputs[0].text("Media") if inputs and inputs[0].text("Type") == "Media" else None
