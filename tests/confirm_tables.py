@@ -103,7 +103,7 @@ class Vendor:
             now=NOW,
             jitter=0.5,
             patience=Patience(retry_s=60.0, give_up_s=60.0),
-            route=lambda _: (),
+            route=lambda _: ("sink",),
         )
 
 
