@@ -307,7 +307,12 @@ class EventData(Frozen):
     source: str = Field(description="The configured source that the completion came through first.")
     transport: Transport = Field(description="How it came.")
     verified_by: VerifiedBy = Field(
-        description="What proves it; query, confirmed with the vendor's job API, is the strongest."
+        description="What proves everything in data that came from outside; query, said by the vendor's job API, is the"
+        " strongest."
+    )
+    outcome_verified_by: VerifiedBy = Field(
+        description="What proves kind, outcome and job id alone, in the same words: query once the vendor's job API has"
+        " confirmed them, whatever proves the rest."
     )
     received_at: Time = Field(description="When it was received first, in UTC, to the millisecond.")
 
@@ -493,6 +498,9 @@ def parse_event(body: bytes | str) -> Event:
     document = json.loads(body)
     if isinstance(document, dict):
         document.setdefault("subject", None)
+        if isinstance(data := document.get("data"), dict) and "verified_by" in data:
+            # Events of before it was told apart.
+            data.setdefault("outcome_verified_by", data["verified_by"])
     return Event.model_validate(document)
 
 

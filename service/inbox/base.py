@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
 
-from service.events import Delivery, Event, Product, Transport, VerifiedBy
+from service.events import Delivery, Event, Outcome, Product, Transport, VerifiedBy
 from service.jobs import ExpectedJob, JobReference
 
 ReceiptState = Literal["accepted", "duplicate", "unparsed", "conflict"]
@@ -384,6 +384,7 @@ class Inquiry:
         lease: Proof that the inquiry is still ours.
         user_data: Of the expected job.
         event: What is held; None for an expected job.
+        confirmed: How the vendor's job API has said before that what is held ended; empty for an expected job.
     """
 
     id: int
@@ -395,6 +396,7 @@ class Inquiry:
     lease: str
     user_data: str | None = None
     event: Event | None = None
+    confirmed: frozenset[Outcome] = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -428,7 +430,7 @@ class Finding:
         """
         if self.release is None:
             return False
-        return self.inquiry.reason != "confirm" or self.release.data.verified_by == "query"
+        return self.inquiry.reason != "confirm" or self.release.data.outcome_verified_by == "query"
 
 
 @dataclass(slots=True)

@@ -40,15 +40,18 @@ class Held:
 async def hold(
     database: Database, entry: Entry, why: Hold, receipt_id: int, at: int
 ) -> Literal["held", "own", "other"]:
-    """``own`` and ``other``: the same claim is held already, of this or of another receipt."""
+    """``own`` and ``other``: the same claim is held already, of this or of another receipt with the same words."""
     event = entry.event
     digest, outcome = identity(event)
+    # Of the same outcome in other words, one may be a lie and the other one the truth.
     receipt_ids = await database.fetch(
-        "SELECT receipt_id FROM held WHERE key_digest = $1 AND outcome = $2"
-        " AND coalesce(binding, '') = coalesce(CAST($3 AS text), '')",
+        "SELECT h.receipt_id FROM held h JOIN receipts r ON r.id = h.receipt_id WHERE h.key_digest = $1"
+        " AND h.outcome = $2 AND coalesce(h.binding, '') = coalesce(CAST($3 AS text), '')"
+        " AND (r.id = $4 OR r.body = (SELECT own.body FROM receipts own WHERE own.id = $4))",
         digest,
         outcome,
         entry.binding,
+        receipt_id,
     )
     if any(row[0] == receipt_id for row in receipt_ids):
         # The receipt is read again, perhaps by a parser that makes more of it.

@@ -70,6 +70,7 @@ def make_event(
                 "source": "vod",
                 "transport": "http",
                 "verified_by": "signature",
+                "outcome_verified_by": "signature",
                 "received_at": NOW,
             },
         }
