@@ -19,13 +19,14 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import uvicorn
 
 from service import memory
-from service.app import create_admin_app, create_app
+from service.app import Service, create_admin_app, create_app
+from service.edge.asgi import EdgeApp
 from service.edge.connections import Connections
 from service.edge.core import MAX_HEADER_BYTES
 from service.edge.guarded import make_guarded_protocol
@@ -92,20 +93,7 @@ async def serve(
     listeners = listeners or open_listeners(settings)
     # Closed by uvicorn; ours stay open for as long as somebody may connect.
     public, admin = listeners.public.dup(), listeners.admin.dup()
-    max_connections = min(MAX_CONNECTIONS, _allow_open_files() // Connections.BURST)
-    tick_s = min(TICK_S, HEAD_TIMEOUT_S / 4, settings.server.body_timeout_s / 4, KEEP_ALIVE_S / 4)
-    callbacks = make_protocol(
-        app.edge, Connections(limit=max_connections, tick_s=tick_s), head_timeout_s=HEAD_TIMEOUT_S
-    )
-    guarded = make_guarded_protocol(
-        Connections(limit=MAX_ADMIN_CONNECTIONS, tick_s=tick_s),
-        service.refusals,
-        request_timeout_s=settings.server.body_timeout_s + HEAD_TIMEOUT_S,
-    )
-    servers = [
-        QuietServer(_config(app, callbacks, settings)),
-        QuietServer(_config(create_admin_app(service), guarded, settings)),
-    ]
+    servers = _make_servers(app, settings)
     handled = _handle_signals(stop, hurry, anew, may_start_anew)
     giving_back: asyncio.Task[None] | None = None
     try:
@@ -134,7 +122,6 @@ async def serve(
         log.info("stopping")
         if anew.is_set() or listeners.inherited:
             # Who connects after this process has left the port waits for the next one, which should not be long.
-            service.readiness.is_draining = True
             await service.stop_working()
         if not anew.is_set():
             listeners.close()
@@ -154,6 +141,24 @@ async def serve(
             asyncio.get_running_loop().remove_signal_handler(number)
     log.info("stopped")
     return anew.is_set()
+
+
+def _make_servers(app: EdgeApp[Service], settings: Settings) -> list[QuietServer]:
+    """For callbacks, and for operators."""
+    max_connections = min(MAX_CONNECTIONS, _allow_open_files() // Connections.BURST)
+    tick_s = min(TICK_S, HEAD_TIMEOUT_S / 4, settings.server.body_timeout_s / 4, KEEP_ALIVE_S / 4)
+    callbacks = make_protocol(
+        app.edge, Connections(limit=max_connections, tick_s=tick_s), head_timeout_s=HEAD_TIMEOUT_S
+    )
+    guarded = make_guarded_protocol(
+        Connections(limit=MAX_ADMIN_CONNECTIONS, tick_s=tick_s),
+        app.service.refusals,
+        request_timeout_s=settings.server.body_timeout_s + HEAD_TIMEOUT_S,
+    )
+    return [
+        QuietServer(_config(app, callbacks, settings)),
+        QuietServer(_config(create_admin_app(app.service), guarded, settings)),
+    ]
 
 
 def _allow_open_files() -> int:
@@ -234,7 +239,8 @@ def _config(app: Any, protocol: type[asyncio.Protocol], settings: Settings) -> u
         # Source addresses are no evidence here, so no proxy needs to be trusted with them.
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(settings.server.stop_timeout_s),
+        # It is handed to asyncio.wait_for, which takes fractions.
+        timeout_graceful_shutdown=cast("int", settings.server.stop_timeout_s),
         backlog=BACKLOG,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
     )

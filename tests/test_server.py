@@ -265,12 +265,12 @@ async def test_the_time_to_stop_is_bounded_by_the_settings(tmp_path):
 def test_the_command_holds_the_service_to_that_time(tmp_path, monkeypatch):
     given = {}
 
-    async def record(settings: Any, **options: Any) -> None:
+    async def record(settings: Any, listeners: Any, **options: Any) -> None:
         given.update(options)
 
     monkeypatch.setattr("service.server.serve", record)
     monkeypatch.setattr("service.cli.serve.configure_logs", lambda _: None)
-    arguments = argparse.Namespace(config=str(write_config(tmp_path)), log_level="error")
+    arguments = argparse.Namespace(config=str(write_config(tmp_path)), log_level="error", workers=1)
     assert run_serve(arguments) == 0
     assert given["stopping"] is exit_after
 

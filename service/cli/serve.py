@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 
 import structlog
@@ -51,14 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     configure_logs(arguments.log_level)
     for warning in settings.warnings:
         log.warning("configuration", detail=warning)
-    listeners = open_listeners(settings, os.environ)
-    if arguments.workers == 1:
-        anew = _serve(settings, listeners, may_start_anew=partial(_would_start, arguments))
-        code = 0
-    else:
-        code, anew = _serve_with_workers(arguments, settings, listeners)
-    if anew:
-        start_anew(listeners, settings, read_settings(arguments), os.environ)
+    with closing(open_listeners(settings, os.environ)) as listeners:
+        if arguments.workers == 1:
+            code, anew = 0, _serve(settings, listeners, may_start_anew=partial(_would_start, arguments))
+        else:
+            code, anew = _serve_with_workers(arguments, settings, listeners)
+        if anew:
+            start_anew(listeners, settings, read_settings(arguments), os.environ)
     return code
 
 
