@@ -203,6 +203,7 @@ def build_event(completion: Completion, *, source: Source, message: Message, rec
             source=source.name,
             transport=source.transport,
             verified_by=message.verified_by,
+            outcome_verified_by=message.verified_by,
             received_at=received_at,
         ),
     )

@@ -233,7 +233,18 @@ _SHAPES: Mapping[str, _Shape] = {
     "UploadStreamByURLComplete": _Shape(lambda job: {"JobId": job.id, "SourceURL": job.url("-source.m3u8")}),
     "StreamUploadComplete": _Shape(),
     "RegisterStreamComplete": _Shape(),
-    "LiveRecordFileCreated": _Shape(_job_id),
+    "LiveRecordFileCreated": _Shape(
+        lambda job: {
+            "JobId": job.id,
+            "RecordId": job.other_id("record"),
+            "FileUrl": job.url("-0.m3u8"),
+            "Format": "m3u8",
+        }
+    ),
+    "LiveSnapshotFileCreated": _Shape(
+        lambda job: {"JobId": job.id, "FileUrl": job.url("-0001.jpg"), "CreateTime": job.time}
+    ),
+    "LiveRecordTaskStatus": _Shape(_job_id, words=("Running", "Running")),
 }
 
 
@@ -342,11 +353,9 @@ _IMS_BODIES: Mapping[str, _Members] = {
     "TranscodeComplete": _job_id,
     "MediaConvertComplete": _job_id,
     "ProduceMediaComplete": _job_id,
-    "LiveSnapshotFileCreated": _job_id,
-    "LiveRecordTaskStatus": _job_id,
     "TranscodeParentComplete": lambda job: {"ParentJobId": job.id},
-    "MediaConvertOutputComplete": lambda job: {"JobId": job.id, "Name": "out-1"},
-    "MediaConvertOutputGroupComplete": lambda job: {"JobId": job.id, "Name": "group-1"},
+    "MediaConvertOutputComplete": lambda job: {"JobId": job.id, "TaskId": job.other_id("task"), "Name": "out-1"},
+    "MediaConvertOutputGroupComplete": lambda job: {"JobId": job.id, "TaskId": job.other_id("task"), "Name": "group-1"},
     "FileUploadComplete": _job_id,
 }
 _IMS_WORDS: Mapping[str, tuple[str, str]] = {

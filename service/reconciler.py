@@ -10,8 +10,9 @@ What an answer means is decided in ``service.findings``.
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from random import Random
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from service.events import Event, Product
 from service.findings import Decision, Judgement, Patience, Result, judge
 from service.inbox.base import INQUIRIES, Finding, Inbox, Inquiry, Settled
 from service.intake import Route
+from service.jobs import JobReference
 from service.queries.base import Answer, Call, Family, ProductQueries, QuerySource
 from service.waiting import Wait, wait_for
 
@@ -209,13 +211,18 @@ class _Worker:
         groups: dict[tuple[Desk, str, bool], list[Inquiry]] = defaultdict(list)
         for inquiry in inquiries:
             desk, name = self._find_desk(inquiry), inquiry.reference.family
-            can_ask = _reason_not_to_ask(desk, self._rules.families.get(name), inquiry) is None
+            can_ask = _reason_not_to_ask(desk, self._rules.find(name), inquiry) is None
             groups[desk, name, can_ask].append(inquiry)
         for (desk, name, can_ask), group in groups.items():
-            family = self._rules.families.get(name)
+            family = self._rules.find(name)
             size = family.batch if family is not None and can_ask else 1
-            for start in range(0, len(group), size):
-                yield desk, family, group[start : start + size]
+            # What is asked in the same words is answered once for all.
+            by_question: dict[JobReference, list[Inquiry]] = defaultdict(list)
+            for inquiry in group:
+                by_question[_question(inquiry, family)].append(inquiry)
+            alike = list(by_question.values()) if can_ask else [[inquiry] for inquiry in group]
+            for start in range(0, len(alike), size):
+                yield desk, family, list(chain.from_iterable(alike[start : start + size]))
 
     async def _ask(self, desk: Desk, family: Family | None, inquiries: Sequence[Inquiry]) -> None:
         try:
@@ -241,9 +248,13 @@ class _Worker:
         if unasked is not None:
             return [Answer(state="unlearnable", detail=unasked)] * len(inquiries)
         assert desk.call is not None
+        asked = [_question(inquiry, family) for inquiry in inquiries]
+        questions = list(dict.fromkeys(asked))
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):
-                return await self._rules.ask([inquiry.reference for inquiry in inquiries], desk.call)
+                answers = await self._rules.ask(questions, desk.call)
+            answer_to = dict(zip(questions, answers, strict=True))
+            return [answer_to[question] for question in asked]
         except VendorError as error:
             return [error] * len(inquiries)
         except TimeoutError:
@@ -267,6 +278,8 @@ class _Worker:
         )
 
     async def _settle(self, judgements: Sequence[Judgement]) -> None:
+        # Of several messages that mean the same event, one that the vendor has not corrected.
+        judgements = sorted(judgements, key=lambda judgement: judgement.is_corrected)
         settled = await self._inbox.settle([judgement.finding for judgement in judgements])
         for judgement, result in zip(judgements, settled, strict=True):
             if result.is_ours:
@@ -294,13 +307,23 @@ class _Worker:
         )
 
 
+def _question(inquiry: Inquiry, family: Family | None) -> JobReference:
+    """
+    What is asked about. The asset that a message names is no part of it unless the vendor is asked by that: it would
+    come back with the answer as if the vendor had said it.
+    """
+    if inquiry.event is None or family is None or family.needs_media_id:
+        return inquiry.reference
+    return replace(inquiry.reference, media_id=None)
+
+
 def _reason_not_to_ask(desk: Desk, family: Family | None, inquiry: Inquiry) -> str | None:
     reference = inquiry.reference
     if family is None or family.batch == 0:
         return f"the vendor offers no query for {reference.product} {reference.family}"
     if inquiry.event is not None and inquiry.event.data.outcome == "received":
         return "a notice tells of no end"
-    if not (reference.job_id or reference.nonce):
+    if not (reference.job_id or reference.nonce or family.is_of_asset):
         return "the message names no job"
     if family.needs_media_id and not reference.media_id:
         return "the query needs the media id, which nobody has told"

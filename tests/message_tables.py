@@ -15,7 +15,8 @@ from typing import Any
 
 from service.events import Kind
 from service.payloads import PAYLOADS, WITHOUT_FAILURE
-from service.sources import ims, mts, outcomes, vod
+from service.sources import mts, outcomes, vod
+from service.sources.members import JOB_IDS
 
 PAGE = Path(__file__).parents[1] / "docs/messages.md"
 BEGIN, END = "<!-- messages -->", "<!-- /messages -->"
@@ -24,8 +25,8 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
 # Parts of an id that are no member of the message.
 JOB, WORD, NONCE = "job id", "state", "nonce of the URL"
-HASH, BODY_HASH = "hash of the message", "hash of the body"
-NOT_MEMBERS = (JOB, WORD, NONCE, HASH, BODY_HASH)
+HASH = "hash of the message"
+NOT_MEMBERS = (JOB, WORD, NONCE, HASH)
 TYPE = "the message's name"
 
 Alternatives = tuple[tuple[str, ...], ...]
@@ -40,6 +41,8 @@ class Row:
         words: What the vendor says for success and failure; made from the simulator where it is None.
         job: Paths at which the job id is looked for, in this order.
         ids: What the key's id is made of; the next where the first part of one is missing.
+        again: Whether the vendor may truthfully say this twice of the same thing: a job ends once per outcome, an
+            occurrence may come again.
         part: Which part of the message, where it gives several completions.
         sample: A message, for those that the simulator does not know.
     """
@@ -51,6 +54,7 @@ class Row:
     job: tuple[str, ...]
     ids: Alternatives
     words: str | None = None
+    again: str = "job"
     part: str = ""
     sample: dict[str, Any] | None = field(default=None, hash=False)
 
@@ -62,6 +66,7 @@ class Row:
         yield self.kind
         yield self.words if self.words is not None else self.read_words()
         yield ", ".join(code(path) for path in self.job) or "none"
+        yield self.again
         yield code(self.family) if self.family != TYPE else "*type*"
         yield ", else ".join(" + ".join(code(part) for part in parts) for parts in self.ids)
 
@@ -86,6 +91,34 @@ def find_word(payload: Any) -> str:
     return next(str(part[name]) for part in (payload, inner) for name in ("Status", "State") if name in part)
 
 
+EITHER = "job, else occurrence"
+
+
+def ids_of(row: vod.EventType, media: str) -> Alternatives:
+    names = {"media": media, "time": "EventTime", "#": HASH, "job": JOB, "word": WORD}
+    key = tuple(names.get(part, names.get(part.split("|")[0], part.split("|")[0])) for part in row.key)
+    return (key,) if row.recurs else ((JOB,), key)
+
+
+def catalogue_rows(product: str, *, first_media: bool) -> Iterable[Row]:
+    for event, row in vod.EVENT_TYPES.items():
+        is_special = row.media[0] in ("ImageId", "AttachedMediaId")
+        media = row.media[0] if first_media or is_special else "MediaId"
+        is_job = not row.recurs or event == "SubmitMediaRefreshComplete"
+        again = "occurrence" if not is_job else "job" if row.recurs else EITHER
+        family = "snapshot" if product == "vod" and row.kind == "snapshot" else TYPE
+        yield Row(product, event, row.kind, family, row.job, ids_of(row, media), again=again)
+
+
+def other_rows(product: str, message: dict[str, Any]) -> Iterable[Row]:
+    ids: Alternatives = ((JOB,), ("MediaId", "EventTime"))
+    sample = {**message, "EventType": "AINewComplete"}
+    yield Row(product, "any other `AI…Complete`", "ai", TYPE, JOB_IDS, ids, "as above", again=EITHER, sample=sample)
+    ids = ((JOB, HASH), (HASH,))
+    sample = {**message, "EventType": "NewThing"}
+    yield Row(product, "any other", "notice", TYPE, JOB_IDS, ids, "any", again="occurrence", sample=sample)
+
+
 def vod_rows() -> Iterable[Row]:
     stream: Alternatives = ((JOB,), ("VideoId", "Definition", "Format", "EventTime"))
     yield Row(
@@ -93,8 +126,9 @@ def vod_rows() -> Iterable[Row]:
         "DynamicImageComplete",
         "animated_image",
         "animated_image",
-        ("JobId", "DynamicImageJobInfo.JobId"),
+        (*JOB_IDS, "DynamicImageJobInfo.JobId"),
         ((JOB,), ("VideoId", "EventTime", "TriggerSource.ActivityInstanceId")),
+        again=EITHER,
     )
     elements = Row(
         "vod",
@@ -103,13 +137,19 @@ def vod_rows() -> Iterable[Row]:
         "snapshot",
         ("SnapshotInfos.0.JobId",),
         ((JOB,), ("VideoId", "SubType", "EventTime", "Extend", "SnapshotInfos.0.SnapshotType")),
+        again=EITHER,
         part="each of `SnapshotInfos`",
     )
     yield elements
     yield replace(
-        elements, part="without any", job=(), ids=(("VideoId", "SubType", "EventTime", "Extend"),), words="– / `fail`"
+        elements,
+        part="without any",
+        job=(),
+        ids=(("VideoId", "SubType", "EventTime", "Extend"),),
+        words="`success` / `fail`",
+        again="occurrence",
     )
-    yield Row("vod", "StreamTranscodeComplete", "transcode", "transcode", ("JobId",), stream)
+    yield Row("vod", "StreamTranscodeComplete", "transcode", "transcode", ("JobId",), stream, again=EITHER)
     yield Row(
         "vod",
         "TranscodeComplete",
@@ -117,6 +157,7 @@ def vod_rows() -> Iterable[Row]:
         "transcode",
         ("StreamInfos.0.JobId",),
         ((JOB,), ("VideoId", "StreamInfos.0.Definition", "StreamInfos.0.Format", "EventTime")),
+        again=EITHER,
         part="each of `StreamInfos`",
     )
     yield Row(
@@ -127,40 +168,38 @@ def vod_rows() -> Iterable[Row]:
         (),
         (("VideoId", "StreamInfos.0.JobId"), ("VideoId", "EventTime")),
         words="as its streams",
+        again=EITHER,
         part="as a whole",
     )
-    for event, row in vod.EVENT_TYPES.items():
-        key = tuple(HASH if name == "#" else JOB if name in row.job else name for name in row.key)
-        ids = (key,) if row.always_key or not row.job else ((JOB,), key)
-        yield Row("vod", event, row.kind, TYPE, row.job, ids)
-    unknown = {"EventType": "AINewComplete", "JobId": "job-1", "MediaId": "m", "EventTime": "t", "Status": "success"}
-    ids = ((JOB,), ("MediaId", "EventTime"))
-    yield Row("vod", "any other `AI…Complete`", "ai", TYPE, ("JobId",), ids, "as above", sample=unknown)
-    unknown = unknown | {"EventType": "NewThing"}
-    yield Row("vod", "any other", "notice", TYPE, ("JobId",), ((JOB,), (HASH,)), "any", sample=unknown)
+    yield from catalogue_rows("vod", first_media=True)
+    message = {"JobId": "job-1", "MediaId": "m", "EventTime": "2026-01-02T03:04:05Z", "Status": "success"}
+    yield from other_rows("vod", message)
 
 
 def ims_rows() -> Iterable[Row]:
-    for event, kind in ims.KINDS.items():
-        row = vod.EVENT_TYPES.get(event)
-        media = row.media[0] if row and row.media[0] in ("ImageId", "AttachedMediaId") else "MediaId"
-        job = ims._JOB.get(event, ims._ANY_JOB)
-        ids: Alternatives = ((JOB,), (media, "EventTime"))
-        if event in ims._KEY_WITH_BODY:
-            ids = ((JOB, BODY_HASH), ids[1])
-        elif event == "SubmitMediaRefreshComplete":
-            ids = ((JOB, media), ids[1])
-        elif event == "LiveRecordTaskStatus":
-            ids = ((JOB, WORD, "EventTime"),)
+    yield Row(
+        "ims",
+        "DynamicImageComplete",
+        "animated_image",
+        TYPE,
+        JOB_IDS,
+        ((JOB,), ("MediaId", "EventTime", "TriggerSource.ActivityInstanceId")),
+        again=EITHER,
+    )
+    ids: Alternatives = ((JOB,), ("MediaId", "SubType", "EventTime", "UserData"))
+    yield Row("ims", "SnapshotComplete", "snapshot", TYPE, JOB_IDS, ids, again=EITHER)
+    for event, kind in vod.CONVERSIONS.items():
+        ids = ((JOB,), ("MediaId", "EventTime"))
+        if event in vod.TASKS:
+            ids = ((JOB, "TaskId"), ids[1])
         # The job API's words; events have not been seen.
         words = "`Complete` / `Error`" if event.startswith("MediaConvert") else None
-        yield Row("ims", event, kind, TYPE, job, ids, words)
+        if kind == "transcode_task":
+            words = "as its outputs, else " + (words or "`Success` / `Fail`")
+        yield Row("ims", event, kind, TYPE, JOB_IDS, ids, words, again=EITHER)
+    yield from catalogue_rows("ims", first_media=False)
     body = {"JobId": "job-1", "MediaId": "m", "Status": "Success"}
-    unknown = {"EventType": "AINewComplete", "EventTime": "t", "MessageBody": body}
-    ids = ((JOB,), ("MediaId", "EventTime"))
-    yield Row("ims", "any other `AI…Complete`", "ai", TYPE, ims._ANY_JOB, ids, "as above", sample=unknown)
-    unknown = unknown | {"EventType": "NewThing"}
-    yield Row("ims", "any other", "notice", TYPE, ims._ANY_JOB, ids, "any", sample=unknown)
+    yield from other_rows("ims", {"EventTime": "2026-01-02T03:04:05Z", "MessageBody": body})
 
 
 def mts_rows() -> Iterable[Row]:
@@ -176,8 +215,9 @@ def mts_rows() -> Iterable[Row]:
         "notice",
         "smarttag",
         ("JobId",),
-        ((JOB, WORD),),
+        ((JOB, WORD, HASH),),
         "`Submitted`, `Processing`",
+        again="occurrence",
         sample=state,
     )
     words = "`Success` / any other in `result.Code`"
@@ -196,10 +236,21 @@ def mts_rows() -> Iterable[Row]:
         part="each activity",
     )
     unknown = {"Type": "New", "RunId": "job-1", "Name": "a", "State": "Success", "MediaWorkflowExecution": {"x": 1}}
-    ids = ((JOB, "Name"),)
-    yield Row("mts", "any other of a workflow", "notice", "run-new", ("RunId",), ids, "any", sample=unknown)
+    ids: Alternatives = ((JOB, "Name", HASH),)
+    yield Row(
+        "mts",
+        "any other of a workflow",
+        "notice",
+        "run-new",
+        ("RunId",),
+        ids,
+        "any",
+        again="occurrence",
+        sample=unknown,
+    )
     unknown = {"Type": "New", "JobId": "job-1", "State": "Success"}
-    yield Row("mts", "any other", "notice", "new", ("JobId",), ((JOB,), (HASH,)), "any", sample=unknown)
+    ids = ((JOB, HASH), (HASH,))
+    yield Row("mts", "any other", "notice", "new", ("JobId",), ids, "any", again="occurrence", sample=unknown)
 
 
 def gif_rows() -> Iterable[Row]:
@@ -219,13 +270,13 @@ def shown(row: Row) -> list[str]:
     """The cells, with general words where the row stands for many messages."""
     cells = list(row.cells())
     if row.product == "mts" and (row.family in ("new", "run-new") or row.part == "each activity"):
-        cells[4] = "`run-` + *type*" if row.family == "run-new" else "*type*"
+        cells[5] = "`run-` + *type*" if row.family == "run-new" else "*type*"
         if row.part == "each activity":
             cells[1], cells[3] = "as its type", "`ActivityList[].JobId`"
-    if row.product == "ims" and row.job == ims._ANY_JOB:
-        cells[3] = "`JobId` ¹"
+    if row.job[:3] == JOB_IDS:
+        cells[3] = ", ".join(["`JobId` ¹", *map(code, row.job[3:])])
     if row.event == "TranscodeComplete" and row.part == "as a whole":
-        cells[5] = cells[5].replace("`StreamInfos.0.JobId`", "every `StreamInfos[].JobId`, sorted")
+        cells[6] = cells[6].replace("`StreamInfos.0.JobId`", "every `StreamInfos[].JobId`, sorted")
     return [cell.replace(".0.", "[].") for cell in cells]
 
 
@@ -236,14 +287,15 @@ def word_line(outcome: str) -> str:
 
 def render() -> str:
     """The Markdown between the two markers."""
-    job_names = ", else ".join(code(name) for name in ims._ANY_JOB)
+    job_names = ", else ".join(code(name) for name in JOB_IDS)
     notes = {
-        "vod": ("VOD", "*type* is `EventType`."),
+        "vod": ("VOD", f"*type* is `EventType`. ¹ {job_names}."),
         "ims": (
             "IMS",
             (
-                f"*type* is `EventType`; the rest is in `MessageBody`. Without any part of its id a message is identified by "
-                f"its hash. ¹ {job_names}, in the body or one level down."
+                f"*type* is `EventType`; the rest is in `MessageBody`, and read by the rules of VOD: `SnapshotInfos` and "
+                f"`StreamInfos` give an event each (a stream in the family `StreamTranscodeComplete`). A "
+                f"task without `TaskId` is told apart by the hash of the body, a message without any part of its id by its hash. ¹ {job_names}, in the body or one level down."
             ),
         ),
         "mts": ("MTS", "*type* is `Type` in lower case; every name may begin with a small letter, too."),
@@ -259,11 +311,14 @@ def render() -> str:
         "Status words mean the same everywhere, in any case; any other word is `unknown`:",
         "",
         *(word_line(outcome) for outcome in ("succeeded", "failed", "cancelled", "partial")),
-        f"- **not ended** (a `notice` that adds the word to its id): {', '.join(sorted(outcomes._PROGRESS))}",
+        f"- **not ended** (a `notice` that adds the word and the event time, else the hash of the message, to its id): {', '.join(sorted(outcomes._PROGRESS))}",
     ]
     for product, (title, note) in notes.items():
         lines += ["", f"## {title}", "", note, ""]
-        lines += ["| message | kind | succeeded / failed | job id | family | id |", "|---|---|---|---|---|---|"]
+        lines += [
+            "| message | kind | succeeded / failed | job id | job or occurrence | family | id |",
+            "|---|---|---|---|---|---|---|",
+        ]
         lines += [f"| {' | '.join(shown(row))} |" for row in all_rows() if row.product == product]
     return "\n".join(lines)
 

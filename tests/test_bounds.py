@@ -131,7 +131,7 @@ def test_nothing_is_built_beyond_what_may_be():
 
 
 def test_ids_may_be_long_and_not_long_times_many():
-    receipt = keep_vod("SnapshotComplete", SnapshotInfos=[{}] * 400, SubType="x" * 20_000)
+    receipt = keep_vod("SnapshotComplete", SnapshotInfos=[{"SnapshotCount": 1}] * 400, SubType="x" * 20_000)
     assert receipt.entries == ()
     assert receipt.reason is not None
     assert receipt.reason.startswith(f"expected at most {MAX_EVENTS_BYTES} characters in ids of events, found 8")

@@ -5,6 +5,8 @@ requests against a model of ten lines.
 
 import asyncio
 import base64
+import json
+import random
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,14 +17,16 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.fake_cloud.callbacks import LIE, describe, lie
 from service.inbox.base import Inbox, Verdict
-from service.intake import build_receipt
+from service.intake import HoldRules, build_receipt
 from service.simulate import PAYLOADS, MnsSigner, SimulatedRequest, http_request, make_mns_key, token_url_request
 from service.sources import gif, ims, mts, vod
-from service.sources.base import Callback, CallbackSource
+from service.sources.base import Callback, CallbackSource, Message
 from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
 from service.sources.token_url import TokenUrlSource
+from tests.confirm_tables import Vendor
 from tests.inbox.conformance import deliver
 from tests.inbox.timed import TimedSqliteInbox
 
@@ -166,3 +170,75 @@ def test_any_sequence_over_all_transports_equals_the_model(steps: list[tuple[Any
     expected = model(steps)
     assert sorted(revisions) == sorted(n for words in expected.values() for n in range(1, len(words) + 1))
     assert len(set(delivered)) == len(delivered) == len(revisions)
+
+
+# Lies: whoever has a captured signature, and says something else than the vendor in whatever a message says.
+
+CLAIMED = [("vod", family) for family in ("snapshot", "transcode", "AIMediaAuditComplete", "AIMediaDNAComplete")]
+CLAIMED += [("ims", family) for family in ("SnapshotComplete", "ProduceMediaComplete", "SmartJobComplete")]
+claims = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from(["truth", "lie", "queue", "ask"]), st.integers(0, 7)),
+    min_size=4,
+    max_size=16,
+)
+
+
+@given(st.sampled_from(CLAIMED), st.sampled_from(["succeeded", "failed"]), claims)
+@settings(max_examples=40, deadline=None)
+def test_whatever_is_claimed_of_a_job_the_vendors_word_is_its_only_event(
+    kind: tuple[Any, str], outcome: Any, steps: list[tuple[int, str, int]]
+) -> None:
+    """
+    Claims are held; some are true, some lie about one thing, some come through a queue, where nobody can lie. At any
+    time the vendor is asked about what is due.
+    """
+    product, family = kind
+    if (family, outcome) == ("snapshot", "failed"):
+        outcome = "succeeded"  # the message of a failed one names no job
+
+    spoken_of = set()
+
+    async def run(path: Path) -> dict[str, list[dict[str, Any]]]:
+        inbox, vendor = TimedSqliteInbox(path), Vendor()
+        await inbox.open()
+        jobs = [vendor.cloud.submit(product, family, outcome=outcome, user_data="order 7") for _ in range(3)]
+        source = {"vod": VOD, "ims": IMS}[product]
+        now = vendor.cloud.clock()
+
+        async def ask() -> None:
+            inquiries = await inbox.claim_inquiries(product, limit=50, now=now, lease_s=20)
+            findings = [(await vendor.judge(inquiry)).finding for inquiry in inquiries]
+            await inbox.settle(findings, now=now)
+
+        for number, what, seed in steps:
+            if what == "ask":
+                await ask()
+                continue
+            job = jobs[number]
+            payload = lie(job, random.Random(seed)) if what == "lie" else describe(job, job.outcome)
+            body = json.dumps(payload).encode()
+            if job.job_id.encode() not in body:
+                continue  # that a snapshot job has failed is said without naming it
+            spoken_of.add(number)
+            message = Message(body, body, "queue" if what == "queue" else "signature")
+            holds = None if what == "queue" else HoldRules(confirm="always", confirm_timeout_s=60.0)
+            await inbox.put(build_receipt(source, message, received_at=now, route=lambda _: ("sink",), holds=holds))
+        for _ in range(len(steps)):
+            await ask()
+        assert await inbox.next_inquiry_at(product) is None
+        found: dict[str, list[dict[str, Any]]] = {job.job_id: [] for job in jobs}
+        for delivery in await inbox.claim("sink", limit=100, now=now + timedelta(seconds=1), lease_s=20):
+            data = json.loads(delivery.body)["data"]
+            found[data["job_id"]].append(data)
+        await inbox.close()
+        return found
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = asyncio.run(run(Path(folder) / "inbox.db"))
+    for number, events in enumerate(found.values()):
+        assert [data["outcome"] for data in events] == ([outcome] if number in spoken_of else [])
+        for data in events:
+            assert data["verified_by"] != "query" or LIE not in json.dumps(data)
+            # Another asset is a conflict, and what the vendor tells of the result wins. Of a failed job it may tell less.
+            assert outcome == "failed" or data["media_id"] != LIE
+            assert LIE not in json.dumps(data["outputs"])

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from service.errors import InboxUnavailable, VendorRefused, VendorUnavailable
-from service.events import Product
+from service.events import Product, SnapshotOutput
 from service.findings import Patience
 from service.inbox.base import Inquiry, JobFilter, JobRecord
 from service.jobs import ExpectedJob, JobReference
@@ -47,13 +47,14 @@ def parse(message: Message) -> Parsed:
                 outcome=told["outcome"],
                 vendor_event="SnapshotComplete",
                 job_id=told["job_id"],
+                outputs=(SnapshotOutput(url_template=told["url"]),),
             ),
         )
     )
 
 
-def ended(reference: JobReference, outcome: str = "succeeded") -> Answer:
-    body = {"family": reference.family, "job_id": reference.job_id, "outcome": outcome}
+def ended(reference: JobReference, outcome: str = "succeeded", url: str | None = None) -> Answer:
+    body = {"family": reference.family, "job_id": reference.job_id, "outcome": outcome, "url": url}
     return Answer(state="ended", body=json.dumps(body).encode(), meta={"action": "GetJobDetail"})
 
 
@@ -61,12 +62,13 @@ def ended(reference: JobReference, outcome: str = "succeeded") -> Answer:
 class Vendor:
     """
     Attributes:
-        asked: The job ids of each question.
+        asked: The job ids of each question; ``media_ids``: the assets.
         answers: By job id; what is missing has ended well.
         gate: Questions wait for it.
     """
 
     asked: list[list[str | None]] = field(default_factory=list)
+    media_ids: list[list[str | None]] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,6 +78,7 @@ class Vendor:
 
     async def ask(self, references: Sequence[JobReference], call: Call) -> Sequence[Answer]:
         self.asked.append([reference.job_id for reference in references])
+        self.media_ids.append([reference.media_id for reference in references])
         self.begun.set()
         await self.gate.wait()
         found = [self.answers.get(reference.job_id or "", ended(reference)) for reference in references]
@@ -289,12 +292,52 @@ async def test_a_held_event_is_asked_about_at_once_and_leaves(setting: Setting, 
     await setting.turn()
     assert setting.observer.judged == [("confirm", "ended", "confirmed")]
     (delivery,) = await setting.inbox.claim("a", limit=10, now=setting.now, lease_s=20)
-    assert json.loads(delivery.body)["data"]["verified_by"] == "query"
+    data = json.loads(delivery.body)["data"]
+    assert (data["outcome_verified_by"], data["verified_by"]) == ("query", "signature"), "it names no asset"
 
 
-def _hold_as_snapshot(receipt: Any) -> Any:
+async def test_several_claims_of_one_job_are_answered_by_one_question(setting: Setting, vendor: Vendor) -> None:
+    """What they say of the asset is no part of it, or it would come back as the vendor's word."""
+    for number, media_id in enumerate(("media-1", "media-2", "media-3")):
+        event = make_event("job-1", family="snapshot", kind="snapshot", media_id=media_id)
+        receipt = held(event, body=str(number).encode())
+        receipt.entries[0].hold = _hold_as_snapshot(receipt, media_id=media_id)
+        assert (await setting.inbox.put(receipt)).held == 1
+    await setting.turn()
+    assert (vendor.asked, vendor.media_ids) == ([["job-1"]], [[None]])
+    assert setting.observer.judged == [("confirm", "ended", "confirmed")] * 3
+    assert setting.observer.learned == ["job-1"]
+
+
+async def test_a_query_by_asset_names_it(setting: Setting, vendor: Vendor) -> None:
+    for media_id in ("media-1", "media-2"):
+        receipt = held(make_event("job-1", media_id=media_id), body=media_id.encode())
+        receipt.entries[0].hold = _hold_as_snapshot(receipt, media_id=media_id, family="animated_image")
+        await setting.inbox.put(receipt)
+    await setting.turn()
+    assert sorted(vendor.media_ids) == [["media-1"], ["media-2"]]
+
+
+async def test_of_several_claims_one_leaves_that_the_vendor_has_not_corrected(setting: Setting, vendor: Vendor) -> None:
+    for url in ("http://evil.example.com/1.jpg", "http://media.example.com/1.jpg"):
+        event = make_event("job-1", family="snapshot", kind="snapshot")
+        output = SnapshotOutput(url_template=url, count=1, snapshot_type=url.removesuffix("/1.jpg"))
+        event = event.model_copy(update={"data": event.data.model_copy(update={"outputs": (output,)})})
+        receipt = held(event, body=url.encode())
+        receipt.entries[0].hold = _hold_as_snapshot(receipt)
+        await setting.inbox.put(receipt)
+    reference = JobReference(product="vod", account="default", family="snapshot", job_id="job-1")
+    vendor.answers["job-1"] = ended(reference, url="http://media.example.com/1.jpg")
+    await setting.turn()
+    (delivery,) = await setting.inbox.claim("a", limit=10, now=setting.now, lease_s=20)
+    (output_told,) = json.loads(delivery.body)["data"]["outputs"]
+    assert output_told["url_template"] == "http://media.example.com/1.jpg"
+    assert output_told["snapshot_type"] == "http://media.example.com", "what else the truthful message says"
+
+
+def _hold_as_snapshot(receipt: Any, *, media_id: str | None = None, family: str = "snapshot") -> Any:
     hold = receipt.entries[0].hold
-    return replace(hold, reference=replace(hold.reference, family="snapshot"))
+    return replace(hold, reference=replace(hold.reference, family=family, media_id=media_id))
 
 
 async def test_products_do_not_wait_for_each_other(inbox: TimedSqliteInbox) -> None:

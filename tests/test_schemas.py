@@ -68,6 +68,7 @@ def make_event(kind="animated_image", outcome=None, **members) -> Event:
         "source": "vod",
         "transport": "http",
         "verified_by": "signature",
+        "outcome_verified_by": "signature",
         "received_at": NOW,
     }
     subject = members.pop("subject", "3af7e9705cb24c0f9d23231d4c371900")

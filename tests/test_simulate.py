@@ -30,7 +30,7 @@ UPLOADS = (
 # What the documents name, by kind: written down here and not taken from the parsers.
 SHARED = {
     "animated_image": ["DynamicImageComplete"],
-    "snapshot": ["SnapshotComplete"],
+    "snapshot": ["SnapshotComplete", "LiveSnapshotFileCreated"],
     "media_info": ["VideoAnalysisComplete"],
     "workflow": ["WorkflowTaskComplete"],
     "production": ["ProduceMediaComplete", "BatchProduceMediaComplete", "AIProduceComplete", "SmartJobComplete"],
@@ -45,15 +45,13 @@ SHARED = {
         "RestoreMediaComplete",
         "SubmitMediaRefreshComplete",
     ],
-    "notice": ["LiveRecordVideoComposeStart"],
+    "notice": ["LiveRecordVideoComposeStart", "LiveRecordTaskStatus"],
 }
 OWN = {
     "vod": {"transcode": ["StreamTranscodeComplete"], "transcode_task": ["TranscodeComplete"]},
     "ims": {
-        "snapshot": ["LiveSnapshotFileCreated"],
         "transcode": ["TranscodeComplete", "MediaConvertOutputComplete"],
         "transcode_task": ["TranscodeParentComplete", "MediaConvertComplete", "MediaConvertOutputGroupComplete"],
-        "notice": ["LiveRecordTaskStatus"],
     },
     "mts": {
         "snapshot": ["Snapshot"],
@@ -176,7 +174,7 @@ def test_only_what_ends_something_can_fail(product, event):
     assert (success == failure) == (event in WITHOUT_FAILURE)
 
 
-@pytest.mark.parametrize("event", sorted(set(vod.EVENT_TYPES) - {"LiveRecordVideoComposeStart"}))
+@pytest.mark.parametrize("event", sorted(set(vod.EVENT_TYPES) - WITHOUT_FAILURE))
 def test_what_vod_measured_found_or_made_is_in_the_outputs(event):
     outputs = main_completion("vod", PAYLOADS["vod"][event](JOB_ID, NOW, False)).outputs
     assert outputs

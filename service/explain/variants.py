@@ -16,6 +16,7 @@ from itertools import product
 from typing import Any
 from urllib.parse import quote, unquote, unquote_to_bytes
 
+from service.sources.decoding import decode_json
 from service.sources.http import sign
 
 MAX_INFLATED_BYTES = 8 << 20
@@ -256,8 +257,8 @@ def decode_base64(body: bytes) -> bytes | None:
 def read_json(text: bytes) -> Any:
     """The JSON value; None when it is none (or is null, which no callback is)."""
     try:
-        return json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
+        return decode_json(text.decode("utf-8-sig"))
+    except ValueError:
         return None
 
 

@@ -3,16 +3,17 @@ IMS (ICE), 2020-11-09.
 
 Sources of the replies, field by field: the pages of the actions below
 https://www.alibabacloud.com/help/en/ims/developer-reference/ (GetDynamicImageJob:
-.../api-ice-2020-11-09-getdynamicimagejob) and the models of the SDK alibabacloud_ice20201109 6.20.2. No page says
-how an unknown job is answered; ResourceNotFound is assumed, which the sample of GetDynamicImageJob shows for something
-else.
+.../api-ice-2020-11-09-getdynamicimagejob; GetSmartHandleJob: .../api-ice-2020-11-09-getsmarthandlejob) and the models
+of the SDK alibabacloud_ice20201109 6.20.2. No page says how an unknown job is answered; ResourceNotFound is assumed,
+which the sample of GetDynamicImageJob shows for something else. That reviews, fingerprints, tags and intelligent
+productions are those of the events is assumed, too.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from service.fake_cloud.actions_vod import required
+from service.fake_cloud.actions_vod import required, told
 from service.fake_cloud.gateway import ApiError
 from service.fake_cloud.jobs import FAILURE, CloudJob, format_time, other_id
 from service.payloads import Json
@@ -24,13 +25,13 @@ _SUCCESS = {"succeeded": "Success", "failed": "Fail"}
 _URL = "http://media.example.com/"
 
 
-def find(cloud: "FakeCloud", job_id: str, family: str) -> CloudJob:
+def find(cloud: "FakeCloud", job_id: str, *families: str) -> CloudJob:
     """
     Raises:
         ApiError: There is no such job.
     """
     job = cloud.find(job_id)
-    if job is None or job.product != "ims" or job.family != family:
+    if job is None or job.product != "ims" or job.family not in families:
         raise ApiError(404, "ResourceNotFound", 'The specified resource for "Job" could not be found.')
     return job
 
@@ -221,12 +222,91 @@ def get_workflow_task(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json
         "TaskId": job.job_id,
         "Status": states[job.outcome] if is_over else "Processing",
         "TaskInput": json.dumps({"Type": "Media", "Media": job.media_id}),
-        "ActivityResults": "{}",
+        "ActivityResults": told(job)["MessageBody"]["ActivityResults"] if is_over else "{}",
         "UserData": job.user_data,
         "CreateTime": format_time(job.submitted_at),
         "Workflow": {"WorkflowId": other_id("workflow", job.job_id), "Name": "workflow", "Status": "Active"},
     }
     return {"WorkflowTask": reply | ({"FinishTime": format_time(job.ends_at)} if is_over else {})}
+
+
+def get_smart_handle_job(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+    job = find(cloud, required(parameters, "JobId"), "SmartJobComplete")
+    is_over = job.is_over(cloud.clock())
+    state = {"succeeded": "Finished", "failed": "Failed"}[job.outcome] if is_over else "Executing"
+    times = {"CreateTime": format_time(job.submitted_at), "ModifiedTime": format_time(job.ends_at)}
+    reply: Json = {
+        "JobId": job.job_id,
+        "State": state,
+        "UserData": job.user_data,
+        "SmartJobInfo": {"Title": "job", "JobType": "ASR", **times},
+    }
+    if state == "Failed":
+        return reply | {"ErrorCode": FAILURE[0], "ErrorMessage": FAILURE[1]}
+    if state == "Finished":
+        url = f"https://media.example.com/{job.job_id}.mp4"
+        reply |= {"JobResult": {"MediaId": job.media_id, "MediaUrl": url, "AiResult": "[]"}, "Output": "{}"}
+    return reply
+
+
+def query_production(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+    job = find(cloud, required(parameters, "JobId"), "AIProduceComplete")
+    told = _young(cloud, job, "Status", "Analyzing")
+    # Why it failed, the reply does not say (SDK).
+    reply = {name: told[name] for name in told if name not in ("Code", "Message")} | {
+        "CreateTime": format_time(job.submitted_at),
+        "FunctionName": "Cover",
+        "Input": {"Type": "Media", "Media": job.media_id},
+    }
+    if reply["Status"] == "Success":
+        reply["OutputUrls"] = [f"{_URL}{job.job_id}.jpg"]
+    return reply
+
+
+def _young(cloud: "FakeCloud", job: CloudJob, state: str, under_way: str) -> Json:
+    """What AI jobs have in common; ``state``: what they call it."""
+    is_over = job.is_over(cloud.clock())
+    reply: Json = {
+        "JobId": job.job_id,
+        state: _SUCCESS[job.outcome] if is_over else under_way,
+        "UserData": job.user_data,
+    }
+    return reply | {"FinishTime": format_time(job.ends_at), **_error(job)} if is_over else reply
+
+
+def query_media_censor(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+    job = find(cloud, required(parameters, "JobId"), "AIMediaAuditComplete", "AIVideoCensorComplete")
+    detail = _young(cloud, job, "State", "Processing")
+    file = {"Bucket": "bucket", "Location": "oss-cn-shanghai", "Object": f"{job.job_id}.mp4"}
+    detail |= {"Input": file, "CreationTime": format_time(job.submitted_at)}
+    if detail["State"] == "Success":
+        detail["Suggestion"] = "review" if job.family == "AIMediaAuditComplete" else "pass"
+    return {"MediaCensorJobDetail": detail}
+
+
+def query_smart_tag(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+    """The reply does not name the job (SDK)."""
+    job = find(cloud, required(parameters, "JobId"), "AIVideoTagComplete", "MediaAiAnalysisComplete")
+    state = _young(cloud, job, "JobStatus", "Processing")
+    reply: Json = {"JobStatus": state["JobStatus"], "UserData": job.user_data}
+    if state["JobStatus"] == "Success":
+        reply["Results"] = {"Result": [{"Type": "Meta", "Data": '{"title":"beach"}'}]}
+    return reply
+
+
+def query_dna_job_list(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+    """What was found is in a file, of which the reply has the URL."""
+    jobs = []
+    for job_id in required(parameters, "JobIds").split(","):
+        job = cloud.find(job_id)
+        if job is not None and job.product == "ims" and job.family == "AIMediaDNAComplete":
+            told = _young(cloud, job, "Status", "Analysing")
+            told["Id"] = told.pop("JobId")
+            told |= {"Input": {"Type": "Media", "Media": job.media_id}, "CreationTime": format_time(job.submitted_at)}
+            if told["Status"] == "Success":
+                told["DNAResult"] = f"{_URL}{job.job_id}.json"
+            jobs.append(told)
+    return {"JobList": jobs}
 
 
 def _submit(family: str) -> Callable[["FakeCloud", Mapping[str, str]], Json]:
@@ -253,6 +333,11 @@ ACTIONS = {
     "GetMediaProducingJob": get_media_producing_job,
     "GetBatchMediaProducingJob": get_batch_media_producing_job,
     "GetWorkflowTask": get_workflow_task,
+    "GetSmartHandleJob": get_smart_handle_job,
+    "QueryDNAJobList": query_dna_job_list,
+    "QueryIProductionJob": query_production,
+    "QueryMediaCensorJobDetail": query_media_censor,
+    "QuerySmarttagJob": query_smart_tag,
     "SubmitDynamicImageJob": _submit("DynamicImageComplete"),
     "SubmitSnapshotJob": _submit("SnapshotComplete"),
 }

@@ -3,17 +3,19 @@ ApsaraVideo VOD, 2017-03-21.
 
 Sources of the replies, field by field: the pages of the actions below
 https://www.alibabacloud.com/help/en/vod/developer-reference/ (GetJobDetail: .../api-vod-2017-03-21-getjobdetail) and
-the models of the SDK alibabacloud_vod20170321 3.12.1. No page says how an unknown job is answered; the
-codes are assumed, after InvalidVideo.NotFound, which is documented.
+the models of the SDK alibabacloud_vod20170321 3.12.1; ListAIJob: .../api-vod-2017-03-21-listaijob, ListSnapshots:
+.../api-vod-2017-03-21-listsnapshots, GetMediaAuditResult: .../api-vod-2017-03-21-getmediaauditresult. No page says how
+an unknown job is answered; the codes are assumed, after InvalidVideo.NotFound, which is documented. What jobs have
+found and made is what ``service.payloads`` has their callbacks say.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from service.fake_cloud.gateway import ApiError, missing
 from service.fake_cloud.jobs import FAILURE, CloudJob, TrueOutcome, format_time, other_id
-from service.payloads import Json
+from service.payloads import PAYLOADS, Json
 
 if TYPE_CHECKING:
     from service.fake_cloud.cloud import FakeCloud
@@ -101,7 +103,7 @@ def _workflow_detail(job: CloudJob, *, is_over: bool) -> Json:
         "TaskId": job.job_id,
         "Status": _WORKFLOW[job.outcome] if is_over else "Processing",
         "TaskInput": f'{{"Type":"Media","Media":"{job.media_id}","Title":"title.mp4"}}',
-        "ActivityResults": "{}",
+        "ActivityResults": told(job)["ActivityResults"] if is_over else "{}",
         "UserData": job.user_data,
         "Workflow": {"WorkflowId": other_id("workflow", job.job_id), "Name": "workflow", "Status": "Active"},
     }
@@ -188,6 +190,145 @@ def _transcode_job(cloud: "FakeCloud", job: CloudJob, job_id: str) -> Json:
     return reply
 
 
+# What jobs have found and made
+
+
+def told(job: CloudJob) -> Json:
+    """What the callback of the job says."""
+    return PAYLOADS[job.product][job.event](job.job_id, job.ends_at, job.outcome == "failed")
+
+
+def _ai_state(job: CloudJob, *, is_over: bool) -> Json:
+    """State, result and error of an AI job; the result as in its callback, an object or text."""
+    if not is_over:
+        return {"Status": "processing"}
+    message = told(job)
+    state: Json = {"Status": message["Status"], "CompleteTime": format_time(job.ends_at)}
+    if job.outcome == "failed":
+        return state | {"Code": message["Code"], "Message": message["Message"]}
+    return state | {"Data": message["Data"]}
+
+
+def get_ai_media_audit_job(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+    job = find(cloud, required(parameters, "JobId"), "InvalidJob.NotFound", "AIMediaAuditComplete")
+    common = {"JobId": job.job_id, "MediaId": job.media_id, "Type": "AIMediaAudit"}
+    state = _ai_state(job, is_over=job.is_over(cloud.clock()))
+    return {"MediaAuditJob": {**common, "CreationTime": format_time(job.submitted_at), **state}}
+
+
+def list_ai_job(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+    found, absent = [], []
+    for job_id in required(parameters, "JobIds").split(","):
+        job = cloud.find(job_id)
+        # "Queries a smart tagging or video fingerprinting job."
+        if job is None or job.product != "vod" or job.family not in ("AIMediaDNAComplete", "AIVideoTagComplete"):
+            absent.append(job_id)
+            continue
+        state = _ai_state(job, is_over=job.is_over(cloud.clock()))
+        common = {"JobId": job_id, "MediaId": job.media_id, "Type": _AI_TYPES[job.family]}
+        found.append({**common, "CreationTime": format_time(job.submitted_at), **state})
+    return {"AIJobList": {"AIJob": found}, "NonExistAIJobIds": {"String": absent}}
+
+
+def _last(cloud: "FakeCloud", media_id: str, *families: str) -> CloudJob | None:
+    """The job of an asset that has ended well as the last one of these families."""
+    now = cloud.clock()
+    jobs = [
+        job
+        for job in cloud.find_media("vod", media_id)
+        if job.family in families and job.outcome == "succeeded" and job.is_over(now)
+    ]
+    return max(jobs, key=lambda job: job.ends_at, default=None)
+
+
+def _last_result(member: str, *families: str) -> Callable[["FakeCloud", Mapping[str, str]], Json]:
+    """An action that tells the last result of an asset."""
+
+    def get(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+        media_id = required(parameters, "MediaId")
+        if not cloud.find_media("vod", media_id):
+            raise ApiError(404, "InvalidMedia.NotFound", "The specified media does not exist.")
+        job = _last(cloud, media_id, *families)
+        data = None if job is None else told(job)["Data"]
+        return {} if data is None else {member: json.loads(data) if isinstance(data, str) else data}
+
+    return get
+
+
+def list_snapshots(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+    """Of the last snapshot job alone (documented)."""
+    video_id = required(parameters, "VideoId")
+    if not cloud.find_media("vod", video_id):
+        raise ApiError(404, "InvalidVideo.NotFound", "The video does not exist.")
+    job = _last(cloud, video_id, "snapshot")
+    infos = [] if job is None else told(job)["SnapshotInfos"]
+    info = next((one for one in infos if one["SnapshotType"] == parameters.get("SnapshotType", "CoverSnapshot")), None)
+    if job is None or info is None:
+        return {}
+    count = info["SnapshotCount"]
+    pictures = [
+        {"Index": number, "Url": info["SnapshotRegular"].replace("{SnapshotCount}", f"{number:05d}")}
+        for number in range(1, min(count, int(parameters.get("PageSize", "20"))) + 1)
+    ]
+    series = {"JobId": job.job_id, "Regular": info["SnapshotRegular"], "Total": count}
+    return {
+        "MediaSnapshot": {
+            **series,
+            "CreationTime": format_time(job.submitted_at),
+            "Snapshots": {"Snapshot": pictures},
+        }
+    }
+
+
+def get_url_upload_infos(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+    found, absent = [], []
+    for job_id in required(parameters, "JobIds").split(","):
+        job = cloud.find(job_id)
+        if job is None or job.product != "vod" or job.family != "UploadByURLComplete":
+            absent.append(job_id)
+            continue
+        message = {name.strip(): value for name, value in told(job).items()}
+        is_over = job.is_over(cloud.clock())
+        upload: Json = {
+            "JobId": job_id,
+            "Status": ("SUCCESS" if job.outcome == "succeeded" else "FAIL") if is_over else "PROCESSING",
+            "UploadURL": message["SourceURL"],
+            "CreationTime": format_time(job.submitted_at),
+            "UserData": None if job.user_data is None else json.dumps({"Extend": job.user_data}),
+        }
+        if is_over:
+            upload["CompleteTime"] = format_time(job.ends_at)
+            if job.outcome == "failed":
+                upload |= {"ErrorCode": message["ErrorCode"], "ErrorMessage": message["ErrorMessage"]}
+            else:
+                upload |= {"MediaId": job.media_id, "FileSize": message["Size"]}
+        found.append(upload)
+    return {"URLUploadInfoList": found, "NonExists": absent}
+
+
+def get_mezzanine_info(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
+    """Of an asset that was uploaded; what it measures, with every asset."""
+    video_id = required(parameters, "VideoId")
+    uploads = [job for job in cloud.find_media("vod", video_id) if job.family == "FileUploadComplete"]
+    if not cloud.find_media("vod", video_id):
+        raise ApiError(404, "InvalidVideo.NotFound", "The video does not exist.")
+    now = cloud.clock()
+    file: Json = {"VideoId": video_id, "Status": "Normal", "OutputType": parameters.get("OutputType", "cdn")}
+    for job in uploads:
+        if not job.is_over(now):
+            return {"Mezzanine": file | {"Status": "Uploading"}}
+        if job.outcome == "failed":
+            return {"Mezzanine": file | {"Status": "UploadFail"}}
+        message = told(job)
+        file |= {"FileURL": f"{message['FileUrl']}?Expires=1893456000&Signature=fake", "Size": message["Size"]}
+    for job in cloud.find_media("vod", video_id):
+        if job.family == "VideoAnalysisComplete" and job.outcome == "succeeded" and job.is_over(now):
+            message = told(job)
+            file |= {name: int(message[name]) for name in ("Width", "Height", "Size")}
+            file |= {name: message[name] for name in ("Duration", "Fps", "Bitrate")}
+    return {"Mezzanine": file}
+
+
 def list_dynamic_image(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
     video_id = required(parameters, "VideoId")
     jobs = cloud.find_media("vod", video_id)
@@ -245,6 +386,14 @@ def submit_transcode_jobs(cloud: "FakeCloud", parameters: Mapping[str, str]) -> 
 ACTIONS = {
     "GetJobDetail": get_job_detail,
     "GetTranscodeTask": get_transcode_task,
+    "GetURLUploadInfos": get_url_upload_infos,
+    "GetAIMediaAuditJob": get_ai_media_audit_job,
+    "GetMezzanineInfo": get_mezzanine_info,
+    "GetMediaAuditResult": _last_result("MediaAuditResult", "AIMediaAuditComplete", "AIVideoCensorComplete"),
+    "GetMediaDNAResult": _last_result("DNAResult", "AIMediaDNAComplete"),
+    "GetAIVideoTagResult": _last_result("VideoTagResult", "AIVideoTagComplete"),
+    "ListAIJob": list_ai_job,
+    "ListSnapshots": list_snapshots,
     "ListDynamicImage": list_dynamic_image,
     "SubmitDynamicImageJob": submit_dynamic_image_job,
     "SubmitSnapshotJob": submit_snapshot_job,

@@ -1,9 +1,11 @@
 """What is sent about a job: the truth over every transport of its product, and what liars would send beside it."""
 
+import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from service.fake_cloud.jobs import CloudJob, TrueOutcome
 from service.payloads import PAYLOADS, Json
@@ -11,6 +13,13 @@ from service.simulate import MnsSigner, PushFormat, SimulatedRequest, forge, htt
 from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
 from service.sources.token_url import TokenUrlSource
+
+LIE = "a-lie"
+_MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "asset": ("videoid", "mediaid"),
+    "user_data": ("extend", "userdata"),
+    "result": ("suggestion", "primarykey", "errormessage", "message"),
+}
 
 Veracity = Literal["true", "forged", "altered"]
 HttpDestination = HttpSource | MnsPushSource | TokenUrlSource
@@ -78,11 +87,39 @@ def describe(job: CloudJob, outcome: TrueOutcome) -> Json:
 
 
 def lie(job: CloudJob, rng: random.Random) -> Json:
-    """The opposite of the truth; of a GIF task sometimes the truth about another one."""
-    payload = describe(job, "failed" if job.outcome == "succeeded" else "succeeded")
-    if job.product == "multimediaai" and rng.random() < 0.5:
-        payload = describe(job, job.outcome) | {"TaskId": int(job.job_id) + 500_000_000}
-    return payload
+    """
+    The opposite of the truth, or the true outcome with a lie beside it: about the asset, the user data or the result,
+    which has ``LIE`` in it; of a GIF task sometimes the truth about another one.
+    """
+    kind = rng.choice(("outcome", "asset", "user_data", "result"))
+    truth = describe(job, job.outcome)
+    if job.product == "multimediaai" and kind in ("asset", "user_data"):
+        return truth | {"TaskId": int(job.job_id) + 500_000_000}
+    falsified: Json = _falsify(truth, kind)
+    # A message that names no job is told from others by what it says besides.
+    if kind == "outcome" or job.outcome == "cancelled" or falsified == truth or job.job_id not in json.dumps(truth):
+        return describe(job, "failed" if job.outcome == "succeeded" else "succeeded")
+    return falsified
+
+
+def _falsify(value: Any, kind: str) -> Any:
+    """The same with every member of a kind replaced."""
+    if isinstance(value, list):
+        return [_falsify(item, kind) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for name, item in value.items():
+        key = name.strip().lower()
+        if isinstance(item, str) and item.startswith("{") and kind == "result" and key == "data":
+            found[name] = json.dumps(_falsify(json.loads(item), kind), ensure_ascii=False)
+        elif isinstance(item, str) and key in _MEMBERS.get(kind, ()):
+            found[name] = LIE
+        elif isinstance(item, str) and kind == "result" and item.startswith(("http://", "https://")):
+            found[name] = f"http://{LIE}.example.com/{item.rpartition('/')[2]}"
+        else:
+            found[name] = _falsify(item, kind)
+    return found
 
 
 def build_request(

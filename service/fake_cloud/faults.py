@@ -16,8 +16,8 @@ class Faults:
         reordering: Callbacks that are held back for up to ``reorder_s`` seconds, so that younger ones overtake them.
         forgery: Callbacks beside which another one comes, before or after it, without a genuine signature or token.
         alteration: Callbacks beside which another one comes whose headers or token are genuine and whose body lies:
-            about the outcome or, with a minted URL, about the task. Queues are written by the vendor alone, so nothing
-            false comes through them.
+            about the outcome, the asset, the user data or the result, or, with a minted URL, about the task. Queues are
+            written by the vendor alone, so nothing false comes through them.
         failures: Jobs that fail, of those that are submitted over HTTP.
         throttling: Requests to job APIs and queues that are refused because there were too many.
         server_errors: Requests to job APIs that are answered 500.

@@ -57,6 +57,7 @@ QUERYABLE: Mapping[Product, frozenset[str]] = {
             "AIVideoCensorComplete",
             "AIVideoTagComplete",
             "AIMediaDNAComplete",
+            "UploadByURLComplete",
         }
     ),
     "ims": frozenset(
@@ -68,6 +69,13 @@ QUERYABLE: Mapping[Product, frozenset[str]] = {
             "ProduceMediaComplete",
             "BatchProduceMediaComplete",
             "WorkflowTaskComplete",
+            "SmartJobComplete",
+            "AIProduceComplete",
+            "AIMediaAuditComplete",
+            "AIVideoCensorComplete",
+            "AIMediaDNAComplete",
+            "AIVideoTagComplete",
+            "MediaAiAnalysisComplete",
         }
     ),
     "mts": frozenset(

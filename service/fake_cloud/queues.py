@@ -39,7 +39,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.vendor.mns import MAX_BATCH, MAX_WAIT_S, XML_NAMESPACE, Element, read_document
+from service.sources.xml_document import Element, read_document
+from service.vendor.mns import MAX_BATCH, MAX_WAIT_S, XML_NAMESPACE
 from service.vendor.signing import sign_mns_v2, sign_mns_v4
 from service.waiting import Wait, wait_for
 

@@ -157,7 +157,9 @@ async def _reparse(database: Database, receipt_id: int, receipt: Receipt) -> Rep
     before = await database.fetch_value(
         f"SELECT r.event_ids FROM receipts r WHERE r.id = $1{database.for_update('r')}", receipt_id
     )
-    brought = await bring(database, receipt.entries, receipt_id, await database.now(), body=receipt.body)
+    before_ids = frozenset((before or "").split())
+    entries, kept = _under_their_old_ids(receipt.entries, await holds.brought_by(database, receipt_id, before_ids))
+    brought = await bring(database, entries, receipt_id, await database.now(), body=receipt.body)
     changed: list[str] = []
     repeated: list[tuple[Candidate, str]] = []
     for candidate, known in brought.repeated:
@@ -167,9 +169,8 @@ async def _reparse(database: Database, receipt_id: int, receipt: Receipt) -> Rep
         elif became:
             changed.append(candidate.event.id)
     differs = await differences(database, repeated, receipt.body)
-    ids = {*(before or "").split(), *(event.id for event in brought.events)}
-    is_first = await holds.has_brought_any(database, receipt_id, ids)
-    has_events = is_first or brought.waits is not None
+    ids = {*before_ids, *(event.id for event in brought.events)}
+    has_events = bool(await holds.brought_by(database, receipt_id, ids)) or brought.waits is not None
     new_state = state(receipt, has_events=has_events, conflict=brought.conflict, differs=differs)
     await database.execute(
         "UPDATE receipts SET state = $1, reason = $2, warnings = $3, parser = $4, event_ids = $5 WHERE id = $6",
@@ -177,10 +178,30 @@ async def _reparse(database: Database, receipt_id: int, receipt: Receipt) -> Rep
         reason(receipt, conflict=brought.conflict, differs=differs, waits=brought.waits),
         dump(receipt.warnings),
         receipt.parser_version,
-        event_ids([event.id for event in brought.events], new_state),
+        event_ids([*kept, *(event.id for event in brought.events)], new_state),
         receipt_id,
     )
     return Reparsed(new_state, tuple([event.id for event in brought.accepted]), tuple(changed))
+
+
+def _under_their_old_ids(entries: Sequence[Entry], own: Collection[str]) -> tuple[list[Entry], list[str]]:
+    """
+    What is new in a receipt, and the ids of what it has brought before under a name that is not given any more.
+
+    The id of an event stays for good. So an event of the same thing and outcome (what an id begins and ends with) is
+    the one that this receipt has brought, when that comes of it under no other name.
+    """
+    old = set(own) - {entry.event.id for entry in entries}
+    new, kept = [], []
+    for entry in entries:
+        one = entry.event.id
+        match = next((id_ for id_ in sorted(old) if id_[:20] == one[:20] and id_[-2:] == one[-2:]), None)
+        if one in own or match is None:
+            new.append(entry)
+        else:
+            old.remove(match)
+            kept.append(match)
+    return new, kept
 
 
 async def _update_event(database: Database, candidate: Candidate) -> bool | None:

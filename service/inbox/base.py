@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
-from service.events import Delivery, Event, Product, Transport, VerifiedBy
+from service.events import Delivery, Event, Outcome, Product, Transport, VerifiedBy
 from service.jobs import ExpectedJob, JobReference
 
 ReceiptState = Literal["accepted", "duplicate", "differing", "unparsed", "conflict"]
@@ -393,6 +393,7 @@ class Inquiry:
         lease: Proof that the inquiry is still ours.
         user_data: Of the expected job.
         event: What is held; None for an expected job.
+        confirmed: How the vendor's job API has said before that what is held ended; empty for an expected job.
     """
 
     id: int
@@ -404,6 +405,7 @@ class Inquiry:
     lease: str
     user_data: str | None = None
     event: Event | None = None
+    confirmed: frozenset[Outcome] = frozenset()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -437,7 +439,7 @@ class Finding:
         """
         if self.release is None:
             return False
-        return self.inquiry.reason != "confirm" or self.release.data.verified_by == "query"
+        return self.inquiry.reason != "confirm" or self.release.data.outcome_verified_by == "query"
 
 
 @dataclass(slots=True)

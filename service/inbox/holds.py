@@ -39,15 +39,18 @@ class Held:
 async def hold(
     database: Database, entry: Entry, why: Hold, receipt_id: int, at: int
 ) -> Literal["held", "own", "other"]:
-    """``own`` and ``other``: the same claim is held already, of this or of another receipt."""
+    """``own`` and ``other``: the same claim is held already, of this or of another receipt with the same words."""
     event = entry.event
     digest, outcome = identity(event)
+    # Of the same outcome in other words, one may be a lie and the other one the truth.
     receipt_ids = await database.fetch(
-        "SELECT receipt_id FROM held WHERE key_digest = $1 AND outcome = $2"
-        " AND coalesce(binding, '') = coalesce(CAST($3 AS text), '')",
+        "SELECT h.receipt_id FROM held h JOIN receipts r ON r.id = h.receipt_id WHERE h.key_digest = $1"
+        " AND h.outcome = $2 AND coalesce(h.binding, '') = coalesce(CAST($3 AS text), '')"
+        " AND (r.id = $4 OR r.body = (SELECT own.body FROM receipts own WHERE own.id = $4))",
         digest,
         outcome,
         entry.binding,
+        receipt_id,
     )
     if any(row[0] == receipt_id for row in receipt_ids):
         # The receipt is read again, perhaps by a parser that makes more of it.
@@ -157,7 +160,7 @@ async def forget(
     ids = list(dict.fromkeys([*(known.split() if known else ()), *brought]))
     if differs:
         state = "differing"
-    elif others is not None or reason == SEVERAL or await has_brought_any(database, held.receipt_id, ids):
+    elif others is not None or reason == SEVERAL or await brought_by(database, held.receipt_id, ids):
         state = "accepted"
     else:
         # Any reason that is left is that of a conflict, of this event or of another one of the receipt.
@@ -171,8 +174,8 @@ async def forget(
     )
 
 
-async def has_brought_any(database: Database, receipt_id: int, event_ids: Collection[str]) -> bool:
-    """Whether one of these events is there, and this receipt was the first to bring it."""
+async def brought_by(database: Database, receipt_id: int, event_ids: Collection[str]) -> frozenset[str]:
+    """Which of these events are there because this receipt was the first to bring them."""
     # By their keys: the events of a receipt are in no index.
     digests = {parse_event_id(one)[0] for one in event_ids}
     rows = await database.fetch_for(
@@ -180,7 +183,5 @@ async def has_brought_any(database: Database, receipt_id: int, event_ids: Collec
         f" WHERE {database.by_key('e.key_digest IN ({values})')}",
         list(digests),
     )
-    return any(
-        first_id == receipt_id and event_id(digest, OUTCOMES[outcome]) in event_ids
-        for first_id, digest, outcome in rows
-    )
+    found = (event_id(digest, OUTCOMES[outcome]) for first_id, digest, outcome in rows if first_id == receipt_id)
+    return frozenset(one for one in found if one in event_ids)

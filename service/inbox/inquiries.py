@@ -1,9 +1,9 @@
 """What is asked of the vendor. Times are milliseconds since 1970 in UTC."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from service.events import Product, key_digest
+from service.events import Outcome, Product, key_digest, parse_event
 from service.inbox import accepting, holds, jobs
 from service.inbox.accepting import Brought
 from service.inbox.base import INQUIRIES, Finding, Inquiry, Settled
@@ -60,10 +60,29 @@ async def claim(database: Database, product: Product, *, limit: int, lease_ms: i
             await database.execute_many(f"UPDATE {table} SET due_at = $1, lease = $2 WHERE id = $3", leases)
     held = {row_id: holds.held_of(row) for _, table, row_id, row in due if table == "held"}
     names = await _only_names(database, list(held.values()))
+    keys = {key_digest(one.entry.event.id) for one in held.values() if one.reason == "confirm"}
+    known = await _confirmed(database, keys)
     return [
-        _job_inquiry(row_id, row, lease) if table == "jobs" else _held_inquiry(held[row_id], lease, names.get(row_id))
+        _job_inquiry(row_id, row, lease)
+        if table == "jobs"
+        else _held_inquiry(held[row_id], lease, names.get(row_id), known)
         for _, table, row_id, row in due
     ]
+
+
+async def _confirmed(database: Database, keys: Collection[bytes]) -> dict[bytes, frozenset[Outcome]]:
+    """How the vendor's job API has said that jobs ended, as far as the events' bodies are still there; by keys."""
+    found: dict[bytes, frozenset[Outcome]] = {}
+    rows = await database.fetch_for(
+        "SELECT e.key_digest, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
+        f" WHERE {database.by_key('e.key_digest IN ({values})')}",
+        list(keys),
+    )
+    for digest, body in rows:
+        data = parse_event(body).data
+        if data.outcome_verified_by == "query":
+            found[bytes(digest)] = found.get(bytes(digest), frozenset()) | {data.outcome}
+    return found
 
 
 async def _only_names(database: Database, held: Sequence[Held]) -> dict[int, str | None]:
@@ -95,7 +114,7 @@ def _job_inquiry(row_id: int, row: Row, lease: str) -> Inquiry:
     )
 
 
-def _held_inquiry(held: Held, lease: str, job_id: str | None) -> Inquiry:
+def _held_inquiry(held: Held, lease: str, job_id: str | None, confirmed: Mapping[bytes, frozenset[Outcome]]) -> Inquiry:
     return Inquiry(
         id=held.id,
         reason=held.reason,
@@ -105,6 +124,7 @@ def _held_inquiry(held: Held, lease: str, job_id: str | None) -> Inquiry:
         attempt=held.attempts + 1,
         lease=lease,
         event=held.entry.event,
+        confirmed=confirmed.get(key_digest(held.entry.event.id), frozenset()),
     )
 
 
@@ -189,6 +209,27 @@ async def _settle_held(database: Database, held: Held, finding: Finding, now: in
             held.id,
         )
         return (await _put_receipt(database, finding, woken))[0]
+    digest = key_digest(held.entry.event.id)
+    is_answered = finding.receipt is not None
+    if finding.release is not None and finding.inquiry.reason == "confirm":
+        is_answered = finding.release.data.outcome_verified_by == "query"
+        if not is_answered and await _is_contradicted_since(database, held, finding):
+            # The vendor has said something since it was asked about this: judged again, with that in mind.
+            await database.execute("UPDATE held SET due_at = $1, lease = NULL WHERE id = $2", now, held.id)
+            woken.add(INQUIRIES)
+            return Settled(is_ours=True)
+    if is_answered:
+        # What else is claimed of the job need wait no longer than for the same answer.
+        others = await database.execute(
+            "UPDATE held SET due_at = $1 WHERE key_digest = $2 AND coalesce(binding, '') = $3 AND due_at > $1"
+            " AND lease IS NULL AND id <> $4",
+            now,
+            digest,
+            held.entry.binding or "",
+            held.id,
+        )
+        if others:
+            woken.add(INQUIRIES)
     if finding.release is not None:
         # First, so that it is this that leaves, should the receipt bring the same event.
         entry = replace(held.entry, event=finding.release)
@@ -208,6 +249,15 @@ async def _settle_held(database: Database, held: Held, finding: Finding, now: in
     ids = await holds.link_known(database, held) if finding.conflict is None else []
     await holds.forget(database, held, brought=ids, conflict=finding.conflict, waits=None)
     return settled
+
+
+async def _is_contradicted_since(database: Database, held: Held, finding: Finding) -> bool:
+    """Whether the vendor has confirmed another outcome since it was asked; what the binding refuses is decided."""
+    digest, binding = key_digest(held.entry.event.id), held.entry.binding
+    if binding is not None and await jobs.other_binding(database, digest, binding) is not None:
+        return False
+    known = (await _confirmed(database, {digest})).get(digest, frozenset())
+    return bool(known - finding.inquiry.confirmed) and held.entry.event.data.outcome not in known
 
 
 async def _put_receipt(database: Database, finding: Finding, woken: set[str]) -> tuple[Settled, Brought | None]:

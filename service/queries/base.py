@@ -47,6 +47,7 @@ class Answer:
         meta: What else ``parse`` needs to read the body again, the action first: never a secret.
         detail: One line for the operator: what was looked for and found. None where the state says it all.
         notification: See ``service.inbox.base.Finding``.
+        lacks_result: It says how the job ended, and the vendor could not be asked just now for all that it made.
     """
 
     state: AnswerState
@@ -54,22 +55,26 @@ class Answer:
     meta: Mapping[str, str] = field(default_factory=dict)
     detail: str | None = None
     notification: str | None = None
+    lacks_result: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
     """
-    Jobs that can be expected.
+    Jobs of one kind that the vendor is asked about.
 
     Attributes:
         kind: Of the event that ends them.
         batch: How many are asked about in one call; 0 where the vendor can't be asked at all.
         needs_media_id: Whether the question is about the asset.
+        is_of_asset: No job but something that has happened to an asset, as messages tell: the vendor says what is the
+            case with the asset, and not that it has happened.
     """
 
     kind: Kind
     batch: int = 1
     needs_media_id: bool = False
+    is_of_asset: bool = False
 
 
 Ask = Callable[[Sequence[JobReference], Call], Awaitable[Sequence[Answer | VendorError]]]
@@ -90,13 +95,18 @@ class ProductQueries:
     A product's rules.
 
     Attributes:
-        families: By family, as in ``service.events.Key``.
+        families: The jobs that can be expected, by family as in ``service.events.Key``.
         parse: Reads an answer's body: payload and meta of the message are the answer's.
+        asset_families: What besides is asked about, by the asset that a message names.
     """
 
     families: Mapping[str, Family]
     ask: Ask
     parse: Parser
+    asset_families: Mapping[str, Family] = field(default_factory=dict)
+
+    def find(self, family: str) -> Family | None:
+        return self.families.get(family) or self.asset_families.get(family)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

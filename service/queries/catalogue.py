@@ -8,7 +8,7 @@ from service.queries.base import ProductQueries, QuerySource
 from service.sources.base import Message, Parsed
 
 QUERIES: Mapping[Product, ProductQueries] = {
-    "vod": ProductQueries(vod.FAMILIES, vod.ask, vod.parse),
+    "vod": ProductQueries(vod.FAMILIES, vod.ask, vod.parse, vod.ASSET_FAMILIES),
     "ims": ProductQueries(ims.FAMILIES, ims.ask, ims.parse),
     "mts": ProductQueries(mts.FAMILIES, mts.ask, mts.parse),
     "multimediaai": ProductQueries(multimediaai.FAMILIES, multimediaai.ask, multimediaai.parse),

@@ -1,8 +1,12 @@
 """
 Intelligent Media Services (IMS, also called ICE, 2020-11-09): what became of a job.
 
-One action per job, by its id; the reply holds one object named after the job. Its state alone decides: a documented
-sample has ``Success`` beside the code ``ResourceNotFound``. Where a job has several outputs, these decide.
+One action per job, by its id; the reply holds one object named after the job, or is about the job itself. Its state
+alone decides: a documented sample has ``Success`` beside the code ``ResourceNotFound``. Where a job has several
+outputs, these decide.
+
+No page says which job an AI event is about. The actions that take the ids of reviews, fingerprints, tags and
+intelligent productions are asked on the assumption that they know it; that they do not, proves nothing.
 
 Source: GetDynamicImageJob and the other Get...Job actions, https://www.alibabacloud.com/help/en/ims/developer-reference/;
 names of fields as in the SDK alibabacloud_ice20201109 6.20.2.
@@ -11,10 +15,21 @@ names of fields as in the SDK alibabacloud_ice20201109 6.20.2.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from service.errors import Unparseable, VendorRefused
-from service.events import MAX_SNAPSHOT_URLS, Frozen, Outcome, ProductionOutput, SnapshotOutput, TranscodeOutput
+from service.events import (
+    MAX_SNAPSHOT_URLS,
+    AiOutput,
+    AnimatedImageOutput,
+    Frozen,
+    Outcome,
+    ProductionOutput,
+    ReviewOutput,
+    SnapshotOutput,
+    TranscodeOutput,
+)
 from service.jobs import JobReference
 from service.queries.base import Answer, Call, Family, Query
 from service.queries.replies import (
@@ -24,7 +39,7 @@ from service.queries.replies import (
     build_meta,
     clip,
     end,
-    find_object,
+    find_objects,
     judge_state,
     other_job,
     read_as_callback,
@@ -34,7 +49,7 @@ from service.queries.replies import (
 from service.sources import ims, vod
 from service.sources.base import Completion, Message, Parsed, expand_urls
 from service.sources.fields import Fields
-from service.sources.outcomes import has_outputs, read_outcome
+from service.sources.outcomes import has_outputs, read_outcome, whole_outcome
 
 # At most 30 pictures a page (documented).
 _PAGE_SIZE = 30
@@ -49,7 +64,18 @@ def _animated_image_outputs(job: Fields) -> tuple[Frozen, ...]:
     # The reply has no measurements; the picture has what the template asked for.
     template = job.decoded("TemplateConfig")
     wanted = template if isinstance(template, dict) else {}
-    return (vod.animated_image_output(Fields({**wanted, "FileURL": job.text("OutputUrl")})),)
+    return (_animated_image_output(Fields(wanted), job.text("OutputUrl")),)
+
+
+def _animated_image_output(wanted: Fields, url: str | None) -> AnimatedImageOutput:
+    return AnimatedImageOutput(
+        url=url,
+        format=wanted.text("Format") or vod.url_suffix(url),
+        width=wanted.integer("Width"),
+        height=wanted.integer("Height"),
+        fps=wanted.number("Fps"),
+        size_bytes=wanted.integer("FileSize"),
+    )
 
 
 def _snapshot_outputs(job: Fields) -> tuple[Frozen, ...]:
@@ -132,6 +158,34 @@ def _batch_outputs(job: Fields) -> tuple[Frozen, ...]:
     return tuple(_production_output(sub) for sub in subs if read_outcome(sub.text("Status")) == "succeeded")
 
 
+def _smart_outputs(job: Fields) -> tuple[Frozen, ...]:
+    result = job.object("JobResult") or Fields({})
+    return (ProductionOutput(url=result.text("MediaUrl"), media_id=result.text("MediaId")),)
+
+
+def _intelligent_outputs(job: Fields) -> tuple[Frozen, ...]:
+    urls, ids = _urls(job.decoded("OutputUrls")), job.decoded("OutputMediaIds")
+    media_ids = [one for one in ids if isinstance(one, str)] if isinstance(ids, list) else []
+    function = job.text("FunctionName")
+    return tuple(
+        ProductionOutput(url=url, media_id=media_id, function=function)
+        for url, media_id in zip_longest(urls, media_ids[:MAX_SNAPSHOT_URLS])
+    ) or (ProductionOutput(function=function),)
+
+
+def _review_outputs(job: Fields) -> tuple[Frozen, ...]:
+    suggestion = job.text("Suggestion")
+    return (ReviewOutput(suggestion=suggestion.lower()),) if suggestion else ()
+
+
+def _tag_outputs(job: Fields) -> tuple[Frozen, ...]:
+    results = [
+        {"Type": result.text("Type"), "Data": result.decoded("Data")}
+        for result in map(Fields, find_objects({"Results": job.value("Results")}, "Results", "Result"))
+    ]
+    return (AiOutput(result=results),) if results else ()
+
+
 def _production_output(job: Fields) -> ProductionOutput:
     return ProductionOutput(
         url=job.text("MediaURL"), media_id=job.text("MediaId", "VodMediaId"), project_id=job.text("ProjectId")
@@ -147,21 +201,27 @@ class _Job:
     How one family is asked about.
 
     Attributes:
-        member: The object of the reply.
         id_name: What both the question and the reply call the job's id.
+        member: The object of the reply; None where the reply itself is about the job.
         outputs: Read from the reply; None leaves what the callback's own rule finds.
         state: Where the reply says it.
         parts: The outputs of a job that has several, which decide together how it ended.
+        parameter: What the question calls the job's id, where that is another name.
+        is_assumed: That the action knows the job is likely and not documented.
     """
 
     action: str
-    member: str
+    member: str | None
     outputs: Callable[[Fields], tuple[Frozen, ...]] | None = None
     id_name: str = "JobId"
     state: str = "Status"
     parts: Callable[[Fields], list[Fields]] | None = None
+    parameter: str | None = None
+    is_assumed: bool = False
 
 
+_CENSOR = _Job("QueryMediaCensorJobDetail", "MediaCensorJobDetail", _review_outputs, state="State", is_assumed=True)
+_TAGS = _Job("QuerySmarttagJob", None, _tag_outputs, state="JobStatus", is_assumed=True)
 _JOBS: Mapping[str, _Job] = {
     "DynamicImageComplete": _Job("GetDynamicImageJob", "DynamicImageJob", _animated_image_outputs),
     "SnapshotComplete": _Job("GetSnapshotJob", "SnapshotJob", _snapshot_outputs),
@@ -177,19 +237,20 @@ _JOBS: Mapping[str, _Job] = {
     # Finished says nothing about the sub jobs, and the callback has no other word either.
     "BatchProduceMediaComplete": _Job("GetBatchMediaProducingJob", "EditingBatchJob", _batch_outputs),
     "WorkflowTaskComplete": _Job("GetWorkflowTask", "WorkflowTask", id_name="TaskId"),
+    "SmartJobComplete": _Job("GetSmartHandleJob", None, _smart_outputs, state="State"),
+    "AIProduceComplete": _Job("QueryIProductionJob", None, _intelligent_outputs, is_assumed=True),
+    "AIMediaAuditComplete": _CENSOR,
+    "AIVideoCensorComplete": _CENSOR,
+    # Of what it has found there is just the URL of a file.
+    "AIMediaDNAComplete": _Job("QueryDNAJobList", "JobList", parameter="JobIds", is_assumed=True),
+    "AIVideoTagComplete": _TAGS,
+    "MediaAiAnalysisComplete": _TAGS,
 }
 
 # Jobs with an id that no documented query takes. The id of a sub job of a transcoding (TranscodeComplete) is one:
 # GetTranscodeJob wants that of its parent.
 _UNKNOWN_TO_QUERIES = (
     "TranscodeComplete",
-    "AIProduceComplete",
-    "SmartJobComplete",
-    "AIMediaAuditComplete",
-    "AIVideoCensorComplete",
-    "AIMediaDNAComplete",
-    "AIVideoTagComplete",
-    "MediaAiAnalysisComplete",
     "UploadByURLComplete",
     "UploadStreamByURLComplete",
 )
@@ -217,19 +278,24 @@ async def _ask_one(reference: JobReference, call: Call) -> Answer:
     def read(reply: Mapping[str, Any], reference: JobReference) -> Answer:
         return _read(job, reply, reference)
 
-    [answer] = await ask_all([reference], call, lambda ids: _query(job.action, **{job.id_name: ids[0]}), read)
+    name = job.parameter or job.id_name
+    [answer] = await ask_all([reference], call, lambda ids: _query(job.action, **{name: ids[0]}), read)
+    if job.is_assumed and answer.state == "not_found":
+        return Answer(state="unlearnable", detail=f"{job.action} does not know it: {answer.detail}")
     if job.action == "GetSnapshotJob" and answer.state == "ended":
         return await _add_snapshot_urls(answer, reference, call)
     return answer
 
 
 def _read(job: _Job, reply: Mapping[str, Any], reference: JobReference) -> Answer:
-    part = find_object(reply, job.member)
-    if part is None:
+    parts = [dict(reply)] if job.member is None else find_objects(reply, job.member, "")
+    if not parts:
         return Answer(state="not_found", detail=f"the reply has no {job.member}")
+    own = (part for part in parts if Fields(part).text(job.id_name, "Id") == reference.job_id)
+    part = next(own, parts[0])
     fields = Fields(part)
     return (
-        other_job(reference.job_id or "", fields.text(job.id_name))
+        other_job(reference.job_id or "", fields.text(job.id_name, "Id"))
         or _judge(job, fields)
         or end(part, build_meta(job.action, reference), parse)
     )
@@ -297,8 +363,8 @@ def parse(message: Message) -> Parsed:
         job.id_name: job_id,
         "MediaId": part.text("MediaId") or _asset(part) or message.meta.get("media_id"),
         "Status": _word(job, part),
-        "Code": part.text("Code"),
-        "Message": part.text("Message"),
+        "Code": part.text("Code", "ErrorCode"),
+        "Message": part.text("Message", "ErrorMessage"),
         "ActivityResults": part.value("ActivityResults"),
         "UserData": part.verbatim("UserData"),
     }
@@ -323,15 +389,20 @@ def _word(job: _Job, part: Fields) -> str | None:
         outcome = read_outcome(output.text("Status"))
         # What never began shares the fate of the whole.
         outcomes.append(own if outcome == "progress" or outcome == "unknown" else outcome)  # noqa: PLR1714, as above
-    outcome = vod.task_outcome(outcomes)
+    outcome = whole_outcome(own, outcomes)
     return "partial-succeeded" if outcome == "partial" else outcome
 
 
 def _asset(part: Fields) -> str | None:
-    """The asset that was worked on, if it was one and not a file."""
+    """The asset that was made or worked on, if it was one and not a file."""
+    result = part.object("JobResult")
+    if result is not None:
+        return result.text("MediaId")
     for name in ("Input", "TaskInput"):
         source = part.object(name)
         if source is not None and source.text("Type") == "Media":
             return source.text("Media")
-    inputs = part.objects("InputGroup")
+    config = part.object("Config") or Fields({})
+    files = [one.object("InputFile") for one in config.objects("Inputs")]
+    inputs = [*part.objects("InputGroup"), *(file for file in files if file is not None)]
     return inputs[0].text("Media") if inputs and inputs[0].text("Type") == "Media" else None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 # Raised with every change of what a message means, so that what was read before can be read again.
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 
 MAX_EVENTS = 500
 """What one message may tell of. Nothing that the vendor documents comes near."""

@@ -15,7 +15,8 @@ from urllib.parse import parse_qsl
 from service.errors import Unparseable
 from service.events import AnimatedImageOutput, Kind, Outcome
 from service.sources.base import Completion, Message, Parsed
-from service.sources.fields import Fields, decode_text, read_object
+from service.sources.decoding import decode_text
+from service.sources.fields import Fields, read_object
 from service.sources.outcomes import read_error, read_outcome
 from service.sources.vod import url_suffix
 

@@ -15,25 +15,44 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Literal
-from xml.parsers import expat  # DTDs, and with them entities, are refused below
+from typing import Any, Literal
 
 from service.errors import Unparseable
-from service.sources.fields import read_object
+from service.sources.members import Declared, Text, Verbatim, first, read
+from service.sources.xml_document import OtherRoot, read_document
 
 # A message has at most 64 KiB; six times that when each of its characters is escaped. Entities are refused, so the
 # text inside is never longer than the document.
 MAX_ENVELOPE_BYTES = 1_048_576
-# Real documents have two levels; unknown elements may have some more.
-_MAX_DEPTH = 8
 _ROOT = "Notification"
 # MessagePublishTime is the name in an old field table; the printed sample opens with one and closes with the other.
 _ELEMENTS = frozenset(
     {"TopicOwner", "TopicName", "MessageId", "Message", "MessageMD5", "PublishTime", "MessagePublishTime"}
 )
-_MILLISECONDS = re.compile(r"[0-9]{1,14}")
+# As a number with a point, too: what a JSON library may have made of it on the way.
+_MILLISECONDS = re.compile(r"([0-9]{1,14})(?:\.0{1,6})?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WHITESPACE_AND_BOM = b" \t\r\n\xef\xbb\xbf"
+
+
+class NotificationJson(Declared, total=False):
+    """
+    The envelope in JSON; in XML the elements have the same names.
+
+    Attributes:
+        PublishTime: Milliseconds since 1970, a number or text. A field table calls it MessagePublishTime.
+    """
+
+    TopicOwner: Text
+    TopicName: Text
+    Subscriber: Text
+    SubscriptionName: Text
+    MessageId: Text
+    MessageMD5: Text
+    MessageTag: Text
+    Message: Verbatim
+    PublishTime: Text
+    MessagePublishTime: Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +97,8 @@ class Envelope:
 
 def parse_publish_time(text: str | None) -> datetime | None:
     """Milliseconds since 1970 as decimal digits; None when it is anything else."""
-    if text is None or not _MILLISECONDS.fullmatch(text):
-        return None
-    return _EPOCH + timedelta(milliseconds=int(text))
+    match = None if text is None else _MILLISECONDS.fullmatch(text)
+    return None if match is None else _EPOCH + timedelta(milliseconds=int(match[1]))
 
 
 def open_envelope(body: bytes) -> Envelope | None:
@@ -120,86 +138,39 @@ def _bounded(text: bytes) -> bytes:
 
 
 def _open_json(text: bytes) -> Envelope | None:
-    fields = read_object(text)
-    owner, name = fields.text("TopicOwner"), fields.text("TopicName")
-    if owner is None or name is None:
-        return None
-    return Envelope(
-        format="json",
-        topic=f"{owner}/{name}",
-        message_id=fields.text("MessageId"),
-        message=fields.verbatim("Message"),
-        message_md5=fields.text("MessageMD5"),
-        published_at=parse_publish_time(fields.text("PublishTime", "MessagePublishTime")),
-    )
+    told = read(NotificationJson, text).message
+    return _read_envelope("json", told, told.get("Message"))
 
 
 def _open_xml(text: bytes) -> Envelope | None:
-    reader = _NotificationReader()
-    # UTF-8 whatever the declaration says: pyexpat would ask Python for other codecs, and raise what those raise.
-    parser = expat.ParserCreate("utf-8")
-    parser.buffer_text = True
-    parser.StartElementHandler = reader.start_element
-    parser.EndElementHandler = reader.end_element
-    parser.CharacterDataHandler = reader.character_data
-    parser.StartDoctypeDeclHandler = reader.refuse_doctype
     try:
-        parser.Parse(text, True)
-    except _OtherDocumentError:
+        document = read_document(text, root=_ROOT)
+    except OtherRoot:
+        # XML, but not from MNS: what somebody published.
         return None
-    except expat.ExpatError as error:
-        raise Unparseable(f"expected a well-formed XML envelope: {error}") from error
-    return reader.envelope()
+    except ValueError as error:
+        raise Unparseable(f"expected an XML envelope that can be read: {error}") from error
+    found = [child.name for child in document.children if child.name in _ELEMENTS]
+    if len(set(found)) != len(found):
+        twice = next(name for name in found if found.count(name) > 1)
+        raise Unparseable(f"expected {twice} once in the XML envelope, found it twice")
+    told = {child.name: child.text.strip() for child in document.children if child.name in _ELEMENTS}
+    message = document.find("Message")
+    envelope = _read_envelope("xml", told, None if message is None else message.text)
+    if envelope is None:
+        raise Unparseable("expected TopicOwner and TopicName in the XML envelope, at least one is missing")
+    return envelope
 
 
-class _OtherDocumentError(Exception):
-    """XML, but not from MNS: what somebody published."""
-
-
-class _NotificationReader:
-    """Collects the text of the children of the root by local name; the namespace has been written in two ways."""
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._current: list[str] | None = None
-        self._texts: dict[str, list[str]] = {}
-
-    def start_element(self, name: str, attributes: Mapping[str, str]) -> None:
-        name = name.rpartition(":")[2]
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise Unparseable(f"expected an XML envelope of at most {_MAX_DEPTH} levels, found more")
-        if self._depth == 1 and name != _ROOT:
-            raise _OtherDocumentError
-        if self._depth == 2 and name in _ELEMENTS:
-            if name in self._texts:
-                raise Unparseable(f"expected {name} once in the XML envelope, found it twice")
-            self._current = self._texts[name] = []
-
-    def end_element(self, name: str) -> None:
-        if self._depth == 2:
-            self._current = None
-        self._depth -= 1
-
-    def character_data(self, text: str) -> None:
-        if self._depth == 2 and self._current is not None:
-            self._current.append(text)
-
-    def refuse_doctype(self, *_: object) -> None:
-        raise Unparseable("expected an XML envelope without DOCTYPE, found one")
-
-    def envelope(self) -> Envelope:
-        owner, name = self._text("TopicOwner"), self._text("TopicName")
-        if owner is None or name is None:
-            raise Unparseable("expected TopicOwner and TopicName in the XML envelope, at least one is missing")
-        return Envelope(
-            format="xml",
-            topic=f"{owner}/{name}",
-            message_id=self._text("MessageId"),
-            message="".join(self._texts["Message"]) if "Message" in self._texts else None,
-            message_md5=self._text("MessageMD5"),
-            published_at=parse_publish_time(self._text("PublishTime") or self._text("MessagePublishTime")),
-        )
-
-    def _text(self, name: str) -> str | None:
-        return "".join(self._texts.get(name, ())).strip() or None
+def _read_envelope(form: Literal["xml", "json"], told: Mapping[str, Any], message: str | None) -> Envelope | None:
+    owner, name = told.get("TopicOwner"), told.get("TopicName")
+    if not owner or not name:
+        return None
+    return Envelope(
+        format=form,
+        topic=f"{owner}/{name}",
+        message_id=told.get("MessageId") or None,
+        message=message,
+        message_md5=told.get("MessageMD5") or None,
+        published_at=parse_publish_time(first(told, ("PublishTime", "MessagePublishTime"))),
+    )

@@ -21,7 +21,7 @@ from typing import Protocol
 from service.errors import Unparseable
 from service.events import Product, Transport
 from service.sources.base import Message, Parsed, Parser
-from service.sources.fields import decode_text
+from service.sources.decoding import decode_text
 from service.sources.mns import Envelope, open_envelope
 
 # What is stored and shown: an id of the vendor's, and a digest.

@@ -10,7 +10,8 @@ Source: "Receive notifications", https://www.alibabacloud.com/help/en/mps/receiv
 AddMedia; IProduction, smarttag, MediaCensor and FpShot: the pages of their submit and query actions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from service.errors import Unparseable
 from service.events import (
@@ -26,8 +27,11 @@ from service.events import (
     WorkflowOutput,
 )
 from service.sources.base import Completion, Message, Parsed, expand_urls
-from service.sources.fields import Fields, read_object
-from service.sources.outcomes import has_outputs, judge, read_error, read_outcome
+from service.sources.decoding import parse_time
+from service.sources.fields import Fields
+from service.sources.members import Reading, decoded, first, present, read, read_values
+from service.sources.mts_messages import TWINS, Activity, Execution, JobNotify, Notification
+from service.sources.outcomes import build_error, has_outputs, judge_parts, read_outcome
 
 # Type in lower case, which is also the family of the key.
 KINDS: Mapping[str, Kind] = {
@@ -39,6 +43,35 @@ KINDS: Mapping[str, Kind] = {
     "mediacensor": "review",
     "fpshot": "fingerprint",
     "smarttag": "ai",
+}
+# Jobs that end and whose messages nobody documents: their names are those of submit actions and pipelines, with and
+# without "Job" at the end, and their kinds the nearest.
+_OTHER_KINDS: Mapping[str, Kind] = {
+    "aiaudioasr": "ai",
+    "aivideocover": "snapshot",
+    "aivideoporn": "review",
+    "aivideosummary": "production",
+    "asr": "ai",
+    "asyncfuse": "production",
+    "beautify": "production",
+    "complex": "production",
+    "copyrightextract": "ai",
+    "cover": "snapshot",
+    "editing": "production",
+    "facerec": "ai",
+    "fpdbdelete": "fingerprint",
+    "fpfiledelete": "fingerprint",
+    "gif": "animated_image",
+    "imagequality": "ai",
+    "porn": "review",
+    "subtitle": "production",
+    "tag": "ai",
+    "terrorism": "review",
+    "videogif": "animated_image",
+    "videopose": "ai",
+    "videoquality": "ai",
+    "videosplit": "ai",
+    "videosummary": "production",
 }
 
 # "Error codes" of MPS and of SubmitSnapshotJob. A timed-out synchronous snapshot must not be tried again but be
@@ -54,8 +87,6 @@ RETRYABLE: Mapping[str, bool] = {
     "NotSupportedJob": False,
 }
 
-_CODE, _MESSAGE = ("Code",), ("Msg", "Message")
-
 
 def parse(message: Message) -> Parsed:
     """
@@ -64,75 +95,123 @@ def parse(message: Message) -> Parsed:
     Raises:
         Unparseable: Not JSON, without a type, or of a known type without the id that identifies it.
     """
-    fields = read_object(message.payload)
-    message_type = fields.text("Type")
+    reading = read(Notification, message.payload)
+    told: Any = reading.message
+    if any(small in told and told.get(capital) not in (None, told[small]) for small, capital in TWINS):
+        # Which of two spellings counts, and that they differ, is the other way's business.
+        reading = read_values(Notification, reading.values(), message.payload)
+        told = reading.message
+    message_type = first(told, ("type", "Type"))
     word = (message_type or "").lower()
-    execution = fields.object("MediaWorkflowExecution")
-    if execution is not None or (word in ("start", "report") and "RunId" in fields):
-        completions = _workflow_completions(fields, execution or Fields({}), word, message_type)
+    execution: Execution | None = told.get("MediaWorkflowExecution")
+    if execution is not None or (word in ("start", "report") and told.get("RunId")):
+        completions = _read_workflow(reading, execution or Execution(), word, message_type)
     elif message_type is not None:
-        completions = (_job_completion(fields, message_type),)
-    elif inner_type := next((name for name in ("MediaCensor", "FpShot") if f"{name}JobNotify" in fields), None):
-        completions = (_job_completion(fields, inner_type),)
-    elif "result" in fields:
-        completions = (_text_to_speech(fields),)
+        completions = (_read_job(reading, message_type),)
+    elif told.get("MediaCensorJobNotify") is not None:
+        completions = (_read_job(reading, "MediaCensor"),)
+    elif told.get("FpShotJobNotify") is not None:
+        completions = (_read_job(reading, "FpShot"),)
+    elif told.get("result") is not None or told.get("Result") is not None:
+        completions = (_read_speech(told),)
     else:
         raise Unparseable("expected an MTS message with Type, found none")
-    return Parsed(completions, fields.warnings)
+    return Parsed(completions, tuple(reading.warnings))
+
+
+def kind_of(word: str) -> Kind:
+    """What ends with a message of this type, in lower case; a notice where nobody knows."""
+    return KINDS.get(word) or _OTHER_KINDS.get(word.removesuffix("job")) or "notice"
 
 
 # Jobs
 
 
-def _job_completion(fields: Fields, message_type: str) -> Completion:
+def _read_job(reading: Reading[Notification], message_type: str) -> Completion:
+    told, word = reading.message, message_type.lower()
     # MediaCensor and FpShot are documented with an inner object; where the job id sits is not, so look in both.
-    word = message_type.lower()
-    inner = fields.object(f"{message_type}JobNotify") if word in ("mediacensor", "fpshot") else None
-    parts = (fields,) if inner is None else (fields, inner)
-    job_id = next((text for part in parts if (text := part.text("JobId"))), None)
-    state = next((text for part in parts if (text := part.text("State"))), None)
-    user_data = next((text for part in parts if (text := part.verbatim("UserData")) is not None), None)
-    if job_id is None and word in KINDS:
+    inner = (told.get("MediaCensorJobNotify") if word == "mediacensor" else None) or (
+        told.get("FpShotJobNotify") if word == "fpshot" else None
+    )
+    notify = inner or {}
+    job_id = first(told, ("jobId", "JobId")) or notify.get("JobId") or None
+    kind = kind_of(word)
+    if job_id is None and kind != "notice":
         raise Unparseable(f"expected jobId in a message of type {word}, found none")
-    # smarttag reports every change of state.
-    kind, identity, outcome = judge(KINDS.get(word, "notice"), (job_id or fields.digest(),), state)
-    holder = next((part for part in parts if part.text(*_CODE, *_MESSAGE)), fields)
+    state = first(told, ("state", "State", "Status")) or notify.get("State") or None
+    outcome = read_outcome(state)
+    if kind == "production":
+        words = [part.text("Status") for part in Fields({"Details": told.get("Details")}).objects("Details")]
+        outcome = judge_parts(outcome, words) if any(words) else outcome
+    identity: tuple[str, ...] = (job_id,) if job_id else ()
+    if outcome == "progress" or kind == "notice":
+        # Of what ends nothing, or is not known, there may be more. smarttag reports every change of state.
+        progress = (str(state).lower(),) if outcome == "progress" and kind != "notice" else ()
+        kind, identity = "notice", (*identity, *progress, reading.digest())
+    final: Outcome = "received" if kind == "notice" or outcome == "progress" else outcome
+    code, text = first(told, ("code", "Code")), first(told, ("msg", "Msg", "Message"))
+    if not (code or text):
+        code, text = notify.get("Code"), first(notify, ("Msg", "Message"))
     return Completion(
         family=word,
         id=identity,
         kind=kind,
-        outcome=outcome,
+        outcome=final,
         vendor_event=message_type,
         job_id=job_id,
-        outputs=_outputs(word, parts) if has_outputs(outcome) else (),
-        error=read_error(holder, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
-        user_data=user_data,
+        outputs=_job_outputs(word, kind, told, notify) if has_outputs(final) else (),
+        error=build_error(code, text, final, RETRYABLE),
+        user_data=_verbatim(told.get("userData"), told.get("UserData"), notify.get("UserData")),
     )
 
 
-def _outputs(word: str, parts: tuple[Fields, ...]) -> tuple[Frozen, ...]:
-    fields = parts[0]
+def _verbatim(*texts: str | None) -> str | None:
+    """The first that says anything, else one that is empty."""
+    return next((text for text in texts if text), None) or next((text for text in texts if text is not None), None)
+
+
+def _job_outputs(word: str, kind: Kind, told: Notification, notify: JobNotify) -> tuple[Frozen, ...]:
     if word == "snapshot":
-        return _snapshot_outputs(fields)
-    if word == "iproduction":
-        return (ProductionOutput(function=fields.text("FunctionName")),)
-    if word == "mediacensor":
-        result = next((text for part in parts if (text := part.text("Result"))), None)
-        return (ReviewOutput(suggestion=result.lower()),) if result else ()
-    if word == "fpshot":
-        return tuple(
-            FingerprintOutput(primary_key=shot.text("PrimaryKey"), similarity=shot.number("Similarity"))
-            for part in parts
-            for shot in part.objects("FpShots")
+        return _snapshot_outputs(told)
+    if kind == "production":
+        return (
+            ProductionOutput(
+                function=told.get("FunctionName") or None, result=_any(told.get("Details"), told.get("Data"))
+            ),
         )
-    if word == "smarttag" and "Result" in fields:
-        return (AiOutput(result=fields.decoded("Result")),)
+    if kind == "review":
+        suggestion = _text(told.get("Result")) or first(notify, ("Result", "Suggestion"))
+        return (ReviewOutput(suggestion=suggestion.lower()),) if suggestion else ()
+    if word == "fpshot":
+        shots = [*present(told.get("FpShots")), *present(notify.get("FpShots"))]
+        return tuple(
+            FingerprintOutput(primary_key=shot.get("PrimaryKey") or None, similarity=shot.get("Similarity"))
+            for shot in shots
+        )
+    if kind == "ai":
+        result = _any(
+            told.get("result"),
+            told.get("Result"),
+            told.get("Results"),
+            told.get("VideoQualityResults"),
+            told.get("Data"),
+        )
+        return () if result is None else (AiOutput(result=result),)
     return ()
 
 
-def _snapshot_outputs(fields: Fields) -> tuple[Frozen, ...]:
+def _text(value: Any) -> str | None:
+    return value.strip() if isinstance(value, str) else None
+
+
+def _any(*values: Any) -> Any:
+    """The first of which anything is left when it is opened."""
+    return next((found for value in values if (found := decoded(value)) not in (None, "", [], {})), None)
+
+
+def _snapshot_outputs(told: Notification) -> tuple[Frozen, ...]:
     # Only snapshots at listed time points carry URLs; all others need the job API.
-    template, count = fields.text("UrlPattern"), fields.integer("Count")
+    template, count = told.get("UrlPattern") or None, told.get("Count")
     if template is None and count is None:
         return ()
     return (
@@ -140,19 +219,22 @@ def _snapshot_outputs(fields: Fields) -> tuple[Frozen, ...]:
             url_template=template,
             count=count,
             urls=expand_urls(template, "{Count}", count),
-            times_s=tuple(milliseconds / 1000 for milliseconds in fields.numbers("TimeArray")),
+            times_s=tuple(milliseconds / 1000 for milliseconds in told.get("TimeArray") or ()),
         ),
     )
 
 
-def _text_to_speech(fields: Fields) -> Completion:
+def _read_speech(told: Notification) -> Completion:
     """Documented without type and state; the outcome is the code of the inner result."""
-    job_id = fields.text("JobId")
+    job_id = first(told, ("jobId", "JobId"))
     if job_id is None:
         raise Unparseable("expected jobId beside result, found none")
-    result = fields.object("result") or Fields({})
+    value = _any(told.get("result"), told.get("Result"))
+    result = Fields(value if isinstance(value, dict) else {})
     code = result.text("Code")
     outcome: Outcome = "succeeded" if (code or "").lower() == "success" else "failed" if code else "unknown"
+    # Without Data, which is the whole sound in base64.
+    made = (ProductionOutput(function="TextToSpeech"),)
     return Completion(
         family="iproduction",
         id=(job_id,),
@@ -160,31 +242,31 @@ def _text_to_speech(fields: Fields) -> Completion:
         outcome=outcome,
         vendor_event="TextToSpeech",
         job_id=job_id,
-        outputs=(ProductionOutput(function="TextToSpeech"),) if outcome == "succeeded" else (),
-        error=read_error(result, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
-        user_data=fields.verbatim("UserData"),
+        outputs=made if outcome == "succeeded" else (),
+        error=build_error(code, result.text("Msg", "Message"), outcome, RETRYABLE),
+        user_data=_verbatim(told.get("userData"), told.get("UserData")),
     )
 
 
 # Workflows
 
 
-def _workflow_completions(
-    fields: Fields, execution: Fields, word: str, message_type: str | None
+def _read_workflow(
+    reading: Reading[Notification], execution: Execution, word: str, message_type: str | None
 ) -> tuple[Completion, ...]:
-    run_id = fields.text("RunId") or execution.text("RunId")
+    told = reading.message
+    run_id = told.get("RunId") or execution.get("RunId") or None
     if run_id is None:
         raise Unparseable("expected RunId in a workflow message, found none")
-    media_id = execution.text("MediaId")
-    source = execution.object("Input")
-    user_data = source.verbatim("UserData") if source else None
-    activities = execution.objects("ActivityList")
+    media_id = execution.get("MediaId") or None
+    user_data = (execution.get("Input") or {}).get("UserData")
+    activities = present(execution.get("ActivityList"))
     if word != "report":
         # Start does not end the run; any other activity that might report itself does not either.
         return (
             Completion(
                 family=f"run-{word}",
-                id=(run_id,) if word == "start" else (run_id, fields.text("Name") or ""),
+                id=(run_id,) if word == "start" else (run_id, told.get("Name") or "", reading.digest()),
                 kind="notice",
                 outcome="received",
                 vendor_event=message_type,
@@ -193,7 +275,10 @@ def _workflow_completions(
                 user_data=user_data,
             ),
         )
-    outcome = _run_outcome(fields, execution, activities)
+    states = [first(told, ("state", "State")), *(activity.get("State") or None for activity in activities)]
+    outcome = _run_outcome(execution.get("State") or states[0], states)
+    failed = (activity for activity in activities if read_outcome(activity.get("State") or None) == "failed")
+    code, text = _run_error(told, failed)
     run = Completion(
         family="run",
         id=(run_id,),
@@ -203,62 +288,79 @@ def _workflow_completions(
         job_id=run_id,
         media_id=media_id,
         outputs=tuple(_activity_output(activity) for activity in activities) if has_outputs(outcome) else (),
-        error=_run_error(fields, outcome, activities),
+        error=build_error(code, text, outcome, RETRYABLE) or _unsaid(outcome),
         user_data=user_data,
     )
-    ended = (_activity_completion(activity, media_id, user_data) for activity in activities)
+    ended = (
+        _read_activity(reading, activity, index, media_id, user_data)
+        for index, activity in enumerate(execution.get("ActivityList") or ())
+    )
     return (*(completion for completion in ended if completion is not None), run)
 
 
-def _run_outcome(fields: Fields, execution: Fields, activities: list[Fields]) -> Outcome:
+def _unsaid(outcome: Outcome) -> EventError | None:
+    """Of a run of which a part failed without saying why."""
+    return EventError(code=None, message=None, retryable=None) if outcome == "partial" else None
+
+
+def _run_outcome(word: str | None, states: list[str | None]) -> Outcome:
     """Completed only says that the run ended: an activity that failed, Report included, makes it partial."""
     # Documents print Success where real messages say Completed; the table takes both.
-    outcome = read_outcome(execution.text("State") or fields.text("State"), missing="succeeded")
+    outcome = read_outcome(word, missing="succeeded")
     if outcome == "succeeded" or outcome == "progress":  # noqa: PLR1714, mypy follows these and not a tuple
-        states = [part.text("State") for part in (fields, *activities)]
         return "partial" if any(read_outcome(state) == "failed" for state in states) else "succeeded"
     return outcome
 
 
-def _run_error(fields: Fields, outcome: Outcome, activities: list[Fields]) -> EventError | None:
+def _run_error(told: Notification, failed: Iterable[Activity]) -> tuple[str | None, str | None]:
     """What the message says, else what the first activity that failed says."""
-    failed = (activity for activity in activities if read_outcome(activity.text("State")) == "failed")
-    holder = next((part for part in (fields, *failed) if part.text(*_CODE)), fields)
-    return read_error(holder, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE)
+    own = first(told, ("code", "Code")), first(told, ("msg", "Msg", "Message"))
+    if own[0]:
+        return own
+    return next(
+        ((activity.get("Code"), activity.get("Message") or None) for activity in failed if activity.get("Code")), own
+    )
 
 
-def _activity_output(activity: Fields) -> WorkflowOutput:
-    outcome = read_outcome(activity.text("State"))
+def _activity_output(activity: Activity) -> WorkflowOutput:
+    outcome = read_outcome(activity.get("State") or None)
     return WorkflowOutput(
-        name=activity.text("Name"),
-        type=activity.text("Type"),
-        job_id=activity.text("JobId"),
+        name=activity.get("Name") or None,
+        type=activity.get("Type") or None,
+        job_id=activity.get("JobId") or None,
         outcome="unknown" if outcome == "progress" else outcome,
     )
 
 
-def _activity_completion(activity: Fields, media_id: str | None, user_data: str | None) -> Completion | None:
+def _read_activity(
+    reading: Reading[Notification], activity: Activity, index: int, media_id: str | None, user_data: str | None
+) -> Completion | None:
     """
     The job of one activity, under the key of a plain job message. Safe, because a job that a workflow starts does
     not notify through its pipeline (documented).
     """
-    job_id, activity_type = activity.text("JobId"), activity.text("Type")
-    outcome = read_outcome(activity.text("State"))
-    if job_id is None or activity_type is None or outcome not in ("succeeded", "failed"):
+    job_id, activity_type = activity.get("JobId") or None, activity.get("Type") or None
+    outcome = read_outcome(activity.get("State") or None)
+    if job_id is None or activity_type is None or (outcome != "succeeded" and outcome != "failed"):  # noqa: PLR1714, as above
         return None
     word = activity_type.lower()
     if word in ("start", "report"):
         return None
-    kind, identity, final = judge(KINDS.get(word, "notice"), (job_id,), activity.text("State"))
+    kind = kind_of(word)
+    final: Outcome = "received" if kind == "notice" else outcome
+    end_time = activity.get("EndTime")
+    ended_at = parse_time(end_time) if end_time else None
+    if end_time and ended_at is None:
+        reading.warn(f"MediaWorkflowExecution.ActivityList[{index}].EndTime")
     return Completion(
         family=word,
-        id=identity,
+        id=(job_id,) if kind != "notice" else (job_id, activity.get("Name") or "", activity.get("EndTime") or ""),
         kind=kind,
         outcome=final,
         vendor_event=activity_type,
         job_id=job_id,
         media_id=media_id,
-        error=read_error(activity, final, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
+        error=build_error(activity.get("Code"), activity.get("Message"), final, RETRYABLE),
         user_data=user_data,
-        occurred_at=activity.time("EndTime"),
+        occurred_at=ended_at,
     )

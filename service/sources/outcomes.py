@@ -1,9 +1,9 @@
 """The vendor's status words and error codes, in our words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
-from service.events import EventError, Kind, Outcome
+from service.events import EventError, Outcome
 from service.sources.fields import Fields
 
 # Four spellings of success and five of failure, depending on product, event and age of the message
@@ -12,6 +12,7 @@ _OUTCOMES: Mapping[str, Outcome] = {
     "success": "succeeded",
     "succeed": "succeeded",
     "succeeded": "succeeded",
+    "finish": "succeeded",
     "finished": "succeeded",
     "complete": "succeeded",
     "completed": "succeeded",
@@ -22,10 +23,14 @@ _OUTCOMES: Mapping[str, Outcome] = {
     "error": "failed",
     "transcodefail": "failed",
     "partial-succeeded": "partial",
+    "completeallsucc": "succeeded",
+    "completeallfail": "failed",
+    "completepartialsucc": "partial",
     "cancelled": "cancelled",
     "canceled": "cancelled",
     "transcodecancelled": "cancelled",
     "deleted": "cancelled",
+    "stopped": "cancelled",
 }
 # What is longer is no word, and may be asked about once for each of many events.
 _MAX_WORD_CHARACTERS = 64
@@ -34,7 +39,15 @@ _NO_ERROR = frozenset({"0", "200", "ok", "success"})
 _PROGRESS = frozenset(
     {
         "init",
+        "initial",
         "inited",
+        "initialization",
+        "created",
+        "started",
+        "paused",
+        "executing",
+        "pretraining",
+        "training",
         "reserved",
         "submitted",
         "queuing",
@@ -61,17 +74,47 @@ def read_outcome(word: str | None, *, missing: Outcome = "unknown") -> Outcome |
     return "progress" if word in _PROGRESS else _OUTCOMES.get(word, "unknown")
 
 
-def judge(
-    kind: Kind, identity: tuple[str, ...], word: str | None, *, missing: Outcome = "unknown"
-) -> tuple[Kind, tuple[str, ...], Outcome]:
+def whole_outcome(own: Outcome | Literal["progress"], parts: Sequence[Outcome | Literal["progress"]]) -> Outcome:
     """
-    Kind, identity and outcome of a message with this status. A word of progress makes it a notice under an identity
-    of its own, because the completion that is still to come has the other one.
+    How a thing of several parts ended: its own word says success when one of ten succeeded (documented), so the parts
+    decide.
+
+    Args:
+        parts: A part that is said to be under way ended in a way that we were not told, since the whole ended.
     """
-    outcome = read_outcome(word, missing=missing)
-    if outcome == "progress":
-        return "notice", (*identity, str(word).lower()), "received"
-    return kind, identity, "received" if kind == "notice" else outcome
+    if not parts:
+        return "unknown" if own == "progress" else own
+    ended: list[Outcome] = [
+        "unknown" if outcome == "progress" or outcome == "received" else outcome  # noqa: PLR1714, mypy follows these
+        for outcome in parts
+    ]
+    if all(outcome == ended[0] for outcome in ended):
+        return ended[0]
+    if "succeeded" in ended or "partial" in ended:
+        return "partial"
+    return "unknown" if "unknown" in ended else "failed"
+
+
+Judged = Outcome | Literal["progress"]
+
+
+def judge_parts(own: Judged, words: Iterable[str | None]) -> Judged:
+    """
+    How a whole ended whose parts say so themselves.
+
+    Args:
+        own: What it says of itself: where it failed though all parts succeeded, something else of it did.
+        words: Those of its parts; a part without a word shares the fate of the whole, a skipped one is none.
+    """
+    if own == "progress" or own == "cancelled":  # noqa: PLR1714, mypy follows these and not a tuple
+        return own
+    parts = [read_outcome(word) if word else own for word in words if not is_skipped(word)]
+    outcome = whole_outcome(own, parts)
+    return "partial" if outcome == "succeeded" and own == "failed" else outcome
+
+
+def is_skipped(word: str | None) -> bool:
+    return word is not None and word[:_MAX_WORD_CHARACTERS].lower() in ("skip", "skipped")
 
 
 def has_outputs(outcome: Outcome) -> bool:
@@ -79,8 +122,8 @@ def has_outputs(outcome: Outcome) -> bool:
     return outcome in ("succeeded", "partial", "unknown")
 
 
-def read_error(
-    fields: Fields, outcome: Outcome, *, code: tuple[str, ...], message: tuple[str, ...], retryable: Mapping[str, bool]
+def build_error(
+    code: str | None, message: str | None, outcome: Outcome, retryable: Mapping[str, bool]
 ) -> EventError | None:
     """
     The error beside a status. A success has none, whatever code stands next to it: documented samples show
@@ -88,10 +131,17 @@ def read_error(
     """
     if outcome not in ("failed", "partial", "cancelled", "unknown"):
         return None
-    code_text, message_text = fields.text(*code), fields.text(*message)
-    if outcome != "failed" and (code_text or message_text or "ok").lower() in _NO_ERROR:
+    code, message = code or None, message or None
+    if outcome != "failed" and (code or message or "ok").lower() in _NO_ERROR:
         return None
-    return EventError.trusted(code=code_text, message=message_text, retryable=is_retryable(code_text, retryable))
+    return EventError.trusted(code=code, message=message, retryable=is_retryable(code, retryable))
+
+
+def read_error(
+    fields: Fields, outcome: Outcome, *, code: tuple[str, ...], message: tuple[str, ...], retryable: Mapping[str, bool]
+) -> EventError | None:
+    """The same of a reply."""
+    return build_error(fields.text(*code), fields.text(*message), outcome, retryable)
 
 
 def is_retryable(code: str | None, table: Mapping[str, bool]) -> bool | None:

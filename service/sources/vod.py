@@ -1,23 +1,29 @@
 """
 ApsaraVideo VOD event notifications (API 2017-03-21): what each message means.
 
-A message is one flat JSON object with ``EventType``. ``EVENT_TYPES`` is the catalogue: to add a type, add a
-row. Four types are more than a row: snapshots and the two transcode events, because they end several jobs at once or
-none, and animated images, which say everything twice.
+``EVENT_TYPES`` is the catalogue, ``sources.vod_messages`` what the messages look like: to add a type, add a row, and a
+model where it says something new. Three kinds of messages are more than a row: snapshots and transcoding, because they
+end several jobs at once or none, and animated images, which say everything twice.
+
+What is here is true of IMS as well, which sends the same bodies in an envelope (``sources.ims``).
 
 Source: "Event notification", https://help.aliyun.com/en/vod/user-guide/events/, and the pages below it.
 Status and key tables of this module were checked against documented samples and bodies seen in the field.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache, partial
+from typing import Any, Literal
 
 from service.errors import Unparseable
 from service.events import (
+    MAX_SNAPSHOT_URLS,
     AiOutput,
     AnimatedImageOutput,
     AssetOutput,
+    EventError,
     FingerprintOutput,
     Frozen,
     Kind,
@@ -30,9 +36,34 @@ from service.events import (
     UploadOutput,
     WorkflowOutput,
 )
-from service.sources.base import MAX_EVENTS, Completion, Message, Parsed
-from service.sources.fields import Fields, read_object
-from service.sources.outcomes import has_outputs, judge, read_error, read_outcome
+from service.sources import vod_messages as messages
+from service.sources.base import MAX_EVENTS, Completion, Message, Parsed, expand_urls
+from service.sources.decoding import decode_object, parse_time
+from service.sources.fields import Fields
+from service.sources.members import (
+    JOB_IDS,
+    Misfit,
+    Reading,
+    check_count,
+    decoded,
+    digest,
+    first,
+    present,
+    read,
+    read_text,
+    read_values,
+    says_anything,
+    settle,
+)
+from service.sources.outcomes import (
+    Judged,
+    build_error,
+    has_outputs,
+    is_skipped,
+    judge_parts,
+    read_outcome,
+    whole_outcome,
+)
 
 # VOD documents no table of callback codes; these are the ones its samples and neighbours name.
 RETRYABLE: Mapping[str, bool] = {
@@ -44,25 +75,163 @@ RETRYABLE: Mapping[str, bool] = {
     "TransientNetWorkError": True,
 }
 
+_MAX_URL_LENGTH = 2048
+_WORDS = ("Status", "State")
+_TIMES = ("EventTime", "CompleteTime", "FinishTime")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """
+    What distinguishes the two products that send these bodies.
+
+    Attributes:
+        path: Of the body in the message, for warnings.
+        is_vod: Whether families are named as VOD's were from the beginning, and a body must name its job or asset.
+    """
+
+    path: str
+    retryable: Mapping[str, bool]
+    is_vod: bool
+
+
+@dataclass(slots=True)
+class Told:
+    """
+    A body's message.
+
+    Attributes:
+        event_time: As text, which is part of many identities; empty where there is none.
+    """
+
+    event_type: str
+    dialect: Dialect
+    reading: Reading[Any]
+    event_time: str
+    occurred_at: datetime | None
+    user_data: str | None
+
+    def family(self, kind: Kind, event_type: str | None = None) -> str:
+        return kind if self.dialect.is_vod and kind in _FAMILIES_BY_KIND else event_type or self.event_type
+
+    def media(self, body: Any, names: tuple[str, ...]) -> str | None:
+        """The asset: under the names that VOD has for this event, or under any in the order of IMS."""
+        return first(body, names if self.dialect.is_vod else _ANY_MEDIA)  # type: ignore[no-any-return]
+
+    def warn(self, path: str) -> None:
+        self.reading.warn(self.dialect.path + path)
+
+    def occurrence(self, *parts: str) -> tuple[str, ...]:
+        """What may happen again, told apart by the parts after the first; where all are empty, by all that is said."""
+        return parts if any(parts[1:]) else (*parts, self.reading.digest())
+
+    def identify(self, job_id: str | None, occurrence: Sequence[str], expected: str) -> tuple[str, ...]:
+        """
+        The identity of a job, else of what happened to the thing that ``occurrence`` begins with.
+
+        Raises:
+            Unparseable: Neither is named, by VOD, which names one always.
+        """
+        if job_id:
+            return (job_id,)
+        if occurrence[0]:
+            return self.occurrence(*occurrence)
+        if self.dialect.is_vod:
+            raise Unparseable(f"expected {expected}, found neither")
+        return (self.reading.digest(),)
+
+    def end(
+        self,
+        kind: Kind,
+        identity: tuple[str, ...],
+        judged: Judged,
+        word: str | None,
+        body: Any,
+        *,
+        outputs: Callable[[Any], tuple[Frozen, ...]],
+        job_id: str | None,
+        media_id: str | None,
+        parts: Sequence[Any] = (),
+        family: str | None = None,
+        nameless: Literal["takes_name", "keeps_key"] | None = None,
+        placeholder: str | None = None,
+    ) -> Completion:
+        """
+        One completion. Progress makes it a notice of its own, because its end is still to come.
+
+        Args:
+            word: What the judgement was made of.
+            outputs: How they are read from the body.
+            parts: Where an error may be, before the body.
+        """
+        family = family or self.family(kind)
+        if judged == "progress" and kind != "notice":
+            kind, nameless = "notice", None
+            identity = (*identity, (word or "").lower(), self.event_time or self.reading.digest())
+        outcome: Outcome = "received" if kind == "notice" or judged == "progress" else judged
+        return Completion(
+            family=family,
+            id=identity,
+            kind=kind,
+            outcome=outcome,
+            vendor_event=self.event_type,
+            job_id=job_id,
+            media_id=media_id,
+            outputs=outputs(body) if outcome == "succeeded" or has_outputs(outcome) else (),
+            error=None if outcome == "succeeded" or outcome == "received" else self.error(outcome, *parts, body),  # noqa: PLR1714, quicker
+            user_data=self.user_data,
+            occurred_at=self.occurred_at,
+            nameless=nameless,
+            placeholder=placeholder,
+        )
+
+    def digest_of_body(self) -> str:
+        values = self.reading.values()
+        if self.dialect.path:
+            values = decoded(settle(values, lambda _: None)[self.dialect.path.rstrip(".").lower()])
+            values = decoded(values[0]) if isinstance(values, list) else values
+        return digest(values)
+
+    def error(self, outcome: Outcome, *told: Any) -> EventError | None:
+        """The error of the first that has a code or a text."""
+        code = message = None
+        for one in told:
+            code, message = first(one, ("ErrorCode", "Code")), first(one, ("ErrorMessage", "Message"))
+            if code or message:
+                break
+        error = build_error(code, message, outcome, self.dialect.retryable)
+        if error is None and outcome == "partial":
+            # A part failed, and nothing says why.
+            return EventError(code=None, message=None, retryable=None)
+        return error
+
+
+_ANY_MEDIA = ("MediaId", "VideoId", "ImageId", "AttachedMediaId")
+_FAMILIES_BY_KIND = frozenset({"animated_image", "snapshot", "transcode", "transcode_task"})
+
 
 # Outputs
 
 
-def animated_image_outputs(fields: Fields) -> tuple[Frozen, ...]:
-    # A JSON string in 2021, an object since 2022, a list in the field table: Fields.object takes all three.
-    info = fields.object("DynamicImageJobInfo")
-    return () if info is None else (animated_image_output(info),)
+def animated_image_outputs(body: messages.DynamicImage) -> tuple[Frozen, ...]:
+    info = body.get("DynamicImageJobInfo")
+    if body.get("OutputUrl") or body.get("FileURL"):
+        return (animated_image_output(body, first(body, ("OutputUrl", "FileURL"))),)
+    return (
+        () if info is None or not says_anything(info) else (animated_image_output(info, info.get("FileURL") or None),)
+    )
 
 
-def animated_image_output(info: Fields) -> AnimatedImageOutput:
-    url = info.text("FileURL", "OutputUrl")
+def animated_image_output(
+    info: messages.AnimatedImageInfo | messages.DynamicImage, url: str | None
+) -> AnimatedImageOutput:
     return AnimatedImageOutput.trusted(
         url=url,
-        format=info.text("Format") or url_suffix(url),
-        width=info.integer("Width"),
-        height=info.integer("Height"),
-        fps=info.number("Fps"),
-        size_bytes=info.integer("FileSize"),
+        format=info.get("Format") or url_suffix(url),
+        width=info.get("Width"),
+        height=info.get("Height"),
+        fps=info.get("Fps"),
+        size_bytes=info.get("FileSize"),
     )
 
 
@@ -75,126 +244,272 @@ def url_suffix(url: str | None) -> str | None:
     return suffix if 1 <= len(suffix) <= 5 and suffix.isalnum() else None
 
 
-def _snapshot_outputs(info: Fields) -> tuple[Frozen, ...]:
-    template, count = info.text("SnapshotRegular"), info.integer("SnapshotCount")
-    snapshot_type = info.text("SnapshotType")
+def _sort(word: str | None) -> str | None:
+    return word.lower().removesuffix("snapshot") if word else None
+
+
+def _picture_outputs(
+    template: str | None,
+    placeholder: str | None,
+    count: int | None,
+    sort: str | None,
+    urls: Sequence[str | None] | None,
+) -> tuple[Frozen, ...]:
+    """None where nothing is said of the pictures."""
+    found = tuple(url for url in urls or () if url and len(url) <= _MAX_URL_LENGTH)[:MAX_SNAPSHOT_URLS]
+    if not found and placeholder is not None:
+        found = expand_urls(template or None, placeholder, count)
+    if not (template or count is not None or found or sort):
+        return ()
     return (
-        SnapshotOutput(
-            url_template=template,
-            count=count,
-            snapshot_type=snapshot_type.lower().removesuffix("snapshot") if snapshot_type else None,
+        SnapshotOutput.trusted(url_template=template or None, count=count, urls=found, snapshot_type=sort, times_s=()),
+    )
+
+
+def _snapshot_outputs(body: messages.Snapshot) -> tuple[Frozen, ...]:
+    """Of a message about one job: what IMS says, and what has been seen of VOD."""
+    url = first(body, ("OutputUrl", "FileUrl", "SnapshotRegular")) or _object_url(body)
+    pictures = [picture for picture in body.get("Snapshots") or () if picture]
+    count = len(pictures) if pictures and body.get("Count") is None else body.get("Count")
+    outputs = _picture_outputs(url, "{Count}", count, _sort(first(body, ("SnapshotType", "Type"))), pictures)
+    return outputs + (_picture_outputs(None, "", 1, "cover", [body.get("CoverUrl")]) if body.get("CoverUrl") else ())
+
+
+def _live_snapshot_outputs(body: messages.Snapshot) -> tuple[Frozen, ...]:
+    url = first(body, ("FileUrl", "OutputUrl")) or _object_url(body)
+    return _picture_outputs(None, "", 1, None, [url]) if url else ()
+
+
+def _object_url(body: messages.Snapshot) -> str | None:
+    if body.get("OssBucket") and body.get("OssEndpoint") and body.get("OssObject"):
+        return f"http://{body.get('OssBucket')}.{body.get('OssEndpoint')}/{body.get('OssObject')}"
+    return None
+
+
+def _stream_outputs(stream: messages.Stream) -> tuple[Frozen, ...]:
+    output = TranscodeOutput.trusted(
+        job_id=stream.get("JobId") or None,
+        url=stream.get("FileUrl") or None,
+        format=stream.get("Format") or None,
+        definition=stream.get("Definition") or None,
+        width=stream.get("Width"),
+        height=stream.get("Height"),
+        fps=stream.get("Fps"),
+        bitrate_kbps=stream.get("Bitrate"),
+        duration_s=stream.get("Duration"),
+        size_bytes=stream.get("Size"),
+        encrypted=stream.get("Encrypt"),
+        audio_only=stream.get("IsAudio"),
+    )
+    return (output,)
+
+
+def _file_output(
+    job_id: str | None,
+    file: messages.TranscodeOutputFile | None,
+    meta: messages.FileMeta | None,
+    url: str | None = None,
+) -> TranscodeOutput:
+    """As IMS describes an output; sizes are of the file, the rate of pictures of its first stream."""
+    info = (meta.get("FileBasicInfo") if meta else None) or {}
+    videos = present(meta.get("VideoStreamInfoList")) if meta else []
+    if not url and file is not None:
+        url = first(file, ("OutputUrl", "Url") if file.get("Type") == "Media" else ("OutputUrl", "Url", "Media"))
+    url = url or info.get("FileUrl") or None
+    return TranscodeOutput.trusted(
+        job_id=job_id or None,
+        url=url,
+        format=url_suffix(url) or info.get("FormatName") or None,
+        definition=None,
+        width=info.get("Width"),
+        height=info.get("Height"),
+        fps=videos[0].get("Fps") if videos else None,
+        bitrate_kbps=info.get("Bitrate"),
+        duration_s=info.get("Duration"),
+        size_bytes=info.get("FileSize"),
+        encrypted=None,
+        audio_only=None,
+    )
+
+
+def _media_info_outputs(body: messages.VideoAnalysis) -> tuple[Frozen, ...]:
+    return (
+        MediaInfoOutput.trusted(
+            width=body.get("Width"),
+            height=body.get("Height"),
+            fps=body.get("Fps"),
+            bitrate_kbps=body.get("Bitrate"),
+            duration_s=body.get("Duration"),
+            size_bytes=body.get("Size"),
         ),
     )
 
 
-def _transcode_outputs(stream: Fields) -> tuple[Frozen, ...]:
+def _upload_outputs(body: messages.Upload) -> tuple[Frozen, ...]:
     return (
-        TranscodeOutput(
-            job_id=stream.text("JobId"),
-            url=stream.text("FileUrl"),
-            format=stream.text("Format"),
-            definition=stream.text("Definition"),
-            width=stream.integer("Width"),
-            height=stream.integer("Height"),
-            fps=stream.number("Fps"),
-            bitrate_kbps=stream.number("Bitrate"),
-            duration_s=stream.number("Duration"),
-            size_bytes=stream.integer("Size"),
-            encrypted=stream.boolean("Encrypt"),
-            audio_only=stream.boolean("IsAudio"),
+        UploadOutput.trusted(
+            url=first(body, ("FileUrl", "FileURL", "StreamFileURL", "RecordUrl")),
+            size_bytes=body.get("Size"),
+            media_type=body.get("MediaType") or None,
+            source_url=body.get("SourceURL") or None,
+            record_id=None,
+            record_started_at=None,
+            record_ended_at=None,
+            duration_s=None,
         ),
     )
 
 
-def media_info_outputs(fields: Fields) -> tuple[Frozen, ...]:
-    return (
-        MediaInfoOutput(
-            width=fields.integer("Width"),
-            height=fields.integer("Height"),
-            fps=fields.number("Fps"),
-            bitrate_kbps=fields.number("Bitrate"),
-            duration_s=fields.number("Duration"),
-            size_bytes=fields.integer("Size"),
-        ),
-    )
-
-
-def upload_outputs(fields: Fields) -> tuple[Frozen, ...]:
+def _recording_outputs(body: messages.Upload) -> tuple[Frozen, ...]:
     return (
         UploadOutput(
-            url=fields.text("FileURL", "StreamFileURL"),
-            size_bytes=fields.integer("Size"),
-            media_type=fields.text("MediaType"),
-            source_url=fields.text("SourceURL"),
+            url=first(body, ("FileUrl", "FileURL", "RecordUrl")),
+            size_bytes=body.get("Size"),
+            media_type=body.get("MediaType") or None,
+            record_id=body.get("RecordId") or None,
+            record_started_at=_time(first(body, ("RecordStartTime", "StartTime"))),
+            record_ended_at=_time(first(body, ("RecordEndTime", "EndTime"))),
+            duration_s=body.get("Duration"),
         ),
     )
 
 
-def production_outputs(fields: Fields) -> tuple[Frozen, ...]:
+def _time(text: str | None) -> datetime | None:
+    return parse_time(text) if text else None
+
+
+def _production_outputs(body: messages.Production) -> tuple[Frozen, ...]:
+    subs = [
+        sub
+        for sub in present(body.get("SubJobList"))
+        if read_outcome(sub.get("Status") or None, missing="succeeded") == "succeeded"
+    ]
+    results = present(body.get("JobResult"))
+    if subs:
+        return tuple(
+            ProductionOutput.trusted(
+                url=sub.get("MediaURL") or None,
+                media_id=sub.get("MediaId") or None,
+                project_id=sub.get("ProjectId") or None,
+                function=None,
+                job_id=sub.get("JobId") or None,
+                duration_s=sub.get("Duration"),
+                result=None,
+            )
+            for sub in subs
+        )
+    if results:
+        return tuple(
+            ProductionOutput.trusted(
+                url=result.get("MediaUrl") or None,
+                media_id=result.get("MediaId") or None,
+                project_id=None,
+                function=body.get("JobType") or None,
+                job_id=result.get("JobId") or None,
+                duration_s=None,
+                result=decoded(result.get("AiResult")),
+            )
+            for result in results
+            if read_outcome(first(result, _WORDS), missing="succeeded") == "succeeded"
+        )
     return (
-        ProductionOutput(
-            url=fields.text("MediaURL"), media_id=fields.text("MediaId"), project_id=fields.text("ProjectId")
+        ProductionOutput.trusted(
+            url=body.get("MediaURL") or None,
+            media_id=first(body, ("MediaId", "VodMediaId")),
+            project_id=body.get("ProjectId") or None,
+            function=body.get("JobType") or None,
+            job_id=None,
+            duration_s=body.get("Duration"),
+            result=decoded(body.get("Output")),
         ),
     )
 
 
-def review_outputs(fields: Fields) -> tuple[Frozen, ...]:
+def _review_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
     # Status says that the job ran, Data.Suggestion whether the content passed.
-    data = fields.object("Data")
-    if data is None:
+    data = decoded(body.get("Data"))
+    if not isinstance(data, dict):
         return ()
-    return (ReviewOutput(suggestion=data.text("Suggestion"), label=data.text("Label")),)
+    fields = Fields(data)
+    return (
+        ReviewOutput.trusted(
+            suggestion=fields.text("Suggestion"), label=fields.text("Label"), reviewer=None, reason=None
+        ),
+    )
 
 
 _MANUAL_VERDICTS = {"normal": "pass", "blocked": "block"}
 
 
-def manual_review_outputs(fields: Fields) -> tuple[Frozen, ...]:
-    status = fields.text("AuditStatus")
+def _manual_review_outputs(body: messages.ManualReview) -> tuple[Frozen, ...]:
+    status = body.get("AuditStatus")
     suggestion = _MANUAL_VERDICTS.get(status.lower(), status.lower()) if status else None
-    return (ReviewOutput(suggestion=suggestion, reviewer=fields.text("Auditor"), reason=fields.text("Reason")),)
+    return (
+        ReviewOutput.trusted(
+            suggestion=suggestion, label=None, reviewer=body.get("Auditor") or None, reason=body.get("Reason") or None
+        ),
+    )
 
 
-def fingerprint_outputs(fields: Fields) -> tuple[Frozen, ...]:
-    data = fields.object("Data")
-    matches = data.objects("VideoDNA") if data else []
+def _fingerprint_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
+    data = decoded(body.get("Data"))
+    matches = Fields(data).objects("VideoDNA") if isinstance(data, dict) else []
     return tuple(
-        FingerprintOutput(primary_key=match.text("PrimaryKey"), similarity=match.number("Similarity"))
+        FingerprintOutput.trusted(primary_key=match.text("PrimaryKey"), similarity=match.number("Similarity"))
         for match in matches
     )
 
 
-def ai_outputs(fields: Fields) -> tuple[Frozen, ...]:
-    result = fields.decoded("Data")
-    return () if result in (None, "") else (AiOutput(result=result),)
+def _ai_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
+    result = next(
+        (
+            found
+            for told in (body.get("Data"), body.get("Result"), body.get("Output"))
+            if (found := decoded(told)) is not None
+        ),
+        None,
+    )
+    return () if result is None else (AiOutput.trusted(result=result),)
 
 
-def workflow_outputs(fields: Fields) -> tuple[Frozen, ...]:
+def _workflow_outputs(body: messages.Workflow) -> tuple[Frozen, ...]:
     found = []
-    for name, node in fields.members("ActivityResults"):
-        outcome = read_outcome(node.text("Status"))
-        result = node.object("Result") if isinstance(node.decoded("Result"), dict) else None
+    for name, node in (body.get("ActivityResults") or {}).items():
+        outcome = read_outcome(node.get("Status") or None)
+        result = decoded(node.get("Result"))
         found.append(
-            WorkflowOutput(
-                name=name.strip() or node.text("ActivityInstanceId"),
-                type=node.text("ActivityId"),
-                job_id=result.text("JobId") if result else None,
+            WorkflowOutput.trusted(
+                name=name.strip() or node.get("ActivityInstanceId") or None,
+                type=node.get("ActivityId") or None,
+                job_id=_job_of_result(result),
                 outcome="unknown" if outcome == "progress" else outcome,
+                result=result,
             )
         )
     return tuple(found)
 
 
-def asset_outputs(operation: str | None) -> Callable[[Fields], tuple[Frozen, ...]]:
-    def outputs(fields: Fields) -> tuple[Frozen, ...]:
-        urls = fields.text("SuccessPlayUrls")
+def _job_of_result(result: Any) -> str | None:
+    """The job that a node ran: its result is the job's, or the job's message in its envelope."""
+    fields = Fields(result) if isinstance(result, dict) else None
+    while fields is not None:
+        if job_id := fields.text("JobId"):
+            return job_id
+        body = fields.decoded("MessageBody")
+        fields = Fields(body) if isinstance(body, dict) else None
+    return None
+
+
+def _asset_outputs(operation: str | None) -> Callable[[messages.AssetChange], tuple[Frozen, ...]]:
+    def outputs(body: messages.AssetChange) -> tuple[Frozen, ...]:
+        urls = body.get("SuccessPlayUrls")
         return (
-            AssetOutput(
-                operation=operation or (fields.text("OperateMode", "TaskType") or "").lower() or None,
-                media_type=fields.text("MediaType"),
-                scope=fields.text("Scope", "DeleteType"),
-                storage_class=fields.text("StorageClass"),
-                restored_until=fields.time("RestoreExpiration"),
+            AssetOutput.trusted(
+                operation=operation or (first(body, ("OperateMode", "TaskType")) or "").lower() or None,
+                media_type=body.get("MediaType") or None,
+                scope=first(body, ("Scope", "DeleteType")),
+                storage_class=body.get("StorageClass") or None,
+                restored_until=_time(body.get("RestoreExpiration")),
                 urls=tuple(url.strip() for url in urls.split(",") if url.strip()) if urls else (),
             ),
         )
@@ -202,8 +517,25 @@ def asset_outputs(operation: str | None) -> Callable[[Fields], tuple[Frozen, ...
     return outputs
 
 
-def no_outputs(_: Fields) -> tuple[Frozen, ...]:
+def _no_outputs(_: Any) -> tuple[Frozen, ...]:
     return ()
+
+
+# Outcomes of a whole
+
+
+def _judge_production(own: Judged, body: messages.Production) -> Judged:
+    parts: list[Any] = [*present(body.get("SubJobList")), *present(body.get("JobResult"))]
+    words = [first(part, ("Status", "State")) for part in parts]
+    return judge_parts(own, words) if any(words) else own
+
+
+def _judge_workflow(own: Judged, body: messages.Workflow) -> Judged:
+    """Succeed only says that the run ended (documented sample), as Completed does of MTS."""
+    nodes = (body.get("ActivityResults") or {}).values()
+    if own == "succeeded" and any(read_outcome(node.get("Status") or None) == "failed" for node in nodes):
+        return "partial"
+    return own
 
 
 # The catalogue
@@ -217,86 +549,147 @@ class EventType:
     Attributes:
         kind: What ended; ``notice`` when nothing did.
         media: Where the id of the asset is.
-        job: Where the job id is; it is the identity of the event unless ``key`` says otherwise.
-        key: The identity of an event that has no job id: the first part must be there, the rest may be missing.
-            ``EventTime`` counts as text, ``#`` is a hash of the whole message.
+        job: Where the job id is; it is the identity of a job.
+        key: The identity of what has no job id, and of every occurrence: the thing, which must be there, then what
+            tells one occurrence from the next. ``media`` and ``job`` are the ids of asset and job, ``time`` is the
+            event time as text, ``word`` the status, ``#`` a hash of the whole message; ``|`` stands between names of
+            which the first that is there counts.
         missing_status: What a message without a status means.
-        always_key: ``key`` is the identity even where there is a job id.
+        recurs: It may happen to the same thing again, whether or not it names a job: ``key`` is the identity, always.
+        judge: How a whole of several parts ended, from its own word and from theirs.
     """
 
     kind: Kind
+    model: type[messages.Body]
+    outputs: Callable[[Any], tuple[Frozen, ...]] = _no_outputs
     media: tuple[str, ...] = ("MediaId", "VideoId")
-    job: tuple[str, ...] = ("JobId",)
-    key: tuple[str, ...] = ("MediaId", "EventTime")
-    outputs: Callable[[Fields], tuple[Frozen, ...]] = no_outputs
+    job: tuple[str, ...] = JOB_IDS
+    key: tuple[str, ...] = ("media", "time")
     missing_status: Outcome = "unknown"
-    always_key: bool = False
+    recurs: bool = False
+    judge: Callable[[Judged, Any], Judged] | None = None
+
+    @property
+    def parts(self) -> tuple[tuple[str, ...], ...]:
+        return _parts_of_key(self.key)
+
+
+@cache
+def _parts_of_key(key: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(part.split("|")) for part in key)
 
 
 _VIDEO = ("VideoId", "MediaId")
+_FILE = "FileUrl|FileURL|StreamFileURL|RecordUrl"
+
+
+def _upload(*key: str, media: tuple[str, ...] = ("MediaId", "VideoId"), recurs: bool = True) -> EventType:
+    # A missing status is a success: that something came to be is all that these say.
+    return EventType(
+        "upload", messages.Upload, _upload_outputs, media, key=key, missing_status="succeeded", recurs=recurs
+    )
+
+
+def _recording(*key: str, media: tuple[str, ...] = ("MediaId", "VideoId")) -> EventType:
+    return replace(_upload(*key, media=media), outputs=_recording_outputs)
+
+
+def _image(*key: str, media: tuple[str, ...]) -> EventType:
+    return replace(_upload(*key, media=media), model=messages.ImageUpload)
+
+
+def _asset(operation: str | None, *key: str) -> EventType:
+    return EventType("asset", messages.AssetChange, _asset_outputs(operation), key=key, recurs=True)
+
+
+_AI = EventType("ai", messages.Ai, _ai_outputs)
+_REVIEW = EventType("review", messages.Ai, _review_outputs)
+_PRODUCTION = EventType("production", messages.Production, _production_outputs, judge=_judge_production)
+_REGISTRATION = _upload("media", "time", recurs=False)
 
 EVENT_TYPES: Mapping[str, EventType] = {
-    "UploadByURLComplete": EventType(
-        "upload", _VIDEO, key=("SourceURL", "EventTime"), outputs=upload_outputs, missing_status="succeeded"
+    "UploadByURLComplete": _upload("SourceURL|media", "time", media=_VIDEO, recurs=False),
+    # The file of an asset may be written over.
+    "FileUploadComplete": _upload("media", _FILE, "time", media=_VIDEO),
+    "ImageUploadComplete": _image("media", "FileURL", "time", media=("ImageId", "MediaId")),
+    "AttachedMediaUploadComplete": _image("media", "FileURL", "time", media=("AttachedMediaId", "MediaId")),
+    # A live job sends one for each of its files.
+    "LiveRecordFileCreated": _recording("job|media", _FILE, "RecordId", "time"),
+    "LiveSnapshotFileCreated": EventType(
+        "snapshot",
+        messages.Snapshot,
+        _live_snapshot_outputs,
+        key=("job|media", "FileUrl|OutputUrl|OssObject", "CreateTimestamp|CreateTime", "time"),
+        missing_status="succeeded",
+        recurs=True,
     ),
-    "FileUploadComplete": EventType(
-        "upload", _VIDEO, (), ("VideoId",), outputs=upload_outputs, missing_status="succeeded"
+    "AddLiveRecordVideoComplete": _recording("media", "RecordStartTime", "RecordEndTime", "time", media=_VIDEO),
+    "LiveRecordVideoComposeStart": EventType(
+        "notice", messages.Upload, media=_VIDEO, key=("media", "time"), recurs=True
     ),
-    "ImageUploadComplete": EventType(
-        "upload", ("ImageId",), (), ("ImageId",), outputs=upload_outputs, missing_status="succeeded"
+    "LiveRecordTaskStatus": EventType("notice", messages.Upload, key=("job|media", "word", "time"), recurs=True),
+    "VideoAnalysisComplete": EventType("media_info", messages.VideoAnalysis, _media_info_outputs, _VIDEO),
+    "AIMediaAuditComplete": _REVIEW,
+    "AIVideoCensorComplete": _REVIEW,
+    "CreateAuditComplete": EventType(
+        "review", messages.ManualReview, _manual_review_outputs, key=("media", "CreationTime", "time"), recurs=True
     ),
-    "AttachedMediaUploadComplete": EventType(
-        "upload", ("AttachedMediaId",), (), ("AttachedMediaId",), outputs=upload_outputs, missing_status="succeeded"
-    ),
-    "AddLiveRecordVideoComplete": EventType(
-        "upload", _VIDEO, (), ("VideoId",), outputs=upload_outputs, missing_status="succeeded"
-    ),
-    "LiveRecordVideoComposeStart": EventType("notice", _VIDEO, (), ("VideoId",)),
-    "VideoAnalysisComplete": EventType("media_info", _VIDEO, (), ("VideoId", "EventTime"), outputs=media_info_outputs),
-    "AIMediaAuditComplete": EventType("review", outputs=review_outputs),
-    "AIVideoCensorComplete": EventType("review", outputs=review_outputs),
-    "CreateAuditComplete": EventType("review", job=(), key=("MediaId", "CreationTime"), outputs=manual_review_outputs),
-    "AIMediaDNAComplete": EventType("fingerprint", outputs=fingerprint_outputs),
-    "AIVideoTagComplete": EventType("ai", outputs=ai_outputs),
-    "ProduceMediaComplete": EventType("production", key=("MediaId", "ProjectId"), outputs=production_outputs),
-    "DeleteMediaComplete": EventType(
-        "asset", job=(), key=("MediaId", "DeleteType", "JobIds", "EventTime"), outputs=asset_outputs("delete")
-    ),
-    "MediaBaseChangeComplete": EventType(
-        "asset", job=(), key=("MediaId", "OperateMode", "EventTime", "#"), outputs=asset_outputs(None)
-    ),
-    "UpdateMediaStorageClassComplete": EventType(
-        "asset", job=(), key=("MediaId", "StorageClass", "EventTime"), outputs=asset_outputs("archive")
-    ),
-    "RestoreMediaComplete": EventType(
-        "asset", job=(), key=("MediaId", "RestoreExpiration", "EventTime"), outputs=asset_outputs("restore")
-    ),
+    "AIMediaDNAComplete": EventType("fingerprint", messages.Ai, _fingerprint_outputs),
+    "AIVideoTagComplete": _AI,
+    "ProduceMediaComplete": replace(_PRODUCTION, key=("media", "ProjectId", "time")),
+    "DeleteMediaComplete": _asset("delete", "media", "DeleteType", "JobIds", "time"),
+    "MediaBaseChangeComplete": _asset(None, "media", "OperateMode", "time", "#"),
+    "UpdateMediaStorageClassComplete": _asset("archive", "media", "StorageClass", "time"),
+    "RestoreMediaComplete": _asset("restore", "media", "RestoreExpiration", "time"),
     # One job refreshes up to twenty assets and sends an event for each.
     "SubmitMediaRefreshComplete": EventType(
         "asset",
-        job=("MediaRefreshJobId",),
-        key=("MediaRefreshJobId", "MediaId"),
-        outputs=asset_outputs(None),
-        always_key=True,
+        messages.AssetChange,
+        _asset_outputs(None),
+        job=("MediaRefreshJobId", "JobId"),
+        key=("job", "media"),
+        recurs=True,
     ),
     "WorkflowTaskComplete": EventType(
-        "workflow", _VIDEO, ("TaskId",), ("VideoId", "EventTime"), outputs=workflow_outputs
+        "workflow", messages.Workflow, _workflow_outputs, _VIDEO, ("TaskId", "JobId"), judge=_judge_workflow
     ),
     # Names that only IMS documents. The products share most of their names, so these mean the same if they come.
-    "BatchProduceMediaComplete": EventType("production", outputs=production_outputs),
-    "AIProduceComplete": EventType("production", outputs=production_outputs),
-    "SmartJobComplete": EventType("production", outputs=production_outputs),
-    "MediaAiAnalysisComplete": EventType("ai", outputs=ai_outputs),
-    "RegisterMediaComplete": EventType("upload", outputs=upload_outputs, missing_status="succeeded"),
-    "UploadStreamByURLComplete": EventType("upload", outputs=upload_outputs, missing_status="succeeded"),
-    "StreamUploadComplete": EventType("upload", outputs=upload_outputs, missing_status="succeeded"),
-    "RegisterStreamComplete": EventType("upload", outputs=upload_outputs, missing_status="succeeded"),
-    "LiveRecordFileCreated": EventType("upload", outputs=upload_outputs, missing_status="succeeded"),
+    "BatchProduceMediaComplete": _PRODUCTION,
+    "AIProduceComplete": _PRODUCTION,
+    "SmartJobComplete": _PRODUCTION,
+    "MediaAiAnalysisComplete": _AI,
+    "RegisterMediaComplete": _REGISTRATION,
+    "UploadStreamByURLComplete": _REGISTRATION,
+    "StreamUploadComplete": _REGISTRATION,
+    "RegisterStreamComplete": _REGISTRATION,
 }
-_OTHER_AI = EventType("ai", outputs=ai_outputs)
 
-# AI events say Code and Message, all others ErrorCode and ErrorMessage.
-_CODE, _MESSAGE = ("ErrorCode", "Code"), ("ErrorMessage", "Message")
+# What is more than a row, by name: its model.
+MODELS: Mapping[str, type[messages.Body]] = {
+    "DynamicImageComplete": messages.DynamicImage,
+    "SnapshotComplete": messages.Snapshot,
+    "StreamTranscodeComplete": messages.StreamTranscode,
+    "TranscodeComplete": messages.Transcode,
+    "TranscodeParentComplete": messages.Transcode,
+    "MediaConvertComplete": messages.Transcode,
+    "MediaConvertOutputGroupComplete": messages.Transcode,
+    "MediaConvertOutputComplete": messages.Transcode,
+    **{name: row.model for name, row in EVENT_TYPES.items()},
+}
+
+
+def is_ai_event(event_type: str) -> bool:
+    """All AI events are switched on together in the console, so types come that no page lists (documented)."""
+    return event_type.startswith("AI") and event_type.endswith("Complete")
+
+
+def model_of(event_type: str) -> Any:
+    return MODELS.get(event_type) or (messages.Ai if is_ai_event(event_type) else messages.Unknown)
+
+
+# Reading
+
+_DIALECT = Dialect("", RETRYABLE, is_vod=True)
 
 
 def parse(message: Message) -> Parsed:
@@ -306,171 +699,199 @@ def parse(message: Message) -> Parsed:
     Raises:
         Unparseable: Not a VOD message, or nothing in it says which job or asset it is about.
     """
-    fields = read_object(message.payload)
-    event_type = fields.text("EventType")
-    if event_type is None:
-        raise Unparseable("expected a VOD message with EventType, found none")
-    if "MessageBody" in fields:
+    event_type, reading = read_typed(message.payload, model_of, "VOD")
+    body = reading.message
+    if reading.is_rearranged and "messagebody" in settle(reading.values(), lambda _: None):
         raise Unparseable('found MessageBody, which IMS sends: is this source registered with IMS (product = "ims")?')
-    completions: tuple[Completion, ...]
+    completions = read_body(event_type, _DIALECT, reading, body, body.get("EventTime"))
+    return Parsed(completions, tuple(reading.warnings))
+
+
+def read_typed(payload: bytes, model_of: Callable[[str], Any], product: str) -> tuple[str, Reading[Any]]:
+    """
+    The type of a message, and the message as the model of that type.
+
+    Raises:
+        Unparseable: It is no JSON object, or has no type.
+    """
+    # The bytes tell which model to read them as, nearly always: what they are read as then must say the same.
+    start = payload.find(b'"EventType"')
+    start = payload.find(b'"', start + 11) + 1 if start >= 0 else 0
+    event_type = payload[start : payload.find(b'"', start)].decode(errors="replace") if start else ""
+    if event_type:
+        reading = read(model_of(event_type), payload)
+        if reading.message.get("EventType") == event_type:
+            return event_type, reading
+    values = decode_object(payload)
+    try:
+        found = read_text(settle(values, lambda _: None).get("eventtype"))
+    except Misfit:
+        found = None
+    if found is None:
+        raise Unparseable(f"expected a message of {product} with EventType, found none")
+    return found, read_values(model_of(found), values, payload)
+
+
+def read_body(
+    event_type: str, dialect: Dialect, reading: Reading[Any], body: Any, event_time: str | None
+) -> tuple[Completion, ...]:
+    """
+    What a body means, wherever it stands.
+
+    Raises:
+        Unparseable: Nothing in it says which job or asset it is about.
+    """
+    event_time = event_time or first(body, _TIMES) or ""
+    occurred_at = parse_time(event_time) if event_time else None
+    own, other = ("Extend", "UserData") if dialect.is_vod else ("UserData", "Extend")
+    user_data = body.get(own)
+    if user_data is None:
+        user_data = body.get(other)
+    told = Told(event_type, dialect, reading, event_time, occurred_at, user_data)
+    if event_time and occurred_at is None:
+        told.warn("EventTime")
+    row = EVENT_TYPES.get(event_type)
+    if row is not None:
+        return (_read_row(told, body, row),)
     if event_type == "DynamicImageComplete":
-        completions = (_animated_image_completion(fields),)
-    elif event_type == "SnapshotComplete":
-        completions = _snapshot_completions(fields)
-    elif event_type == "StreamTranscodeComplete":
-        stream = _stream_completion(fields, event_type, fields.text("VideoId"), fields.time("EventTime"), fields)
+        return (_read_animated_image(told, body),)
+    if event_type == "SnapshotComplete":
+        return _read_snapshots(told, body)
+    if event_type == "StreamTranscodeComplete":
+        stream = _read_stream(told, body, body)
         if stream is None:
             raise Unparseable("expected JobId or VideoId of the stream, found neither")
-        completions = (stream,)
-    elif event_type == "TranscodeComplete":
-        completions = _transcode_completions(fields)
-    elif event_type in EVENT_TYPES:
-        completions = (_completion(fields, event_type, EVENT_TYPES[event_type]),)
-    elif is_ai_event(event_type) and fields.text("JobId", "MediaId"):
-        completions = (_completion(fields, event_type, _OTHER_AI),)
+        return (stream,)
+    if event_type == "TranscodeComplete" and (dialect.is_vod or present(body.get("StreamInfos"))):
+        return _read_transcode_task(told, body)
+    if event_type in CONVERSIONS:
+        return (_read_conversion(told, body, CONVERSIONS[event_type]),)
+    if is_ai_event(event_type) and first(body, ("JobId", "MediaId", "VideoId")):
+        return (_read_row(told, body, _AI),)
+    return (_read_unknown(told, body),)
+
+
+def _read_row(told: Told, body: Any, row: EventType) -> Completion:
+    job_id, media_id, word = first(body, row.job), told.media(body, row.media), first(body, _WORDS)
+    judged = read_outcome(word, missing=row.missing_status)
+    if row.judge is not None:
+        judged = row.judge(judged, body)
+    if job_id is not None and not row.recurs:
+        identity: tuple[str, ...] = (job_id,)
     else:
-        completions = (_unknown(fields, event_type),)
-    return Parsed(completions, fields.warnings)
+        identity = _identify(told, body, row, job_id, media_id)
+    return told.end(row.kind, identity, judged, word, body, outputs=row.outputs, job_id=job_id, media_id=media_id)
 
 
-def _identity(fields: Fields, names: tuple[str, ...]) -> tuple[str, ...]:
-    first = fields.text(names[0])
-    if first is None:
-        raise Unparseable(f"expected {names[0]}, which identifies this event, found none")
-    # JobIds may be a list, which is no text but tells one deletion from another all the same.
-    rest = (fields.digest() if name == "#" else fields.text(name) or fields.verbatim(name) or "" for name in names[1:])
-    return (first, *rest)
+def _identify(told: Told, body: Any, row: EventType, job_id: str | None, media_id: str | None) -> tuple[str, ...]:
+    known = {"job": job_id, "media": media_id, "time": told.event_time, "word": (first(body, _WORDS) or "").lower()}
+    if "#" in row.key:
+        known["#"] = told.reading.digest()
+    found = []
+    for names in row.parts:
+        text = ""
+        for name in names:
+            text = known.get(name) or body.get(name) or ""
+            if text:
+                break
+        found.append(text)
+    if not found[0]:
+        expected = {"job": row.job, "media": row.media}.get(row.key[0], (row.key[0],))
+        return told.identify(None, found, f"{' or '.join(expected)}, which identifies this event")
+    return told.occurrence(*found) if "time" in row.key else tuple(found)
 
 
-def is_ai_event(event_type: str) -> bool:
-    """All AI events are switched on together in the console, so types come that no page lists (documented)."""
-    return event_type.startswith("AI") and event_type.endswith("Complete")
+def _read_unknown(told: Told, body: Any) -> Completion:
+    job_id, digest = first(body, JOB_IDS), told.reading.digest()
+    identity = (job_id, digest) if job_id else (digest,)
+    media_id = told.media(body, ("VideoId", "MediaId", "ImageId", "AttachedMediaId"))
+    return told.end("notice", identity, "received", None, body, outputs=_no_outputs, job_id=job_id, media_id=media_id)
 
 
-def _completion(fields: Fields, event_type: str, row: EventType) -> Completion:
-    job_id = fields.text(*row.job) if row.job else None
-    identity = (job_id,) if job_id is not None and not row.always_key else _identity(fields, row.key)
-    kind, identity, outcome = judge(row.kind, identity, fields.text("Status"), missing=row.missing_status)
-    return Completion(
-        family=event_type,
-        id=identity,
-        kind=kind,
-        outcome=outcome,
-        vendor_event=event_type,
-        job_id=job_id,
-        media_id=fields.text(*row.media),
-        outputs=row.outputs(fields) if has_outputs(outcome) else (),
-        error=read_error(fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
-        user_data=fields.verbatim("Extend"),
-        occurred_at=fields.time("EventTime"),
-    )
-
-
-def _animated_image_completion(fields: Fields) -> Completion:
-    """
-    The job id stands in the message and again in DynamicImageJobInfo, which a failure does not have; so does the
-    status, and both are judged.
-    """
-    info = fields.object("DynamicImageJobInfo")
-    video_id, job_id, word = fields.text(*_VIDEO), fields.text("JobId"), fields.text("Status")
+def _read_animated_image(told: Told, body: messages.DynamicImage) -> Completion:
+    """Job and status may be said twice: the outer id counts, and a failure on either level is one."""
+    info = body.get("DynamicImageJobInfo")
+    job_id, word = first(body, JOB_IDS), first(body, _WORDS)
     if info is not None:
-        inner_id, inner_word = info.text("JobId"), info.text("Status")
-        if job_id is None:
-            job_id = inner_id
-        elif inner_id is not None and inner_id != job_id:
-            info.warn("JobId")
-        if word is None or (inner_word != word and read_outcome(inner_word) == "failed"):
-            word = inner_word
+        inner_id, inner_word = info.get("JobId"), info.get("Status")
+        if inner_id and job_id is not None and inner_id != job_id:
+            told.warn("DynamicImageJobInfo.JobId")
+        job_id = job_id or inner_id or None
+        if word is None or (inner_word and inner_word != word and read_outcome(inner_word) == "failed"):
+            word = inner_word or None
+    media_id = told.media(body, _VIDEO)
     if job_id is not None:
         identity: tuple[str, ...] = (job_id,)
-    elif video_id is not None:
-        # Started by a workflow, the message may have no job id at all (seen inside workflow results).
-        trigger = fields.object("TriggerSource")
-        activity = trigger.text("ActivityInstanceId") if trigger else None
-        identity = (video_id, fields.text("EventTime") or "", activity or "")
     else:
-        raise Unparseable("expected JobId or VideoId, which identify an animated image, found neither")
-    kind, identity, outcome = judge("animated_image", identity, word)
-    return Completion(
-        family="animated_image",
-        id=identity,
-        kind=kind,
-        outcome=outcome,
-        vendor_event="DynamicImageComplete",
+        instance = (body.get("TriggerSource") or {}).get("ActivityInstanceId")
+        occurrence = (media_id or "", told.event_time, instance or "")
+        identity = told.identify(None, occurrence, "JobId or VideoId, which identify an animated image")
+    return told.end(
+        "animated_image",
+        identity,
+        read_outcome(word),
+        word,
+        body,
+        outputs=animated_image_outputs,
         job_id=job_id,
-        media_id=video_id,
-        outputs=(animated_image_output(info),) if info is not None and has_outputs(outcome) else (),
-        error=read_error(fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
-        user_data=fields.verbatim("Extend"),
-        occurred_at=fields.time("EventTime"),
+        media_id=media_id,
     )
 
 
-def _unknown(fields: Fields, event_type: str) -> Completion:
-    job_id = fields.text("JobId")
-    return Completion(
-        family=event_type,
-        id=(job_id,) if job_id else (fields.digest(),),
-        kind="notice",
-        outcome="received",
-        vendor_event=event_type,
-        job_id=job_id,
-        media_id=fields.text("VideoId", "MediaId", "ImageId", "AttachedMediaId"),
-        user_data=fields.verbatim("Extend"),
-        occurred_at=fields.time("EventTime"),
-    )
-
-
-def _snapshot_completions(fields: Fields) -> tuple[Completion, ...]:
-    """One per element of SnapshotInfos, each with its own job id; a failure has no elements and no job id."""
-    video_id, occurred_at = fields.text("VideoId"), fields.time("EventTime")
-    user_data = fields.verbatim("Extend")
-    fallback = (video_id or "", fields.text("SubType") or "", fields.text("EventTime") or "", user_data or "")
-    infos = fields.objects("SnapshotInfos", at_most=MAX_EVENTS)
-    if not infos:
-        if video_id is None:
-            raise Unparseable("expected SnapshotInfos or VideoId, found neither")
-        kind, identity, outcome = judge("snapshot", fallback, fields.text("Status"))
+def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ...]:
+    """One per element of SnapshotInfos, each with its own job id; without any, one."""
+    media_id, outer_word = told.media(body, _VIDEO), first(body, _WORDS)
+    fallback = (media_id or "", body.get("SubType") or "", told.event_time, told.user_data or "")
+    infos = body.get("SnapshotInfos") or ()
+    if not present(infos):
+        job_id = first(body, JOB_IDS)
+        identity = told.identify(job_id, fallback, "SnapshotInfos or VideoId")
+        nameless: Literal["takes_name"] | None = "takes_name" if told.dialect.is_vod and not job_id else None
+        judged = read_outcome(outer_word)
         return (
-            Completion(
-                family="snapshot",
-                id=identity,
-                kind=kind,
-                outcome=outcome,
-                vendor_event="SnapshotComplete",
-                media_id=video_id,
-                error=read_error(fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
-                user_data=user_data,
-                occurred_at=occurred_at,
-                nameless="takes_name" if kind == "snapshot" and video_id is not None else None,
+            told.end(
+                "snapshot",
+                identity,
+                judged,
+                outer_word,
+                body,
+                outputs=_snapshot_outputs,
+                job_id=job_id,
+                media_id=media_id,
+                nameless=nameless,
             ),
         )
+    check_count(f"{told.dialect.path}SnapshotInfos", len(infos), MAX_EVENTS)
     completions = []
+    sorts: dict[str, str] = {}
     for index, info in enumerate(infos):
-        job_id = info.text("JobId")
-        if job_id is None and video_id is None:
-            # The others are not lost for the sake of one that nobody could be told about.
-            fields.warn(f"SnapshotInfos[{index}].JobId")
+        if not says_anything(info):
             continue
-        identity = (job_id,) if job_id else (*fallback, info.text("SnapshotType") or str(index))
-        kind, identity, outcome = judge("snapshot", identity, info.text("Status") or fields.text("Status"))
+        job_id, sort = info.get("JobId") or None, _sort(info.get("SnapshotType"))
+        if job_id is not None:
+            # A sprite and the pictures that it was made of are of one job.
+            is_another = sorts.setdefault(job_id, sort or "") != (sort or "") or sort == "spriteorigin"
+            identity = (job_id, sort or "") if is_another else (job_id,)
+        elif media_id is not None:
+            identity = (*fallback, info.get("SnapshotType") or str(index))
+        else:
+            # The others are not lost for the sake of one that nobody could be told about.
+            told.warn(f"SnapshotInfos[{index}].JobId")
+            continue
+        word = info.get("Status") or outer_word
         completions.append(
-            Completion(
-                family="snapshot",
-                id=identity,
-                kind=kind,
-                outcome=outcome,
-                vendor_event="SnapshotComplete",
+            # Codes stand beside the elements; inside them they are not documented.
+            told.end(
+                "snapshot",
+                identity,
+                read_outcome(word),
+                word,
+                body,
+                outputs=partial(_info_outputs, info=info, sort=sort),
                 job_id=job_id,
-                media_id=video_id,
-                outputs=_snapshot_outputs(info) if has_outputs(outcome) else (),
+                media_id=media_id,
+                parts=(info,),
                 placeholder="{SnapshotCount}",
-                # Codes stand beside the elements; inside them they are not documented.
-                error=read_error(
-                    info if info.text(*_CODE) else fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE
-                ),
-                user_data=user_data,
-                occurred_at=occurred_at,
             )
         )
     if not completions:
@@ -478,80 +899,146 @@ def _snapshot_completions(fields: Fields) -> tuple[Completion, ...]:
     return tuple(completions)
 
 
-def _stream_completion(
-    stream: Fields, event_type: str, video_id: str | None, occurred_at: datetime | None, task: Fields
-) -> Completion | None:
+def _info_outputs(body: messages.Snapshot, info: messages.SnapshotInfo, sort: str | None) -> tuple[Frozen, ...]:
+    urls: Sequence[str | None] = ()
+    if not info.get("SnapshotRegular"):
+        # What stands beside the elements belongs to the only one, or to the cover.
+        is_only = len(body.get("SnapshotInfos") or ()) == 1
+        urls = (body.get("Snapshots") if is_only else None) or ([body.get("CoverUrl")] if sort == "cover" else ())
+    return _picture_outputs(info.get("SnapshotRegular"), None, info.get("SnapshotCount"), sort, urls)
+
+
+def _read_stream(told: Told, body: Any, stream: Any) -> Completion | None:
     """None when nothing says which stream of which video this is."""
-    job_id = stream.text("JobId")
+    job_id, media_id = stream.get("JobId") or None, told.media(body, _VIDEO)
     if job_id is not None:
         identity: tuple[str, ...] = (job_id,)
-    elif video_id is not None:
-        names = stream.text("Definition") or "", stream.text("Format") or ""
-        identity = (video_id, *names, task.text("EventTime") or "")
+    elif media_id is not None:
+        names = stream.get("Definition") or "", stream.get("Format") or ""
+        identity = told.occurrence(media_id, *names, told.event_time)
     else:
         return None
-    kind, identity, outcome = judge("transcode", identity, stream.text("Status"))
-    return Completion(
-        family="transcode",
-        id=identity,
-        kind=kind,
-        outcome=outcome,
-        vendor_event=event_type,
+    word = first(stream, _WORDS)
+    # The same family as the stream's own event, whichever message it stands in.
+    family = told.family("transcode", "StreamTranscodeComplete")
+    judged = read_outcome(word)
+    return told.end(
+        "transcode",
+        identity,
+        judged,
+        word,
+        stream,
+        outputs=_stream_outputs,
         job_id=job_id,
-        media_id=video_id,
-        outputs=_transcode_outputs(stream) if has_outputs(outcome) else (),
-        error=read_error(stream, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE),
-        user_data=task.verbatim("Extend"),
-        occurred_at=occurred_at,
+        media_id=media_id,
+        family=family,
     )
 
 
-def _transcode_completions(fields: Fields) -> tuple[Completion, ...]:
+def _read_transcode_task(told: Told, body: messages.Transcode) -> tuple[Completion, ...]:
     """One per stream, under the same key as the stream's own event, and one for the task as a whole."""
-    video_id, occurred_at = fields.text("VideoId"), fields.time("EventTime")
+    media_id = told.media(body, _VIDEO)
     streams = []
-    for index, stream in enumerate(fields.objects("StreamInfos", at_most=MAX_EVENTS)):
-        completion = _stream_completion(stream, "TranscodeComplete", video_id, occurred_at, fields)
-        if completion is None:
-            fields.warn(f"StreamInfos[{index}].JobId")
+    elements = body.get("StreamInfos") or ()
+    check_count(f"{told.dialect.path}StreamInfos", len(elements), MAX_EVENTS)
+    for index, element in enumerate(elements):
+        if not says_anything(element):
+            continue
+        stream = _read_stream(told, body, element)
+        if stream is None:
+            told.warn(f"StreamInfos[{index}].JobId")
         else:
-            streams.append(completion)
+            streams.append(stream)
     job_ids = sorted({stream.job_id for stream in streams if stream.job_id})
-    if video_id is None and not job_ids:
+    if media_id is None and not job_ids:
         raise Unparseable("expected VideoId or StreamInfos[].JobId, which identify a transcode task, found neither")
-    identity = (video_id or "", *job_ids) if job_ids else (video_id or "", fields.text("EventTime") or "")
-    if streams:
-        kind: Kind = "transcode_task"
-        outcome = task_outcome([stream.outcome for stream in streams])
-    else:
-        kind, identity, outcome = judge("transcode_task", identity, fields.text("Status"))
+    identity = (media_id or "", *job_ids) if job_ids else told.occurrence(media_id or "", told.event_time)
+    word = body.get("Status") or None
+    judged = whole_outcome("unknown", [stream.outcome for stream in streams]) if streams else read_outcome(word)
+    task = told.end(
+        "transcode_task",
+        identity,
+        judged,
+        word,
+        body,
+        outputs=lambda _: tuple([output for stream in streams for output in stream.outputs]),
+        job_id=None,
+        media_id=media_id,
+        nameless="keeps_key" if media_id is not None and told.dialect.is_vod else None,
+    )
     # The first stream's error that says something, else what the task itself says.
-    errors = [stream.error for stream in streams if stream.error]
-    error = next((error for error in errors if error.code), None) or read_error(
-        fields, outcome, code=_CODE, message=_MESSAGE, retryable=RETRYABLE
-    )
-    task = Completion(
-        family="transcode_task",
-        id=identity,
-        kind=kind,
-        outcome=outcome,
-        vendor_event="TranscodeComplete",
-        media_id=video_id,
-        outputs=tuple(output for stream in streams for output in stream.outputs),
-        error=error,
-        user_data=fields.verbatim("Extend"),
-        occurred_at=occurred_at,
-        nameless="keeps_key" if kind == "transcode_task" and video_id is not None else None,
-    )
+    error = next((stream.error for stream in streams if stream.error and stream.error.code), None)
+    if error is not None and task.kind != "notice":
+        task.error = error
     return (*streams, task)
 
 
-def task_outcome(streams: list[Outcome]) -> Outcome:
-    """The task's own word says success when one stream of ten succeeded (documented), so the streams decide."""
-    # The task has ended; a stream that is said to be under way ended in a way that we were not told.
-    ended: list[Outcome] = ["unknown" if outcome == "received" else outcome for outcome in streams]
-    if all(outcome == ended[0] for outcome in ended):
-        return ended[0]
-    if "succeeded" in ended or "partial" in ended:
-        return "partial"
-    return "unknown" if "unknown" in ended else "failed"
+CONVERSIONS: Mapping[str, Kind] = {
+    "TranscodeComplete": "transcode",
+    "MediaConvertOutputComplete": "transcode",
+    "TranscodeParentComplete": "transcode_task",
+    "MediaConvertComplete": "transcode_task",
+    "MediaConvertOutputGroupComplete": "transcode_task",
+}
+# Parts of a job: they have ids of their own.
+TASKS = frozenset({"MediaConvertOutputComplete", "MediaConvertOutputGroupComplete"})
+
+
+def _read_conversion(told: Told, body: messages.Transcode, kind: Kind) -> Completion:
+    """
+    One of IMS: a job, a part of it that is a task of its own, or the old forms of both.
+
+    One job gives several of these, so a task has its id beside that of the job; where it has none, the hash of the
+    body tells them apart.
+    """
+    job_id, media_id, word = first(body, JOB_IDS), told.media(body, _VIDEO), first(body, _WORDS)
+    parts = _conversion_parts(body)
+    judged = read_outcome(word)
+    if parts:
+        judged = judge_parts(judged, [first(part, _WORDS) for part in parts])
+    identity = told.identify(job_id, (media_id or "", told.event_time), "JobId or MediaId of the conversion")
+    if job_id and told.event_type in TASKS:
+        task_id = body.get("TaskId")
+        identity = (job_id, task_id if task_id and task_id != job_id else told.digest_of_body())
+    failed = [part for part in parts if read_outcome(first(part, _WORDS)) == "failed"]
+    return told.end(
+        kind,
+        identity,
+        judged,
+        word,
+        body,
+        outputs=lambda body: _conversion_outputs(body, parts),
+        job_id=job_id,
+        media_id=media_id,
+        parts=failed,
+    )
+
+
+def _conversion_parts(body: messages.Transcode) -> list[Any]:
+    told: Any = body
+    parts: list[Any] = [element for name in _PARTS for element in present(told.get(name))]
+    for group in present(body.get("OutputGroupDetails")):
+        # A group says how its outputs ended, unless they say so themselves.
+        parts += present(group.get("Outputs")) or [group]
+    return [part for part in parts if not is_skipped(first(part, _WORDS))]
+
+
+_PARTS = ("TranscodeJobList", "OutputDetails", "Outputs")
+
+
+def _conversion_outputs(body: messages.Transcode, parts: list[Any]) -> tuple[Frozen, ...]:
+    if not parts:
+        result: Any = body.get("Result") or body
+        url = first(body, ("OutputUrl", "FileUrl", "MediaURL"))
+        file = result.get("OutputFile") or body.get("Output")
+        output = _file_output(body.get("TaskId"), file, result.get("OutFileMeta"), url)
+        return (output,) if output.url or output.size_bytes or output.width else ()
+    found = []
+    for part in parts:
+        if read_outcome(first(part, _WORDS), missing="succeeded") != "succeeded":
+            continue
+        result = part.get("Result") or part
+        file, meta = result.get("OutputFile") or part.get("Output"), result.get("OutFileMeta")
+        if file or meta:
+            found.append(_file_output(first(part, ("TaskId", "JobId")), file, meta))
+    return tuple(found)

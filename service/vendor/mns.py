@@ -11,13 +11,12 @@ vendor's Java client reads them as).
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from typing import Literal, Protocol
 from urllib.parse import quote
-from xml.parsers import expat  # DTDs, and with them entities, are refused below
 from xml.sax.saxutils import escape
 
 import aiohttp
@@ -25,6 +24,7 @@ from yarl import URL
 
 from service.bounded_connector import BoundedConnector, allow_body
 from service.errors import VendorError, VendorRefused, VendorUnavailable
+from service.sources.xml_document import Element, read_document
 from service.vendor.credentials import CredentialsProvider
 from service.vendor.signing import sign_mns_v2, sign_mns_v4
 
@@ -36,9 +36,6 @@ XML_NAMESPACE = "http://mns.aliyuncs.com/doc/v1/"
 _MAX_REPLY_BYTES = 8 * 1024 * 1024
 # With what chunks add, of which a proper server makes large ones.
 _MAX_WIRE_BYTES = _MAX_REPLY_BYTES + 64 * 1024
-# Documented replies have five levels (properties of a message); unknown elements may have some more.
-_MAX_DEPTH = 10
-_MAX_ELEMENTS = 5_000
 # What the answer to a long poll may take beyond the wait.
 _PATIENCE_S = 10.0
 _CONNECT_S = 5.0
@@ -194,7 +191,7 @@ class MnsQueue:
             raise _unreadable("ChangeMessageVisibility", reply.status, "ReceiptHandle or NextVisibleTime is missing")
         return new_handle, visible_at
 
-    def _read_message(self, element: "Element", reply: "_Reply") -> QueueMessage:
+    def _read_message(self, element: Element, reply: "_Reply") -> QueueMessage:
         identifier, handle = element.text_of("MessageId"), element.text_of("ReceiptHandle")
         body, visible_at = element.find("MessageBody"), reply.time(element.text_of("NextVisibleTime"))
         if not identifier or not handle or body is None or visible_at is None:
@@ -343,7 +340,7 @@ class _Reply:
     body: bytes
     skew_s: float | None
     retry_after_s: float | None
-    error: "Element | None" = None
+    error: Element | None = None
     code: str = ""
 
     def read_error(self, action: str) -> None:
@@ -381,7 +378,7 @@ class _Reply:
             )
         self.code = code
 
-    def document(self, action: str, root: str) -> "Element":
+    def document(self, action: str, root: str) -> Element:
         try:
             document = read_document(self.body)
         except ValueError as error:
@@ -438,72 +435,3 @@ def _parse_milliseconds(text: str | None) -> datetime | None:
 def _document(root: str, children: Sequence[tuple[str, str]]) -> bytes:
     inner = "".join(f"<{name}>{escape(text)}</{name}>" for name, text in children)
     return f'<?xml version="1.0" encoding="UTF-8"?><{root} xmlns="{XML_NAMESPACE}">{inner}</{root}>'.encode()
-
-
-@dataclass(slots=True)
-class Element:
-    """One element of a document: its local name, the text directly in it, its children in their order."""
-
-    name: str
-    text: str = ""
-    children: "list[Element]" = field(default_factory=list)
-
-    def find(self, name: str) -> "Element | None":
-        return next(self._named(name), None)
-
-    def text_of(self, name: str) -> str | None:
-        """The text of the first child of that name, without blanks around it."""
-        child = self.find(name)
-        return None if child is None else child.text.strip()
-
-    def _named(self, name: str) -> "Iterator[Element]":
-        return (child for child in self.children if child.name == name)
-
-
-def read_document(body: bytes) -> Element:
-    """
-    Read a small XML document by local names: the vendor's own clients do not agree about the namespace.
-
-    Raises:
-        ValueError: Not well-formed, with a DOCTYPE, or of more levels or elements than any reply has.
-    """
-    reader = _Reader()
-    # UTF-8 whatever the declaration says: pyexpat would ask Python for other codecs, and raise what those raise.
-    parser = expat.ParserCreate("utf-8")
-    parser.buffer_text = True
-    parser.StartElementHandler = reader.start_element
-    parser.EndElementHandler = reader.end_element
-    parser.CharacterDataHandler = reader.character_data
-    parser.StartDoctypeDeclHandler = reader.refuse_doctype
-    try:
-        parser.Parse(body, True)
-    except expat.ExpatError as error:
-        # Its text holds a reason and a position, nothing of the document.
-        raise ValueError(f"it is not well-formed XML: {error}") from error
-    return reader.root.children[0]
-
-
-class _Reader:
-    def __init__(self) -> None:
-        self.root = Element("")
-        self._open = [self.root]
-        self._texts: list[list[str]] = [[]]
-        self._elements = 0
-
-    def start_element(self, name: str, attributes: Mapping[str, str]) -> None:
-        self._elements += 1
-        if len(self._open) > _MAX_DEPTH or self._elements > _MAX_ELEMENTS:
-            raise ValueError(f"it has more than {_MAX_DEPTH} levels or {_MAX_ELEMENTS} elements")
-        element = Element(name.rpartition(":")[2])
-        self._open[-1].children.append(element)
-        self._open.append(element)
-        self._texts.append([])
-
-    def end_element(self, name: str) -> None:
-        self._open.pop().text = "".join(self._texts.pop())
-
-    def character_data(self, text: str) -> None:
-        self._texts[-1].append(text)
-
-    def refuse_doctype(self, *_: object) -> None:
-        raise ValueError("it has a DOCTYPE")

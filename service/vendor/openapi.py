@@ -11,7 +11,6 @@ Source: "Request syntax and signature method V3", https://help.aliyun.com/docume
 """
 
 import asyncio
-import json
 import re
 import time
 from collections import defaultdict
@@ -23,13 +22,13 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import aiohttp
-from pydantic_core import from_json
 from yarl import URL
 
 from service.bounded_connector import BoundedConnector, allow_body
 from service.errors import VendorRefused, VendorUnavailable
 from service.queries.base import Api, Query
 from service.queries.replies import refusal
+from service.sources.decoding import decode_json
 from service.throttle import RateLimit
 from service.vendor.credentials import Credentials, CredentialsProvider
 from service.vendor.rate_limits import rate_per_s
@@ -381,16 +380,8 @@ async def _read(content: aiohttp.StreamReader) -> bytes:
 def _read_json(body: bytes) -> Any:
     """None where it is not JSON."""
     try:
-        return from_json(body, allow_inf_nan=False)
+        return decode_json(body)
     except ValueError:
-        pass
-    try:
-        # Again with more patience, for line breaks inside a string and half a character: one odd text, which a user
-        # gave to the job, is no reason never to learn how the job ended.
-        tolerated = json.loads(body, strict=False, parse_constant=lambda _: None)
-        # The other decoder's limit of depth protects everything that walks the reply later.
-        return from_json(json.dumps(tolerated, ensure_ascii=False).encode(errors="replace"))
-    except (ValueError, RecursionError):
         return None
 
 

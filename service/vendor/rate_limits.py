@@ -7,6 +7,10 @@ from service.queries.base import Api
 # Requests a second that the vendor documents for an account, at the end of each action's page ("QPS limit").
 _DOCUMENTED: Mapping[tuple[Api, str], float] = {
     ("vod", "GetJobDetail"): 15,
+    ("vod", "GetMediaAuditResult"): 20,
+    ("vod", "GetMezzanineInfo"): 100,
+    ("vod", "GetURLUploadInfos"): 100,
+    ("vod", "ListSnapshots"): 30,
     ("mts", "QueryAnalysisJobList"): 100,
     ("mts", "QueryJobList"): 100,
     ("mts", "QueryMediaInfoJobList"): 100,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import uvloop
 
+from tests.bench import parsing
 from tests.bench.backlog import Backlog
 from tests.bench.callbacks import EVENT, body_size
 from tests.bench.compare import Comparison, choose_cores
@@ -31,7 +32,7 @@ from tests.bench.servers import CHECKOUT, file_system
 from tests.bench.stores import Stores, why_not
 
 # In this order, one after the other; what is left out needs asking.
-PARTS = ("accept", "delivery", "isolation", "backlog", "postgresql")
+PARTS = ("parse", "accept", "delivery", "isolation", "backlog", "postgresql")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--stored", type=int, default=200_000, help="events in a full store (default: 200000); the goal is for 5000000,"
         " which takes about 30 GB of disk",
     )  # fmt: skip
+    parser.add_argument(
+        "--against", type=Path, help="another checkout of this project, whose parsing is measured in turn"
+    )
     parser.add_argument("--top", type=int, default=25, help="how many functions the profile shows (default: 25)")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON instead of tables")
     parser.add_argument(
@@ -104,7 +108,7 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
     if not arguments.what and (reason := why_not()) is not None:
         parts.remove("postgresql")
         print(f"the part postgresql is left out: {reason}", file=sys.stderr)
-    figures = delivery = isolation = backlog = stores = None
+    costs = figures = delivery = isolation = backlog = stores = None
     for part in PARTS:
         if part not in parts:
             continue
@@ -112,6 +116,8 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
         inside.mkdir()
         sizes = {"core": server_core, "rounds": arguments.rounds}
         match part:
+            case "parse":
+                costs = parsing.measure(arguments.rounds, arguments.against)
             case "accept":
                 figures = runner.run(Comparison(inside, **sizes, seconds=arguments.seconds).run())
             case "delivery":
@@ -133,11 +139,15 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
     )
     if arguments.json:
         accept = {} if figures is None else to_json(figures)
+        if costs is not None:
+            accept |= {"parse": [asdict(cost) for cost in costs]}
         print(
             json.dumps({"setting": setting, **accept, **parts_to_json(delivery, isolation, backlog, stores)}, indent=2)
         )
         return 0
     print(setting)
+    if costs is not None:
+        parsing.print_costs(costs)
     if figures is not None:
         print_tables(figures)
     if delivery is not None:

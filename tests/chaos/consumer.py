@@ -6,7 +6,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook
@@ -31,6 +31,7 @@ class Event:
         taken_at: That of the first one that was answered with success; None when none was.
         arrivals: How often it came.
         again: How often it came after it had been taken.
+        data: Of the first arrival.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Event:
     taken_at: int | None = None
     arrivals: int = 0
     again: int = 0
+    data: dict[str, Any] = field(default_factory=dict)
 
     @property
     def job(self) -> tuple[str, str]:
@@ -87,7 +89,7 @@ class Consumer:
         assert isinstance(data, dict)
         completion = (str(data["product"]), str(data["job_id"]), str(data["outcome"]))
         event_id = str(found["id"])
-        event = self.events.setdefault(event_id, Event(event_id, completion, int(data["revision"]), at))
+        event = self.events.setdefault(event_id, Event(event_id, completion, int(data["revision"]), at, data=data))
         if (event.completion, event.revision) != (completion, data["revision"]):
             self.changed.append(event_id)
         event.arrivals += 1

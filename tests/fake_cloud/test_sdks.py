@@ -199,6 +199,112 @@ async def test_vod_job_detail(cloud, family, outcome, detail):
     assert (body.job_type, getattr(body, member).status) == (job_type, word)
 
 
+async def test_vod_snapshots_are_listed_of_the_last_job(cloud):
+    client = connect(VodClient, cloud)
+    earlier, later = (cloud.submit("vod", "snapshot", media_id="video-1", duration_s=n) for n in (10.0, 20.0))
+    request = vod.ListSnapshotsRequest(video_id="video-1", snapshot_type="NormalSnapshot", page_size="2")
+    assert (await client.list_snapshots_async(request)).body.media_snapshot is None
+    for seconds, job in ((10.0, earlier), (10.0, later)):
+        cloud.clock.advance(seconds)
+        series = (await client.list_snapshots_async(request)).body.media_snapshot
+        assert (series.job_id, series.total) == (job.job_id, 3)
+        pictures = series.snapshots.snapshot
+        assert [picture.url for picture in pictures] == [
+            series.regular.replace("{SnapshotCount}", f"0000{n}") for n in (1, 2)
+        ]
+    covers = vod.ListSnapshotsRequest(video_id="video-1")
+    assert (await client.list_snapshots_async(covers)).body.media_snapshot is None
+    with pytest.raises(AlibabaCloudException) as refused:
+        await client.list_snapshots_async(vod.ListSnapshotsRequest(video_id="video-2"))
+    assert refused.value.code == "InvalidVideo.NotFound"
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("succeeded", "success"), ("failed", "fail")])
+async def test_vod_reviews(cloud, outcome, status):
+    client = connect(VodClient, cloud)
+    job = cloud.submit("vod", "AIMediaAuditComplete", outcome=outcome)
+    request = vod.GetAIMediaAuditJobRequest(job_id=job.job_id)
+    assert (await client.get_aimedia_audit_job_async(request)).body.media_audit_job.status == "processing"
+    cloud.clock.advance(DURATION_S)
+    found = (await client.get_aimedia_audit_job_async(request)).body.media_audit_job
+    assert (found.job_id, found.media_id, found.status) == (job.job_id, job.media_id, status)
+    by_media = vod.GetMediaAuditResultRequest(media_id=job.media_id)
+    last = (await client.get_media_audit_result_async(by_media)).body.media_audit_result
+    if outcome == "failed":
+        assert (found.data, found.message is not None, last) == (None, True, None)
+    else:
+        assert (found.data.suggestion, found.data.video_result.porn_result.max_score) == ("review", "92.48")
+        assert (last.suggestion, last.label) == ("review", "porn")
+    with pytest.raises(AlibabaCloudException) as refused:
+        await client.get_aimedia_audit_job_async(vod.GetAIMediaAuditJobRequest(job_id=UNKNOWN_JOB))
+    assert refused.value.code == "InvalidJob.NotFound"
+
+
+async def test_vod_fingerprints_and_tags(cloud):
+    client = connect(VodClient, cloud)
+    dna, tags = (
+        cloud.submit("vod", family, outcome=outcome)
+        for family, outcome in (("AIMediaDNAComplete", "succeeded"), ("AIVideoTagComplete", "succeeded"))
+    )
+    failed = cloud.submit("vod", "AIVideoTagComplete", outcome="failed")
+    cloud.clock.advance(DURATION_S)
+    request = vod.ListAIJobRequest(job_ids=f"{dna.job_id},{tags.job_id},{failed.job_id},{UNKNOWN_JOB}")
+    body = (await client.list_aijob_async(request)).body
+    jobs = {job.job_id: job for job in body.aijob_list.aijob}
+    assert {(job.type, job.status) for job in jobs.values()} == {
+        ("AIMediaDNA", "success"),
+        ("AIVideoTag", "success"),
+        ("AIVideoTag", "fail"),
+    }
+    assert (jobs[failed.job_id].code, jobs[failed.job_id].data) == ("InvalidVideo.NotFound", None)
+    assert body.non_exist_aijob_ids.string == [UNKNOWN_JOB]
+    by_media = vod.GetMediaDNAResultRequest(media_id=dna.media_id)
+    (match,) = (await client.get_media_dnaresult_async(by_media)).body.dnaresult.video_dna
+    assert json.loads(jobs[dna.job_id].data)["VideoDNA"][0]["PrimaryKey"] == match.primary_key
+    by_media = vod.GetAIVideoTagResultRequest(media_id=tags.media_id)
+    (keyword,) = (await client.get_aivideo_tag_result_async(by_media)).body.video_tag_result.keyword
+    assert (keyword.tag, keyword.times) == ("气垫", ["3260", "4000"])
+
+
+async def test_vod_uploads_by_url(cloud):
+    client = connect(VodClient, cloud)
+    done = cloud.submit("vod", "UploadByURLComplete", user_data="order 7")
+    failed = cloud.submit("vod", "UploadByURLComplete", outcome="failed")
+    ids = f"{done.job_id},{failed.job_id},{UNKNOWN_JOB}"
+    request = vod.GetURLUploadInfosRequest(job_ids=ids)
+    body = (await client.get_urlupload_infos_async(request)).body
+    assert [one.status for one in body.urlupload_info_list] == ["PROCESSING", "PROCESSING"]
+    cloud.clock.advance(DURATION_S)
+    body = (await client.get_urlupload_infos_async(request)).body
+    one, other = body.urlupload_info_list
+    assert (one.status, one.media_id, one.file_size, json.loads(one.user_data)) == (
+        "SUCCESS",
+        done.media_id,
+        "1439213",
+        {"Extend": "order 7"},
+    )
+    assert (other.status, other.error_code, other.media_id) == ("FAIL", "URLInvalidError", None)
+    assert body.non_exists == [UNKNOWN_JOB]
+
+
+async def test_vod_files(cloud):
+    client = connect(VodClient, cloud)
+    upload = cloud.submit("vod", "FileUploadComplete", media_id="video-1")
+    cloud.submit("vod", "FileUploadComplete", media_id="video-2", outcome="failed")
+    cloud.submit("vod", "VideoAnalysisComplete", media_id="video-1")
+    request = vod.GetMezzanineInfoRequest(video_id="video-1", output_type="oss")
+    assert (await client.get_mezzanine_info_async(request)).body.mezzanine.status == "Uploading"
+    cloud.clock.advance(DURATION_S)
+    file = (await client.get_mezzanine_info_async(request)).body.mezzanine
+    assert (file.video_id, file.status, file.width, file.duration) == ("video-1", "Normal", 630, "12")
+    assert file.file_url.partition("?")[0].endswith(f"{upload.job_id}.mp4")
+    request = vod.GetMezzanineInfoRequest(video_id="video-2")
+    assert (await client.get_mezzanine_info_async(request)).body.mezzanine.status == "UploadFail"
+    with pytest.raises(AlibabaCloudException) as refused:
+        await client.get_mezzanine_info_async(vod.GetMezzanineInfoRequest(video_id="video-3"))
+    assert refused.value.code == "InvalidVideo.NotFound"
+
+
 # ICE
 
 
@@ -268,6 +374,37 @@ async def test_ice_other_jobs(cloud, outcome, convert, produce, workflow):
     task_request = ice.GetWorkflowTaskRequest(task_id=ids[2])
     task = (await client.get_workflow_task_async(task_request)).body.workflow_task
     assert (task.status, task.task_id) == (workflow, ids[2])
+
+
+@pytest.mark.parametrize(("outcome", "state"), [("succeeded", "Finished"), ("failed", "Failed")])
+async def test_ice_smart_job(cloud, outcome, state):
+    client = connect(IceClient, cloud)
+    job = cloud.submit("ims", "SmartJobComplete", outcome=outcome)
+    request = ice.GetSmartHandleJobRequest(job_id=job.job_id)
+    assert (await client.get_smart_handle_job_async(request)).body.state == "Executing"
+    cloud.clock.advance(DURATION_S)
+    body = (await client.get_smart_handle_job_async(request)).body
+    assert (body.job_id, body.state, body.error_code is None) == (job.job_id, state, outcome == "succeeded")
+    assert (body.job_result.media_id if body.job_result else None) == (job.media_id if outcome == "succeeded" else None)
+
+
+@pytest.mark.parametrize(("outcome", "word"), [("succeeded", "Success"), ("failed", "Fail")])
+async def test_ice_ai_jobs(cloud, outcome, word):
+    client = connect(IceClient, cloud)
+    families = ("AIMediaAuditComplete", "AIVideoTagComplete", "AIMediaDNAComplete", "AIProduceComplete")
+    ids = {family: cloud.submit("ims", family, outcome=outcome).job_id for family in families}
+    cloud.clock.advance(DURATION_S)
+    censor = ice.QueryMediaCensorJobDetailRequest(job_id=ids["AIMediaAuditComplete"])
+    review = (await client.query_media_censor_job_detail_async(censor)).body.media_censor_job_detail
+    tag_request = ice.QuerySmarttagJobRequest(job_id=ids["AIVideoTagComplete"])
+    tags = (await client.query_smarttag_job_async(tag_request)).body
+    (dna,) = (await client.query_dnajob_list_async(ice.QueryDNAJobListRequest(ids["AIMediaDNAComplete"]))).body.job_list
+    production_request = ice.QueryIProductionJobRequest(job_id=ids["AIProduceComplete"])
+    production = (await client.query_iproduction_job_async(production_request)).body
+    assert [review.state, tags.job_status, dna.status, production.status] == [word] * 4
+    found = (review.suggestion, tags.results and tags.results.result[0].type, dna.dnaresult is not None)
+    made = production.output_urls and len(production.output_urls)
+    assert (*found, made) == (("review", "Meta", True, 1) if outcome == "succeeded" else (None, None, False, None))
 
 
 # MTS

@@ -72,6 +72,7 @@ def make_event(
                 "source": "vod",
                 "transport": "http",
                 "verified_by": "signature",
+                "outcome_verified_by": "signature",
                 "received_at": NOW,
             },
         }
@@ -518,6 +519,20 @@ class InboxConformance:
         changed = event.model_copy(update={"data": event.data.model_copy(update={"user_data": "other"})})
         result = await inbox.reparse(stored.id, make_receipt(changed, parser_version=2), now=NOW, dry_run=False)
         assert result == Reparsed("duplicate")
+
+    async def test_an_event_keeps_the_id_that_it_has_when_a_later_parser_would_give_another(self, inbox: Timed) -> None:
+        old, *others = (make_event(key_id=("job-1", *parts)) for parts in ((), ("file-1",), ("file-2",)))
+        first, second = others
+        await inbox.put(make_receipt(old, parser_version=1))
+        await inbox.put(make_receipt(old, at=NOW + timedelta(seconds=1), parser_version=1))
+        earlier, later = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=10)
+        result = await inbox.reparse(earlier.id, make_receipt(first, parser_version=2), now=NOW, dry_run=False)
+        assert result == Reparsed("accepted")
+        # The other was taken for a repetition, and is none.
+        result = await inbox.reparse(later.id, make_receipt(second, parser_version=2), now=NOW, dry_run=False)
+        assert result == Reparsed("accepted", accepted=(second.id,))
+        assert await inbox.find_event(first.id) is None
+        assert [receipt.event_ids for receipt in await inbox.list_receipts(limit=10)] == [(second.id,), (old.id,)]
 
     # What operators see
 

@@ -76,7 +76,7 @@ async def expect(
 
 def answered(event: Event, **data: Any) -> Event:
     """The event as the vendor's answer to a query gives it."""
-    changes = {"transport": "query", "verified_by": "query"} | data
+    changes = {"transport": "query", "verified_by": "query", "outcome_verified_by": "query"} | data
     return event.model_copy(update={"data": event.data.model_copy(update=changes)})
 
 
@@ -95,10 +95,11 @@ def held(
     at: datetime = NOW,
     sinks: tuple[str, ...] = ("a",),
     nameless: NamelessJob | None = None,
+    body: bytes = b"{}",
 ) -> Receipt:
     """A receipt whose only event must be confirmed."""
     job = reference(binding or event.data.job_id, product=event.data.product, nonce=NONCE if binding else None)
-    receipt = make_receipt(at=at)
+    receipt = make_receipt(at=at, body=body)
     receipt.entries = (Entry(event, sinks, binding, Hold("confirm", job, timeout_s), nameless),)
     return receipt
 
@@ -723,6 +724,67 @@ class JobsConformance:
         for seconds in (5, 10, 15):
             assert await claim(inbox, now=NOW + (seconds - 1) * SECOND) == []
             assert len(await claim(inbox, now=NOW + seconds * SECOND)) == 1
+
+    async def test_a_second_claim_of_the_same_outcome_is_held_beside_the_first_one(self, inbox: Timed) -> None:
+        """The first one may be a lie in all but its outcome."""
+        lie, truth = make_event(media_id="a lie"), make_event()
+        assert await inbox.put(held(lie, body=b"lie")) == Verdict("accepted", held=1)
+        assert await inbox.put(held(truth, body=b"truth")) == Verdict("accepted", held=1)
+        assert await inbox.put(held(lie, body=b"lie")) == Verdict("duplicate"), "sent again"
+        one, two = sorted(await claim(inbox), key=lambda inquiry: inquiry.id)
+        assert (one.event, two.event) == (lie, truth)
+        await settle(inbox, one, conflict="another asset")
+        assert (await settle(inbox, two, release=truth)).accepted == (truth,)
+        assert await deliver(inbox, "a") == ids(truth)
+        assert [r.state for r in (await find_receipts(inbox)).values()] == ["conflict", "accepted", "duplicate"]
+
+    @pytest.mark.parametrize("decided", ["confirmed", "contradicted", "unconfirmed", "again"])
+    async def test_what_the_vendor_has_decided_the_other_claims_need_not_wait_for(
+        self, inbox: Timed, decided: str
+    ) -> None:
+        lie, truth, other = make_event(media_id="a lie"), make_event(), make_event("job-2")
+        for body, event in ((b"lie", lie), (b"truth", truth), (b"other", other)):
+            await inbox.put(held(event, body=body))
+            await settle(inbox, await claim_one(inbox), ask_again_at=NOW + MINUTE)
+        first, *_ = sorted(await claim(inbox, now=NOW + MINUTE, limit=1), key=lambda inquiry: inquiry.id)
+        assert first.event == lie
+        findings: dict[str, dict[str, Any]] = {
+            "confirmed": {"release": answered(lie)},
+            "contradicted": {"receipt": answer(make_event(outcome="failed")), "conflict": "it failed"},
+            "unconfirmed": {"release": lie},
+            "again": {"ask_again_at": NOW + 9 * MINUTE},
+        }
+        now = NOW + 30 * SECOND
+        await settle(inbox, first, now=now, **findings[decided])
+        found = [inquiry.event for inquiry in await claim(inbox, now=now)]
+        assert found == ([truth] if decided in ("confirmed", "contradicted") else [])
+
+    async def test_what_the_vendor_has_confirmed_is_known_when_another_outcome_is_asked_about(
+        self, inbox: Timed
+    ) -> None:
+        confirmed, claimed = make_event(outcome="partial"), make_event(outcome="failed")
+        await inbox.put(held(claimed))
+        await inbox.put(held(make_event("job-2")))
+        await inbox.put(make_receipt(make_event(outcome="succeeded")))
+        await inbox.put(make_receipt(answered(confirmed, verified_by="signature")))
+        known = {inquiry.reference.job_id: inquiry.confirmed for inquiry in await claim(inbox)}
+        assert known == {"job-1": {"partial"}, "job-2": frozenset()}
+
+    async def test_what_is_confirmed_while_another_outcome_is_asked_about_has_it_judged_again(
+        self, inbox: Timed
+    ) -> None:
+        claimed, confirmed = make_event(outcome="failed"), answered(make_event())
+        await inbox.put(held(claimed))
+        inquiry = await claim_one(inbox)
+        await inbox.put(make_receipt(confirmed))
+        assert await settle(inbox, inquiry, release=claimed) == Settled(True)
+        assert await inbox.find_event(claimed.id) is None
+        inquiry = await claim_one(inbox)
+        assert (set(inquiry.confirmed), inquiry.attempt) == ({"succeeded"}, 1)
+        # Of the same outcome nothing is contradicted, and the vendor may confirm another one at any time.
+        assert (await settle(inbox, inquiry, release=answered(claimed))).accepted == (
+            answered(claimed).with_revision(2),
+        )
 
     async def test_the_truth_that_comes_unheld_leaves_at_once(self, inbox: Timed) -> None:
         event = make_event()

@@ -9,7 +9,7 @@ from typing import Any
 from service.app import PARSERS
 from service.client import ExpectedJobStatus
 from service.events import event_id
-from service.fake_cloud.callbacks import describe
+from service.fake_cloud.callbacks import LIE, describe
 from service.fake_cloud.cloud import FakeCloud
 from service.fake_cloud.jobs import CloudJob
 from service.sources.base import Message
@@ -36,8 +36,10 @@ def judge(
             yield f"an event that is not true: {event.id} {event.completion}, revision {event.revision}"
         if event.taken_at is None:
             yield f"{event.id} was never taken"
+        if event.data["verified_by"] == "query" and LIE in json.dumps(event.data):
+            yield f"a lie as the vendor's word: {event.id} {event.data}"
     yield from (f"{changed} came with another content under the same id" for changed in consumer.changed)
-    yield from _judge_report(cloud, records, completeness)
+    yield from _judge_report(cloud, consumer, records, completeness)
 
 
 def _name(job: CloudJob) -> str:
@@ -60,8 +62,15 @@ def _judge_job(
     if len(events) != 1:
         told = sorted((event.revision, event.completion[2]) for event in events.values())
         yield f"{len(events)} events {told}: {_name(job)}"
-    if job.told == job.unanswered == 0 and record.state == "completed" and record.transport != "query":
+    data = consumer.events[record.event_id].data
+    # A lie about the rest may tell the true outcome, which is then confirmed.
+    is_asked = record.transport == "query" or data["outcome_verified_by"] == "query"
+    if job.told == job.unanswered == 0 and record.state == "completed" and not is_asked:
         yield f"{_name(job)} was told by nobody and came through {record.transport}"
+    if data["verified_by"] == "query":
+        for name, truth in (("media_id", job.media_id), ("user_data", job.user_data)):
+            if data[name] not in (None, truth):
+                yield f"{_name(job)} has the {name} {data[name]}, and the vendor is said to have said so"
     if record.state in ("expected", "overdue"):
         yield f"{_name(job)} is still {record.state}"
 
@@ -75,7 +84,10 @@ def _true_events(job: CloudJob) -> Iterator[str]:
 
 
 def _judge_report(
-    cloud: FakeCloud, records: Mapping[int, ExpectedJobStatus], completeness: Mapping[str, Any]
+    cloud: FakeCloud,
+    consumer: Consumer,
+    records: Mapping[int, ExpectedJobStatus],
+    completeness: Mapping[str, Any],
 ) -> Iterator[str]:
     """The numbers of the report equal the truth."""
     totals = {total["product"]: total for total in completeness["totals"]}
@@ -94,7 +106,8 @@ def _judge_report(
         never = [job for job in jobs if job.told == job.unanswered == 0 and job.knowable_outcome != "unknown"]
         # Of a lie about a lost job the truth is learnt, too, before the deadline.
         asked = [records[job.number] for job in jobs if job.number in records]
-        learned = sum(record.state == "completed" and record.transport == "query" for record in asked)
+        confirmed = {one.id for one in consumer.events.values() if one.data["outcome_verified_by"] == "query"}
+        learned = sum(record.state == "completed" and record.event_id in confirmed for record in asked)
         if found["healed"] + learned < len(never):
             yield f"the report says that {found['healed']} of {product} were healed, at least {len(never)} had to be"
         if product == "mts":

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from service.client import ExpectedJobStatus, JobsClient, JobsClientError, JobToExpect
+from service.fake_cloud.callbacks import LIE
 from service.fake_cloud.cloud import FakeCloud
 from service.fake_cloud.faults import Faults, Timing
 from service.fake_cloud.jobs import CloudJob
@@ -46,9 +47,11 @@ SHORT_FAULTS = replace(FAULTS, forgery=0.03, alteration=0.06)
 TIMING = Timing(duration_s=(0.1, 2.0), push_retries_s=((1.0, 2.0),) * 3)
 # Of a hundred jobs. What the vendor can be asked about fifteen times a second is not what most of them are.
 MIXTURE: Sequence[tuple[int, str, str, tuple[str, ...]]] = (
-    (14, "vod", "animated_image", ("succeeded", "succeeded", "succeeded", "failed")),
+    (10, "vod", "animated_image", ("succeeded", "succeeded", "succeeded", "failed")),
     (7, "vod", "snapshot", ("succeeded", "succeeded", "failed")),
-    (12, "vod", "transcode", ("succeeded", "succeeded", "failed", "cancelled")),
+    (11, "vod", "transcode", ("succeeded", "succeeded", "failed", "cancelled")),
+    (3, "vod", "AIMediaAuditComplete", ("succeeded", "succeeded", "failed")),
+    (2, "vod", "AIMediaDNAComplete", ("succeeded", "failed")),
     (4, "ims", "DynamicImageComplete", ("succeeded", "failed")),
     (3, "ims", "SnapshotComplete", ("succeeded", "failed")),
     (2, "ims", "MediaConvertComplete", ("succeeded", "failed", "cancelled")),
@@ -138,6 +141,15 @@ async def run_promise(
         ),
         "contradicted": sum(line.get("decision") in ("contradicted", "foreign") for line in lines),
         "confirmed": sum(line.get("decision") == "confirmed" for line in lines),
+        "proofs": dict(
+            sorted(
+                Counter(
+                    f"{event.data['verified_by']}, outcome {event.data['outcome_verified_by']}"
+                    for event in run.consumer.events.values()
+                ).items()
+            )
+        ),
+        "lies_that_stay_claims": sum(LIE in json.dumps(event.data) for event in run.consumer.events.values()),
         "questions": sum(line["event"] == "inquiry" for line in lines),
         "kills": run.kills,
         "events": len(run.consumer.events),
@@ -188,7 +200,11 @@ def _changes(server_port: int, admin_port: int, cloud_port: int) -> dict[str, An
         "vendor.main.endpoints": dict.fromkeys(("vod", "ice", "mts", "multimediaai"), cloud),
         # In a day there would be time; five a second are assumed where the vendor documents none.
         "vendor.main.rates": dict.fromkeys(
-            ("GetTaskStatus", "GetTaskResult", "ListDynamicImage", "GetTranscodeTask", "GetDynamicImageJob"), 25
+            (
+                *("GetTaskStatus", "GetTaskResult", "ListDynamicImage", "GetTranscodeTask", "GetDynamicImageJob"),
+                *("GetJobDetail", "ListSnapshots", "GetAIMediaAuditJob", "ListAIJob"),
+            ),
+            25,
         ),
         # Their signatures do not cover the body: without the vendor's word, a lie would be as good as the truth.
         "sources.vod.confirm": "always",

@@ -16,9 +16,21 @@ from service.queries.catalogue import QUERIES
 from service.queries.replies import find_object, find_objects, find_texts
 from service.sources.base import Message
 
-FAMILIES = [(product, family) for product in PRODUCTS for family in QUERIES[product].families]
+FAMILIES = [
+    (product, family)
+    for product in PRODUCTS
+    for family in (*QUERIES[product].families, *QUERIES[product].asset_families)
+]
+
+
+def row_of(product, family):
+    found = QUERIES[product].find(family)
+    assert found is not None
+    return found
+
+
 OUTPUTS = {kind: get_args(model.model_fields["outputs"].annotation)[:1] for kind, model in DATA_MODELS.items()}
-ASKED = [(product, family) for product, family in FAMILIES if QUERIES[product].families[family].batch]
+ASKED = [(product, family) for product, family in FAMILIES if row_of(product, family).batch]
 
 # Names and words that the modules look for, so that random replies get far.
 NAMES = st.sampled_from(
@@ -29,6 +41,8 @@ NAMES = st.sampled_from(
         "SnapshotJobList", "JobList", "MediaWorkflowExecutionList", "MediaWorkflowExecution", "ActivityList", "Activity",
         "JobId", "Id", "RunId", "TaskId", "State", "Status", "JobStatus", "Type", "Output", "OutputFile", "Properties",
         "MNSMessageResult", "ErrorCode", "NonExistJobIds", "SnapshotUrls", "Total", "Tasks", "Result", "ProcessResultUrl",
+        "URLUploadInfoList", "MediaSnapshot", "SnapshotInfos", "SpriteConfig", "MediaAuditJob", "AIJobList", "AIJob", "Data",
+        "Mezzanine", "MediaAuditResult", "DNAResult", "VideoTagResult", "TranscodeJobDetail", "JobResult", "Results",
         "VideoName", "VideoId", "CompleteTime", "FinishTime", "UserData", "Input", "TaskInput", "MediaCensorJobDetail",
     ]
 )  # fmt: skip
@@ -82,7 +96,7 @@ def test_any_reply_gives_answers(which, reply, job_id):
     async def call(_):
         return reply
 
-    references = [reference(product, family, name) for name in (job_id, "2")[: queries.families[family].batch]]
+    references = [reference(product, family, name) for name in (job_id, "2")[: row_of(product, family).batch]]
     answers = ask(product, references, call)
     assert len(answers) == len(references)
     for answer in answers:
@@ -106,14 +120,17 @@ def test_a_job_of_the_right_shape_ends(product, family):
     }  # fmt: skip
     if product == "multimediaai":
         words["Status"] = "2"
+    if family in QUERIES[product].asset_families:
+        words["Status"] = "Normal"
 
     names = [
         "SnapshotJobDetail", "AIJobDetail", "WorkflowTaskDetail", "DynamicImageJob", "SnapshotJob", "TranscodeParentJob",
         "Job", "MediaProducingJob", "EditingBatchJob", "WorkflowTask", "MediaCensorJobDetail", "TranscodeTask", "Result",
+        "Mezzanine",
     ]  # fmt: skip
     lists = [
         "DynamicImageList", "TranscodeJobInfoList", "SnapshotJobList", "JobList", "MediaInfoJobList", "AnalysisJobList",
-        "FpShotJobList", "MediaWorkflowExecutionList",
+        "FpShotJobList", "MediaWorkflowExecutionList", "URLUploadInfoList",
     ]  # fmt: skip
     run = {key: word for key, word in words.items() if key != "JobId"} | {"RunId": "1"}
     reply = {**words, **dict.fromkeys(names, words), **{name: [words, run] for name in lists}}
@@ -171,7 +188,7 @@ def test_a_job_that_has_not_ended_is_refused(product, family):
 
 @pytest.mark.parametrize(("product", "family"), FAMILIES)
 def test_kinds_exist_and_no_family_gives_notices(product, family):
-    row = QUERIES[product].families[family]
+    row = row_of(product, family)
     assert row.kind in DATA_MODELS
     assert row.kind != "notice"
     assert row.batch >= 0

@@ -1,7 +1,20 @@
+import json
+
 import pytest
 
 from service.errors import VendorRefused, VendorUnavailable
-from service.events import AnimatedImageOutput, EventError, TranscodeOutput, WorkflowOutput
+from service.events import (
+    AiOutput,
+    AnimatedImageOutput,
+    EventError,
+    FingerprintOutput,
+    MediaInfoOutput,
+    ReviewOutput,
+    SnapshotOutput,
+    TranscodeOutput,
+    UploadOutput,
+    WorkflowOutput,
+)
 from service.payloads import PAYLOADS
 from service.queries.vod import FAMILIES
 from tests.queries.vendor import (
@@ -150,8 +163,10 @@ async def test_a_workflow_and_the_extend_that_was_given_with_it():
         FinishTime=TIME,
     )
     found = await completion(Vendor(GetJobDetail=reply), job("vod", "WorkflowTaskComplete"))
-    assert (found.id, found.outcome, found.user_data, found.media_id) == (("j-1",), "succeeded", '{"id": 7}', MEDIA)
-    assert found.outputs == (WorkflowOutput(name="Act_1", type="VideoTranslation", job_id="a-1", outcome="failed"),)
+    assert (found.id, found.outcome, found.user_data, found.media_id) == (("j-1",), "partial", '{"id": 7}', MEDIA)
+    assert found.outputs == (
+        WorkflowOutput(name="Act_1", type="VideoTranslation", job_id="a-1", outcome="failed", result={"JobId": "a-1"}),
+    )
 
 
 async def test_user_data_without_extend_is_passed_on_whole():
@@ -237,10 +252,10 @@ async def test_what_is_not_about_the_job_is_raised(family, error):
 
 async def test_jobs_that_can_not_be_asked_about():
     vendor = Vendor()
-    for reference in (job("vod", "UploadByURLComplete"), job("vod", "NoSuch"), job("vod", "snapshot", None)):
+    for reference in (job("vod", "ProduceMediaComplete"), job("vod", "NoSuch"), job("vod", "snapshot", None)):
         assert (await ask_one(vendor, reference)).state == "unlearnable"
     assert vendor.queries == []
-    assert FAMILIES["UploadByURLComplete"].batch == 0
+    assert FAMILIES["ProduceMediaComplete"].batch == 0
 
 
 # Streams
@@ -302,6 +317,235 @@ async def test_an_encrypted_stream():
     file = stream("j-1")["OutputFile"] | {"Encryption": '{"EncryptType": "HLSEncryption"}'}
     reply = {"TranscodeJobInfoList": [stream("j-1", OutputFile=file)]}
     assert (await output(Vendor(GetTranscodeTask=reply), job("vod", "transcode"))).encrypted is True
+
+
+async def test_the_asset_of_a_stream_is_asked_for_where_nobody_has_told_it():
+    vendor = Vendor(
+        GetTranscodeTask={"TranscodeJobInfoList": [stream("j-1")]},
+        GetJobDetail={"TranscodeJobDetail": {"JobId": "j-1", "VideoId": MEDIA, "Status": "TranscodeSuccess"}},
+    )
+    found = await completion(vendor, job("vod", "transcode"))
+    assert (found.media_id, vendor.actions) == (MEDIA, ["GetTranscodeTask", "GetJobDetail"])
+    assert dict(vendor.queries[1].parameters) == {"JobId": "j-1", "JobType": "transcode"}
+    vendor.queries.clear()
+    assert (await completion(vendor, job("vod", "transcode", media_id="registered"))).media_id == "registered"
+    assert vendor.actions == ["GetTranscodeTask"]
+    for detail in (refused("Forbidden.RAM", 403), {"TranscodeJobDetail": {"JobId": "j-2", "VideoId": "other"}}, {}):
+        vendor.replies["GetJobDetail"] = detail
+        answer = await ask_one(vendor, job("vod", "transcode"))
+        assert (answer.state, answer.lacks_result) == ("ended", False)
+        assert read("vod", answer).completions[0].media_id is None
+    vendor.replies["GetJobDetail"] = VendorUnavailable("later")
+    assert (await ask_one(vendor, job("vod", "transcode"))).lacks_result
+
+
+# Results, which GetJobDetail does not tell
+
+
+def series(job_id="j-1", **fields):
+    snapshots = {"Snapshot": [{"Index": 1, "Url": "http://v.example.com/1-00001.jpg?auth_key=1"}]}
+    told = {
+        "JobId": job_id,
+        "Total": 2,
+        "Regular": "http://v.example.com/1-{SnapshotCount}.jpg",
+        "Snapshots": snapshots,
+    }
+    return {"RequestId": "r", "MediaSnapshot": told | fields}
+
+
+def snapshot_job(**fields):
+    return detail("snapshot", **{"JobId": "j-1", "VideoId": MEDIA, "Status": "Success"} | fields)
+
+
+@pytest.mark.parametrize("snapshot_type", ["NormalSnapshot", "CoverSnapshot"])
+async def test_the_pictures_of_a_snapshot_job(snapshot_type):
+    def told(query):
+        return series("j-1" if query.parameters["SnapshotType"] == snapshot_type else "j-2")
+
+    vendor = Vendor(GetJobDetail=snapshot_job(), ListSnapshots=told)
+    # What a message says of the asset is not asked with.
+    found = await output(vendor, job("vod", "snapshot", media_id="a lie"))
+    assert found == SnapshotOutput(
+        url_template="http://v.example.com/1-{SnapshotCount}.jpg",
+        count=2,
+        urls=("http://v.example.com/1-00001.jpg", "http://v.example.com/1-00002.jpg"),
+        snapshot_type=snapshot_type.lower().removesuffix("snapshot"),
+    )
+    assert {query.parameters["VideoId"] for query in vendor.queries[1:]} == {MEDIA}
+
+
+async def test_a_sprite_has_the_pictures_that_it_was_made_of():
+    vendor = Vendor(GetJobDetail=snapshot_job(SpriteConfig='{"Columns": 3}'), ListSnapshots=series())
+    parsed = read("vod", await ask_one(vendor, job("vod", "snapshot")))
+    types = [dict(one)["snapshot_type"] for each in parsed.completions for one in each.outputs]
+    assert types == ["sprite", "spriteorigin", "webvtt"]
+
+
+@pytest.mark.parametrize(
+    "told", [series("j-2"), {"RequestId": "r"}, refused("Forbidden.RAM", 403), refused("InvalidVideo.NotFound")]
+)
+async def test_a_snapshot_job_that_is_not_the_last_of_its_asset_has_no_pictures(told):
+    answer = await ask_one(Vendor(GetJobDetail=snapshot_job(), ListSnapshots=told), job("vod", "snapshot"))
+    [found] = read("vod", answer).completions
+    assert (found.outcome, found.outputs, found.media_id, answer.lacks_result) == ("succeeded", (), MEDIA, False)
+
+
+async def test_pictures_that_can_not_be_listed_just_now_are_asked_for_again():
+    vendor = Vendor(GetJobDetail=snapshot_job(), ListSnapshots=VendorUnavailable("later", is_throttled=True))
+    answer = await ask_one(vendor, job("vod", "snapshot"))
+    assert (answer.state, answer.lacks_result) == ("ended", True)
+    failed = await ask_one(Vendor(GetJobDetail=snapshot_job(Status="Fail")), job("vod", "snapshot"))
+    assert (failed.state, failed.lacks_result) == ("ended", False), "there are none"
+
+
+def ai_detail(status="success"):
+    return detail("ai", JobId="j-1", MediaId=MEDIA, Status=status, CompleteTime=TIME)
+
+
+VERDICT = {"Suggestion": "block", "Label": "porn", "VideoResult": {"Suggestion": "block"}}
+DNA = {"VideoDNA": [{"PrimaryKey": "known-1", "Similarity": "0.9"}]}
+TAGS = {"Keyword": [{"Tag": "beach", "Times": ["3260"]}]}
+
+
+def audit_job(job_id="j-1", **fields):
+    told = {"JobId": job_id, "MediaId": MEDIA, "Status": "success", "Data": VERDICT}
+    return {"RequestId": "r", "MediaAuditJob": told | fields}
+
+
+def ai_jobs(job_id="j-1", **fields):
+    return {"RequestId": "r", "AIJobList": {"AIJob": [{"JobId": job_id, "Status": "success", **fields}]}}
+
+
+REVIEW = ReviewOutput(suggestion="block", label="porn")
+FINGERPRINT = FingerprintOutput(primary_key="known-1", similarity=0.9)
+
+
+@pytest.mark.parametrize(
+    ("family", "replies", "expected"),
+    [
+        ("AIMediaAuditComplete", {"GetAIMediaAuditJob": audit_job()}, REVIEW),
+        ("AIMediaAuditComplete", {"GetMediaAuditResult": {"MediaAuditResult": VERDICT}}, REVIEW),
+        (
+            "AIMediaAuditComplete",
+            {"GetAIMediaAuditJob": audit_job("j-2", Data={}), "GetMediaAuditResult": {"MediaAuditResult": VERDICT}},
+            REVIEW,
+        ),
+        ("AIMediaAuditComplete", {"GetAIMediaAuditJob": audit_job("j-2")}, None),
+        ("AIMediaAuditComplete", {"GetAIMediaAuditJob": audit_job(Status="processing")}, None),
+        ("AIVideoCensorComplete", {"GetMediaAuditResult": {"MediaAuditResult": VERDICT}}, REVIEW),
+        ("AIMediaDNAComplete", {"ListAIJob": ai_jobs(Data=json.dumps(DNA))}, FINGERPRINT),
+        ("AIMediaDNAComplete", {"ListAIJob": ai_jobs("j-2", Data="{}"), "GetMediaDNAResult": {"DNAResult": DNA}}, FINGERPRINT),
+        ("AIMediaDNAComplete", {"GetMediaDNAResult": {}}, None),
+        ("AIVideoTagComplete", {"ListAIJob": ai_jobs(Data=json.dumps(TAGS))}, AiOutput(result=TAGS)),
+        ("AIVideoTagComplete", {"GetAIVideoTagResult": {"VideoTagResult": TAGS}}, AiOutput(result=TAGS)),
+    ],
+)  # fmt: skip
+async def test_what_an_ai_job_has_found(family, replies, expected):
+    vendor = Vendor(GetJobDetail=ai_detail(), **replies)
+    found = await completion(vendor, job("vod", family, media_id="a lie"))
+    assert (found.id, found.outcome, found.media_id) == (("j-1",), "succeeded", MEDIA)
+    assert found.outputs == (() if expected is None else (expected,))
+    assert {query.parameters["MediaId"] for query in vendor.queries if "MediaId" in query.parameters} <= {MEDIA}
+
+
+@pytest.mark.parametrize(
+    ("family", "action", "reply"),
+    [
+        ("AIMediaAuditComplete", "GetAIMediaAuditJob", audit_job(Status="fail", Code="Bad", Message="m", Data=None)),
+        ("AIVideoTagComplete", "ListAIJob", ai_jobs(Status="fail", Code="Bad", Message="m")),
+    ],
+)
+async def test_why_an_ai_job_failed(family, action, reply):
+    vendor = Vendor(GetJobDetail=ai_detail("fail"), **{action: reply})
+    found = await completion(vendor, job("vod", family))
+    assert (found.outcome, found.error, found.outputs) == (
+        "failed",
+        EventError(code="Bad", message="m", retryable=None),
+        (),
+    )
+    assert vendor.actions == ["GetJobDetail", action], "an asset's last result says nothing of a failure"
+
+
+async def test_an_ai_result_that_can_not_be_had_just_now_is_asked_for_again():
+    vendor = Vendor(GetJobDetail=ai_detail(), ListAIJob=VendorUnavailable("later"))
+    answer = await ask_one(vendor, job("vod", "AIVideoTagComplete"))
+    assert (answer.state, answer.lacks_result, vendor.actions) == ("ended", True, ["GetJobDetail", "ListAIJob"])
+
+
+# Uploads by URL
+
+
+def upload(job_id, status, **fields):
+    source = {"UploadURL": f"http://s.example.com/{job_id}.mp4", "MediaId": MEDIA, "FileSize": "24"}
+    return {"JobId": job_id, "Status": status, "CompleteTime": TIME, **source, **fields}
+
+
+async def test_uploads_by_url():
+    reply = {
+        "URLUploadInfoList": [
+            upload("j-1", "SUCCESS", ErrorCode="200", UserData='{"Extend": {"id": 7}}'),
+            upload("j-2", "DOWNLOAD_FAIL", ErrorCode="URLInvalidError", ErrorMessage="bad", MediaId=None),
+            upload("j-3", "UPLOAD_SUCCESS"),
+            upload("j-4", "PENDING"),
+        ],
+        "NonExists": '["j-5"]',
+    }
+    vendor = Vendor(GetURLUploadInfos=reply)
+    answers = await ask(vendor, *(job("vod", "UploadByURLComplete", f"j-{n}") for n in range(1, 7)))
+    assert [answer.state for answer in answers] == ["ended", "ended", "pending", "pending", "not_found", "not_found"]
+    assert [dict(query.parameters) for query in vendor.queries] == [{"JobIds": "j-1,j-2,j-3,j-4,j-5,j-6"}]
+    [found] = read("vod", answers[0]).completions
+    assert (found.id, found.outcome, found.media_id, found.user_data) == (("j-1",), "succeeded", MEDIA, '{"id":7}')
+    assert found.outputs == (UploadOutput(size_bytes=24, source_url="http://s.example.com/j-1.mp4"),)
+    [lost] = read("vod", answers[1]).completions
+    assert (lost.outcome, lost.error) == (
+        "failed",
+        EventError(code="URLInvalidError", message="bad", retryable=False),
+    )
+
+
+# Assets
+
+
+def mezzanine(status="Normal", **fields):
+    told = {"VideoId": MEDIA, "Status": status, "CreationTime": TIME, "Size": 1439213, "Width": 630, "Height": 360}
+    url = "http://b.oss-cn-shanghai.aliyuncs.com/1.mp4?Expires=1&Signature=s"
+    return {"RequestId": "r", "Mezzanine": told | {"Duration": "12", "FileURL": url} | fields}
+
+
+def asset(family, media_id=MEDIA):
+    return job("vod", family, None, media_id=media_id)
+
+
+async def test_the_file_of_an_asset():
+    vendor = Vendor(GetMezzanineInfo=mezzanine())
+    found = await completion(vendor, asset("FileUploadComplete"))
+    assert (found.kind, found.outcome, found.media_id, found.job_id) == ("upload", "succeeded", MEDIA, None)
+    assert found.outputs == (UploadOutput(url="http://b.oss-cn-shanghai.aliyuncs.com/1.mp4", size_bytes=1439213),)
+    assert dict(vendor.queries[0].parameters) == {"VideoId": MEDIA, "OutputType": "oss"}
+    found = await completion(vendor, asset("VideoAnalysisComplete"))
+    assert found.outputs == (MediaInfoOutput(width=630, height=360, duration_s=12.0, size_bytes=1439213),)
+    assert (
+        await completion(Vendor(GetMezzanineInfo=mezzanine("UploadFail")), asset("FileUploadComplete"))
+    ).outcome == ("failed")
+
+
+@pytest.mark.parametrize(
+    ("reply", "state"),
+    [
+        (mezzanine("Uploading"), "unlearnable"),
+        (mezzanine("Deleted"), "unlearnable"),
+        (mezzanine(None), "unlearnable"),
+        (mezzanine(VideoId="another"), "not_found"),
+        ({"RequestId": "r"}, "not_found"),
+        (refused("InvalidVideo.NotFound"), "not_found"),
+    ],
+)
+async def test_an_asset_whose_file_is_not_there(reply, state):
+    assert (await ask_one(Vendor(GetMezzanineInfo=reply), asset("FileUploadComplete"))).state == state
+    assert (await ask_one(Vendor(), asset("FileUploadComplete", None))).state == "unlearnable"
+    with pytest.raises(VendorRefused):
+        await ask_one(Vendor(), asset("FileUploadComplete"))
 
 
 # Tasks

@@ -7,9 +7,10 @@ from typing import Any
 
 from service.errors import VendorError, VendorRefused
 from service.events import event_id
+from service.intake import build_event
 from service.jobs import JobReference
 from service.payloads import PAYLOADS
-from service.queries.base import Answer, Query
+from service.queries.base import Answer, Query, QuerySource
 from service.queries.catalogue import QUERIES
 from service.sources import ims, mts, vod
 from service.sources.base import Completion, Message, Parsed
@@ -24,7 +25,7 @@ Reply = Mapping[str, Any] | Exception | Callable[[Query], Mapping[str, Any]]
 class Vendor:
     """
     Attributes:
-        replies: By action: a reply, a function of the query, or what is raised.
+        replies: By action: a reply, a function of the query, or what is raised. To any other action there is no right.
         queries: What was asked, in its order.
     """
 
@@ -34,7 +35,7 @@ class Vendor:
 
     async def __call__(self, query: Query) -> Mapping[str, Any]:
         self.queries.append(query)
-        reply = self.replies[query.action]
+        reply = self.replies.get(query.action, refused("Forbidden.RAM", 403))
         if isinstance(reply, Exception):
             raise reply
         return reply(query) if callable(reply) else reply
@@ -84,8 +85,13 @@ async def completion(vendor: Vendor, reference: JobReference) -> Completion:
 
 
 async def output(vendor: Vendor, reference: JobReference) -> Any:
-    """The only output of the only completion."""
-    [found] = (await completion(vendor, reference)).outputs
+    """The only output of the only event."""
+    answer = await ask_one(vendor, reference)
+    product = reference.product
+    source = QuerySource(name="s", product=product, account=reference.account, parser=QUERIES[product].parse)
+    message = Message(answer.body, answer.body, "query", meta=dict(answer.meta))
+    [one] = source.parse(message).completions
+    [found] = build_event(one, source=source, message=message, received_at=NOW).data.outputs
     return found
 
 

@@ -78,6 +78,7 @@ def _event(
         source="vod",
         transport="http",
         verified_by="signature",
+        outcome_verified_by="signature",
         received_at=datetime(2019, 11, 5, 9, 12, 59, 120000, tzinfo=UTC),
     )
     return Event(

@@ -60,7 +60,7 @@ TABLE = {
             "upload",
             "succeeded",
             "AttachedMediaUploadComplete",
-            ("62cb0000000000000000000000000002", "2024-07-25T09:21:36Z"),
+            ("62cb0000000000000000000000000002", "", "2024-07-25T09:21:36Z"),
             None,
             "62cb0000000000000000000000000002",
         )
@@ -68,29 +68,51 @@ TABLE = {
     "batch_produce_media_finished": [
         ("production", "succeeded", "BatchProduceMediaComplete", (job(103),), job(103), None)
     ],
-    "create_audit": [("review", "succeeded", "CreateAuditComplete", (MEDIA, "2024-07-25T09:21:36Z"), None, MEDIA)],
-    "delete_media": [("asset", "succeeded", "DeleteMediaComplete", (MEDIA, "2024-07-25T09:21:36Z"), None, MEDIA)],
+    "create_audit": [("review", "succeeded", "CreateAuditComplete", (MEDIA, "", "2024-07-25T09:21:36Z"), None, MEDIA)],
+    "delete_media": [
+        ("asset", "succeeded", "DeleteMediaComplete", (MEDIA, "all", "", "2024-07-25T09:21:36Z"), None, MEDIA)
+    ],
     "dynamic_image": [("animated_image", "succeeded", "DynamicImageComplete", (job(104),), job(104), None)],
     "dynamic_image_nested": [("animated_image", "failed", "DynamicImageComplete", (job(105),), job(105), None)],
-    "file_upload": [("upload", "succeeded", "FileUploadComplete", (MEDIA, "2022-07-15T08:48:14Z"), None, MEDIA)],
+    "file_upload": [
+        (
+            "upload",
+            "succeeded",
+            "FileUploadComplete",
+            (MEDIA, "http://media.example.com/sv/93ad7c5.mp4", "2022-07-15T08:48:14Z"),
+            None,
+            MEDIA,
+        )
+    ],
     "image_upload": [
         (
             "upload",
             "succeeded",
             "ImageUploadComplete",
-            ("59bd0000000000000000000000000003", "2024-07-25T09:21:36Z"),
+            ("59bd0000000000000000000000000003", "https://media.example.com/i.jpg", "2024-07-25T09:21:36Z"),
             None,
             "59bd0000000000000000000000000003",
         )
     ],
-    "live_record_file": [("upload", "succeeded", "LiveRecordFileCreated", (job(131),), job(131), MEDIA)],
+    "live_record_file": [
+        ("upload", "succeeded", "LiveRecordFileCreated", (job(131), "", "", "2024-07-25T09:21:36Z"), job(131), MEDIA)
+    ],
     "live_record_task_status": [
         ("notice", "received", "LiveRecordTaskStatus", (job(131), "running", "2024-07-25T09:21:36Z"), job(131), None)
     ],
-    "live_snapshot_file": [("snapshot", "succeeded", "LiveSnapshotFileCreated", (job(107),), job(107), None)],
+    "live_snapshot_file": [
+        ("snapshot", "succeeded", "LiveSnapshotFileCreated", (job(107), "", "", "2024-07-25T09:21:36Z"), job(107), None)
+    ],
     "media_ai_analysis": [("ai", "succeeded", "MediaAiAnalysisComplete", (job(127),), job(127), None)],
     "media_base_change": [
-        ("asset", "succeeded", "MediaBaseChangeComplete", (MEDIA, "2024-07-25T09:21:36Z"), None, MEDIA)
+        (
+            "asset",
+            "succeeded",
+            "MediaBaseChangeComplete",
+            (MEDIA, "create", "2024-07-25T09:21:36Z", "8163e41f75fea0ee6e7ec9c18539a71b"),
+            None,
+            MEDIA,
+        )
     ],
     "media_convert": [("transcode_task", "succeeded", "MediaConvertComplete", (job(110),), job(110), None)],
     "media_convert_cancelled": [("transcode_task", "cancelled", "MediaConvertComplete", (job(112),), job(112), None)],
@@ -195,6 +217,7 @@ def message(event_type, body, time="2024-07-25T09:21:36Z"):
                 url_template="http://media.example.com/snap/{Count}.jpg",
                 count=3,
                 urls=tuple(f"http://media.example.com/snap/0000{n}.jpg" for n in (1, 2, 3)),
+                snapshot_type="normal",
             ),
         ),
         ("transcode", TranscodeOutput(url="http://media.example.com/out/hd.mp4", format="mp4")),
@@ -206,7 +229,12 @@ def message(event_type, body, time="2024-07-25T09:21:36Z"):
         ("create_audit", ReviewOutput(suggestion="pass", reviewer="author")),
         ("ai_media_dna", FingerprintOutput(primary_key=OTHER, similarity=0.5)),
         ("ai_video_tag", AiOutput(result={"Keyword": []})),
-        ("workflow_task", WorkflowOutput(name="Transcode_1", type="Transcode", job_id=job(115), outcome="succeeded")),
+        (
+            "workflow_task",
+            WorkflowOutput(
+                name="Transcode_1", type="Transcode", job_id=job(115), outcome="succeeded", result={"JobId": job(115)}
+            ),
+        ),
         ("delete_media", AssetOutput(operation="delete", media_type="video", scope="all")),
         ("media_base_change", AssetOutput(operation="create", media_type="video")),
     ],
@@ -294,9 +322,9 @@ def test_the_hash_of_an_output_does_not_depend_on_order():
 
 @pytest.mark.parametrize("event_type", sorted(KINDS))
 def test_a_missing_status_is_success_for_uploads_alone(event_type):
-    kind = KINDS[event_type]
+    kind, created = KINDS[event_type], event_type == "LiveSnapshotFileCreated"
     completion = one(message(event_type, {"JobId": "j", "MediaId": "m"}))
-    expected = "received" if kind == "notice" else "succeeded" if kind == "upload" else "unknown"
+    expected = "received" if kind == "notice" else "succeeded" if kind == "upload" or created else "unknown"
     assert (completion.kind, completion.outcome) == (kind, expected)
 
 
@@ -429,10 +457,10 @@ def test_no_url_no_output(event_type):
 @pytest.mark.parametrize(
     "body, identity, media_id",
     [
-        ({"MediaId": "m", "VideoId": "v"}, ("m", "T"), "m"),
-        ({"VideoId": "v"}, ("v", "T"), "v"),
-        ({"ImageId": "i"}, ("i", "T"), "i"),
-        ({"AttachedMediaId": "a"}, ("a", "T"), "a"),
+        ({"MediaId": "m", "VideoId": "v"}, ("m", "", "T"), "m"),
+        ({"VideoId": "v"}, ("v", "", "T"), "v"),
+        ({"ImageId": "i"}, ("i", "", "T"), "i"),
+        ({"AttachedMediaId": "a"}, ("a", "", "T"), "a"),
     ],
 )
 def test_without_job_id_the_media_id_and_the_time_are_the_key(body, identity, media_id):

@@ -147,7 +147,7 @@ LAUGHS = '<!DOCTYPE n [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;"><!ENTITY c "&b;
         (xml(message="\x00"), "well-formed"),
         (xml().replace(b"J1", b"\xff"), "well-formed"),
         (b"<", "well-formed"),
-        (xml(more="<a>" * 8 + "</a>" * 8), "levels"),
+        (xml(more="<a>" * 10 + "</a>" * 10), "levels"),
         (xml(more="<Message>other</Message>"), "Message once"),
         (xml(more="<TopicOwner>1</TopicOwner>"), "TopicOwner once"),
         (xml().replace(b"TopicOwner>", b"Owner>"), "TopicOwner and TopicName"),

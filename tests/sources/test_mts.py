@@ -59,7 +59,9 @@ TABLE = {
     "media_info_fail": [("media_info", "failed", "mediainfo", (job(209),), job(209), None)],
     "smarttag": [("ai", "succeeded", "smarttag", (job(217),), job(217), None)],
     "smarttag_fail": [("ai", "failed", "smarttag", (job(218),), job(218), None)],
-    "smarttag_processing": [("notice", "received", "smarttag", (job(217), "processing"), job(217), None)],
+    "smarttag_processing": [
+        ("notice", "received", "smarttag", (job(217), "processing", "a751ccd46def34c52e80dd780506a553"), job(217), None)
+    ],
     "snapshot_fail": [("snapshot", "failed", "snapshot", (job(207),), job(207), None)],
     "snapshot_plain": [("snapshot", "succeeded", "snapshot", (job(206),), job(206), None)],
     "snapshot_time_points": [("snapshot", "succeeded", "snapshot", (job(205),), job(205), None)],
@@ -69,7 +71,7 @@ TABLE = {
     "transcode_2015": [("transcode", "succeeded", "transcode", (job(203),), job(203), None)],
     "transcode_fail": [("transcode", "failed", "transcode", (job(202),), job(202), None)],
     "transcode_without_request_id": [("transcode", "succeeded", "transcode", (job(204),), job(204), None)],
-    "unknown_type": [("notice", "received", "videoquality", (job(250),), job(250), None)],
+    "unknown_type": [("ai", "succeeded", "videoquality", (job(250),), job(250), None)],
     "workflow_report": [
         ("snapshot", "succeeded", "snapshot", (job(231),), job(231), VIDEO),
         ("transcode", "succeeded", "transcode", (job(232),), job(232), VIDEO),
@@ -88,7 +90,7 @@ TABLE = {
     "workflow_report_failed_activity": [
         ("transcode", "failed", "transcode", (job(236),), job(236), VIDEO),
         ("transcode", "succeeded", "transcode", (job(237),), job(237), VIDEO),
-        ("notice", "received", "generatemasterplaylist", (job(239),), job(239), VIDEO),
+        ("notice", "received", "generatemasterplaylist", (job(239), "List", "2020-04-29T11:35:54Z"), job(239), VIDEO),
         ("workflow", "partial", "run", (RUN,), RUN, VIDEO),
     ],
     "workflow_start": [("notice", "received", "run-start", (RUN,), RUN, VIDEO)],
@@ -358,7 +360,11 @@ def test_a_report_without_execution():
 
 def test_another_activity_that_reports_itself_does_not_end_the_run():
     completion = one({"Type": "Transcode", "RunId": "r", "Name": "HD", "MediaWorkflowExecution": {"RunId": "r"}})
-    assert (completion.kind, completion.family, completion.id) == ("notice", "run-transcode", ("r", "HD"))
+    assert (completion.kind, completion.family, completion.id) == (
+        "notice",
+        "run-transcode",
+        ("r", "HD", "4c64139f38fb59ff3590bb00bf50ce73"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -368,6 +374,7 @@ def test_another_activity_that_reports_itself_does_not_end_the_run():
         ({"jobId": "j", "state": "Success"}, "Type"),
         ({}, "Type"),
         ({"result": "{}"}, "jobId"),
+        ({"jobId": "j", "result": None}, "Type"),
         ({"Type": "Report", "MediaWorkflowExecution": {}}, "RunId"),
         (b"<Notification/>", "JSON object"),
     ],
@@ -408,7 +415,7 @@ def test_user_data_of_speech():
     assert one(json.loads(sample("text_to_speech")) | {"userData": " u "}).user_data == " u "
 
 
-@pytest.mark.parametrize("result", [{}, None, "text", {"Code": ""}])
+@pytest.mark.parametrize("result", [{}, "text", {"Code": ""}])
 def test_speech_without_code_ended_in_a_way_that_nobody_knows(result):
     completion = one({"jobId": "j", "result": result})
     assert (completion.outcome, completion.outputs, completion.error) == ("unknown", (), None)

@@ -2,7 +2,7 @@ import pytest
 
 from service.events import OUTCOMES, EventError
 from service.sources.fields import Fields
-from service.sources.outcomes import has_outputs, is_retryable, judge, read_error, read_outcome
+from service.sources.outcomes import has_outputs, is_retryable, judge_parts, read_error, read_outcome
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,10 @@ from service.sources.outcomes import has_outputs, is_retryable, judge, read_erro
         ("failed", "fail Fail failed Failed failure Error TranscodeFail"),
         ("partial", "partial-succeeded"),
         ("cancelled", "Cancelled Canceled TranscodeCancelled Deleted"),
-        ("progress", "Init Inited Submitted Queuing Processing Running Analysing Transcoding Snapshoting pending"),
+        (
+            "progress",
+            "Created Executing Initial Started Paused Training Init Inited Submitted Queuing Processing Running Analysing Transcoding Snapshoting pending",
+        ),
         ("unknown", "Surprise Skipped ok succes unsuccessful"),
     ],
 )
@@ -27,11 +30,27 @@ def test_no_word():
     assert read_outcome("Surprise", missing="succeeded") == "unknown"
 
 
-def test_judge():
-    assert judge("snapshot", ("j",), "Fail") == ("snapshot", ("j",), "failed")
-    assert judge("upload", ("j",), None, missing="succeeded") == ("upload", ("j",), "succeeded")
-    assert judge("snapshot", ("j",), "Processing") == ("notice", ("j", "processing"), "received")
-    assert judge("notice", ("j",), "Success") == ("notice", ("j",), "received")
+@pytest.mark.parametrize(
+    "own, parts, outcome",
+    [
+        ("succeeded", ["Success", "Success"], "succeeded"),
+        ("succeeded", ["Success", "Failed"], "partial"),
+        ("succeeded", ["Failed", "Failed"], "failed"),
+        ("succeeded", ["Success", None], "succeeded"),
+        ("failed", ["Success", None], "partial"),
+        ("failed", ["Success"], "partial"),
+        ("failed", ["Failed", "Skipped"], "failed"),
+        ("succeeded", ["Success", "Skipped"], "succeeded"),
+        ("succeeded", ["Skipped"], "succeeded"),
+        ("succeeded", ["Running", "Failed"], "unknown"),
+        ("cancelled", ["Success"], "cancelled"),
+        ("progress", ["Success"], "progress"),
+        ("unknown", ["Success"], "succeeded"),
+        ("succeeded", [], "succeeded"),
+    ],
+)
+def test_a_whole_ends_as_its_parts_do(own, parts, outcome):
+    assert judge_parts(own, parts) == outcome
 
 
 def test_which_outcomes_leave_something_behind():

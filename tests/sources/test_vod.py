@@ -25,7 +25,7 @@ from service.events import (
 from service.intake import build_event
 from service.sources import vod
 from service.sources.base import Message, expand_urls
-from service.sources.fields import parse_time
+from service.sources.decoding import parse_time
 from service.sources.vod import EVENT_TYPES, url_suffix
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "vod"
@@ -72,12 +72,21 @@ TABLE = {
             "upload",
             "succeeded",
             "AttachedMediaUploadComplete",
-            ("62cb0000000000000000000000000001",),
+            ("62cb0000000000000000000000000001", "https://media.example.com/attached/01.png", "2019-01-20T07:49:17Z"),
             None,
             "62cb0000000000000000000000000001",
         )
     ],
-    "create_audit": [("review", "succeeded", "CreateAuditComplete", (VIDEO, "2017-03-20T07:49:16Z"), None, VIDEO)],
+    "create_audit": [
+        (
+            "review",
+            "succeeded",
+            "CreateAuditComplete",
+            (VIDEO, "2017-03-20T07:49:16Z", "2017-03-20T07:49:17Z"),
+            None,
+            VIDEO,
+        )
+    ],
     "delete_media": [
         ("asset", "succeeded", "DeleteMediaComplete", (VIDEO, "all", "", "2017-03-20T07:49:17Z"), None, VIDEO)
     ],
@@ -108,15 +117,46 @@ TABLE = {
             VIDEO,
         )
     ],
-    "file_upload_probe_without_time": [("upload", "succeeded", "FileUploadComplete", ("videoId",), None, "videoId")],
-    "file_upload_with_extend": [("upload", "succeeded", "FileUploadComplete", (VIDEO,), None, VIDEO)],
-    "file_upload_without_status": [("upload", "succeeded", "FileUploadComplete", (VIDEO,), None, VIDEO)],
+    "file_upload_probe_without_time": [
+        (
+            "upload",
+            "succeeded",
+            "FileUploadComplete",
+            ("videoId", "", "", "87059e9d9f3b6ed14dac4153396e11b2"),
+            None,
+            "videoId",
+        )
+    ],
+    "file_upload_with_extend": [
+        (
+            "upload",
+            "succeeded",
+            "FileUploadComplete",
+            (VIDEO, f"http://media.example.com/in/{VIDEO}.mp4", "2017-03-20T07:49:17Z"),
+            None,
+            VIDEO,
+        )
+    ],
+    "file_upload_without_status": [
+        (
+            "upload",
+            "succeeded",
+            "FileUploadComplete",
+            (VIDEO, f"http://media.example.com/in/{VIDEO}.mp4", "2017-03-20T07:49:17Z"),
+            None,
+            VIDEO,
+        )
+    ],
     "image_upload": [
         (
             "upload",
             "succeeded",
             "ImageUploadComplete",
-            ("59bd0000000000000000000000000001",),
+            (
+                "59bd0000000000000000000000000001",
+                "https://media.example.com/image/default/01.jpg",
+                "2017-03-20T07:49:17Z",
+            ),
             None,
             "59bd0000000000000000000000000001",
         )
@@ -126,13 +166,28 @@ TABLE = {
             "upload",
             "succeeded",
             "ImageUploadComplete",
-            ("59bd0000000000000000000000000002",),
+            (
+                "59bd0000000000000000000000000002",
+                "https://media.example.com/image/default/02.jpg",
+                "2024-04-10T01:37:14:627Z",
+            ),
             None,
             "59bd0000000000000000000000000002",
         )
     ],
-    "live_record_compose_start": [("notice", "received", "LiveRecordVideoComposeStart", (OTHER,), None, OTHER)],
-    "live_record_video": [("upload", "succeeded", "AddLiveRecordVideoComplete", (VIDEO,), None, VIDEO)],
+    "live_record_compose_start": [
+        ("notice", "received", "LiveRecordVideoComposeStart", (OTHER, "2017-12-08T09:26:17Z"), None, OTHER)
+    ],
+    "live_record_video": [
+        (
+            "upload",
+            "succeeded",
+            "AddLiveRecordVideoComplete",
+            (VIDEO, "2017-12-08T07:40:56Z", "2017-12-08T09:26:17Z", "2017-12-08T09:26:17Z"),
+            None,
+            VIDEO,
+        )
+    ],
     "media_base_change": [
         (
             "asset",
@@ -146,10 +201,24 @@ TABLE = {
     "media_refresh": [("asset", "succeeded", "SubmitMediaRefreshComplete", (job(71), VIDEO), job(71), VIDEO)],
     "media_refresh_fail": [("asset", "failed", "SubmitMediaRefreshComplete", (job(71), OTHER), job(71), OTHER)],
     "produce_media": [
-        ("production", "succeeded", "ProduceMediaComplete", (OTHER, "98760000000000000000000000000001"), None, OTHER)
+        (
+            "production",
+            "succeeded",
+            "ProduceMediaComplete",
+            (OTHER, "98760000000000000000000000000001", "2018-12-26T14:34:09Z"),
+            None,
+            OTHER,
+        )
     ],
     "produce_media_fail": [
-        ("production", "failed", "ProduceMediaComplete", (OTHER, "98760000000000000000000000000001"), None, OTHER)
+        (
+            "production",
+            "failed",
+            "ProduceMediaComplete",
+            (OTHER, "98760000000000000000000000000001", "2018-12-26T14:34:09Z"),
+            None,
+            OTHER,
+        )
     ],
     "restore_media": [
         (
@@ -213,7 +282,9 @@ TABLE = {
         ("transcode", "succeeded", "transcode", (job(20),), job(20), VIDEO),
         ("transcode_task", "succeeded", "transcode_task", (VIDEO, job(20), job(21)), None, VIDEO),
     ],
-    "unknown_type": [("notice", "received", "SomethingNewComplete", (job(91),), job(91), VIDEO)],
+    "unknown_type": [
+        ("notice", "received", "SomethingNewComplete", (job(91), "81a9eece8ffce52d606f4668f1a405c9"), job(91), VIDEO)
+    ],
     "upload_by_url_blank_keys": [("upload", "succeeded", "UploadByURLComplete", (job(41),), job(41), VIDEO)],
     "upload_by_url_fail_blank_keys": [("upload", "failed", "UploadByURLComplete", (job(42),), job(42), None)],
     "upload_by_url_stream": [("upload", "succeeded", "UploadByURLComplete", (job(43),), job(43), OTHER)],
@@ -247,7 +318,7 @@ TABLE = {
     "workflow_task_nested_strings": [
         (
             "workflow",
-            "succeeded",
+            "partial",
             "WorkflowTaskComplete",
             ("46ec0000000000000000000000000002",),
             "46ec0000000000000000000000000002",
@@ -535,7 +606,15 @@ def test_a_task_without_video_id_is_identified_by_its_jobs():
         ),
         (
             "workflow_task",
-            WorkflowOutput(name="VideoTranslation_1", type="VideoTranslation", job_id=job(81), outcome="succeeded"),
+            WorkflowOutput(
+                name="VideoTranslation_1",
+                type="VideoTranslation",
+                job_id=job(81),
+                outcome="succeeded",
+                result=json.loads(json.loads(sample("workflow_task"))["ActivityResults"])["VideoTranslation_1"][
+                    "Result"
+                ],
+            ),
         ),
     ],
 )
@@ -603,7 +682,8 @@ UPLOADS = {name for name, row in EVENT_TYPES.items() if row.kind == "upload"}
 def test_a_missing_status_is_success_for_uploads_alone(event_type):
     ids = dict.fromkeys(("VideoId", "MediaId", "ImageId", "AttachedMediaId", "JobId", "MediaRefreshJobId"), "x")
     completion = one({"EventType": event_type, **ids})
-    expected = "received" if completion.kind == "notice" else "succeeded" if event_type in UPLOADS else "unknown"
+    created = event_type in UPLOADS or event_type == "LiveSnapshotFileCreated"
+    expected = "received" if completion.kind == "notice" else "succeeded" if created else "unknown"
     assert completion.outcome == expected
 
 
@@ -662,7 +742,8 @@ def test_deletions_in_one_second_are_told_apart_by_their_jobs():
         ({"EventType": "DynamicImageComplete", "MessageBody": {"JobId": "x"}}, "IMS"),
         ({"EventType": "DynamicImageComplete"}, "JobId or VideoId"),
         ({"EventType": "SnapshotComplete"}, "SnapshotInfos or VideoId"),
-        ({"EventType": "SnapshotComplete", "SnapshotInfos": [{}]}, "JobId in SnapshotInfos"),
+        ({"EventType": "SnapshotComplete", "SnapshotInfos": [{}]}, "SnapshotInfos or VideoId"),
+        ({"EventType": "SnapshotComplete", "SnapshotInfos": [{"Status": "success"}]}, "JobId in SnapshotInfos"),
         ({"EventType": "StreamTranscodeComplete"}, "JobId or VideoId"),
         ({"EventType": "TranscodeComplete", "StreamInfos": [{}]}, "VideoId or StreamInfos"),
         ({"EventType": "FileUploadComplete"}, "VideoId"),
@@ -754,14 +835,20 @@ def test_the_error_text_of_ai_events():
 
 
 def test_snapshots_without_job_id_are_told_apart_by_type_else_by_place():
-    infos = [{"SnapshotType": "CoverSnapshot"}, {"SnapshotType": "SpriteSnapshot"}, {}, {}]
+    infos = [
+        {"SnapshotType": "CoverSnapshot"},
+        {"SnapshotType": "SpriteSnapshot"},
+        {"Status": "success"},
+        {},
+        {"Status": "fail"},
+    ]
     body = snapshot(VideoId=VIDEO, SubType="SpecifiedTime", SnapshotInfos=infos)
     shared = (VIDEO, "SpecifiedTime", "2018-07-31T10:07:31Z", "test data")
     assert [completion.id for completion in parse(body).completions] == [
         (*shared, "CoverSnapshot"),
         (*shared, "SpriteSnapshot"),
         (*shared, "2"),
-        (*shared, "3"),
+        (*shared, "4"),
     ]
 
 
@@ -799,8 +886,8 @@ def test_whether_it_is_worth_trying_again(code, retryable):
         ("UploadByURLComplete", {"SourceURL": "u", "EventTime": "T"}, ("u", "T")),
         ("WorkflowTaskComplete", {"VideoId": "v", "EventTime": "T"}, ("v", "T")),
         ("AIMediaAuditComplete", {"MediaId": "m", "EventTime": "T"}, ("m", "T")),
-        ("VideoAnalysisComplete", {"VideoId": "v"}, ("v", "")),
-        ("ProduceMediaComplete", {"MediaId": "m", "ProjectId": "p"}, ("m", "p")),
+        ("VideoAnalysisComplete", {"VideoId": "v"}, ("v", "", "b0211975c85406bd79e22c5efcbe3613")),
+        ("ProduceMediaComplete", {"MediaId": "m", "ProjectId": "p"}, ("m", "p", "")),
         ("SubmitMediaRefreshComplete", {"MediaRefreshJobId": "r"}, ("r", "")),
     ],
 )

@@ -14,8 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import VendorError, VendorRefused, VendorUnavailable
+from service.sources.xml_document import read_document
 from service.vendor.credentials import Credentials
-from service.vendor.mns import MnsQueue, read_document
+from service.vendor.mns import MnsQueue
 from tests.fake_queues import KEY_ID, QUEUE, SECRET, Clock, Credentialed, client_of, serving, serving_queues
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)

@@ -1,0 +1,377 @@
+"""What really comes, beyond the documents: after the vendor's SDKs, its job APIs and what public receivers log."""
+
+import base64
+import json
+import textwrap
+from datetime import UTC, datetime
+
+import pytest
+
+from service.sources import ims, mts, vod
+from service.sources.base import Message
+from service.sources.mns import open_envelope, parse_publish_time, read_payload
+
+PARSERS = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse}
+TIME = "2026-03-02T08:00:00Z"
+
+
+def parse(product, message):
+    body = json.dumps(message).encode()
+    parsed = PARSERS[product](Message(body, body, "signature"))
+    assert parsed.warnings == ()
+    return parsed.completions
+
+
+def envelope(event_type, body, **members):
+    return {"EventType": event_type, "UserId": 1234567890123456, "EventTime": TIME, "MessageBody": body} | members
+
+
+def told(completion):
+    return completion.kind, completion.outcome, completion.job_id
+
+
+# Bodies of VOD in the envelope of IMS
+
+
+def test_streams_of_vod_in_an_envelope_give_an_event_each():
+    streams = [
+        {"JobId": "a", "Status": "success", "Definition": "HD", "FileUrl": "http://m/a.mp4", "Bitrate": "925"},
+        {"JobId": "b", "Status": "fail", "ErrorCode": "InvalidParameter.NoAudioStream"},
+    ]
+    body = {"VideoId": "v", "Status": "success", "StreamInfos": streams, "Extend": "order-1"}
+    *found, task = parse("ims", envelope("TranscodeComplete", body))
+    assert [told(stream) for stream in found] == [("transcode", "succeeded", "a"), ("transcode", "failed", "b")]
+    assert told(task) == ("transcode_task", "partial", None)
+    assert {completion.user_data for completion in (*found, task)} == {"order-1"}
+    (alone,) = parse("ims", envelope("StreamTranscodeComplete", {"VideoId": "v", **streams[0]}))
+    assert alone.key("ims", "a") == found[0].key("ims", "a")
+
+
+def test_snapshots_of_a_workflow_in_an_envelope_without_elements():
+    body = {"Status": "success", "VideoId": "v", "EventType": "SnapshotComplete", "EventTime": TIME}
+    (found,) = parse("ims", {"RequestId": "r", "EventType": "SnapshotComplete", "UserId": 1, "MessageBody": body})
+    assert told(found) == ("snapshot", "succeeded", None)
+    assert (found.media_id, found.occurred_at) == ("v", datetime(2026, 3, 2, 8, tzinfo=UTC))
+
+
+def test_an_animated_image_of_vod_in_an_envelope():
+    info = json.dumps({"JobId": "j", "FileURL": "http://m/a.webp", "Fps": "10", "FileSize": "7", "Status": "success"})
+    (found,) = parse("ims", envelope("DynamicImageComplete", {"VideoId": "v", "DynamicImageJobInfo": info}))
+    assert told(found) == ("animated_image", "succeeded", "j")
+    assert (found.outputs[0].url, found.outputs[0].format, found.outputs[0].fps) == ("http://m/a.webp", "webp", 10.0)
+
+
+def test_a_refresh_of_vod_in_an_envelope():
+    body = {
+        "MediaRefreshJobId": "r",
+        "MediaId": "m",
+        "Status": "success",
+        "TaskType": "Preload",
+        "SuccessPlayUrls": "u,w",
+    }
+    (found,) = parse("ims", envelope("SubmitMediaRefreshComplete", body))
+    assert (found.id, found.outputs[0].operation, found.outputs[0].urls) == (("r", "m"), "preload", ("u", "w"))
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("product", ["vod", "ims"])
+@pytest.mark.parametrize(
+    ("members", "urls"),
+    [
+        ({"Snapshots": ["http://m/1.jpg", "http://m/2.jpg"]}, ("http://m/1.jpg", "http://m/2.jpg")),
+        ({"Snapshots": '["http://m/1.jpg"]'}, ("http://m/1.jpg",)),
+        ({"CoverUrl": "http://m/c.jpg"}, ("http://m/c.jpg",)),
+        ({"SnapshotInfos": {}, "Snapshots": ["http://m/1.jpg"]}, ("http://m/1.jpg",)),
+        (
+            {"SnapshotInfos": [{"JobId": "j", "SnapshotType": "CoverSnapshot"}], "CoverUrl": "http://m/c.jpg"},
+            ("http://m/c.jpg",),
+        ),
+        ({"SnapshotInfos": [{"JobId": "j"}], "Snapshots": ["http://m/1.jpg"]}, ("http://m/1.jpg",)),
+    ],
+)
+def test_pictures_that_stand_beside_the_elements(product, members, urls):
+    body = {"VideoId": "v", "Status": "success", **members}
+    message = envelope("SnapshotComplete", body) if product == "ims" else {"EventType": "SnapshotComplete", **body}
+    (found,) = parse(product, message)
+    assert found.outputs[0].urls == urls
+
+
+def test_a_sprite_and_its_originals_are_of_one_job():
+    infos = [
+        {
+            "JobId": "j",
+            "SnapshotType": sort,
+            "Status": "success",
+            "SnapshotCount": n,
+            "SnapshotRegular": "http://m/{SnapshotCount}",
+        }
+        for n, sort in enumerate(("SpriteSnapshot", "SpriteOriginSnapshot", "WebVttSnapshot"), 1)
+    ]
+    found = parse("vod", {"EventType": "SnapshotComplete", "VideoId": "v", "Status": "success", "SnapshotInfos": infos})
+    assert [completion.id for completion in found] == [("j",), ("j", "spriteorigin"), ("j", "webvtt")]
+    assert [completion.outputs[0].snapshot_type for completion in found] == ["sprite", "spriteorigin", "webvtt"]
+    (alone,) = parse("vod", {"EventType": "SnapshotComplete", "SnapshotInfos": infos[2:]})
+    assert alone.id == ("j",)
+
+
+def test_a_live_picture_by_its_place_in_the_bucket():
+    place = {"OssBucket": "b", "OssEndpoint": "oss-cn-shanghai.aliyuncs.com", "OssObject": "snapshot/1.jpg"}
+    body = {"JobId": "j", "CreateTimestamp": 1660638613798, "IsOverlay": False, **place}
+    message = json.dumps(envelope("LiveSnapshotFileCreated", body)).encode()
+    (found,) = ims.parse(Message(message, message, "signature")).completions
+    assert told(found) == ("snapshot", "succeeded", "j")
+    assert found.outputs[0].model_dump()["urls"] == ("http://b.oss-cn-shanghai.aliyuncs.com/snapshot/1.jpg",)
+
+
+# A whole and its parts
+
+
+def convert_output(status, **members):
+    return {"TaskId": f"t-{status}", "Name": "o", "Status": status, **members}
+
+
+MADE = {
+    "Result": {
+        "OutputFile": {"Type": "OSS", "Url": "http://m/o.mp4"},
+        "OutFileMeta": {
+            "FileBasicInfo": {"FileSize": "7", "Width": "1280", "Height": "720", "Duration": "9.5", "Bitrate": "900"},
+            "VideoStreamInfoList": [{"Fps": "25"}],
+        },
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("state", "members", "outcome"),
+    [
+        ("Complete", {"OutputDetails": [convert_output("Success"), convert_output("Success")]}, "succeeded"),
+        ("Complete", {"OutputDetails": [convert_output("Success"), convert_output("Failed")]}, "partial"),
+        ("Complete", {"OutputDetails": [convert_output("Failed")]}, "failed"),
+        ("Complete", {"OutputDetails": [convert_output("Success"), convert_output("Skipped")]}, "succeeded"),
+        (
+            "Complete",
+            {"OutputGroupDetails": [{"Name": "g", "Outputs": [convert_output("Failed"), convert_output("Success")]}]},
+            "partial",
+        ),
+        ("Complete", {"OutputGroupDetails": [{"Name": "g", "Status": "Failed"}]}, "failed"),
+        ("Complete", {"OutputDetails": [{"x": 1}, {}]}, "succeeded"),
+        ("Complete", {"OutputDetails": {}}, "succeeded"),
+        ("Error", {"OutputDetails": [convert_output("Success")]}, "partial"),
+        ("Running", {"OutputDetails": [convert_output("Success")]}, "received"),
+        ("Cancelled", {"OutputDetails": [convert_output("Success")]}, "cancelled"),
+    ],
+)
+def test_a_conversion_ends_as_its_outputs_do(state, members, outcome):
+    (found,) = parse("ims", envelope("MediaConvertComplete", {"JobId": "j", "State": state, **members}))
+    assert found.outcome == outcome
+
+
+def test_the_outputs_of_a_conversion_and_the_error_of_one():
+    failed = convert_output("Failed", Code="InvalidParameter.X", Message="no audio")
+    body = {"JobId": "j", "State": "Complete", "OutputDetails": [failed, convert_output("Success", **MADE)]}
+    (found,) = parse("ims", envelope("MediaConvertComplete", body))
+    (output,) = found.outputs
+    assert (output.job_id, output.url, output.format, output.width, output.fps) == (
+        "t-Success",
+        "http://m/o.mp4",
+        "mp4",
+        1280,
+        25.0,
+    )
+    assert (output.size_bytes, output.duration_s, output.bitrate_kbps) == (7, 9.5, 900.0)
+    assert (found.error.code, found.error.message) == ("InvalidParameter.X", "no audio")
+
+
+def test_a_task_of_a_conversion_has_its_own_id():
+    body = {"JobId": "j", "TaskId": "t", "Name": "o", "Status": "Success", **MADE}
+    (found,) = parse("ims", envelope("MediaConvertOutputComplete", body))
+    assert (found.id, found.job_id, found.outputs[0].job_id) == (("j", "t"), "j", "t")
+
+
+def test_a_group_ends_as_its_outputs_do():
+    body = {
+        "JobId": "j",
+        "TaskId": "g",
+        "Status": "Success",
+        "Outputs": [convert_output("Failed"), convert_output("Success", **MADE)],
+    }
+    (found,) = parse("ims", envelope("MediaConvertOutputGroupComplete", body))
+    assert (told(found), len(found.outputs)) == (("transcode_task", "partial", "j"), 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "outcome"),
+    [
+        (["Success", "Success"], "succeeded"),
+        (["Success", "Failed"], "partial"),
+        (["Failed"], "failed"),
+        ([], "succeeded"),
+    ],
+)
+def test_a_batch_ends_as_its_sub_jobs_do(words, outcome):
+    subs = [
+        {"JobId": f"s{n}", "Status": word, "MediaURL": f"http://m/{n}.mp4", "MediaId": f"m{n}", "Duration": 2.5}
+        for n, word in enumerate(words)
+    ]
+    (found,) = parse(
+        "ims", envelope("BatchProduceMediaComplete", {"JobId": "j", "Status": "Finished", "SubJobList": subs})
+    )
+    assert found.outcome == outcome
+    made = [output for output in found.outputs if output.job_id]
+    assert [output.job_id for output in made] == [sub["JobId"] for sub in subs if sub["Status"] == "Success"]
+
+
+@pytest.mark.parametrize(
+    ("result", "outcome"),
+    [
+        ({"MediaId": "m", "MediaUrl": "http://m/a.mp4", "AiResult": '{"text": "x"}'}, "succeeded"),
+        ([{"MediaId": "m", "Status": "Finished"}, {"Status": "Failed"}], "partial"),
+        ([{"Status": "Failed"}], "failed"),
+        ({}, "succeeded"),
+    ],
+)
+def test_a_smart_job_ends_as_its_results_do(result, outcome):
+    (found,) = parse("ims", envelope("SmartJobComplete", {"JobId": "j", "State": "Finished", "JobResult": result}))
+    assert found.outcome == outcome
+    if outcome == "succeeded" and result:
+        assert (found.outputs[0].url, found.outputs[0].result) == ("http://m/a.mp4", {"text": "x"})
+
+
+def test_the_parts_of_an_intelligent_production():
+    details = [{"Status": "Success", "Input": "1.jpg", "Output": "o.jpg"}, {"Status": "Fail", "Input": "2.jpg"}]
+    message = {
+        "Type": "IProduction",
+        "JobId": "j",
+        "State": "Success",
+        "FunctionName": "ImageMatting",
+        "Details": details,
+    }
+    (found,) = parse("mts", message)
+    assert (found.outcome, found.outputs[0].result) == ("partial", details)
+
+
+@pytest.mark.parametrize("product", ["vod", "ims"])
+def test_a_workflow_of_which_a_node_failed(product):
+    inner = {"EventType": "SnapshotComplete", "MessageBody": {"JobId": "s", "Status": "success"}}
+    nodes = {
+        "A": {"Status": "Succeed", "Result": json.dumps(inner)},
+        "B": {"Status": "Failed", "Result": {"JobId": "b"}},
+    }
+    body = {"TaskId": "t", "Status": "Succeed", "ActivityResults": json.dumps(nodes)}
+    message = (
+        envelope("WorkflowTaskComplete", body) if product == "ims" else {"EventType": "WorkflowTaskComplete", **body}
+    )
+    (found,) = parse(product, message)
+    assert told(found) == ("workflow", "partial", "t")
+    assert [(node.job_id, node.result) for node in found.outputs] == [("s", inner), ("b", {"JobId": "b"})]
+
+
+# Progress
+
+
+@pytest.mark.parametrize(
+    ("event", "word"),
+    [
+        ("SmartJobComplete", "Created"),
+        ("SmartJobComplete", "Executing"),
+        ("AIProduceComplete", "Training"),
+        ("MediaConvertComplete", "Inited"),
+        ("ProduceMediaComplete", "Queuing"),
+    ],
+)
+def test_words_of_progress_end_nothing(event, word):
+    (found,) = parse("ims", envelope(event, {"JobId": "j", "State": word}))
+    (ended,) = parse("ims", envelope(event, {"JobId": "j", "State": "Finished"}))
+    assert told(found) == ("notice", "received", "j")
+    assert (ended.id, found.id) == (("j",), ("j", word.lower(), TIME))
+
+
+# Times, numbers, base64
+
+
+def test_the_time_of_completion_where_there_is_no_other():
+    body = {"JobId": "j", "Status": "Success", "CompleteTime": "2026-03-02T08:00:05Z"}
+    message = envelope("ProduceMediaComplete", body)
+    assert parse("ims", message)[0].occurred_at == datetime(2026, 3, 2, 8, tzinfo=UTC)
+    del message["EventTime"]
+    assert parse("ims", message)[0].occurred_at == datetime(2026, 3, 2, 8, 0, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("time", ["1772438400", 1772438400000, "1772438400000", 1772438400000.0])
+def test_times_as_numbers(time):
+    (found,) = parse("vod", {"EventType": "FileUploadComplete", "VideoId": "v", "EventTime": time})
+    assert found.occurred_at == datetime(2026, 3, 2, 8, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["1658229558094", "1658229558094.0", "1658229558094.000"])
+def test_publish_times(text):
+    assert parse_publish_time(text) == datetime(2022, 7, 19, 11, 19, 18, 94000, tzinfo=UTC)
+
+
+def test_a_publish_time_that_is_a_number_with_a_point():
+    told = {"TopicOwner": "1", "TopicName": "t", "Message": "{}", "PublishTime": 1658229558094.0}
+    found = open_envelope(json.dumps(told).encode())
+    assert found is not None
+    assert found.published_at == datetime(2022, 7, 19, 11, 19, 18, 94000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("width", [60, 64, 76])
+@pytest.mark.parametrize("end", ["\n", "\r\n", " \n"])
+def test_base64_in_lines(width, end):
+    message = json.dumps({"Type": "Transcode", "JobId": "j", "State": "Success", "UserData": "x" * 200}).encode()
+    body = end.join(textwrap.wrap(base64.b64encode(message).decode(), width)).encode() + end.encode()
+    (found,) = mts.parse(Message(body, read_payload(body), "signature")).completions
+    assert told(found) == ("transcode", "succeeded", "j")
+
+
+# Jobs of MTS that no page has a message of
+
+
+@pytest.mark.parametrize(
+    ("job_type", "kind"),
+    [
+        ("VideoQuality", "ai"),
+        ("Editing", "production"),
+        ("Complex", "production"),
+        ("AsyncFuseJob", "production"),
+        ("CopyrightExtract", "ai"),
+        ("PornJob", "review"),
+        ("VideoSummary", "production"),
+        ("Subtitle", "production"),
+        ("AIAudioASR", "ai"),
+        ("GifJob", "animated_image"),
+    ],
+)
+@pytest.mark.parametrize(("state", "outcome"), [("Success", "succeeded"), ("Fail", "failed")])
+def test_jobs_that_end(job_type, kind, state, outcome):
+    (found,) = parse("mts", {"Type": job_type, "JobId": "j", "State": state})
+    assert told(found) == (kind, outcome, "j")
+    assert (found.family, found.id) == (job_type.lower(), ("j",))
+
+
+def test_what_an_audit_of_quality_found():
+    results = {"Freeze": [{"Score": "1", "TimeStamp": "00:00:00.233"}]}
+    message = {"Type": "VideoQuality", "JobId": "j", "Status": "Success", "VideoQualityResults": json.dumps(results)}
+    (found,) = parse("mts", message)
+    assert (found.outcome, found.outputs[0].result) == ("succeeded", results)
+
+
+# Recordings
+
+
+def test_a_recording_says_which_and_from_when_to_when():
+    body = {
+        "JobId": "j",
+        "RecordId": "r",
+        "RecordUrl": "http://m/1.m3u8",
+        "StartTime": "2026-03-02T06:00:00Z",
+        "EndTime": "2026-03-02T08:00:00Z",
+        "Duration": 7200.5,
+        "Format": "m3u8",
+    }
+    (found,) = parse("ims", envelope("LiveRecordFileCreated", body))
+    (output,) = found.outputs
+    assert (output.url, output.record_id, output.duration_s) == ("http://m/1.m3u8", "r", 7200.5)
+    assert output.record_ended_at - output.record_started_at == datetime(2026, 1, 1, 8) - datetime(2026, 1, 1, 6)
