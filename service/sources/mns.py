@@ -11,6 +11,7 @@ https://www.alibabacloud.com/help/doc-detail/27498.htm; order and spelling of th
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,7 +140,34 @@ def _bounded(text: bytes) -> bytes:
 
 def _open_json(text: bytes) -> Envelope | None:
     told = read(NotificationJson, text).message
-    return _read_envelope("json", told, told.get("Message"))
+    envelope = _read_envelope("json", told, told.get("Message"))
+    if envelope is not None:
+        _refuse_twins(text)
+    return envelope
+
+
+# Objects as lists of their members, so that none is lost. Whatever else is in the text has been read before.
+_MEMBERS = json.JSONDecoder(strict=False, object_pairs_hook=list, parse_int=str, parse_float=str)
+_NAMES = {name.lower(): name for name in _ELEMENTS}
+
+
+def _refuse_twins(text: bytes) -> None:
+    """
+    As in XML: of two topics or messages, whoever stands behind us may read the other one.
+
+    Raises:
+        Unparseable: A member comes twice, whatever the case of its name and the blanks around it.
+    """
+    seen: set[str] = set()
+    try:
+        members = _MEMBERS.decode(text.decode())
+    except ValueError as error:
+        raise Unparseable("expected a JSON envelope in which each member can be told from the others") from error
+    for key, _ in members:
+        name = key.strip().lower()
+        if name in seen and name in _NAMES:
+            raise Unparseable(f"expected {_NAMES[name]} once in the JSON envelope, found it twice")
+        seen.add(name)
 
 
 def _open_xml(text: bytes) -> Envelope | None:

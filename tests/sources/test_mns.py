@@ -129,6 +129,12 @@ def test_what_is_no_envelope_is_its_own_payload(body):
     assert read_payload(body) == body
 
 
+def twins(**members: object) -> bytes:
+    """The envelope with further members behind its own."""
+    more = "".join(f", {json.dumps(name)}: {json.dumps(value)}" for name, value in members.items())
+    return json_envelope()[:-1] + more.encode() + b"}"
+
+
 LAUGHS = '<!DOCTYPE n [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;">]>'
 
 
@@ -157,11 +163,27 @@ LAUGHS = '<!DOCTYPE n [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;"><!ENTITY c "&b;
         (json_envelope()[:-1], "JSON"),
         (json_envelope().replace(b"J1", b"\xff"), "UTF-8"),
         (b'{"TopicOwner":' + b"[" * 100_000, "nested"),
+        (twins(TopicOwner="999"), "TopicOwner once"),
+        (twins(topicowner="999"), "TopicOwner once"),
+        (twins(TOPICNAME="other"), "TopicName once"),
+        (twins(**{" TopicName ": "other"}), "TopicName once"),
+        (twins(X="other").replace(b'"X"', b'"\\u0054opicName"'), "TopicName once"),
+        (twins(message="other"), "Message once"),
+        (twins(Message=MESSAGE), "Message once"),
+        (twins(messageMD5=None), "MessageMD5 once"),
+        (twins(messageId=""), "MessageId once"),
+        (twins(publishtime=1), "PublishTime once"),
     ],
 )
 def test_broken_envelopes_cannot_be_opened(body, words):
     with pytest.raises(Unparseable, match=words):
         open_envelope(body)
+
+
+def test_what_is_no_part_of_an_envelope_may_come_twice():
+    more = twins(Subscriber="a", subscriber="b", Further={"Message": 1, "message": 2}, Number="many digits")
+    more = more.replace(b'"many digits"', b"1" * 5000)
+    assert open_envelope(more) == open_envelope(json_envelope())
 
 
 def test_seven_levels_inside_the_envelope_are_fine():
