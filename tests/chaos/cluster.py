@@ -250,23 +250,24 @@ class Disk:
     the journals are made small instead.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, size_bytes: int = DISK_BYTES) -> None:
         self._path = path
         self._ballast = path / "ballast"
         path.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "media-callbacks-chaos", str(path)]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "media-callbacks-chaos", str(path)]
         self.is_own = os.geteuid() == 0 and subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     @property
     def journal_max_bytes(self) -> int:
         return JOURNAL_BYTES if self.is_own else 1 << 20
 
-    def fill(self) -> None:
+    def fill(self, *, room_bytes: int = 0) -> None:
         if not self.is_own:
             return
         with contextlib.suppress(OSError), self._ballast.open("wb", buffering=0) as file:
             while file.write(b"\0" * 65536):
                 pass
+        os.truncate(self._ballast, self._ballast.stat().st_size - room_bytes)
 
     def free(self) -> None:
         self._ballast.unlink(missing_ok=True)
