@@ -27,9 +27,9 @@ import uvicorn
 from service import memory
 from service.app import Service, create_admin_app, create_app
 from service.edge.asgi import EdgeApp
-from service.edge.connections import Connections
+from service.edge.connections import Connections, Turns
 from service.edge.core import MAX_HEADER_BYTES
-from service.edge.guarded import make_guarded_protocol
+from service.edge.guarded import in_turns, make_guarded_protocol
 from service.edge.protocol import make_protocol
 from service.listeners import BACKLOG, Listeners, open_listeners
 from service.settings import Settings
@@ -150,14 +150,16 @@ def _make_servers(app: EdgeApp[Service], settings: Settings) -> list[QuietServer
     callbacks = make_protocol(
         app.edge, Connections(limit=max_connections, tick_s=tick_s), head_timeout_s=HEAD_TIMEOUT_S
     )
+    turns = Turns(each=1)
     guarded = make_guarded_protocol(
         Connections(limit=MAX_ADMIN_CONNECTIONS, tick_s=tick_s),
         app.service.refusals,
+        turns,
         request_timeout_s=settings.server.body_timeout_s + HEAD_TIMEOUT_S,
     )
     return [
         QuietServer(_config(app, callbacks, settings)),
-        QuietServer(_config(create_admin_app(app.service), guarded, settings)),
+        QuietServer(_config(in_turns(create_admin_app(app.service), turns), guarded, settings)),
     ]
 
 

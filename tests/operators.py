@@ -16,7 +16,7 @@ from service.admin.api import AdminApi
 from service.admin.guard import AdminGuard
 from service.breaker import BreakerState
 from service.edge.answers import Refusals
-from service.edge.connections import Connections
+from service.edge.connections import Connections, Turns
 from service.edge.guarded import make_guarded_protocol
 from service.inbox.base import AttemptResult
 from service.logs import LimitedLog
@@ -133,7 +133,10 @@ async def serving(operators: Operators, *, token: str | None, jobs_token: str | 
     tokens, jobs_tokens = (() if one is None else (one,) for one in (token, jobs_token))
     guarded = AdminGuard(operators.api.app(), tokens=tokens, jobs_tokens=jobs_tokens)
     protocol = make_guarded_protocol(
-        Connections(limit=100, tick_s=1.0), Refusals(operators.metrics, LimitedLog()), request_timeout_s=30.0
+        Connections(limit=100, tick_s=1.0),
+        Refusals(operators.metrics, LimitedLog()),
+        Turns(each=2),
+        request_timeout_s=30.0,
     )
     config = uvicorn.Config(guarded, "127.0.0.1", 0, http=protocol, lifespan="off", log_config=None)
     server = QuietServer(config)

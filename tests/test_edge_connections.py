@@ -68,7 +68,7 @@ async def test_whoever_is_over_time_is_told_so_once():
 
 
 async def test_work_that_is_laid_up_is_done_a_few_pieces_in_each_turn():
-    turns = Turns(each=2)
+    turns = Turns(each=2, monotonic=lambda: 0.0)
     done: list[int] = []
     seen: list[int] = []
     for number in range(5):
@@ -78,3 +78,21 @@ async def test_work_that_is_laid_up_is_done_a_few_pieces_in_each_turn():
         seen.append(len(done))
     assert done == [0, 1, 2, 3, 4]
     assert seen == [2, 4, 5, 5]
+
+
+async def test_after_work_that_takes_long_the_others_wait_for_the_next_turn():
+    now, done = [0.0], []
+
+    def take_long() -> None:
+        now[0] += 1
+        done.append(now[0])
+
+    turns = Turns(each=100, monotonic=lambda: now[0])
+    for _ in range(3):
+        turns.add(take_long)
+    await asyncio.sleep(0)
+    assert done == [1]
+    await asyncio.sleep(0)
+    assert done == [1, 2]
+    await asyncio.sleep(0)
+    assert done == [1, 2, 3]

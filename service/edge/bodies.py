@@ -5,20 +5,25 @@ from collections.abc import Sequence
 
 from starlette.types import Receive
 
-from service.errors import BodyTooLarge, ClientLeft, MalformedCallback, RequestTimeout
+from service.errors import BodyTooLarge, ClientLeft, MalformedCallback, RequestTimeout, Unavailable
+
+# Of all bodies that one reader has begun.
+MAX_READING_BYTES = 16 * 1024 * 1024
 
 
 class BodyReader:
-    """Reads bodies within bounds of size and time."""
+    """Reads bodies within bounds of size, time and total memory."""
 
     def __init__(self, *, max_bytes: int, timeout_s: float) -> None:
         self.max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self._reading_bytes = 0
 
     async def read(self, headers: Sequence[tuple[bytes, bytes]], receive: Receive) -> bytes:
         """
         Raises:
             BodyTooLarge, RequestTimeout, ClientLeft, MalformedCallback: The body is not acceptable.
+            Unavailable: Too many large bodies are being read just now.
         """
         declared: int | None = None
         for name, value in headers:
@@ -40,13 +45,20 @@ class BodyReader:
     async def _read(self, receive: Receive) -> bytes:
         pieces: list[bytes] = []
         size, more = 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientLeft("the client went away before the body was complete")
-            pieces.append(message.get("body", b""))
-            size += len(pieces[-1])
-            if size > self.max_bytes:
-                raise BodyTooLarge(f"expected at most {self.max_bytes} bytes, found more")
-            more = message.get("more_body", False)
+        try:
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft("the client went away before the body was complete")
+                piece: bytes = message.get("body", b"")
+                pieces.append(piece)
+                size += len(piece)
+                self._reading_bytes += len(piece)
+                if size > self.max_bytes:
+                    raise BodyTooLarge(f"expected at most {self.max_bytes} bytes, found more")
+                if self._reading_bytes > MAX_READING_BYTES:
+                    raise Unavailable("too many large bodies are being received at once")
+                more = message.get("more_body", False)
+        finally:
+            self._reading_bytes -= size
         return b"".join(pieces)

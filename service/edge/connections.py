@@ -6,6 +6,7 @@ out by holding connections.
 
 import asyncio
 import heapq
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -99,12 +100,21 @@ class Connections:
 
 class Turns:
     """
-    Work that clients have laid up, of all connections of a listener: a few pieces in each turn of the event loop, so
-    that whoever waits for each answer is served before whoever does not.
+    Work that clients have laid up, of all connections of a listener: a little in each turn of the event loop, so that
+    whoever waits for each answer is served before whoever does not.
+
+    Args:
+        each: How many pieces of work in a turn.
+        slice_s: How long a turn may take after which no further piece begins.
+        monotonic: Seconds that only grow.
     """
 
-    def __init__(self, *, each: int) -> None:
+    def __init__(
+        self, *, each: int, slice_s: float = 0.002, monotonic: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._each = each
+        self._slice_s = slice_s
+        self._monotonic = monotonic
         self._waiting: deque[Callable[[], None]] = deque()
 
     def add(self, piece: Callable[[], None]) -> None:
@@ -113,7 +123,10 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._run)
 
     def _run(self) -> None:
+        until = self._monotonic() + self._slice_s
         for _ in range(min(self._each, len(self._waiting))):
             self._waiting.popleft()()
+            if self._monotonic() >= until:
+                break
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._run)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import h11
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -27,15 +28,27 @@ _PIECE_BYTES = 1024
 _WRITE_PROGRESS_BYTES = 64 * 1024
 
 
+def in_turns(app: ASGIApp, turns: Turns) -> ASGIApp:
+    """An application that begins with a few requests at a time, because beginning is most of their work."""
+
+    async def wait_and_answer(scope: Scope, receive: Receive, send: Send) -> None:
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turns.add(lambda: None if begun.done() else begun.set_result(None))
+        await begun
+        await app(scope, receive, send)
+
+    return wait_and_answer
+
+
 def make_guarded_protocol(
-    connections: Connections, refusals: Refusals, *, request_timeout_s: float
+    connections: Connections, refusals: Refusals, turns: Turns, *, request_timeout_s: float
 ) -> type[asyncio.Protocol]:
     """The class to give to uvicorn, for one listener."""
     members = {
         "connections": connections,
         "refusals": refusals,
         "request_timeout_s": request_timeout_s,
-        "turns": Turns(each=4),
+        "turns": turns,
         "received": memoryview(bytearray(READ_BYTES)),
     }
     # uvicorn gives it to create_server, which takes protocols with and without a buffer of their own.

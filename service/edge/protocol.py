@@ -33,6 +33,7 @@ SHUTDOWN_GRACE_S = 0.5
 LINGER_BYTES = 256 * 1024
 # Of what comes, at once. As much of each connection may wait for the request before it.
 READ_BYTES = 16 * 1024
+_SMALL_READ_BYTES = 2 * 1024
 # Of answers that are not read, for each connection.
 _HIGH_WATER_BYTES = 16 * 1024
 # Around the pieces of a chunked body, in proportion to it.
@@ -148,7 +149,12 @@ class CallbackProtocol(asyncio.BufferedProtocol):
         data = self.received[:nbytes].tobytes()
         self._buffer = self._buffer[self._position :] + data if self._position < len(self._buffer) else data
         self._position = 0
-        self._advance()
+        if self._chunks is None or nbytes < _SMALL_READ_BYTES:
+            self._advance()
+            return
+        # Chunks of a byte take long to read.
+        self._pause()
+        self.turns.add(self._advance)
 
     def pause_writing(self) -> None:
         self._is_unread = True
@@ -188,9 +194,8 @@ class CallbackProtocol(asyncio.BufferedProtocol):
         if self._position >= len(self._buffer):
             self._buffer, self._position = b"", 0
         if self._is_held:
-            if self._buffer and not self._is_paused:
-                self._is_paused = True
-                self.transport.pause_reading()
+            if self._buffer:
+                self._pause()
             return
         if self._is_half_closed:
             self._leave()
@@ -198,6 +203,11 @@ class CallbackProtocol(asyncio.BufferedProtocol):
         elif self._is_paused:
             self._is_paused = False
             self.transport.resume_reading()
+
+    def _pause(self) -> None:
+        if not self._is_paused:
+            self._is_paused = True
+            self.transport.pause_reading()
 
     @property
     def _is_held(self) -> bool:
@@ -354,6 +364,7 @@ class CallbackProtocol(asyncio.BufferedProtocol):
     def _next(self) -> None:
         """The request is answered and read: it is the next one's turn."""
         self._exchange = None
+        self._chunks = None
         self._is_read = self._is_answered = False
         self._had_request = True
         if self._buffer or self._is_paused:

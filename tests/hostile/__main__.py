@@ -49,7 +49,8 @@ async def probe(victim: Victim, over: asyncio.Event) -> float:
         for target in ("/health/live", "/health/ready"):
             begun_at = time.monotonic()
             status = await victim.get(target)
-            assert status == 200, f"{target} gave {status}"
+            reasons = [line["error"] for line in victim.lines if line["event"] == "not_ready"]
+            assert status == 200, f"{target} gave {status}: {reasons}"
             worst_s = max(worst_s, time.monotonic() - begun_at)
         await asyncio.sleep(0.2)
     return worst_s
@@ -83,7 +84,7 @@ async def attack(victim: Victim, stream: Stream, name: str, listener: Listener, 
 
 async def run(names: list[str], *, rate: float, seconds: float) -> bool:
     is_fine = True
-    with tempfile.TemporaryDirectory(prefix=".hostile-", dir=CHECKOUT) as folder:
+    with tempfile.TemporaryDirectory(prefix="media-callbacks-") as folder:
         async with attacked(Path(folder)) as victim, streaming(victim, rate=rate) as stream:
             await stream.more(500)
             print(f"resident memory before: {victim.memory_bytes() >> 20} MiB; load average {os.getloadavg()[0]:.1f}")
