@@ -13,7 +13,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help runtime environment demo test check lint coverage check-lowest format lock export dist bench chaos promise clean
+.PHONY: help runtime environment demo test check lint coverage check-lowest format lock export dist bench chaos hostile promise clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -77,7 +77,7 @@ check-lowest: $(UV) ## run the tests that start the service with the oldest depe
 
 # Tests that start the service or its parts on real sockets and stores.
 STARTING := tests/test_end_to_end.py tests/test_server.py tests/test_app.py tests/test_edge.py tests/test_metrics.py \
-	tests/test_crash.py tests/test_simulate.py tests/sinks tests/inbox tests/vendor tests/test_cli.py tests/test_check.py
+	tests/test_crash.py tests/test_restart.py tests/test_simulate.py tests/sinks tests/inbox tests/vendor tests/test_cli.py tests/test_check.py
 
 format: environment ## format the code
 	$(BIN)/ruff format .
@@ -108,6 +108,10 @@ bench: environment ## measure accepting, delivering, isolation and both stores, 
 
 chaos: environment ## break everything under load, ten times, and look for what was lost or came twice
 	$(BIN)/python -m tests.chaos --seeds 10 --jobs 2000 --rate 100
+
+hostile: environment ## attack a running service as strangers would, in full, beside genuine callbacks
+	$(BIN)/python -m tests.hostile
+	HOSTILE=long $(BIN)/pytest -n 1 tests/hostile
 
 promise: environment ## register twenty thousand jobs, let everything go wrong, and compare with the truth
 	$(BIN)/python -m tests.promise
