@@ -19,6 +19,7 @@ import pytest
 
 from service.edge.certificates import Fetched
 from service.edge.core import MAX_HEADER_BYTES
+from service.server import HEAD_TIMEOUT_S, KEEP_ALIVE_S
 from service.simulate import MnsSigner, SimulatedRequest, forge, make_mns_key
 from service.sources import http
 from service.sources.mns_push import MnsPushSource
@@ -801,15 +802,19 @@ MALFORMED = {
 NO_HEADS = ("length and chunks", "chunks that are not last")
 
 
-async def test_a_connection_that_nobody_uses_is_closed(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.server.KEEP_ALIVE_S", 0.2)
-    async with run_service(tmp_path) as running, connected(running.address) as (reader, writer):
-        # Used twice within the time, so that the timer of the first answer comes too early for the second.
-        for job_id in ("a", "b"):
+async def test_a_connection_that_nobody_uses_is_closed(running, loop_clock):
+    async with connected(running.address) as (reader, writer):
+        # Each within the time, so that the deadline of the first answer comes too early for the second.
+        for job_id in ("a", "b", "c"):
             writer.write(encode(running.build("vod", job_id)))
             answer = await read_answer(reader)
             assert answer is not None
             assert answer.status == 200
+            loop_clock.skip(0.6 * KEEP_ALIVE_S)
+            for _ in range(5):  # turns of the event loop in which deadlines are looked at
+                await asyncio.sleep(0)
+        assert not reader.at_eof()
+        loop_clock.skip(0.5 * KEEP_ALIVE_S)
         assert await reader.read() == b""
 
 
@@ -942,15 +947,19 @@ async def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(tmp_path, monk
         assert [line["reason"] for line in running.lines] == ["slow_request"]
 
 
-async def test_blank_lines_do_not_keep_an_idle_connection_open(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.server.HEAD_TIMEOUT_S", 0.1)
-    async with run_service(tmp_path, changes={"server.body_timeout_s": 0.1}) as running:
-        async with connected(running.address) as (reader, writer):
-            writer.write(encode_request("GET", "/health/live"))
-            assert await read_answer(reader) is not None
-            writer.write(b"\r\n")
-            assert await read_to_the_end(reader) == b""
-        assert running.lines == []
+@on_sockets
+async def test_blank_lines_do_not_keep_an_idle_connection_open(running, loop_clock):
+    async with connected(running.address) as (reader, writer):
+        writer.write(encode_request("GET", "/health/live"))
+        assert await read_answer(reader) is not None
+        (connection,) = running.connections
+        idle_until = connection.deadline
+        writer.write(b"\r\n")
+        await running.until(lambda: connection.deadline < idle_until)
+        # Before it would be closed for being idle.
+        loop_clock.skip(HEAD_TIMEOUT_S + 1)
+        assert await read_to_the_end(reader) == b""
+    assert running.lines == []
 
 
 @on_sockets
@@ -1097,8 +1106,7 @@ def _random_request(rng: random.Random, running: Running) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_no_request_causes_a_5xx_or_goes_unanswered(tmp_path, monkeypatch, seed):
-    monkeypatch.setattr("service.server.HEAD_TIMEOUT_S", 0.1)
+async def test_no_request_causes_a_5xx_or_goes_unanswered(tmp_path, seed):
     rng = random.Random(seed)
     statuses: list[int | None] = []
 
@@ -1106,6 +1114,7 @@ async def test_no_request_causes_a_5xx_or_goes_unanswered(tmp_path, monkeypatch,
         for encoded in requests:
             async with connected(running.address) as (reader, writer):
                 writer.write(encoded)
+                writer.write_eof()
                 # A status line is answer enough: what follows belongs to requests that a body happened to hold.
                 try:
                     line = await reader.readline()
@@ -1113,8 +1122,7 @@ async def test_no_request_causes_a_5xx_or_goes_unanswered(tmp_path, monkeypatch,
                     line = b""
                 statuses.append(int(line.split()[1]) if line else None)
 
-    changes = {"server.body_timeout_s": 0.1, "server.max_body_bytes": 2000}
-    async with run_service(tmp_path, changes=changes) as running:
+    async with run_service(tmp_path, changes={"server.max_body_bytes": 2000}) as running:
         requests = [_random_request(rng, running) for _ in range(300)]
         await asyncio.gather(*(client(running, requests[start::8]) for start in range(8)))
         assert len(statuses) == 300
