@@ -963,6 +963,18 @@ async def test_a_closed_inbox_says_so(postgresql_url: str) -> None:  # noqa: F81
     await inbox.close()
 
 
+async def test_what_is_accepted_while_the_servers_clock_is_behind_does_not_look_old(
+    inbox: TimedPostgresqlInbox,
+) -> None:
+    """That of SQLite never is."""
+    await inbox.watch_clock(now=NOW)
+    await inbox.put(make_receipt(make_event(), at=NOW - 3650 * DAY))
+    assert await deliver(inbox, "a", now=NOW - 3650 * DAY) == [make_event().id], "now, not in ten years"
+    inbox.clock.now = NOW
+    purged = await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY)
+    assert (purged.payloads, purged.keys) == (0, 0)
+
+
 # What is stored
 
 
