@@ -779,7 +779,7 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
         for entry in arrival.receipt.entries
     ]
     accepted: dict[int, list[Event]] = {}
-    reasons: dict[int, str] = {}
+    reasons: dict[int, str | None] = {}
     conflicts: dict[int, str] = {}
     repeated: dict[int, list[tuple[Candidate, str]]] = {}
     ended: list[tuple[Event, int]] = []
@@ -797,13 +797,12 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
     for receipt_id, arrival in enumerate(arrivals, first_id):
         receipt, events, refusal = arrival.receipt, accepted.get(receipt_id), conflicts.get(receipt_id)
         differs: tuple[str, ...] = ()
-        if (pairs := repeated.get(receipt_id)) is not None:
-            differs = _run_now(accepting.differences(database, pairs, receipt.body))
+        if receipt_id in repeated:
+            differs = _run_now(accepting.differences(database, repeated[receipt_id], receipt.body))
+        if differs or refusal is not None:
+            reasons[receipt_id] = accepting.reason(receipt, conflict=refusal, differs=differs)
         state = accepting.state(receipt, has_events=events is not None, conflict=refusal, differs=differs)
         verdicts.append(Verdict(state, tuple(events) if events else (), differs=differs))
-        reason = accepting.reason(receipt, conflict=refusal, differs=differs)
-        if reason is not None:
-            reasons[receipt_id] = reason
     _insert_receipts(connection, arrivals, verdicts, reasons, first_id=first_id, now=now)
     return verdicts
 
@@ -927,7 +926,7 @@ def _insert_receipts(
     connection: sqlite3.Connection,
     arrivals: Sequence[Arrival],
     verdicts: Sequence[Verdict],
-    reasons: Mapping[int, str],
+    reasons: Mapping[int, str | None],
     *,
     first_id: int,
     now: int,
@@ -944,7 +943,7 @@ def _insert_receipts(
                 receipt.transport,
                 receipt.verified_by,
                 verdict.state,
-                reasons.get(receipt_id),
+                reasons.get(receipt_id, receipt.reason),
                 accepting.dump(receipt.warnings) if receipt.warnings else None,
                 accepting.dump(dict(receipt.meta)) if receipt.meta else None,
                 receipt.parser_version,

@@ -316,32 +316,37 @@ BEGIN
 
     -- Of each key that something has ended of, the next one may go, unless another is on its way: one at a time, those
     -- of the earliest event first.
-    WITH let_go AS (
-        UPDATE deliveries d
-        SET due_at = at
-        FROM (
-            SELECT DISTINCT ON (ended.key_digest, ended.sink) w.event_id, w.sink, w.replay
+    IF EXISTS (
+        SELECT FROM deliveries w
+        WHERE w.sink = ANY (a_sink) AND w.due_at IS NULL AND w.state IN ('pending', 'dead') AND w.state = 'pending'
+    ) THEN
+        WITH let_go AS (
+            UPDATE deliveries d
+            SET due_at = at
             FROM (
-                SELECT DISTINCT e.key_digest, a_sink[k.n] AS sink
-                FROM unnest(kept) AS k (n)
-                JOIN events e ON e.id = a_event[k.n]
-                WHERE a_state[k.n] IN ('delivered', 'dead')
-            ) AS ended
-            JOIN events e ON e.key_digest = ended.key_digest
-            JOIN deliveries w ON w.event_id = e.id AND w.sink = ended.sink AND w.state = 'pending'
-            AND w.due_at IS NULL
-            WHERE NOT EXISTS (
-                SELECT
-                FROM events o
-                JOIN deliveries b ON b.event_id = o.id
-                WHERE o.key_digest = ended.key_digest AND b.sink = ended.sink AND b.due_at IS NOT NULL
-            )
-            ORDER BY ended.key_digest, ended.sink, w.event_id
-        ) AS next
-        WHERE d.event_id = next.event_id AND d.sink = next.sink AND d.replay = next.replay AND d.due_at IS NULL
-        RETURNING d.sink
-    )
-    SELECT array_agg(DISTINCT sink) INTO released FROM let_go;
+                SELECT DISTINCT ON (ended.key_digest, ended.sink) w.event_id, w.sink, w.replay
+                FROM (
+                    SELECT DISTINCT e.key_digest, a_sink[k.n] AS sink
+                    FROM unnest(kept) AS k (n)
+                    JOIN events e ON e.id = a_event[k.n]
+                    WHERE a_state[k.n] IN ('delivered', 'dead')
+                ) AS ended
+                JOIN events e ON e.key_digest = ended.key_digest
+                JOIN deliveries w ON w.event_id = e.id AND w.sink = ended.sink AND w.state = 'pending'
+                AND w.due_at IS NULL
+                WHERE NOT EXISTS (
+                    SELECT
+                    FROM events o
+                    JOIN deliveries b ON b.event_id = o.id
+                    WHERE o.key_digest = ended.key_digest AND b.sink = ended.sink AND b.due_at IS NOT NULL
+                )
+                ORDER BY ended.key_digest, ended.sink, w.event_id
+            ) AS next
+            WHERE d.event_id = next.event_id AND d.sink = next.sink AND d.replay = next.replay AND d.due_at IS NULL
+            RETURNING d.sink
+        )
+        SELECT array_agg(DISTINCT sink) INTO released FROM let_go;
+    END IF;
 END
 $$;
 
