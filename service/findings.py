@@ -39,7 +39,10 @@ PENDING_PATIENCE = 7
 _JITTER = 0.2
 
 Result = Literal["ended", "pending", "not_found", "unlearnable", "foreign", "unavailable", "refused", "unreadable"]
-Decision = Literal["again", "ended", "given_up", "confirmed", "contradicted", "foreign", "unconfirmed", "enriched"]
+Decision = Literal[
+    "again", "ended", "given_up", "confirmed", "contradicted", "foreign", "unconfirmed", "enriched", "late"
+]
+"""``late``: the lease was lost before it was settled; whoever asks again decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

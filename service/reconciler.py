@@ -282,8 +282,10 @@ class _Worker:
         judgements = sorted(judgements, key=lambda judgement: judgement.is_corrected)
         settled = await self._inbox.settle([judgement.finding for judgement in judgements])
         for judgement, result in zip(judgements, settled, strict=True):
-            if result.is_ours:
-                self._report(judgement, judgement.finding, result)
+            # What comes after the lease is over decides nothing, and is not passed over in silence either.
+            self._report(
+                judgement if result.is_ours else replace(judgement, decision="late"), judgement.finding, result
+            )
 
     def _report(self, judgement: Judgement, finding: Finding, settled: Settled) -> None:
         inquiry, decision = finding.inquiry, judgement.decision

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from service.simulate import PAYLOADS
-from tests.running import SOURCES, Running, connected, encode, read_answer, run_service
+from tests.running import SOURCES, Running, build_payload, connected, encode, read_answer, run_service
 
 JOBS_PER_SOURCE = 25
 CALLBACKS = 10_000
@@ -87,6 +87,23 @@ async def test_ten_thousand_callbacks_of_a_hundred_jobs_are_a_hundred_events_at_
             ("accepted", len(jobs)),
             ("duplicate", CALLBACKS - len(jobs)),
         ]
+
+
+async def test_who_says_otherwise_of_a_job_is_answered_with_success_seen_and_forwarded_to_nobody(running):
+    payload = build_payload(running.source("vod"), "job-1")
+    truth, lie = (running.build("vod", "job-1", payload=one) for one in (payload, payload | {"VideoId": "forged"}))
+    for request, state in ((truth, "accepted"), (lie, "differing"), (truth, "duplicate"), (lie, "differing")):
+        assert (await running.send(request)).status == 200
+        assert running.lines[-1]["state"] == state
+    assert running.lines[-1]["differs"] == ["media_id"]
+    assert running.lines[-1]["log_level"] == "warning"
+    assert "forged" not in repr(running.logs)
+    (event,) = await running.receiver.wait_for(1)
+    assert event["data"]["media_id"] == payload["VideoId"]
+    listed = (await running.get("/v1/receipts?state=differing", admin=True)).json()["receipts"]
+    assert [receipt["reason"].rpartition(": ")[2] for receipt in listed] == ["media_id"] * 2
+    metrics = (await running.get("/metrics", admin=True)).body.decode()
+    assert 'media_callbacks_receipts_total{source="vod",state="differing"} 2.0' in metrics
 
 
 async def test_every_message_that_the_simulator_knows_arrives_typed(running):

@@ -429,6 +429,23 @@ async def test_it_logs_one_line_for_each_answer(setting: Setting, vendor: Vendor
     assert lines[1]["detail"] == "GetJobDetail: 403 Forbidden.RAM"
 
 
+async def test_an_answer_that_comes_when_the_lease_is_over_decides_nothing_and_is_counted(
+    setting: Setting, vendor: Vendor
+) -> None:
+    await setting.expect("job-1")
+    vendor.gate.clear()
+    asking = asyncio.ensure_future(setting.turn())
+    await vendor.begun.wait()
+    later = NOW + timedelta(seconds=LEASE_S)
+    (taken,) = await setting.inbox.claim_inquiries("vod", limit=9, lease_s=LEASE_S, now=later)
+    vendor.gate.set()
+    await asking
+    assert setting.observer.judged == [("expected", "ended", "late")]
+    assert setting.observer.learned == []
+    assert (await setting.jobs())["job-1"].state == "overdue", "up to whoever asks now"
+    assert taken.attempt == 1
+
+
 async def test_a_vendor_that_hangs_is_given_up_before_the_lease_is_over(
     setting: Setting, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

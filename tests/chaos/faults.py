@@ -18,9 +18,9 @@ from service.fake_cloud.queues import QueueFaults
 from tests.chaos.cluster import LEASE_S, Cluster, find_faketime
 from tests.chaos.consumer import Consumer, Mood
 
-# An hour: everything seems to come from the future. The others: beyond a lease. What an instance accepts while it is
-# ahead becomes due to the others so much later, so that this is also waited for in the end.
-CLOCK_OFFSETS_S = (-3600, -30, 15)
+# An hour: everything seems to come from the future. Some seconds: beyond a lease. Ten years: nothing is to be put off or
+# removed by that.
+CLOCK_OFFSETS_S = (-3600, -30, 21, 315_360_000)
 # After its clock was put right: how long a service may go on with the wrong one.
 _CLOCK_CACHE_S = 2.0
 # How long callbacks may suffer from something that is over: nginx leaves an instance alone for 2 s.
