@@ -90,6 +90,7 @@ async def test_a_store_without_its_schema_is_left_as_it_is(tmp_path, is_there):
     path = tmp_path / "in#box?.db"
     if is_there:
         sqlite3.connect(path).execute("CREATE TABLE other (x)").connection.close()
+        path.chmod(0o600)
     before = path.read_bytes() if is_there else None
     # Built past the rules for URLs: other characters must not lead to another file.
     settings = StoreSettings.model_construct(url=f"sqlite:///{path}", auto_migrate=True)

@@ -1,5 +1,6 @@
 """Which inbox a ``store.url`` means."""
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -58,8 +59,9 @@ def _path(url: str) -> Path:
 
 def _migrate_file(path: Path) -> Sequence[str]:
     try:
+        os.close(sqlite.open_for_us(path, os.O_RDWR | os.O_CREAT))
         with closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as connection:
             sqlite.prepare_file(connection)
             return sqlite.migrate(connection)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise ConfigError([f"store.url: cannot use {path}: {error}"]) from error

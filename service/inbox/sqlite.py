@@ -224,7 +224,7 @@ class SqliteInbox(Operations):
     def _lock(self) -> None:
         try:
             # Only for us, as everything that is made here: the store has what the events have, and keeps it.
-            self._lock_file = open(f"{self._path}.lock", "ab", opener=_open_for_us)  # noqa: SIM115 - Path.open has no opener
+            self._lock_file = open(f"{self._path}.lock", "ab", opener=open_for_us)  # noqa: SIM115 - Path.open has no opener
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._unlock()
@@ -241,7 +241,7 @@ class SqliteInbox(Operations):
 
     def _connect(self) -> sqlite3.Connection:
         # SQLite gives the files beside it the mode of the database.
-        os.close(_open_for_us(self._path, os.O_RDWR | os.O_CREAT))
+        os.close(open_for_us(self._path, os.O_RDWR | os.O_CREAT))
         connection = sqlite3.connect(
             self._path, isolation_level=None, check_same_thread=False, cached_statements=1024, timeout=5
         )
@@ -577,7 +577,7 @@ class Reader:
             self._connection = None
 
 
-def _open_for_us(path: str | Path, flags: int) -> int:
+def open_for_us(path: str | Path, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 

@@ -780,6 +780,9 @@ def _read_row(told: Told, body: Any, row: EventType) -> Completion:
         identity: tuple[str, ...] = (job_id,)
     else:
         identity = _identify(told, body, row, job_id, media_id)
+        if job_id is not None and identity[0] != job_id:
+            # By which it is looked for.
+            identity = (job_id, *identity)
     return told.end(row.kind, identity, judged, word, body, outputs=row.outputs, job_id=job_id, media_id=media_id)
 
 

@@ -64,7 +64,7 @@ class Victim:
         async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_connection(*self.addresses[listener].split(":"))
             try:
-                writer.write(encode_request("GET", target))
+                writer.write(encode_request("GET", target, host=self.addresses[listener]))
                 answer = await read_answer(reader, method="GET")
             finally:
                 writer.transport.abort()
@@ -74,7 +74,7 @@ class Victim:
     async def metrics(self) -> dict[str, float]:
         async with asyncio.timeout(PATIENCE_S):
             reader, writer = await asyncio.open_connection(*self.admin_address.split(":"))
-            writer.write(encode_request("GET", "/metrics"))
+            writer.write(encode_request("GET", "/metrics", host=self.admin_address))
             answer = await read_answer(reader, method="GET")
             writer.transport.abort()
         assert answer is not None
