@@ -3,7 +3,7 @@ Jobs as those who submit them name them: what it takes to recognise the end of o
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from service.events import Key, Product
 
@@ -48,10 +48,11 @@ class ExpectedJob:
     A job that somebody has submitted and wants to see the end of.
 
     Attributes:
-        deadline_at: When the vendor is asked, should nothing have come until then.
+        deadline: When the vendor is asked, should nothing have come until then: the time that whoever submitted it has
+            said, or how long after the registration.
         user_data: For the event, where the vendor's answer has none.
     """
 
     reference: JobReference
-    deadline_at: datetime
+    deadline: datetime | timedelta
     user_data: str | None = None

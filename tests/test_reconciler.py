@@ -158,7 +158,7 @@ class Setting:
             JobReference(product=product, account="default", family=family, job_id=job_id, media_id=media_id)
             for job_id in job_ids
         ]
-        await self.inbox.expect([ExpectedJob(reference=one, deadline_at=NOW) for one in references], now=NOW)
+        await self.inbox.expect([ExpectedJob(reference=one, deadline=NOW) for one in references], now=NOW)
 
     async def jobs(self) -> dict[str | None, JobRecord]:
         records = await self.inbox.list_jobs(JobFilter(), now=self.now, limit=1000)

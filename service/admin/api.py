@@ -329,10 +329,8 @@ class AdminApi:
     # Jobs
 
     async def register_jobs(self, body: JobOrders) -> tuple[int, RegisteredJobs]:
-        now = await self._inbox.now()
         orders = body.root if isinstance(body.root, list) else [body.root]
-        default_deadline_at = now + timedelta(seconds=self._deadline_s)
-        jobs = [order.to_job(default_deadline_at=default_deadline_at) for order in orders]
+        jobs = [order.to_job(default_deadline=timedelta(seconds=self._deadline_s)) for order in orders]
         try:
             records = await self._inbox.expect(jobs)
         except JobConflict as error:

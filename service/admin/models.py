@@ -358,7 +358,7 @@ class JobOrder(BaseModel):
             )
         return order
 
-    def to_job(self, *, default_deadline_at: datetime) -> ExpectedJob:
+    def to_job(self, *, default_deadline: timedelta) -> ExpectedJob:
         return ExpectedJob(
             reference=JobReference(
                 product=self.product,
@@ -369,7 +369,7 @@ class JobOrder(BaseModel):
                 nonce=self.nonce,
                 bind=self.bind,
             ),
-            deadline_at=self.deadline or default_deadline_at,
+            deadline=self.deadline or default_deadline,
             user_data=self.user_data,
         )
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from service.errors import JobConflict
@@ -116,7 +117,7 @@ async def _expect(database: Database, keyed: Sequence[tuple[bytes, ExpectedJob]]
 
 
 def _registration(digest: bytes, job: ExpectedJob, now: int) -> tuple[Value, ...]:
-    reference = job.reference
+    reference, deadline = job.reference, job.deadline
     return (
         digest,
         asset_of(reference),
@@ -129,7 +130,7 @@ def _registration(digest: bytes, job: ExpectedJob, now: int) -> tuple[Value, ...
         reference.bind,
         job.user_data,
         now,
-        to_milliseconds(job.deadline_at),
+        to_milliseconds(deadline) if isinstance(deadline, datetime) else now + round(deadline.total_seconds() * 1000),
     )
 
 

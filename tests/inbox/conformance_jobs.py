@@ -68,7 +68,7 @@ async def expect(
     **fields: Any,
 ) -> Sequence[JobRecord]:
     registered = [
-        ExpectedJob(reference=reference(job_id, **fields), deadline_at=deadline_at, user_data=user_data)
+        ExpectedJob(reference=reference(job_id, **fields), deadline=deadline_at, user_data=user_data)
         for job_id in job_ids
     ]
     return await inbox.expect(registered, now=now)
@@ -197,8 +197,8 @@ class JobsConformance:
         with pytest.raises(JobConflict, match="job-1"):
             await inbox.expect(
                 [
-                    ExpectedJob(reference=reference("job-0"), deadline_at=DEADLINE),
-                    ExpectedJob(reference=reference("job-2", nonce=NONCE), deadline_at=DEADLINE),
+                    ExpectedJob(reference=reference("job-0"), deadline=DEADLINE),
+                    ExpectedJob(reference=reference("job-2", nonce=NONCE), deadline=DEADLINE),
                 ],
                 now=NOW,
             )
@@ -254,8 +254,7 @@ class JobsConformance:
 
         monkeypatch.setattr(jobs, "expect", counted)
         registered = [
-            ExpectedJob(reference=reference(f"job-{n}", media_id=f"media-{n}"), deadline_at=DEADLINE)
-            for n in range(2000)
+            ExpectedJob(reference=reference(f"job-{n}", media_id=f"media-{n}"), deadline=DEADLINE) for n in range(2000)
         ]
         records = await inbox.expect(registered, now=NOW)
         assert 0 < statements < 50

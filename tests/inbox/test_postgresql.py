@@ -373,7 +373,7 @@ async def test_two_replays_of_the_same_events_at_once_deliver_each_once_more(
 
 
 def expected(job_id: str, **fields: Any) -> ExpectedJob:
-    return ExpectedJob(reference=reference(job_id, **fields), deadline_at=DEADLINE)
+    return ExpectedJob(reference=reference(job_id, **fields), deadline=DEADLINE)
 
 
 async def test_a_job_that_is_registered_while_its_event_is_accepted_has_ended(
