@@ -73,7 +73,7 @@ check-lowest: $(UV) ## run the tests that start the service with the oldest depe
 	$(UV) venv --quiet --no-project --python $(PYTHON) $(LOWEST)
 	$(UV) pip install --quiet --python $(LOWEST)/bin/python -r $(LOWEST).txt -e . --group dev
 	@$(UV) pip freeze --quiet --python $(LOWEST)/bin/python --exclude-editable | sort > $(LOWEST)/installed.txt
-	$(LOWEST)/bin/python -m pytest -n auto $(STARTING)
+	$(LOWEST)/bin/python -m pytest -p no:anyio -n auto $(STARTING)
 
 # Tests that start the service or its parts on real sockets and stores.
 STARTING := tests/test_end_to_end.py tests/test_server.py tests/test_app.py tests/test_edge.py tests/test_metrics.py \

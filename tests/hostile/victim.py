@@ -106,7 +106,10 @@ async def attacked(folder: Path, changes: Mapping[str, Any] | None = None) -> As
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "service", "serve", "--config", str(config)),
             cwd=CHECKOUT,
-            env={name: value for name, value in os.environ.items() if not name.startswith("MEDIA_CALLBACKS")},
+            # Its memory is watched, so it is not to be measured for coverage besides.
+            env={
+                name: text for name, text in os.environ.items() if not name.startswith(("MEDIA_CALLBACKS", "COVERAGE"))
+            },
             stdin=asyncio.subprocess.DEVNULL,
             stderr=errors,
         )
