@@ -111,13 +111,13 @@ def _after(beginning: bytes, rest: Pieces) -> Pieces:
 
 def _head(listener: Listener, *lines: bytes) -> bytes:
     target = b"/callbacks/vod" if listener == "server" else b"/v1/jobs"
-    return b"\r\n".join([b"POST " + target + b" HTTP/1.1", b"Host: x", *lines, b"", b""])
+    return b"\r\n".join([b"POST " + target + b" HTTP/1.1", b"Host: localhost", *lines, b"", b""])
 
 
 @asynccontextmanager
 async def pipelining(address: str, listener: Listener, size: int) -> AsyncIterator[None]:
     """4 MiB of requests on each connection, whose answers are read."""
-    request = encode_request("GET", PROBE[listener])
+    request = encode_request("GET", PROBE[listener], host="localhost")
     async with crowd(address, size, _repeated(request, 4 * _MIB if listener == "server" else _MIB // 4)) as clients:
         await asyncio.gather(*(client.sent for client in clients))
         yield
@@ -126,7 +126,7 @@ async def pipelining(address: str, listener: Listener, size: int) -> AsyncIterat
 @asynccontextmanager
 async def pipelining_unread(address: str, listener: Listener, size: int) -> AsyncIterator[None]:
     """The same, whose answers nobody reads."""
-    request = encode_request("GET", PROBE[listener])
+    request = encode_request("GET", PROBE[listener], host="localhost")
     async with crowd(address, size, _repeated(request, 16 * _MIB), reads=False):
         yield
 
@@ -216,7 +216,10 @@ async def upgrades(address: str, listener: Listener, size: int) -> AsyncIterator
     """Requests that offer another protocol."""
     for protocol in (b"h2c", b"websocket"):
         headers = [(b"Connection", b"Upgrade, HTTP2-Settings"), (b"Upgrade", protocol), (b"HTTP2-Settings", b"")]
-        requests = [encode_request("GET", PROBE[listener], headers), encode_request("POST", "/nowhere", headers, b"{}")]
+        requests = [
+            encode_request("GET", PROBE[listener], headers, host="localhost"),
+            encode_request("POST", "/nowhere", headers, b"{}", host="localhost"),
+        ]
         for request in requests:
             async with crowd(address, size, _once(request)) as clients:
                 await asyncio.gather(*(_answered(client) for client in clients))
@@ -228,7 +231,7 @@ async def upgrades(address: str, listener: Listener, size: int) -> AsyncIterator
 async def leaving(address: str, listener: Listener, size: int) -> AsyncIterator[None]:
     """Clients that go in the middle: of a head, of a body, of the answer."""
     body = _head(listener, b"Content-Type: application/json", b"Content-Length: 100") + b"{"
-    for beginning in (body[:20], body, encode_request("GET", PROBE[listener])):
+    for beginning in (body[:20], body, encode_request("GET", PROBE[listener], host="localhost")):
         async with crowd(address, size, _once(beginning)) as clients:
             await asyncio.gather(*(client.sent for client in clients))
     yield
