@@ -334,6 +334,9 @@ def test_a_row_of_the_table_is_what_the_parser_does(row):
         if WORD in parts:
             known[WORD] = find_word(payload).lower()
         found = list(find(row, payload).id)
+        if JOB not in parts and found[0] == job_id:
+            # By which an occurrence is looked for.
+            found = found[1:]
         assert len(found) == len(parts)
         for part, text in zip(parts, found, strict=True):
             if part in NOT_MEMBERS and part not in known:
