@@ -517,7 +517,7 @@ def as_python_reads_it(text):
     return cleaned(decoder.decode(text))
 
 
-@settings(max_examples=600, deadline=None, derandomize=True)
+@settings(max_examples=600, deadline=None)
 @given(st.lists(st.sampled_from(_PIECES), max_size=8).map("".join) | JSON.map(lambda value: json.dumps({"a": value})))
 def test_the_decoder_reads_what_the_standard_library_reads_with_patience(text):
     try:
