@@ -67,32 +67,58 @@ async def test_whoever_is_over_time_is_told_so_once():
     assert len(connections) == 0
 
 
-async def test_work_that_is_laid_up_is_done_a_few_pieces_in_each_turn():
-    turns = Turns(each=2, monotonic=lambda: 0.0)
+async def due() -> None:
+    """Let everything run that has become due."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_work_that_is_laid_up_is_done_a_few_pieces_at_a_time_with_rests(loop_clock):
+    turns = Turns(each=2, rest_s=3600, monotonic=lambda: 0.0)
     done: list[int] = []
     seen: list[int] = []
     for number in range(5):
         turns.add(partial(done.append, number))
-    for _ in range(4):
-        await asyncio.sleep(0)
+    for _ in range(3):
+        await due()
         seen.append(len(done))
+        loop_clock.skip(3600)
     assert done == [0, 1, 2, 3, 4]
-    assert seen == [2, 4, 5, 5]
+    assert seen == [2, 4, 5]
 
 
-async def test_after_work_that_takes_long_the_others_wait_for_the_next_turn():
+async def test_work_that_comes_in_a_rest_waits_for_its_end(loop_clock):
+    turns = Turns(each=2, rest_s=3600, monotonic=lambda: 0.0)
+    done: list[int] = []
+    turns.add(partial(done.append, 1))
+    await due()
+    turns.add(partial(done.append, 2))
+    await due()
+    assert done == [1]
+    loop_clock.skip(3600)
+    await due()
+    assert done == [1, 2]
+    loop_clock.skip(3600)
+    await due()
+    turns.add(partial(done.append, 3))
+    await due()
+    assert done == [1, 2, 3]
+
+
+async def test_after_work_that_takes_long_the_others_have_twice_as_long(loop_clock):
     now, done = [0.0], []
 
     def take_long() -> None:
-        now[0] += 1
+        now[0] += 1800
         done.append(now[0])
 
-    turns = Turns(each=100, monotonic=lambda: now[0])
-    for _ in range(3):
+    turns = Turns(each=100, rest_s=0, monotonic=lambda: now[0])
+    for _ in range(2):
         turns.add(take_long)
-    await asyncio.sleep(0)
-    assert done == [1]
-    await asyncio.sleep(0)
-    assert done == [1, 2]
-    await asyncio.sleep(0)
-    assert done == [1, 2, 3]
+    await due()
+    loop_clock.skip(3000)
+    await due()
+    assert done == [1800]
+    loop_clock.skip(600)
+    await due()
+    assert done == [1800, 3600]
