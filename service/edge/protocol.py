@@ -34,8 +34,8 @@ LINGER_BYTES = 256 * 1024
 # Of what comes, at once. As much of each connection may wait for the request before it.
 READ_BYTES = 16 * 1024
 _SMALL_READ_BYTES = 2 * 1024
-# Of answers that are not read, for each connection.
-_HIGH_WATER_BYTES = 16 * 1024
+# Of answers that the kernel does not take, for each connection: none, so that nothing is read behind them.
+_HIGH_WATER_BYTES = 0
 # Around the pieces of a chunked body, in proportion to it.
 _CHUNKING_FACTOR = 8
 
@@ -149,12 +149,10 @@ class CallbackProtocol(asyncio.BufferedProtocol):
         data = self.received[:nbytes].tobytes()
         self._buffer = self._buffer[self._position :] + data if self._position < len(self._buffer) else data
         self._position = 0
-        if self._chunks is None or nbytes < _SMALL_READ_BYTES:
+        if self._exchange is None or nbytes < _SMALL_READ_BYTES:
             self._advance()
             return
-        # Chunks of a byte take long to read.
-        self._pause()
-        self.turns.add(self._advance)
+        self._advance_later()
 
     def pause_writing(self) -> None:
         self._is_unread = True
@@ -185,6 +183,9 @@ class CallbackProtocol(asyncio.BufferedProtocol):
                 if self._exchange is None:
                     if not self._read_head():
                         break
+                    if self._chunks is not None and len(self._buffer) - self._position >= _SMALL_READ_BYTES:
+                        self._advance_later()
+                        return
                 else:
                     self._read_body(self._exchange)
         except HttpParserError as error:
@@ -203,6 +204,11 @@ class CallbackProtocol(asyncio.BufferedProtocol):
         elif self._is_paused:
             self._is_paused = False
             self.transport.resume_reading()
+
+    def _advance_later(self) -> None:
+        """What comes without end must not hold others up, and chunks of a byte take long to read."""
+        self._pause()
+        self.turns.add(self._advance)
 
     def _pause(self) -> None:
         if not self._is_paused:
