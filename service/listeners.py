@@ -22,6 +22,9 @@ _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 PUBLIC, ADMIN = "public", "admin"
 # Who connects while a service is down or busy waits in line.
 BACKLOG = 2048
+# What the kernel keeps of answers that are not read, for each connection; by itself it would be megabytes. Connections
+# have it from their listener.
+_SEND_BUFFER_BYTES = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -87,6 +90,7 @@ def _take_over(environ: MutableMapping[str, str]) -> dict[str, socket.socket]:
         if not is_listening or name not in (PUBLIC, ADMIN) or name in found:
             expected = f'expected listening TCP sockets named "{PUBLIC}" and "{ADMIN}", found "{name}"'
             raise ConfigError([f"LISTEN_FDNAMES: {expected}; set FileDescriptorName={PUBLIC} in the socket unit"])
+        given.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         given.set_inheritable(False)
         given.setblocking(False)
         found[name] = given
@@ -105,6 +109,7 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
     # With the protocol named: asyncio looks for it before it turns Nagle's algorithm off, which costs 40 ms an answer.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
     try:
         listener.bind((host, port))
         listener.listen(BACKLOG)

@@ -6,6 +6,7 @@ at its end it is given up. It takes for granted what is done against it, connect
 """
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -21,6 +22,7 @@ PROBE = {"server": "/health/live", "admin": "/openapi.json"}
 _MIB = 2**20
 # Connections are opened so many at a time.
 _AT_ONCE = 50
+_BUFFER_BYTES = 64 * 1024
 
 
 class Client(asyncio.Protocol):
@@ -55,7 +57,8 @@ class Client(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._is_held = False
-        self._send()
+        # Not at once: asyncio's transport may find, in the middle of a write, that it is closed, and takes that badly.
+        asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
         for piece in self._pieces:
@@ -79,7 +82,14 @@ async def crowd(address: str, count: int, pieces: Pieces, *, reads: bool = True)
     clients: list[Client] = []
 
     async def connect() -> None:
-        _, client = await loop.create_connection(lambda: Client(pieces(), reads=reads), host, int(port))
+        connection = socket.socket()
+        connection.setblocking(False)
+        # An attacker's memory is its own, but what the kernel has for TCP is shared by both ends here: where it is used
+        # up, sockets say that they can be written to and take nothing.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        await loop.sock_connect(connection, (host, int(port)))
+        _, client = await loop.create_connection(lambda: Client(pieces(), reads=reads), sock=connection)
         clients.append(client)
 
     try:
@@ -89,7 +99,8 @@ async def crowd(address: str, count: int, pieces: Pieces, *, reads: bool = True)
         yield clients
     finally:
         for client in clients:
-            client.transport.abort()
+            if not client.closed.done():
+                client.transport.abort()
 
 
 def _once(data: bytes) -> Pieces:
