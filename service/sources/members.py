@@ -496,4 +496,7 @@ def present(elements: Sequence[D] | None) -> list[D]:
 
 
 def says_anything(element: Any) -> bool:
-    return any(value is not None and value != "" for value in element.values())
+    for value in element.values():  # noqa: SIM110 - any() of a generator takes twice as long
+        if value is not None and value != "":
+            return True
+    return False

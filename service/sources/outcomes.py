@@ -6,9 +6,11 @@ from typing import Literal
 from service.events import EventError, Outcome
 from service.sources.fields import Fields
 
+Judged = Outcome | Literal["progress"]
+
 # Four spellings of success and five of failure, depending on product, event and age of the message
 # (documented and observed; the lists are in vod.md 7.3, ims.md 8 and mts.md 2).
-_OUTCOMES: Mapping[str, Outcome] = {
+_OUTCOMES: Mapping[str, Judged] = {
     "success": "succeeded",
     "succeed": "succeeded",
     "succeeded": "succeeded",
@@ -31,50 +33,45 @@ _OUTCOMES: Mapping[str, Outcome] = {
     "transcodecancelled": "cancelled",
     "deleted": "cancelled",
     "stopped": "cancelled",
+    "init": "progress",
+    "initial": "progress",
+    "inited": "progress",
+    "initialization": "progress",
+    "created": "progress",
+    "started": "progress",
+    "paused": "progress",
+    "executing": "progress",
+    "pretraining": "progress",
+    "training": "progress",
+    "reserved": "progress",
+    "submitted": "progress",
+    "queuing": "progress",
+    "queueing": "progress",
+    "waiting": "progress",
+    "pending": "progress",
+    "processing": "progress",
+    "running": "progress",
+    "analysing": "progress",
+    "analyzing": "progress",
+    "transcoding": "progress",
+    "snapshoting": "progress",
 }
 # What is longer is no word, and may be asked about once for each of many events.
 _MAX_WORD_CHARACTERS = 64
 # AI events and intelligent productions have a code when nothing is wrong, too.
 _NO_ERROR = frozenset({"0", "200", "ok", "success"})
-_PROGRESS = frozenset(
-    {
-        "init",
-        "initial",
-        "inited",
-        "initialization",
-        "created",
-        "started",
-        "paused",
-        "executing",
-        "pretraining",
-        "training",
-        "reserved",
-        "submitted",
-        "queuing",
-        "queueing",
-        "waiting",
-        "pending",
-        "processing",
-        "running",
-        "analysing",
-        "analyzing",
-        "transcoding",
-        "snapshoting",
-    }
-)
 
 
-def read_outcome(word: str | None, *, missing: Outcome = "unknown") -> Outcome | Literal["progress"]:
+def read_outcome(word: str | None, *, missing: Outcome = "unknown") -> Judged:
     """A word that nobody has seen is ``unknown``, never a failure; ``progress`` means that nothing has ended yet."""
     if word is None:
         return missing
     if len(word) > _MAX_WORD_CHARACTERS:
         return "unknown"
-    word = word.lower()
-    return "progress" if word in _PROGRESS else _OUTCOMES.get(word, "unknown")
+    return _OUTCOMES.get(word.lower(), "unknown")
 
 
-def whole_outcome(own: Outcome | Literal["progress"], parts: Sequence[Outcome | Literal["progress"]]) -> Outcome:
+def whole_outcome(own: Judged, parts: Sequence[Judged]) -> Outcome:
     """
     How a thing of several parts ended: its own word says success when one of ten succeeded (documented), so the parts
     decide.
@@ -93,9 +90,6 @@ def whole_outcome(own: Outcome | Literal["progress"], parts: Sequence[Outcome | 
     if "succeeded" in ended or "partial" in ended:
         return "partial"
     return "unknown" if "unknown" in ended else "failed"
-
-
-Judged = Outcome | Literal["progress"]
 
 
 def judge_parts(own: Judged, words: Iterable[str | None]) -> Judged:

@@ -239,9 +239,9 @@ def url_suffix(url: str | None) -> str | None:
     """The format that a file name ends with; VOD gives none for animated images."""
     if url is None:
         return None
-    name = url.split("?", 1)[0].rsplit("/", 1)[-1]
-    suffix = name.rpartition(".")[2].lower() if "." in name else ""
-    return suffix if 1 <= len(suffix) <= 5 and suffix.isalnum() else None
+    # Where the last full stop is not in the file's name, a slash follows it, which is no letter.
+    _, dot, suffix = url.partition("?")[0].rpartition(".")
+    return suffix.lower() if dot and len(suffix) <= 5 and suffix.isalnum() else None
 
 
 def _sort(word: str | None) -> str | None:
