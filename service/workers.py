@@ -132,10 +132,10 @@ class Workers:
                 # Workers have their own. When the last has closed it, who connects is refused and not left waiting.
                 self._listeners.close()
                 self._tell(number)
-            for worker, has_listened, ended_with in self._ended():
+            for worker, may_start_again, ended_with in self._ended():
                 if is_stopping:
                     code = code or ended_with
-                elif has_listened:
+                elif may_start_again:
                     due[worker] = time.monotonic() + _PAUSE_S
                 else:
                     # It will not get better by itself: as one process would have ended.
@@ -148,7 +148,11 @@ class Workers:
         return code, anew
 
     def _ended(self) -> list[tuple[int, bool, int]]:
-        """Number, whether it had listened, and exit code of each that has ended since."""
+        """
+        Number, whether it makes sense to start it again, and exit code of each that has ended since.
+
+        It does when somebody killed it, or when it or another had come as far as listening.
+        """
         ended = []
         for pid, worker in list(self._workers.items()):
             found, status = os.waitpid(pid, os.WNOHANG)
@@ -159,7 +163,7 @@ class Workers:
                 os.close(reading)
                 del self._workers[pid]
                 log.log(logging.INFO if code == 0 else logging.ERROR, "worker_ended", worker=worker, pid=pid, code=code)
-                ended.append((worker, has_listened or self._has_listened, abs(code)))
+                ended.append((worker, code < 0 or has_listened or self._has_listened, abs(code)))
                 self._has_listened |= has_listened
         return ended
 

@@ -232,7 +232,6 @@ async def test_workers_share_a_port_and_one_that_dies_is_replaced(tmp_path, data
     config = write_config(tmp_path, {"store.url": database_url})
     async with serving(config, "--workers", "2") as process:
         pids = [(await process.read_until("worker_started"))["pid"] for _ in range(2)]
-        # Both: one that ends before it has listened is a mistake of the configuration.
         address, _ = [(await process.read_until("listening"))["server"] for _ in pids]
         stream = Stream(tmp_path, address)
         await stream.more()
@@ -250,6 +249,17 @@ async def test_workers_share_a_port_and_one_that_dies_is_replaced(tmp_path, data
         process.process.send_signal(signal.SIGTERM)
         assert await process.end() == 0
     assert [json.loads(line)["code"] for line in process.lines if '"worker_ended"' in line].count(-9) == 1
+
+
+async def test_a_worker_that_is_killed_before_it_listens_is_replaced(tmp_path, database_url):  # noqa: F811
+    config = write_config(tmp_path, {"store.url": database_url})
+    async with serving(config, "--workers", "2") as process:
+        for _ in range(2):
+            os.kill((await process.read_until("worker_started"))["pid"], signal.SIGKILL)
+        for _ in range(2):
+            await process.read_until("listening")
+        process.process.send_signal(signal.SIGTERM)
+        assert await process.end() == 0
 
 
 async def test_a_worker_that_cannot_start_ends_them_all(tmp_path, database_url):  # noqa: F811
