@@ -280,9 +280,12 @@ def shown(row: Row) -> list[str]:
     return [cell.replace(".0.", "[].") for cell in cells]
 
 
+def words_of(outcome: str) -> list[str]:
+    return [word for word, meaning in outcomes._OUTCOMES.items() if meaning == outcome]
+
+
 def word_line(outcome: str) -> str:
-    words = [word for word, meaning in outcomes._OUTCOMES.items() if meaning == outcome]
-    return f"- **{outcome}**: {', '.join(words)}"
+    return f"- **{outcome}**: {', '.join(words_of(outcome))}"
 
 
 def render() -> str:
@@ -311,7 +314,7 @@ def render() -> str:
         "Status words mean the same everywhere, in any case; any other word is `unknown`:",
         "",
         *(word_line(outcome) for outcome in ("succeeded", "failed", "cancelled", "partial")),
-        f"- **not ended** (a `notice` that adds the word and the event time, else the hash of the message, to its id): {', '.join(sorted(outcomes._PROGRESS))}",
+        f"- **not ended** (a `notice` that adds the word and the event time, else the hash of the message, to its id): {', '.join(sorted(words_of('progress')))}",
     ]
     for product, (title, note) in notes.items():
         lines += ["", f"## {title}", "", note, ""]
