@@ -11,12 +11,13 @@ import argparse
 import asyncio
 import random
 import re
+import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -52,8 +53,9 @@ SINKS = {
     }
     for name, event in (("orders", "DynamicImageComplete"), ("others", "CreateGifTask"))
 }
-# In the log. The second is of answers that are a success, although the parser had a defect.
-_DEFECTS = re.compile(rb'Traceback|"callback_failed"|please report it|"level":"(?:error|critical)"')
+# In the log; what is to be reported is a defect of a parser, which is answered with success.
+_REPORT = "please report it"
+_DEFECTS = re.compile(rb'Traceback|"callback_failed"|' + _REPORT.encode() + rb'|"level":"(?:error|critical)"')
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 _CLOSES = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
@@ -63,11 +65,17 @@ _SHOWN_BYTES = 2000
 
 
 class Failure(Exception):
-    """What a request has shown, or what the service has said."""
+    """
+    What a request has shown, or what the service has said.
+
+    Attributes:
+        body: Of the request, where no more is known of it.
+    """
 
     def __init__(self, what: str, request: Fuzzed | None = None) -> None:
         super().__init__(what)
         self.request = request
+        self.body: bytes | None = None
 
 
 @dataclass
@@ -225,7 +233,13 @@ class Fuzzing:
         told_at, before = time.monotonic(), 0
         while True:
             await asyncio.sleep(0.5)
-            self._log.check()
+            try:
+                self._log.check()
+            except Failure as failure:
+                # An answer may tell which request it was, and is waited for.
+                await asyncio.sleep(1)
+                failure.body = find_body(self._victim)
+                raise
             passed_s, done = time.monotonic() - told_at, self.tally.total
             if passed_s > 10:
                 memory = self._victim.memory_bytes() >> 20
@@ -351,19 +365,27 @@ async def _ask(victim: Victim, target: str) -> Any:
     return answer.json()
 
 
+def find_body(victim: Victim) -> bytes | None:
+    """What a parser failed at: it was answered with success, and is kept."""
+    with closing(sqlite3.connect(victim.log.parent / "inbox.db")) as connection:
+        found = connection.execute(f"SELECT body FROM receipts WHERE reason LIKE '%{_REPORT}%' LIMIT 1").fetchone()
+    return None if found is None else bytes(found[0])
+
+
 def tell(failure: Failure, seed: int, folder: Path) -> str:
     """What is said of a failure; the request is in a file, too."""
-    request = failure.request
-    if request is None:
+    request, data = failure.request, failure.body
+    name, about = f"fuzzed-{seed}", "the body of a request"
+    if request is not None:
+        data = b"".join(request.pieces)
+        name = f"fuzzed-{seed}-{request.number}"
+        about = f"request {request.number} of seed {seed} ({request.kind}, in {len(request.pieces)} pieces)"
+    if data is None:
         return str(failure)
-    data = b"".join(request.pieces)
-    path = folder / f"fuzzed-{seed}-{request.number}"
+    path = folder / name
     path.write_bytes(data)
     shown = repr(data[:_SHOWN_BYTES]) + ("…" if len(data) > _SHOWN_BYTES else "")
-    return (
-        f"{failure}\nrequest {request.number} of seed {seed} ({request.kind}, in {len(request.pieces)} pieces), all of"
-        f" it in {path}:\n{shown}"
-    )
+    return f"{failure}\n{about}, all of it in {path}:\n{shown}"
 
 
 async def run(seed: int, *, first: int, count: int, folder: Path) -> None:

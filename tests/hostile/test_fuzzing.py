@@ -2,13 +2,15 @@
 
 import asyncio
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.hostile import fuzzing
-from tests.hostile.fuzzing import SINKS, Failure, Fuzzing, Log, Tally, make_sources, prepare, tell
+from tests.hostile.fuzzing import SINKS, Failure, Fuzzing, Log, Tally, find_body, make_sources, prepare, tell
 from tests.hostile.mutations import Bodies, Fuzzed, Operations, Requests
 from tests.hostile.victim import Victim, attacked
 
@@ -137,3 +139,15 @@ def test_what_the_log_says_of_a_defect_is_found_wherever_it_is_cut(tmp_path: Pat
         file.write(line[20:] + b"\n")
     with pytest.raises(Failure, match=r'the log says: \{"event"'):
         log.check()
+
+
+def test_what_a_parser_failed_at_is_found_in_the_store_and_told(tmp_path: Path):
+    with closing(sqlite3.connect(tmp_path / "inbox.db")) as connection:
+        connection.execute("CREATE TABLE receipts (reason TEXT, body BLOB)")
+        kept = [(None, b"fine"), ("the parser failed (KeyError): please report it", b"the body")]
+        connection.executemany("INSERT INTO receipts VALUES (?, ?)", kept)
+        connection.commit()
+    failure = Failure("the log says: …")
+    failure.body = find_body(Victim(os.getpid(), "", "", tmp_path / "log", None))  # type: ignore[arg-type]
+    assert tell(failure, SEED, tmp_path).endswith("\nb'the body'")
+    assert (tmp_path / f"fuzzed-{SEED}").read_bytes() == b"the body"
