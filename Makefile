@@ -109,8 +109,9 @@ bench: environment ## measure accepting, delivering, isolation and both stores, 
 chaos: environment ## break everything under load, ten times, and look for what was lost or came twice
 	$(BIN)/python -m tests.chaos --seeds 10 --jobs 2000 --rate 100
 
-hostile: environment ## attack a running service as strangers would, in full, beside genuine callbacks
+hostile: environment ## attack a running service as strangers would, in full, beside genuine callbacks; a million fuzzed requests
 	$(BIN)/python -m tests.hostile
+	$(BIN)/python -m tests.hostile.fuzzing
 	HOSTILE=long $(BIN)/pytest -n 1 tests/hostile
 
 promise: environment ## register twenty thousand jobs, let everything go wrong, and compare with the truth
