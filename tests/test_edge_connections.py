@@ -122,3 +122,22 @@ async def test_after_work_that_takes_long_the_others_have_twice_as_long(loop_clo
     loop_clock.skip(600)
     await due()
     assert done == [1800, 3600]
+
+
+async def test_a_piece_of_work_that_fails_holds_up_no_other(loop_clock):
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+    turns = Turns(each=2, rest_s=3600, monotonic=lambda: 0.0)
+    done: list[int] = []
+    error = RuntimeError("a defect")
+
+    def fail() -> None:
+        raise error
+
+    for piece in (fail, partial(done.append, 1), partial(done.append, 2)):
+        turns.add(piece)
+    await due()
+    loop_clock.skip(3600)
+    await due()
+    assert done == [1, 2]
+    assert failures == [error]

@@ -140,8 +140,11 @@ class Turns:
         if not self._has_timer:
             return
         begun_at = self._monotonic()
-        for _ in range(min(self._each, len(self._waiting))):
-            self._waiting.popleft()()
-            if self._monotonic() - begun_at >= self._slice_s:
-                break
-        asyncio.get_running_loop().call_later(2 * (self._monotonic() - begun_at) + self._rest_s, self._run)
+        try:
+            for _ in range(min(self._each, len(self._waiting))):
+                self._waiting.popleft()()
+                if self._monotonic() - begun_at >= self._slice_s:
+                    break
+        finally:
+            # Also after a defect, which is that of one piece: without another turn the listener would be dead.
+            asyncio.get_running_loop().call_later(2 * (self._monotonic() - begun_at) + self._rest_s, self._run)
