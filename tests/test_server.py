@@ -444,6 +444,21 @@ async def test_a_client_that_does_not_read_its_answers_is_given_up(tmp_path, mon
     assert running.library_logs == []
 
 
+async def test_what_is_no_http_after_the_answer_ends_the_connection_and_nothing_else(running):
+    """At the operators' listener, where the request was refused before its body came."""
+    async with connected(running.admin_address) as (reader, writer):
+        writer.write(encode_request("POST", "/v1/replays", host="localhost", chunk=1)[: -len(b"0\r\n\r\n")])
+        answer = await read_answer(reader)
+        assert answer is not None
+        assert answer.status == 415
+        writer.write(b"this is no chunk\r\n")
+        assert await reader.read() == b""
+    assert (await running.get("/openapi.json", admin=True)).status == 200
+    refused = [line for line in running.lines if line["event"] == "connection_refused"]
+    assert [(line["listener"], line["reason"]) for line in refused] == [("admin", "malformed_request")]
+    assert running.library_logs == []
+
+
 async def test_answers_are_not_held_back_for_more_to_come(running):
     """Nagle's algorithm and delayed acknowledgements together cost 40 ms on every answer but the first."""
     async with connected(running.address) as (reader, writer):

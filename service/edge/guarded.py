@@ -110,7 +110,11 @@ class GuardedProtocol(asyncio.BufferedProtocol):
         self._has_turn = False
         if self._is_held or self._transport.is_closing() or not self._pieces:
             return
-        self._http.data_received(self._pieces.popleft())
+        try:
+            self._http.data_received(self._pieces.popleft())
+        except h11.LocalProtocolError:
+            # uvicorn answers what is no HTTP, and can't where it has answered the request before its end.
+            self._transport.close()
         if self._transport.is_closing():
             if self._http.conn.their_state is h11.ERROR:
                 self.refusals.connection_closed("admin", "malformed_request")
