@@ -62,6 +62,7 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _STATUS_LINE = b"HTTP/1.1 "
 _SHOWN_BYTES = 2000
+_PAUSE_S = 0.01
 
 
 class Failure(Exception):
@@ -206,6 +207,7 @@ class Fuzzing:
         self._numbers = iter(range(first, first + count))
         # From here on memory may not grow.
         self._settled = first + count // 20
+        self._last = first
         self._waits = waits
         self._told = told
         self._log = Log(victim.log)
@@ -238,8 +240,9 @@ class Fuzzing:
             except Failure as failure:
                 # An answer may tell which request it was, and is waited for.
                 await asyncio.sleep(1)
-                failure.body = find_body(self._victim)
-                raise
+                found = Failure(f"{failure}\nthe last request before it was known: {self._last}")
+                found.body = find_body(self._victim)
+                raise found from None
             passed_s, done = time.monotonic() - told_at, self.tally.total
             if passed_s > 10:
                 memory = self._victim.memory_bytes() >> 20
@@ -251,6 +254,7 @@ class Fuzzing:
         kept: dict[Listener, _Connection] = {}
         try:
             for number in self._numbers:
+                self._last = number
                 if number == self._settled:
                     self._victim.remember_memory()
                 request = self._make(number)
@@ -318,7 +322,7 @@ class Fuzzing:
         for number, piece in enumerate(request.pieces):
             if number:
                 # So that it is not put together with the one before.
-                await asyncio.sleep(0)
+                await asyncio.sleep(_PAUSE_S if request.pauses else 0)
             if not connection.transport.is_closing():
                 connection.transport.write(piece)
 

@@ -35,7 +35,7 @@ MAX_BODY_BYTES = 256 * 1024
 
 Kind = Literal["http", "body", "admin", "admin http"]
 # Of a thousand requests. What operators ask reads lists of events and takes a hundred times as long as a callback.
-SHARES: Mapping[Kind, int] = {"body": 740, "http": 250, "admin": 7, "admin http": 3}
+SHARES: Mapping[Kind, int] = {"body": 740, "http": 240, "admin": 10, "admin http": 10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Fuzzed:
         statuses: What it may be answered, for one whole request whose end can be told, on a connection that stays;
             None for anything else, on a connection of its own.
         stays_open: Nothing says that no more will come.
+        pauses: Between pieces there is time for an answer.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Fuzzed:
     pieces: Sequence[bytes]
     statuses: frozenset[int] | None = None
     stays_open: bool = False
+    pauses: bool = False
 
     @property
     def listener(self) -> Listener:
@@ -502,8 +504,11 @@ def _chunk(random: Random, body: bytes) -> bytes:
 def split(random: Random, data: bytes) -> Sequence[bytes]:
     if random.random() < 0.6 or len(data) < 2:
         return (data,)
-    places = sorted({0, len(data), *(random.randrange(1, len(data)) for _ in range(random.randint(1, 7)))})
-    return [data[start:end] for start, end in itertools.pairwise(places)]
+    places = {0, len(data), *(random.randrange(1, len(data)) for _ in range(random.choice((0, 1, 2, 3, 7))))}
+    if (end := data.find(b"\r\n\r\n") + 4) > 3 and random.random() < 0.5:
+        # Before the body, which may have been refused by then.
+        places.add(end)
+    return [data[start:end] for start, end in itertools.pairwise(sorted(places))]
 
 
 # What operators ask
@@ -640,11 +645,12 @@ class Requests:
             make = self._question
         data, statuses = make(random, number)
         if not kind.endswith("http"):
-            return Fuzzed(number, kind, split(random, data), statuses)
+            return Fuzzed(number, kind, split(random, data), statuses, pauses=random.random() < 0.2)
         if random.random() < 0.15:
             data += b"".join([make(random, number + 1)[0] for _ in range(random.randint(1, 3))])
         data = mutate_message(random, data)
-        return Fuzzed(number, kind, split(random, data), stays_open=random.random() < 0.004)
+        stays_open, pauses = random.random() < 0.004, random.random() < 0.2
+        return Fuzzed(number, kind, split(random, data), stays_open=stays_open, pauses=pauses)
 
     def _question(self, random: Random, _: int) -> tuple[bytes, frozenset[int]]:
         return self._operations.make(random)
