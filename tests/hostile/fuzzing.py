@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -205,8 +205,8 @@ class Fuzzing:
         self._victim = victim
         self._make = make
         self._numbers = iter(range(first, first + count))
-        # From here on memory may not grow.
-        self._settled = first + count // 20
+        # From here on memory may not grow: caches are full by then.
+        self._settled = first + max(count // 20, min(2000, count // 2))
         self._last = first
         self._waits = waits
         self._told = told
@@ -298,7 +298,9 @@ class Fuzzing:
                 try:
                     await self._write(connection, request)
                     if not (request.stays_open and self._waits) and not connection.transport.is_closing():
-                        connection.transport.write_eof()
+                        # It may have been reset, which is heard of afterwards.
+                        with suppress(OSError):
+                            connection.transport.write_eof()
                     first = None
                     while True:
                         while answer := _take_answer(connection.received):
