@@ -633,23 +633,29 @@ async def test_refusing_large_bodies_takes_no_memory(running):
         b"Content-Length: 0\r\n", b""
     )
 
-    async def client() -> int:
+    async def client() -> int | None:
         async with connected(running.address) as (reader, writer):
-            writer.write(head)
-            for _ in range(500):
-                writer.write(piece)
-                await writer.drain()
-            writer.write(b"0\r\n\r\n")
-            answer = await read_answer(reader)
+            try:
+                writer.write(head)
+                for _ in range(500):
+                    writer.write(piece)
+                    await writer.drain()
+                writer.write(b"0\r\n\r\n")
+                answer = await read_answer(reader)
+            except ConnectionError:
+                # Whoever sends on for long after the answer is cut off, and may find that out before the answer.
+                return None
             assert answer is not None
             return answer.status
 
     tracemalloc.start()
     try:
-        assert await asyncio.gather(*(client() for _ in range(8))) == [413] * 8
+        found = await asyncio.gather(*(client() for _ in range(8)))
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
+    assert set(found) <= {413, None}
+    assert {line["reason"] for line in running.lines} == {"body_too_large"}
     # A body up to the limit for each, twice over because it is joined, and the sockets' buffers.
     assert peak_bytes < 48 * 2**20
 
