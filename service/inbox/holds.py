@@ -68,6 +68,7 @@ async def hold(
     if receipt_ids:
         return "other"
     claims = await database.fetch_value("SELECT count(*) FROM held WHERE key_digest = $1", digest)
+    until = at + round(why.timeout_s * 1000)
     await database.execute(
         "INSERT INTO held (key_digest, outcome, binding, receipt_id, product, reference, nameless, reason, event,"
         " sinks, held_at, until, due_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
@@ -82,8 +83,9 @@ async def hold(
         entry.body.decode(),
         json.dumps(entry.sinks),
         at,
-        at + round(why.timeout_s * 1000),
-        at + CLAIM_SPACING_MS * max(0, claims + 1 - FREE_CLAIMS),
+        until,
+        # However many were forged before it, a true one leaves in time.
+        min(at + CLAIM_SPACING_MS * max(0, claims + 1 - FREE_CLAIMS), until),
     )
     return "held"
 

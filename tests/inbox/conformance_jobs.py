@@ -724,6 +724,16 @@ class JobsConformance:
             assert await claim(inbox, now=NOW + (seconds - 1) * SECOND) == []
             assert len(await claim(inbox, now=NOW + seconds * SECOND)) == 1
 
+    async def test_a_claim_is_asked_about_within_its_time_however_many_came_before_it(self, inbox: Timed) -> None:
+        for number in range(70):
+            await inbox.put(held(make_event(media_id=f"lie-{number}"), body=b"%d" % number))
+        truth = make_event()
+        await inbox.put(held(truth, body=b"truth"))
+        claimed: list[Inquiry] = []
+        while more := await claim(inbox, now=NOW + 300 * SECOND):
+            claimed += more
+        assert truth in [inquiry.event for inquiry in claimed]
+
     async def test_a_second_claim_of_the_same_outcome_is_held_beside_the_first_one(self, inbox: Timed) -> None:
         """The first one may be a lie in all but its outcome."""
         lie, truth = make_event(media_id="a lie"), make_event()
