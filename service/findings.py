@@ -92,6 +92,7 @@ def judge(
         source: What answers are read as.
         jitter: From 0 to 1, by chance.
     """
+    tells_parts = family is None or family.tells_parts
     result, detail = _result(answer), str(answer) if isinstance(answer, VendorError) else answer.detail
     if isinstance(answer, Answer) and answer.lacks_result and _may_ask_for_result(inquiry, now):
         first_s = patience.retry_s if inquiry.event is None else HOLD_RETRY_S
@@ -106,8 +107,12 @@ def judge(
             return Judgement(finding, result, "ended", detail)
         elif family is not None and family.is_of_asset:
             return _judge_asset(inquiry, inquiry.event, receipt)
+        elif (said := _said_of(inquiry.event, receipt)) is None:
+            result, detail = "unlearnable", "the vendor says how the job ended, and nothing of what the message tells"
+        elif not tells_parts and (inquiry.event.data.outcome, said.data.outcome) == ("partial", "succeeded"):
+            result, detail = "unlearnable", "the vendor says that the whole succeeded, and nothing of its parts"
         else:
-            return _judge_ended(inquiry, inquiry.event, receipt, detail)
+            return _judge_ended(inquiry, inquiry.event, said, receipt, detail)
     if inquiry.event is not None:
         return _judge_undecided(inquiry, inquiry.event, result, detail, now=now, jitter=jitter, patience=patience)
     again_at = now + _delay(patience.retry_s, MAX_RETRY_S, inquiry.attempt, jitter)
@@ -169,11 +174,18 @@ def _is_unsigned(event: Event) -> bool:
     return event.data.verified_by in ("none", "token")
 
 
-def _judge_ended(inquiry: Inquiry, held: Event, receipt: Receipt, detail: str | None) -> Judgement:
-    """The vendor says how the job ended."""
-    # An answer may tell of several completions, the streams of a task for example.
+def _said_of(held: Event, receipt: Receipt) -> Event | None:
+    """
+    What an answer says of what a message tells. Of several completions, the streams of a task for example, it is the
+    one with the same identity; anything else of the same job is something else, unless the message named no job.
+    """
     told = [entry.event for entry in receipt.entries]
-    said = next((event for event in told if event.id[:-2] == held.id[:-2]), told[-1])
+    same = next((event for event in told if event.id[:-2] == held.id[:-2]), None)
+    return told[-1] if same is None and held.data.job_id is None else same
+
+
+def _judge_ended(inquiry: Inquiry, held: Event, said: Event, receipt: Receipt, detail: str | None) -> Judgement:
+    """The vendor says how the job ended."""
     words = _contradiction(held, said)
     if words is None:
         released = _merge(held, said, answered_at=receipt.received_at)

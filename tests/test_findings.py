@@ -392,6 +392,30 @@ def test_a_claim_that_names_no_job_is_judged_by_the_job_that_it_was_asked_about_
     assert only_event(contradicted).data.job_id == "job-1"
 
 
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_what_else_a_message_tells_of_a_job_is_neither_proven_nor_refuted_by_how_it_ended(outcome):
+    """A picture of another sort for example, of which the answer has nothing."""
+    other = make_event("job-1", outcome, family="snapshot", kind="snapshot", key_id=("job-1", "evil"))
+    waits = ask(make_inquiry("confirm", event=other), ended("succeeded"))
+    assert (waits.result, waits.decision) == ("unlearnable", "again")
+    leaves = ask(make_inquiry("confirm", event=other), ended("succeeded"), now=NOW + timedelta(seconds=300))
+    assert leaves.decision == "unconfirmed"
+    assert leaves.finding.release == other
+    assert leaves.finding.receipt is None
+    # Nor is it given the outputs of another one.
+    assert ask(make_inquiry("enrich", event=other), ended("succeeded")).finding.release == other
+
+
+def test_the_vendors_word_for_the_whole_refutes_no_failure_of_a_part_where_it_tells_of_no_parts():
+    family = Family(kind="snapshot", tells_parts=False)
+    held = make_held("partial")
+    leaves = ask(make_inquiry("confirm", event=held), ended("succeeded"), family=family, now=NOW + timedelta(300))
+    assert (leaves.decision, leaves.finding.release) == ("unconfirmed", held)
+    assert ask(make_inquiry("confirm", event=held), ended("failed"), family=family).decision == "contradicted"
+    assert ask(make_inquiry("confirm", event=held), ended("succeeded")).decision == "contradicted"
+    assert ask(make_inquiry("confirm", event=make_held()), ended("succeeded"), family=family).decision == "confirmed"
+
+
 @pytest.mark.parametrize("verified_by", ["token", "none"])
 def test_nothing_in_an_unsigned_message_is_believed_that_the_vendor_did_not_say(verified_by):
     held = make_held(url="http://evil.example.com/claimed.jpg", verified_by=verified_by)

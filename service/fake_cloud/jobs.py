@@ -72,10 +72,8 @@ QUERYABLE: Mapping[Product, frozenset[str]] = {
             "SmartJobComplete",
             "AIProduceComplete",
             "AIMediaAuditComplete",
-            "AIVideoCensorComplete",
             "AIMediaDNAComplete",
             "AIVideoTagComplete",
-            "MediaAiAnalysisComplete",
         }
     ),
     "mts": frozenset(

@@ -67,6 +67,8 @@ class Family:
         kind: Of the event that ends them.
         batch: How many are asked about in one call; 0 where the vendor can't be asked at all.
         needs_media_id: Whether the question is about the asset.
+        tells_parts: Whether an answer says how the parts of a job ended, where it has several: without, its word for
+            the whole does not refute that a part failed.
         is_of_asset: No job but something that has happened to an asset, as messages tell: the vendor says what is the
             case with the asset, and not that it has happened.
     """
@@ -74,6 +76,7 @@ class Family:
     kind: Kind
     batch: int = 1
     needs_media_id: bool = False
+    tells_parts: bool = True
     is_of_asset: bool = False
 
 

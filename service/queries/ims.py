@@ -220,8 +220,6 @@ class _Job:
     is_assumed: bool = False
 
 
-_CENSOR = _Job("QueryMediaCensorJobDetail", "MediaCensorJobDetail", _review_outputs, state="State", is_assumed=True)
-_TAGS = _Job("QuerySmarttagJob", None, _tag_outputs, state="JobStatus", is_assumed=True)
 _JOBS: Mapping[str, _Job] = {
     "DynamicImageComplete": _Job("GetDynamicImageJob", "DynamicImageJob", _animated_image_outputs),
     "SnapshotComplete": _Job("GetSnapshotJob", "SnapshotJob", _snapshot_outputs),
@@ -234,29 +232,37 @@ _JOBS: Mapping[str, _Job] = {
     ),
     "MediaConvertComplete": _Job("GetMediaConvertJob", "Job", _convert_outputs, state="State", parts=_convert_details),
     "ProduceMediaComplete": _Job("GetMediaProducingJob", "MediaProducingJob", _production_outputs),
-    # Finished says nothing about the sub jobs, and the callback has no other word either.
-    "BatchProduceMediaComplete": _Job("GetBatchMediaProducingJob", "EditingBatchJob", _batch_outputs),
+    # Finished says nothing about the sub jobs.
+    "BatchProduceMediaComplete": _Job(
+        "GetBatchMediaProducingJob", "EditingBatchJob", _batch_outputs, parts=lambda job: job.objects("SubJobList")
+    ),
     "WorkflowTaskComplete": _Job("GetWorkflowTask", "WorkflowTask", id_name="TaskId"),
     "SmartJobComplete": _Job("GetSmartHandleJob", None, _smart_outputs, state="State"),
     "AIProduceComplete": _Job("QueryIProductionJob", None, _intelligent_outputs, is_assumed=True),
-    "AIMediaAuditComplete": _CENSOR,
-    "AIVideoCensorComplete": _CENSOR,
+    "AIMediaAuditComplete": _Job(
+        "QueryMediaCensorJobDetail", "MediaCensorJobDetail", _review_outputs, state="State", is_assumed=True
+    ),
     # Of what it has found there is just the URL of a file.
     "AIMediaDNAComplete": _Job("QueryDNAJobList", "JobList", parameter="JobIds", is_assumed=True),
-    "AIVideoTagComplete": _TAGS,
-    "MediaAiAnalysisComplete": _TAGS,
+    "AIVideoTagComplete": _Job("QuerySmarttagJob", None, _tag_outputs, state="JobStatus", is_assumed=True),
 }
 
 # Jobs with an id that no documented query takes. The id of a sub job of a transcoding (TranscodeComplete) is one:
-# GetTranscodeJob wants that of its parent.
+# GetTranscodeJob wants that of its parent. And where two messages could be meant by the jobs of one action, its answers
+# are of the one that is named like it: an answer does not tell them apart, and one job must not prove both.
 _UNKNOWN_TO_QUERIES = (
+    "AIVideoCensorComplete",
+    "MediaAiAnalysisComplete",
     "TranscodeComplete",
     "UploadByURLComplete",
     "UploadStreamByURLComplete",
 )
 
+# Their messages list several results, each with a status; the reply has one word.
+_WITHOUT_PARTS = ("SmartJobComplete", "AIProduceComplete")
+
 FAMILIES: Mapping[str, Family] = {
-    **{name: Family(kind=ims.KINDS[name]) for name in _JOBS},
+    **{name: Family(kind=ims.KINDS[name], tells_parts=name not in _WITHOUT_PARTS) for name in _JOBS},
     **{name: Family(kind=ims.KINDS[name], batch=0) for name in _UNKNOWN_TO_QUERIES},
 }
 
@@ -390,14 +396,18 @@ def _word(job: _Job, part: Fields) -> str | None:
         # What never began shares the fate of the whole.
         outcomes.append(own if outcome == "progress" or outcome == "unknown" else outcome)  # noqa: PLR1714, as above
     outcome = whole_outcome(own, outcomes)
-    return "partial-succeeded" if outcome == "partial" else outcome
+    is_partial = outcome == "partial" or (outcome == "succeeded" and own == "failed")
+    return "partial-succeeded" if is_partial else outcome
 
 
 def _asset(part: Fields) -> str | None:
-    """The asset that was made or worked on, if it was one and not a file."""
+    """The asset that was made, else the one that was worked on, if it was one and not a file."""
     result = part.object("JobResult")
     if result is not None:
         return result.text("MediaId")
+    if "OutputMediaIds" in part:
+        made = part.decoded("OutputMediaIds")
+        return made[0] if isinstance(made, list) and len(made) == 1 and isinstance(made[0], str) else None
     for name in ("Input", "TaskInput"):
         source = part.object(name)
         if source is not None and source.text("Type") == "Media":

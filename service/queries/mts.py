@@ -223,7 +223,12 @@ _JOBS: Mapping[str, _Job] = {
 }
 
 FAMILIES: Mapping[str, Family] = {
-    name: Family(kind="workflow" if name == "run" else mts.KINDS[name], batch=BATCH if job.missing else 1)
+    name: Family(
+        kind="workflow" if name == "run" else mts.KINDS[name],
+        batch=BATCH if job.missing else 1,
+        # Its messages list several results, each with a status; the reply has one word.
+        tells_parts=name != "iproduction",
+    )
     for name, job in _JOBS.items()
 }
 

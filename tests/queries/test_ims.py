@@ -37,10 +37,8 @@ JOBS = {
     "SmartJobComplete": ("GetSmartHandleJob", None, "JobId", "State"),
     "AIProduceComplete": ("QueryIProductionJob", None, "JobId", "Status"),
     "AIMediaAuditComplete": ("QueryMediaCensorJobDetail", "MediaCensorJobDetail", "JobId", "State"),
-    "AIVideoCensorComplete": ("QueryMediaCensorJobDetail", "MediaCensorJobDetail", "JobId", "State"),
     "AIMediaDNAComplete": ("QueryDNAJobList", "JobList", "Id", "Status"),
     "AIVideoTagComplete": ("QuerySmarttagJob", None, "JobId", "JobStatus"),
-    "MediaAiAnalysisComplete": ("QuerySmarttagJob", None, "JobId", "JobStatus"),
 }
 # That their actions know these jobs is assumed: no page says which job the event is about.
 ASSUMED = set(list(JOBS)[8:])
@@ -82,7 +80,7 @@ WORDS: dict[str, dict[str, str | None]] = {
     "AIMediaDNAComplete": {"Queuing": None, "Analysing": None, "Success": "succeeded", "Fail": "failed"},
     **{
         name: {"Submitted": None, "Processing": None, "Success": "succeeded", "Fail": "failed"}
-        for name in ("AIMediaAuditComplete", "AIVideoCensorComplete", "AIVideoTagComplete", "MediaAiAnalysisComplete")
+        for name in ("AIMediaAuditComplete", "AIVideoTagComplete")
     },
 }
 NO_PICTURES = {"SnapshotUrls": [], "Total": 0}
@@ -362,6 +360,43 @@ async def test_the_productions_of_a_batch():
     assert found.outputs == (ProductionOutput(media_id="m-0"),)
 
 
+@pytest.mark.parametrize(
+    ("word", "subs", "outcome"),
+    [
+        ("Finished", ["Success", "Success"], "succeeded"),
+        ("Finished", ["Success", "Failed"], "partial"),
+        ("Finished", ["Failed", "Failed"], "failed"),
+        ("Failed", ["Success"], "partial"),
+        ("Failed", [], "failed"),
+        ("Finished", ["Success", "Processing"], None),
+    ],
+)
+async def test_how_a_batch_ended_is_told_by_its_productions(word, subs, outcome):
+    vendor = vendor_of("BatchProduceMediaComplete", word, SubJobList=[{"Status": sub} for sub in subs])
+    reference = job("ims", "BatchProduceMediaComplete")
+    if outcome is None:
+        assert (await ask_one(vendor, reference)).state == "pending"
+    else:
+        assert (await completion(vendor, reference)).outcome == outcome
+
+
+async def test_the_asset_of_a_production_is_the_one_that_it_made():
+    told = {"Input": {"Type": "Media", "Media": "m-source"}, "OutputMediaIds": ["m-new"]}
+    found = await completion(vendor_of("AIProduceComplete", "Success", **told), job("ims", "AIProduceComplete"))
+    assert found.media_id == "m-new"
+    told["OutputMediaIds"] += ["m-other"]
+    found = await completion(vendor_of("AIProduceComplete", "Success", **told), job("ims", "AIProduceComplete"))
+    assert found.media_id is None
+
+
+@pytest.mark.parametrize("family", ["AIVideoCensorComplete", "MediaAiAnalysisComplete"])
+async def test_an_action_tells_of_one_sort_of_jobs(family):
+    """An answer does not say of which of two, so one job would prove a message of each."""
+    vendor = Vendor()
+    assert (await ask_one(vendor, job("ims", family))).state == "unlearnable"
+    assert vendor.queries == []
+
+
 async def test_a_smart_job():
     """The reply is about the job itself, and says by other names than all others what it has made."""
     vendor = vendor_of(
@@ -420,11 +455,14 @@ async def test_the_asset_that_the_job_was_registered_with():
 @pytest.mark.parametrize("failed", [False, True])
 @pytest.mark.parametrize("family", JOBS)
 async def test_a_reply_gives_the_event_of_the_callback(family, failed):
-    if family == "BatchProduceMediaComplete" and failed:
-        return  # the query has no word for it
     outcome = "failed" if failed else "succeeded"
-    word = next(word for word, meaning in WORDS[family].items() if meaning == outcome)
-    answer = await ask_one(vendor_of(family, word), job("ims", family))
+    fields = {}
+    if family == "BatchProduceMediaComplete":
+        # It has one word for both.
+        word, fields["SubJobList"] = "Finished", [{"Status": "Failed" if failed else "Success"}]
+    else:
+        word = next(word for word, meaning in WORDS[family].items() if meaning == outcome)
+    answer = await ask_one(vendor_of(family, word, **fields), job("ims", family))
     told = callback("ims", family, "j-1", failed=failed)
     assert identities("ims", read("ims", answer)) == identities("ims", told)
 
