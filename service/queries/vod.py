@@ -239,6 +239,9 @@ def _read_detail(member: str, reply: Mapping[str, Any], reference: JobReference)
     if detail is None:
         return Answer(state="not_found", detail=f"the reply has no {member}")
     fields = Fields(detail)
+    word = fields.text("JobType")
+    if member == _AI_DETAIL[1] and f"{word}Complete" in FAMILIES and f"{word}Complete" != reference.family:
+        return Answer(state="not_found", detail=f"the job with this id is of another type, {word}")
     return (
         other_job(reference.job_id or "", fields.text("JobId", "TaskId"))
         or judge_state(_detail_word(fields))
@@ -524,8 +527,12 @@ def _workflow_asset(task: Fields) -> str | None:
 
 
 def _extend(part: Fields) -> str | None:
-    """What the callback calls Extend: a member of the UserData that was given at submit, else all of it."""
+    """
+    What the callback calls Extend: a member of the UserData that was given at submit, else all of it, unless that is
+    settings of the vendor, whose callback URL may be a secret.
+    """
     value = part.decoded("UserData")
-    if isinstance(value, dict) and "Extend" in (settings := Fields(value)):
+    settings = Fields(value if isinstance(value, dict) else {})
+    if "Extend" in settings:
         return settings.verbatim("Extend")
-    return part.verbatim("UserData")
+    return None if "MessageCallback" in settings else part.verbatim("UserData")

@@ -151,6 +151,30 @@ async def test_an_ai_job(family):
     assert vendor.queries[0].parameters["JobType"] == "ai"
 
 
+@pytest.mark.parametrize("word", ["AIVideoTag", "AIMediaAudit", "AINews", None])
+async def test_a_job_of_another_type_proves_nothing(word):
+    reply = ai_detail()
+    reply["AIJobDetail"]["JobType"] = word
+    answer = await ask_one(Vendor(GetJobDetail=reply), job("vod", "AIVideoTagComplete"))
+    # A word that nobody has seen contradicts nothing.
+    assert answer.state == ("not_found" if word == "AIMediaAudit" else "ended")
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ('{"Extend": "a"}', "a"),
+        ('{"MessageCallback": {"CallbackURL": "http://cb.example.com/secret"}, "Extend": "a"}', "a"),
+        ('{"MessageCallback": {"CallbackURL": "http://cb.example.com/secret"}}', None),
+        ('{"mine": 1}', '{"mine": 1}'),
+    ],
+)
+async def test_settings_of_the_vendor_are_no_user_data(told, expected):
+    reply = detail("workflow", TaskId="j-1", Status="Succeed", ActivityResults="{}", UserData=told)
+    found = await completion(Vendor(GetJobDetail=reply), job("vod", "WorkflowTaskComplete"))
+    assert found.user_data == expected
+
+
 async def test_a_workflow_and_the_extend_that_was_given_with_it():
     results = '{"Act_1": {"Status": "Failed", "ActivityId": "VideoTranslation", "Result": {"JobId": "a-1"}}}'
     reply = detail(
