@@ -7,9 +7,10 @@ import sys
 from collections.abc import Awaitable
 from pathlib import Path
 
-from tests.chaos.cluster import find_faketime, make_folder, make_parent
+from tests.chaos.cluster import make_folder, make_parent
 from tests.chaos.report import Report
 from tests.chaos.run import run_chaos, run_rolling
+from tests.clocks import find_faketime
 
 JOBS, RATE_PER_S = 20_000, 100.0
 SHORT_JOBS, SHORT_RATE_PER_S = 1_500, 60.0

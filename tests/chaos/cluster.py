@@ -25,6 +25,7 @@ from service.settings import build_settings
 from service.sources.base import CallbackSource
 from tests.chaos.queues import Queues
 from tests.chaos.vendor import ProxySender, RoundRobinSender
+from tests.clocks import ProcessClock
 from tests.deploy.proxy import find_nginx, proxying
 from tests.postgresql import PostgresqlServer
 from tests.running import connected, encode_request, make_source, make_tables, read_answer, to_toml
@@ -42,14 +43,8 @@ START_BOUND_S = 30.0
 JOURNAL_BYTES = 64 << 20
 # Of the disk for the journals: what a journal never takes is 16 MiB.
 DISK_BYTES = 48 << 20
-_FAKETIME = "*/faketime/libfaketime.so.1"
 
 Complain = Callable[[str], None]
-
-
-def find_faketime() -> Path | None:
-    """The library that sets a process's clock, where Debian's package libfaketime is installed."""
-    return next((path for folder in ("/usr/lib", "/usr/local/lib") for path in Path(folder).glob(_FAKETIME)), None)
 
 
 @dataclass
@@ -76,21 +71,17 @@ class Instance:
         self.config = folder / f"{name}.toml"
         self.log = folder / f"{name}.log"
         self.journal = folder / "disk" / name
-        self.clock = folder / f"{name}.clock"
+        self.clock = ProcessClock(folder / f"{name}.clock")
         self.lives: list[Life] = []
         self.starts_s: list[float] = []
         self._complain = complain
         self._process: subprocess.Popen[bytes] | None = None
         self._is_starting = False
         self._started = 0.0
-        self.set_clock(0)
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
-
-    def set_clock(self, offset_s: int) -> None:
-        self.clock.write_text(f"{offset_s:+d}\n")
 
     async def start(self) -> None:
         """Start it, again and again if need be, and return when it is ready, or when that takes very long."""
@@ -107,20 +98,9 @@ class Instance:
             await asyncio.sleep(1.0)
 
     def _spawn(self) -> None:
-        faketime = find_faketime()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDIA_CALLBACKS")}
         environment["PYTHONWARNINGS"] = "error"
-        if faketime is not None:
-            environment |= {
-                "LD_PRELOAD": str(faketime),
-                "FAKETIME_TIMESTAMP_FILE": str(self.clock),
-                "FAKETIME_CACHE_DURATION": "1",
-                # A clock that is set does not move this one.
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                # Otherwise a thread that waits for the interpreter's lock does not wait: with two threads at work, as
-                # when there is a journal, they take a whole core, and a callback takes a second.
-                "FAKETIME_FORCE_MONOTONIC_FIX": "0",
-            }
+        environment |= self.clock.environment()
         with self.log.open("ab") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve", "--config", str(self.config)],

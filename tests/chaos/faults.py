@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from service.fake_cloud.queues import QueueFaults
-from tests.chaos.cluster import LEASE_S, Cluster, find_faketime
+from tests.chaos.cluster import LEASE_S, Cluster
 from tests.chaos.consumer import Consumer, Mood
+from tests.clocks import CLOCK_LAG_S, find_faketime
 
 # An hour: everything seems to come from the future. Some seconds: beyond a lease. Ten years: nothing is to be put off or
 # removed by that.
 CLOCK_OFFSETS_S = (-3600, -30, 21, 315_360_000)
-# After its clock was put right: how long a service may go on with the wrong one.
-_CLOCK_CACHE_S = 2.0
 # How long callbacks may suffer from something that is over: nginx leaves an instance alone for 2 s.
 _AFTER_S = 3.0
 
@@ -156,10 +155,10 @@ class Faults:
         if find_faketime() is None:
             return
         async with self._hands, self._incident(f"clock {offset_s:+d} s {instance.name}", excuses=abs(offset_s) > 200):
-            instance.set_clock(offset_s)
+            instance.clock.set(offset_s)
             await asyncio.sleep(rng.uniform(3.0, 6.0))
-            instance.set_clock(0)
-            await asyncio.sleep(_CLOCK_CACHE_S)
+            instance.clock.set(0)
+            await asyncio.sleep(CLOCK_LAG_S)
 
     # The store
 
