@@ -1,6 +1,5 @@
 """Which inbox a ``store.url`` means."""
 
-import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -59,7 +58,7 @@ def _path(url: str) -> Path:
 
 def _migrate_file(path: Path) -> Sequence[str]:
     try:
-        os.close(sqlite.open_for_us(path, os.O_RDWR | os.O_CREAT))
+        sqlite.make_for_us(path.resolve())
         with closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as connection:
             sqlite.prepare_file(connection)
             return sqlite.migrate(connection)

@@ -241,7 +241,7 @@ class SqliteInbox(Operations):
 
     def _connect(self) -> sqlite3.Connection:
         # SQLite gives the files beside it the mode of the database.
-        os.close(open_for_us(self._path, os.O_RDWR | os.O_CREAT))
+        make_for_us(self._path)
         connection = sqlite3.connect(
             self._path, isolation_level=None, check_same_thread=False, cached_statements=1024, timeout=5
         )
@@ -579,6 +579,16 @@ class Reader:
 
 def open_for_us(path: str | Path, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def make_for_us(path: Path) -> None:
+    """
+    Make a database that is not there yet. One that is there is not even opened: to close it would end the locks that
+    connections of this process hold, and whoever else comes and goes would take itself for the last one, and remove
+    the WAL that they go on writing to (https://sqlite.org/howtocorrupt.html, 2.2).
+    """
+    with suppress(FileExistsError):
+        os.close(open_for_us(path, os.O_RDWR | os.O_CREAT | os.O_EXCL))
 
 
 @contextmanager

@@ -2,7 +2,9 @@ import asyncio
 import contextlib
 import errno
 import os
+import shutil
 import sqlite3
+import sys
 import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -612,3 +614,37 @@ async def test_a_transaction_is_bounded_by_what_was_made_of_its_receipts(
     await asyncio.gather(*(inbox.put(make_receipt(event)) for event in events))
     assert max(sizes) < 300_000
     assert len(sizes) == 5
+
+
+# What another process does to the file
+_VISIT = """
+import asyncio, sys
+from pathlib import Path
+from service.inbox.base import EventFilter
+from service.inbox.sqlite import SqliteInbox
+
+async def visit():
+    inbox = SqliteInbox(Path(sys.argv[1]), is_exclusive=False)
+    await inbox.open()
+    await inbox.list_events(EventFilter(), limit=1)
+    await inbox.close()
+
+asyncio.run(visit())
+"""
+
+
+async def test_a_tool_that_comes_and_goes_takes_nothing_of_what_is_written_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "inbox.db"
+    inbox = TimedSqliteInbox(path)
+    await inbox.open()
+    # All its connections are there.
+    await inbox.list_events(EventFilter(), limit=1)
+    await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _VISIT, str(path))
+    assert await process.wait() == 0
+    await inbox.put(make_receipt(make_event()))
+    # What a process leaves that is killed now.
+    left = shutil.copytree(tmp_path, tmp_path / "left", ignore=shutil.ignore_patterns("left"))
+    await inbox.close()
+    with contextlib.closing(sqlite3.connect(left / "inbox.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM events").fetchall() == [(1,)]
