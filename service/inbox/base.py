@@ -387,8 +387,9 @@ class Inquiry:
         id: The inbox's own, unique together with ``reason``.
         reason: ``expected`` for a job whose deadline is over (or that must be asked about sooner), else that of the
             hold.
-        since: The deadline of the expected job, or when the event was held.
-        until: Of the hold; None for an expected job.
+        since: The deadline of the expected job, or when the event was held; later by the step that the store's clock
+            has made since, as long as that is doubted.
+        until: Of the hold, likewise; None for an expected job.
         attempt: 1 when the vendor is asked for the first time.
         lease: Proof that the inquiry is still ours.
         user_data: Of the expected job.

@@ -8,7 +8,8 @@ runs moves nothing. It does not begin before the time that it was seen at last.
 It may be wrong all the same. So every minute somebody notes in the table ``clock`` that it was seen, and then:
 
 - A step forward, of more than a day since it was seen last, is doubted: nobody can tell three years of standing still
-  from a clock that is three years ahead. Everything goes on by it, but nothing is removed for its age. The doubt ends
+  from a clock that is three years ahead. Everything goes on by it, but nothing is removed for its age, and nothing that
+  was waited for before is given up because of it: the step counts for no patience. The doubt ends
   when the clock has gone on without stepping back for as long as the step was, at most a week; or when an operator says
   that it is right.
 - A step back to before such a step shows that it was wrong. What was put off or stamped meanwhile is put back by as
@@ -178,6 +179,18 @@ async def doubt(database: Database) -> str | None:
             " --the-clock-is-right`, or wait until the service has run for as long, at most a week"
         )
     return None
+
+
+async def read_now(database: Database) -> Sighting:
+    """As it would be noted now."""
+    return judge(await read(database), await database.now())[0]
+
+
+def patience_from(at: int, seen: Sighting) -> int:
+    """From when on it is waited for what has been due since then: time that perhaps has not passed does not count."""
+    if seen.stepped_from is None or seen.stepped_to is None or at >= seen.stepped_to:
+        return at
+    return at + seen.stepped_to - seen.stepped_from
 
 
 # What stands in columns of times that are later than they should be. Where a deadline was given by a client as a time,

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from service.events import Outcome, Product, key_digest, parse_event
-from service.inbox import accepting, holds, jobs
+from service.inbox import accepting, clock, holds, jobs
 from service.inbox.accepting import Brought
 from service.inbox.base import INQUIRIES, Finding, Inquiry, Settled
 from service.inbox.database import Database, Row
@@ -62,10 +62,11 @@ async def claim(database: Database, product: Product, *, limit: int, lease_ms: i
     names = await _only_names(database, list(held.values()))
     keys = {key_digest(one.entry.event.id) for one in held.values() if one.reason == "confirm"}
     known = await _confirmed(database, keys)
+    seen = await clock.read_now(database) if due else clock.Sighting()
     return [
-        _job_inquiry(row_id, row, lease)
+        _job_inquiry(row_id, row, lease, seen)
         if table == "jobs"
-        else _held_inquiry(held[row_id], lease, names.get(row_id), known)
+        else _held_inquiry(held[row_id], lease, names.get(row_id), known, seen)
         for _, table, row_id, row in due
     ]
 
@@ -100,13 +101,13 @@ async def _only_names(database: Database, held: Sequence[Held]) -> dict[int, str
     return {row_id: meant[asset][0] for row_id, asset in assets.items() if asset and len(meant.get(asset, ())) == 1}
 
 
-def _job_inquiry(row_id: int, row: Row, lease: str) -> Inquiry:
+def _job_inquiry(row_id: int, row: Row, lease: str, seen: clock.Sighting) -> Inquiry:
     deadline_at, attempts, user_data = row[7:]
     return Inquiry(
         id=row_id,
         reason="expected",
         reference=jobs.reference_of(row),
-        since=from_milliseconds(deadline_at),
+        since=from_milliseconds(clock.patience_from(deadline_at, seen)),
         until=None,
         attempt=attempts + 1,
         lease=lease,
@@ -114,13 +115,20 @@ def _job_inquiry(row_id: int, row: Row, lease: str) -> Inquiry:
     )
 
 
-def _held_inquiry(held: Held, lease: str, job_id: str | None, confirmed: Mapping[bytes, frozenset[Outcome]]) -> Inquiry:
+def _held_inquiry(
+    held: Held,
+    lease: str,
+    job_id: str | None,
+    confirmed: Mapping[bytes, frozenset[Outcome]],
+    seen: clock.Sighting,
+) -> Inquiry:
+    since = clock.patience_from(held.held_at, seen)
     return Inquiry(
         id=held.id,
         reason=held.reason,
         reference=held.reference if job_id is None else replace(held.reference, job_id=job_id),
-        since=from_milliseconds(held.held_at),
-        until=from_milliseconds(held.until),
+        since=from_milliseconds(since),
+        until=from_milliseconds(held.until + since - held.held_at),
         attempt=held.attempts + 1,
         lease=lease,
         event=held.entry.event,

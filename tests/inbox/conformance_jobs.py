@@ -406,6 +406,30 @@ class JobsConformance:
         record = await find_job(inbox, now=again_at)
         assert (record.attempts, record.notification) == (2, "not sent: Timeout"), "said once, known"
 
+    async def test_a_step_of_the_clock_that_is_doubted_takes_no_patience(self, inbox: Timed) -> None:
+        """Started with a clock that is ten years ahead: all is due, and nothing has been waited for any longer."""
+        step = timedelta(days=3650)
+        await expect(inbox, "job-1")
+        await inbox.put(held(make_event("job-2")))
+        await inbox.watch_clock(now=NOW)
+        # Whether the step has been noted or not.
+        for at in (NOW + step, NOW + step + HOUR):
+            event, job = await claim(inbox, now=at)
+            assert (event.since, event.until) == (NOW + step, NOW + step + 5 * MINUTE)
+            assert (job.since, job.until) == (DEADLINE + step, None)
+            await inbox.watch_clock(now=at)
+        # What has begun since then goes by the clock as it is.
+        await inbox.put(held(make_event("job-3"), at=at))
+        assert [inquiry.since for inquiry in await claim(inbox, now=at)] == [at]
+        # It was wrong, and is right again.
+        await inbox.watch_clock(now=NOW + MINUTE)
+        later = await claim(inbox, now=DEADLINE + HOUR)
+        assert {inquiry.reference.job_id: inquiry.since for inquiry in later} == {
+            "job-1": DEADLINE,
+            "job-2": NOW,
+            "job-3": NOW + MINUTE,
+        }
+
     async def test_the_vendors_answer_heals_the_job(self, inbox: Timed, reopen: Reopen) -> None:
         await expect(inbox, "job-1")
         event = make_event()
