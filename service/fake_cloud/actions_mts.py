@@ -67,7 +67,7 @@ def notification(cloud: "FakeCloud", job: CloudJob) -> Json:
     if job.notification == "none" or not job.is_over(cloud.clock()):
         return {}
     if job.notification == "published":
-        return {"MNSMessageResult": {"MessageId": other_id("message", job.job_id).upper()}}
+        return {"MNSMessageResult": {"MessageId": job.message_id}}
     error = {"ErrorCode": "QueueNotExist", "ErrorMessage": "The queue name you provided is not exist."}
     return {"MNSMessageResult": error}
 

@@ -68,6 +68,9 @@ def describe(job: CloudJob, outcome: TrueOutcome) -> Json:
             body["MediaId"] = job.media_id
             if job.user_data is not None:
                 body["UserData"] = job.user_data
+            if job.family == "LiveRecordFileCreated":
+                # Each file of a recording has a name of its own.
+                body["FileUrl"] = body["FileUrl"].replace("-0.", f"-{job.earlier}.")
         case "mts" if job.family == "run":
             execution = payload["MediaWorkflowExecution"]
             execution["MediaId"] = job.media_id

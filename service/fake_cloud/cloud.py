@@ -161,6 +161,7 @@ class FakeCloud:
         video_url: str = "https://media.example.com/in.mp4",
         video_name: str = "in.mp4",
         is_lost: bool | None = None,
+        again: CloudJob | None = None,
     ) -> CloudJob:
         """
         Begin a job.
@@ -173,11 +174,15 @@ class FakeCloud:
             callback_url: Of a GIF task, as minted. None is minted here, with the nonce at the end of ``video_name``;
                 an empty one is none. URLs that no configured source minted are never called.
             is_lost: None is drawn from ``faults``.
+            again: A job of this family that is begun once more, with the same ids: what failed is run again, a live
+                recording makes a further file, a file is written over. Who asks is answered about the last time alone.
 
         Raises:
             ValueError: There are no such jobs, or they never end like this.
         """
         check_outcome(product, family, outcome)
+        if again is not None and ((product, family) != (again.product, again.family) or product == "multimediaai"):
+            raise ValueError(f"again: expected a job of {product} {family} with an id of its own, came {again.family}")
         number = len(self.jobs) + 1
         rng = random.Random(f"{self._seed}:{number}")  # noqa: S311 - chance, no secret
         if account is None:
@@ -191,9 +196,9 @@ class FakeCloud:
             nonce = self._nonce(callback_url)
             bind = bind_task(application_id, video_url, video_name).hex() if nonce else None
         else:
-            job_id = hashlib.sha256(f"{self._seed}:{number}".encode()).hexdigest()[:32]
+            job_id = again.job_id if again else hashlib.sha256(f"{self._seed}:{number}".encode()).hexdigest()[:32]
             if product != "mts" or family == "run":
-                media_id = media_id or other_id("media", job_id)
+                media_id = media_id or (again and again.media_id) or other_id("media", job_id)
         now = self.clock()
         if duration_s is None:
             duration_s = rng.uniform(*self.timing.duration_s)
@@ -215,6 +220,7 @@ class FakeCloud:
             video_url=video_url,
             video_name=video_name,
             is_lost=rng.random() < self.faults.loss if is_lost is None else is_lost,
+            earlier=0 if again is None else again.earlier + 1,
         )
         self._remember(job)
         destinations = self._destinations_of(job, sources)

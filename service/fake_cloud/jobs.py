@@ -100,6 +100,8 @@ class CloudJob:
 
     Attributes:
         number: 1 for the first that was submitted.
+        earlier: How often it was begun before: reruns, files of a live recording, and files that were written over have
+            the same job id.
         outcome: How it really ends, at ``ends_at``.
         nonce, bind: Of the minted URL, in lower-case hexadecimal.
         callback_url: Of a GIF task.
@@ -134,6 +136,12 @@ class CloudJob:
     refused: int = 0
     unanswered: int = 0
     sources: tuple[str, ...] = field(default=())
+    earlier: int = 0
+
+    @property
+    def message_id(self) -> str:
+        """What MNS calls the notification of its end."""
+        return other_id(f"message-{self.earlier}" if self.earlier else "message", self.job_id).upper()
 
     @property
     def event(self) -> str:

@@ -22,7 +22,7 @@ from service.fake_cloud.callbacks import (
     describe,
 )
 from service.fake_cloud.faults import Faults, Timing
-from service.fake_cloud.jobs import CloudJob, other_id
+from service.fake_cloud.jobs import CloudJob
 from service.fake_cloud.queues import FakeQueues
 from service.simulate import MnsSigner, PushFormat
 from service.sources.http import HttpSource
@@ -184,7 +184,7 @@ class Teller:
             rng=random.Random(f"{self._seed}:{sending.job.number}:lie"),  # noqa: S311 - chance, no secret
             signer=self._signer,
             push_format=self._push_format,
-            message_id=message_id(sending.job),
+            message_id=sending.job.message_id,
         )
         url = URL(self.to.rstrip("/") + request.target, encoded=True)
         try:
@@ -216,8 +216,3 @@ class Teller:
                 await asyncio.gather(*self._under_way, return_exceptions=True)
         self._session = None
         self.raise_failure()
-
-
-def message_id(job: CloudJob) -> str:
-    """What MNS calls the notification of this job."""
-    return other_id("message", job.job_id).upper()

@@ -18,7 +18,7 @@ from service.events import Product
 from service.fake_cloud.callbacks import LIE
 from service.fake_cloud.cloud import FakeCloud
 from service.fake_cloud.faults import Faults, Timing
-from service.fake_cloud.jobs import QUERYABLE, TrueOutcome
+from service.fake_cloud.jobs import QUERYABLE, CloudJob, TrueOutcome
 from service.sources.base import Callback, CallbackSource, Completion, Message
 from tests.fake_cloud.clouds import GIF, IMS, MTS, MTS_QUEUE, VOD, Clock, make_settings
 from tests.running import signer
@@ -400,6 +400,63 @@ async def test_the_same_seed_and_the_same_jobs_give_the_same_world():
                 cloud.submit("mts", "snapshot")
             worlds.append([found[:3] for found in describe(cloud)])
     assert worlds[0] == worlds[1] != worlds[2]
+
+
+# Jobs that are begun again
+
+
+def told_of(listener: Listener) -> list[Completion]:
+    """In the order in which it was told."""
+    return [listener.source(one).parse(listener.read(one)).completions[0] for one in listener.callbacks]
+
+
+async def test_a_rerun_has_the_same_ids_and_ends_anew():
+    async with telling(sources={"vod": VOD, "mts": MTS}) as (cloud, listener, clock):
+        jobs: list[tuple[Product, str]] = [("vod", "transcode"), ("mts", "snapshot")]
+        for product, family in jobs:
+            first = cloud.submit(product, family, outcome="failed", user_data="order 7")
+            clock.advance(10)
+            rerun = cloud.submit(product, family, user_data="order 7", again=first)
+            assert cloud.find(first.job_id) is rerun
+            assert (rerun.job_id, rerun.media_id) == (first.job_id, first.media_id)
+            assert rerun.message_id != first.message_id
+            assert not rerun.is_over(clock())
+            # Each end is told about as it was, also when the first is told of late.
+            await cloud.run_due()
+            clock.advance(10)
+            await cloud.run_due()
+        assert [told.outcome for told in told_of(listener)] == ["failed", "succeeded"] * 2
+        assert len({told.key("vod", "default").digest() for told in told_of(listener)[:2]}) == 1
+
+
+@pytest.mark.parametrize(
+    ("product", "family", "apart_s"),
+    [("ims", "LiveRecordFileCreated", 0.0), ("vod", "FileUploadComplete", 1.0)],
+    ids=["files", "overwritten"],
+)
+async def test_what_happens_to_the_same_thing_again_is_another_occurrence(product, family, apart_s):
+    async with telling(sources={"vod": VOD, "ims": IMS}) as (cloud, listener, clock):
+        job = None
+        for _ in range(12):
+            job = cloud.submit(product, family, again=job)
+            clock.advance(apart_s)
+        clock.advance(10)
+        await cloud.run_due()
+        found = told_of(listener)
+        assert len({told.job_id for told in found}) == 1
+        assert len({told.key(product, "default").digest() for told in found}) == 12
+
+
+async def test_only_a_job_of_the_same_family_is_begun_again():
+    async with telling() as (cloud, _, _):
+        snapshot, task = cloud.submit("vod", "snapshot"), cloud.submit("multimediaai", "animated_image")
+        others: list[tuple[Product, str, CloudJob]] = [
+            ("vod", "transcode", snapshot),
+            ("multimediaai", "animated_image", task),
+        ]
+        for product, family, again in others:
+            with pytest.raises(ValueError, match=r"^again: expected a job of"):
+                cloud.submit(product, family, again=again)
 
 
 # GIF tasks
