@@ -98,20 +98,35 @@ class Instance:
             await asyncio.sleep(1.0)
 
     def _spawn(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDIA_CALLBACKS")}
-        environment["PYTHONWARNINGS"] = "error"
-        environment |= self.clock.environment()
         with self.log.open("ab") as file:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                env=environment,
+                env=self._environment(),
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - it takes no lock
             )
         self._started = time.monotonic()
         self.lives.append(Life())
+
+    def _environment(self) -> dict[str, str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDIA_CALLBACKS")}
+        return {**environment, "PYTHONWARNINGS": "error", **self.clock.environment()}
+
+    async def run_tool(self, command: str) -> tuple[int | None, str]:
+        """What an operator does beside it, on its machine, and so by its clock: exit code, and what it says."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "service", command, "--config", str(self.config)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=self._environment(),
+            preexec_fn=_end_with_parent,
+        )
+        said, _ = await process.communicate()
+        _tidy_up(process.pid)
+        return process.returncode, said.decode("utf-8", "replace")
 
     async def _until_ready(self) -> bool:
         """False when it has ended instead."""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.chaos.cluster import make_folder, make_parent
+from tests.clocks import find_faketime
 from tests.promise.run import run_promise
 
 JOBS, RATE_PER_S, KILLS = 20_000, 25.0, 5
@@ -23,6 +24,8 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="with more lies, as in the tests")
     parser.add_argument("--keep", metavar="DIR", help="where the log stays; without it only that of a failed run does")
     arguments = parser.parse_args()
+    if find_faketime() is None:
+        print("WARNING: the service's clock is not set: apt-get install libfaketime", file=sys.stderr)
     parent = Path(arguments.keep).resolve() if arguments.keep else make_parent()
     folder = make_folder(parent, f"promise-{arguments.seed}")
     report = asyncio.run(

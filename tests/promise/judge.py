@@ -2,8 +2,11 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from sqlite3 import connect
 from typing import Any
 
 from service.app import PARSERS
@@ -14,6 +17,14 @@ from service.fake_cloud.cloud import FakeCloud
 from service.fake_cloud.jobs import CloudJob
 from service.sources.base import Message
 from tests.chaos.consumer import Consumer, Event
+
+# The store's clock is noted once a minute: what it stamped while it was wrong is put back by as much too little.
+_CLOCK_SLACK = timedelta(minutes=3)
+# Times by the store's clock that every row has, or that say when something is to be done.
+_TIMES = (
+    *(("receipts", "stored_at"), ("events", "accepted_at"), ("deliveries", "due_at")),
+    *(("jobs", "registered_at"), ("jobs", "ended_at"), ("jobs", "due_at"), ("held", "held_at")),
+)
 
 
 def judge(
@@ -118,3 +129,47 @@ def _judge_report(
                     f"the report says {totals['mts']['lost_on_the_way']} lost on the way and"
                     f" {totals['mts']['never_sent']} never sent, true is {lost} and {len(healed) - lost}"
                 )
+
+
+def judge_store(path: Path, consumer: Consumer, *, since: datetime) -> Iterator[str]:
+    """
+    Nothing is missing in it, and whatever the clock did meanwhile, its times are those of the run.
+
+    Args:
+        since: When the run began; it has just ended.
+    """
+    earliest, latest = since - _CLOCK_SLACK, datetime.now(UTC) + _CLOCK_SLACK
+    bounds = [round(moment.timestamp() * 1000) for moment in (earliest, latest)]
+    with closing(connect(path)) as store:
+        ((receipts, last_receipt, without_body),) = store.execute(
+            "SELECT count(*), max(id), sum(body IS NULL) FROM receipts"
+        )
+        if receipts != last_receipt or without_body:
+            yield f"receipts were removed: of {last_receipt} {receipts} are left, {without_body} without their bodies"
+        bodies = [
+            body for (body,) in store.execute("SELECT b.body FROM event_bodies b JOIN events e ON e.id = b.event_id")
+        ]
+        if missing := consumer.events.keys() - {json.loads(body)["id"] for body in bodies}:
+            yield f"events were removed: {len(missing)}, one is {min(missing)}"
+        for state, count in store.execute("SELECT state, count(*) FROM deliveries GROUP BY state"):
+            if state != "delivered":
+                yield f"{count} deliveries are {state} in the end"
+        for table, column in _TIMES:
+            ((early, late),) = store.execute(
+                f"SELECT sum({column} < ?), sum({column} > ?) FROM {table}",
+                bounds,
+            )
+            if early or late:
+                yield f"{table}.{column}: {early} are before the run and {late} after it"
+
+
+def judge_removals(lines: Sequence[Mapping[str, Any]], purges: Iterable[tuple[int | None, str]]) -> Iterator[str]:
+    """Nothing was old enough, neither for the service nor for who has called its tool, with code and words."""
+    for line in lines:
+        if line["event"] == "purged" and (line["payloads"] or line["keys"]):
+            yield f"the service has removed {line['payloads']} payloads and {line['keys']} keys"
+    for code, said in purges:
+        if code == 0 and not said.startswith("0 payloads and 0 keys "):
+            yield f"purge has removed something: {said[:300]}"
+        elif code not in (0, 1):
+            yield f"purge ended with code {code}: {said[-300:]}"

@@ -23,13 +23,15 @@ from service.settings import build_settings
 from service.waiting import wait_for
 from tests.chaos.cluster import Instance, free_ports
 from tests.chaos.consumer import Consumer, consuming
-from tests.promise.judge import judge
+from tests.clocks import CLOCK_LAG_S, find_faketime
+from tests.promise.judge import judge, judge_removals, judge_store
 from tests.running import ADMIN_TOKEN, make_tables, signer, to_toml
 
 DEADLINE_S = 8.0
-CONFIRM_TIMEOUT_S = 6.0
+# Longer than the vendor refuses what the service asks because its clock is off.
+CONFIRM_TIMEOUT_S = 20.0
 GIVE_UP_S = 90.0
-SHORT_GIVE_UP_S = 25.0
+SHORT_GIVE_UP_S = 60.0
 # When all has been submitted, the last deadline, giving up and confirmation are still to come.
 HEALING_S = DEADLINE_S + GIVE_UP_S + 240.0
 JOBS_TOKEN = "jobs-token-5b1f0c77aa91"
@@ -44,6 +46,38 @@ FAULTS = Faults(
 )
 # Of a few hundred jobs, some must be lied about all the same.
 SHORT_FAULTS = replace(FAULTS, forgery=0.03, alteration=0.06)
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class ClockStep:
+    """
+    How far the clock of the service's process is off for some seconds.
+
+    Attributes:
+        is_started_so: The service is killed and started meanwhile, so that the store's clock begins with it, and again
+            when it is right.
+    """
+
+    offset_s: int
+    is_started_so: bool = False
+
+
+# Signatures are good for minutes, doubts begin with a day, and payloads are kept for days. A service that is started with
+# a clock that is hours ahead takes that for hours of standing still, and of patience, which a run has only seconds of.
+CLOCK_STEPS = (
+    *(ClockStep(sign * offset_s) for offset_s in (20, 7200, 3 * _DAY_S, 3650 * _DAY_S) for sign in (1, -1)),
+    *(ClockStep(offset_s, is_started_so=True) for offset_s in (3 * _DAY_S, 3650 * _DAY_S)),
+    *(ClockStep(-offset_s, is_started_so=True) for offset_s in (7200, 3650 * _DAY_S)),
+)
+SHORT_CLOCK_STEPS = (
+    ClockStep(20),
+    ClockStep(-7200),
+    ClockStep(3650 * _DAY_S),
+    ClockStep(-3 * _DAY_S),
+    ClockStep(3650 * _DAY_S, is_started_so=True),
+    ClockStep(-3650 * _DAY_S, is_started_so=True),
+)
 TIMING = Timing(duration_s=(0.1, 2.0), push_retries_s=((1.0, 2.0),) * 3)
 # Of a hundred jobs. What the vendor can be asked about fifteen times a second is not what most of them are.
 MIXTURE: Sequence[tuple[int, str, str, tuple[str, ...]]] = (
@@ -80,6 +114,9 @@ class Run:
 
     Attributes:
         registered: What the service said of the jobs when they were registered, by the cloud's number of the job.
+        hands: Of whoever kills the service or sets its clock.
+        steps: How often its clock was set.
+        purges: What came of removing what looked old meanwhile.
     """
 
     cloud: FakeCloud
@@ -87,9 +124,13 @@ class Run:
     consumer: Consumer
     client: JobsClient
     rng: random.Random
+    clock_rng: random.Random
     began_at: datetime
     registered: dict[int, ExpectedJobStatus] = field(default_factory=dict)
     kills: int = 0
+    hands: asyncio.Lock = field(default_factory=asyncio.Lock)
+    steps: Counter[ClockStep] = field(default_factory=Counter)
+    purges: list[tuple[int | None, str]] = field(default_factory=list)
 
 
 async def run_promise(
@@ -111,6 +152,7 @@ async def run_promise(
         disturbing = [
             asyncio.create_task(_kill(run, kills, jobs / rate_per_s)),
             asyncio.create_task(_throttle(run, enough)),
+            asyncio.create_task(_set_clock(run, SHORT_CLOCK_STEPS if is_short else CLOCK_STEPS, enough)),
         ]
         await submitting
         enough.set()
@@ -124,8 +166,10 @@ async def run_promise(
         records = await asyncio.to_thread(_all_records, run)
         completeness = await asyncio.to_thread(_ask_report, run)
         await run.service.stop()
-        report.violations += judge(run.cloud, run.consumer, records, completeness)
         lines, others = run.service.log_lines()
+        report.violations += judge(run.cloud, run.consumer, records, completeness)
+        report.violations += judge_store(folder / "inbox.db", run.consumer, since=run.began_at)
+        report.violations += judge_removals(lines, run.purges)
         report.violations += [f"the service wrote something that is no log line: {line[:300]}" for line in others]
     report.figures = {
         "jobs": jobs,
@@ -151,7 +195,13 @@ async def run_promise(
         ),
         "lies_that_stay_claims": sum(LIE in json.dumps(event.data) for event in run.consumer.events.values()),
         "questions": sum(line["event"] == "inquiry" for line in lines),
+        "refused_for_their_time": sum("age_s" in line for line in lines),
         "kills": run.kills,
+        "purges_refused": sum(code != 0 for code, _ in run.purges),
+        "clock_steps": {
+            f"{step.offset_s:+d} s{', started so' if step.is_started_so else ''}": count
+            for step, count in sorted(run.steps.items(), key=lambda found: (found[0].is_started_so, found[0].offset_s))
+        },
         "events": len(run.consumer.events),
         "duplicate_attempts": sum(event.again for event in run.consumer.events.values()),
         "max_memory_mib": max((size for life in run.service.lives for _, size in life.memory), default=0) >> 20,
@@ -178,7 +228,8 @@ async def _running(folder: Path, seed: int, *, is_short: bool, complain: Callabl
             await service.start()
             watching = asyncio.create_task(_watch(service))
             try:
-                yield Run(cloud, service, consumer, client, rng, datetime.now(UTC))
+                clock_rng = random.Random(f"{seed}:clock")
+                yield Run(cloud, service, consumer, client, rng, clock_rng, datetime.now(UTC))
             finally:
                 watching.cancel()
                 service.kill()
@@ -297,10 +348,37 @@ async def _kill(run: Run, kills: int, seconds: float) -> None:
     began = time.monotonic()
     for moment in moments:
         await asyncio.sleep(max(0.0, began + moment - time.monotonic()))
-        run.service.kill()
-        run.kills += 1
-        await asyncio.sleep(run.rng.uniform(0.0, 1.5))
-        await run.service.start()
+        async with run.hands:
+            run.service.kill()
+            run.kills += 1
+            await asyncio.sleep(run.rng.uniform(0.0, 1.5))
+            await run.service.start()
+
+
+async def _set_clock(run: Run, steps: Sequence[ClockStep], enough: asyncio.Event) -> None:
+    """Every step once at least, in any order. The clock is right afterwards."""
+    if find_faketime() is None:
+        return
+    while not enough.is_set() or not run.steps:
+        for step in run.clock_rng.sample(steps, len(steps)):
+            async with run.hands:
+                run.service.clock.set(step.offset_s)
+                if step.is_started_so:
+                    run.service.kill()
+                    await run.service.start()
+                # It has noticed, and so does whoever would remove what looks old.
+                _, purged = await asyncio.gather(
+                    asyncio.sleep(run.clock_rng.uniform(1.0, 3.0)), run.service.run_tool("purge")
+                )
+                run.service.clock.set(0)
+                if step.is_started_so:
+                    run.service.kill()
+                    await run.service.start()
+                else:
+                    await asyncio.sleep(CLOCK_LAG_S)
+            run.steps[step] += 1
+            run.purges.append(purged)
+            await asyncio.sleep(run.clock_rng.uniform(2.0, 5.0))
 
 
 async def _throttle(run: Run, enough: asyncio.Event) -> None:
