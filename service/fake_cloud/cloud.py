@@ -22,6 +22,7 @@ from service.fake_cloud.jobs import NEVER, CloudJob, Notification, TrueOutcome, 
 from service.fake_cloud.listening import listening
 from service.fake_cloud.queues import FakeQueues, QueueFaults
 from service.fake_cloud.teller import Teller
+from service.payloads import Json
 from service.settings import MnsQueueSourceSettings, Settings, SourceSettings
 from service.simulate import MnsSigner, PushFormat
 from service.sources.http import HttpSource
@@ -303,6 +304,10 @@ class FakeCloud:
     @property
     def counts(self) -> Counter[tuple[str, str]]:
         return self._teller.counts
+
+    def lie_about(self, job: CloudJob) -> Json:
+        """What altered callbacks about it say, the same each time."""
+        return self._teller.lie_about(job)
 
     @property
     def backlog(self) -> int:

@@ -112,6 +112,7 @@ class CloudJob:
         told: How many callbacks with the truth were taken by whoever listens (a write to a queue counts).
         refused: How many attempts to tell the truth were not.
         unanswered: How many of these were sent and got no answer, so that they may have been understood all the same.
+        lied_about: How many callbacks with a lie in their bodies were taken.
     """
 
     number: int
@@ -135,6 +136,7 @@ class CloudJob:
     told: int = 0
     refused: int = 0
     unanswered: int = 0
+    lied_about: int = 0
     sources: tuple[str, ...] = field(default=())
     earlier: int = 0
 

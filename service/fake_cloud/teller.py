@@ -20,10 +20,12 @@ from service.fake_cloud.callbacks import (
     Sending,
     build_request,
     describe,
+    lie,
 )
 from service.fake_cloud.faults import Faults, Timing
 from service.fake_cloud.jobs import CloudJob
 from service.fake_cloud.queues import FakeQueues
+from service.payloads import Json
 from service.simulate import MnsSigner, PushFormat
 from service.sources.http import HttpSource
 from service.sources.mns_push import MnsPushSource
@@ -151,10 +153,12 @@ class Teller:
             return
         status = await self._post(sending, destination)
         self.counts[destination.name, status] += 1
-        if sending.veracity != "true":
-            return
         # VOD and IMS take 200 for an answer, MNS anything of the sort; of GIF tasks nothing is known.
-        if status == "200" or (status.startswith("2") and not isinstance(destination, HttpSource)):
+        is_taken = status == "200" or (status.startswith("2") and not isinstance(destination, HttpSource))
+        if sending.veracity != "true":
+            job.lied_about += is_taken and sending.veracity == "altered"
+            return
+        if is_taken:
             job.told += 1
             return
         job.refused += 1
@@ -181,7 +185,7 @@ class Teller:
             sending,
             destination,
             now=self._clock(),
-            rng=random.Random(f"{self._seed}:{sending.job.number}:lie"),  # noqa: S311 - chance, no secret
+            rng=self._chance_of_lie(sending.job),
             signer=self._signer,
             push_format=self._push_format,
             message_id=sending.job.message_id,
@@ -194,6 +198,13 @@ class Teller:
                 return str(response.status)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return type(error).__name__
+
+    def _chance_of_lie(self, job: CloudJob) -> random.Random:
+        return random.Random(f"{self._seed}:{job.number}:lie")  # noqa: S311 - chance, no secret
+
+    def lie_about(self, job: CloudJob) -> Json:
+        """What altered callbacks about it say, the same each time."""
+        return lie(job, self._chance_of_lie(job))
 
     def _retries(self, destination: HttpDestination) -> tuple[float, ...]:
         if isinstance(destination, HttpSource):

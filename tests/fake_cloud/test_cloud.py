@@ -342,13 +342,15 @@ async def test_what_is_altered_is_genuine_by_its_headers_and_lies(source, produc
             for completion in listener.source(callback).parse(listener.read(callback)).completions:
                 told[str(completion.job_id)].append(completion)
         assert told.keys() == {job.job_id for job in cloud.jobs}
+        bodies = [json.loads(callback.body) for callback in listener.callbacks]
         lied_about = set()
         for job in cloud.jobs:
             found = told[job.job_id]
             # One is the truth, and each lie is about one thing.
             (true,) = [one for one in found if one.outcome == job.outcome and LIE not in repr(one)]
             (lie,) = [one for one in found if one is not true]
-            assert job.told == 1
+            assert job.told == job.lied_about == 1
+            assert cloud.lie_about(job) in bodies
             lied_about |= {name for name in LIED_ABOUT if getattr(lie, name) != getattr(true, name)}
         assert lied_about == set(LIED_ABOUT) - ({"user_data"} if product == "vod" else set())
 
