@@ -3,8 +3,10 @@ The promise: every job that was registered ends in exactly one event, with the o
 ``python -m tests.promise``.
 
 The fake cloud of ``service.fake_cloud`` plays the vendor over all products and transports, and never sends some of its
-callbacks; others come twice, late, before their job was registered, forged or altered. The service is killed while
-that happens, and the vendor's job APIs and queues are throttled for a while. What happens is drawn from a seed.
+callbacks; others come twice, late, before their job was registered, forged, or altered in what they say of the outcome,
+the asset, the user data or the result. Failed jobs are run again and end once more, live recordings make many files, and
+uploads overwrite others: each of these is an event of its own. The service is killed while that happens, and the vendor's
+job APIs and queues are throttled for a while. What happens is drawn from a seed.
 
 Meanwhile the clock of the service's process is set ahead and back, by seconds, hours, days and years, also when it starts.
 Signatures are good for minutes and the vendor refuses questions that come from another time, so what is refused then is no

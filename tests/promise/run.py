@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from service.client import ExpectedJobStatus, JobsClient, JobsClientError, JobToExpect
-from service.fake_cloud.callbacks import LIE
+from service.events import Product
+from service.fake_cloud.callbacks import LIE, describe
 from service.fake_cloud.cloud import FakeCloud
 from service.fake_cloud.faults import Faults, Timing
 from service.fake_cloud.jobs import CloudJob
@@ -24,7 +25,7 @@ from service.waiting import wait_for
 from tests.chaos.cluster import Instance, free_ports
 from tests.chaos.consumer import Consumer, consuming
 from tests.clocks import CLOCK_LAG_S, find_faketime
-from tests.promise.judge import judge, judge_removals, judge_store
+from tests.promise.judge import is_occurrence, judge, judge_removals, judge_store
 from tests.running import ADMIN_TOKEN, make_tables, signer, to_toml
 
 DEADLINE_S = 8.0
@@ -45,7 +46,7 @@ FAULTS = Faults(
     alteration=0.005,
 )
 # Of a few hundred jobs, some must be lied about all the same.
-SHORT_FAULTS = replace(FAULTS, forgery=0.03, alteration=0.06)
+SHORT_FAULTS = replace(FAULTS, forgery=0.03, alteration=0.2)
 _DAY_S = 86_400
 
 
@@ -98,6 +99,26 @@ MIXTURE: Sequence[tuple[int, str, str, tuple[str, ...]]] = (
     (4, "mts", "run", ("succeeded", "partial", "failed")),
     (10, "multimediaai", "animated_image", ("succeeded", "succeeded", "failed")),
 )
+# Failed ones of these are begun again now and then, and succeed. Both ends are true, and each is an event; an application
+# registers the job once.
+RERUNS: Collection[tuple[str, str]] = frozenset(
+    {
+        *(("vod", "transcode"), ("vod", "AIMediaDNAComplete")),
+        *(("ims", "SnapshotComplete"), ("ims", "MediaConvertComplete")),
+        *(("mts", "snapshot"), ("mts", "transcode")),
+    }
+)
+RERUN_RATE = 0.3
+# What happens to the same thing again and again, and how often at least and at most: files of a live recording, uploads
+# that overwrite another. Nobody registers them, and each is an event of its own. With every hundredth job one begins.
+OCCURRENCES: Sequence[tuple[Product, str, tuple[int, int]]] = (
+    ("ims", "LiveRecordFileCreated", (3, 12)),
+    ("vod", "FileUploadComplete", (2, 4)),
+)
+OCCURRENCE_RATE = 0.01
+SHORT_OCCURRENCE_RATE = 0.03
+# The time of an upload, to the second, is all that tells it from the one that it overwrites.
+_UPLOAD_S = 1.1
 
 
 @dataclass
@@ -147,7 +168,8 @@ async def run_promise(
     report = Report(seed)
     started = time.monotonic()
     async with _running(folder, seed, is_short=is_short, complain=report.violations.append) as run:
-        submitting = asyncio.create_task(_submit(run, jobs, rate_per_s))
+        occurrence_rate = SHORT_OCCURRENCE_RATE if is_short else OCCURRENCE_RATE
+        submitting = asyncio.create_task(_submit(run, jobs, rate_per_s, occurrence_rate))
         enough = asyncio.Event()
         disturbing = [
             asyncio.create_task(_kill(run, kills, jobs / rate_per_s)),
@@ -175,6 +197,9 @@ async def run_promise(
         "jobs": jobs,
         "states": dict(sorted(Counter(record.state for record in records.values()).items())),
         "transports": dict(sorted(Counter(str(record.transport) for record in records.values()).items())),
+        "reruns": sum(job.earlier > 0 for job in run.cloud.jobs if not is_occurrence(job)),
+        "second_revisions": sum(event.revision > 1 for event in run.consumer.events.values()),
+        "occurrences": dict(sorted(Counter(job.family for job in run.cloud.jobs if is_occurrence(job)).items())),
         "never_told": sum(job.told == 0 for job in run.cloud.jobs),
         "told_before_registration": sum(
             record.ended_at is not None and record.ended_at < record.registered_at for record in records.values()
@@ -183,6 +208,7 @@ async def run_promise(
         "refused_or_unanswered": sum(
             count for (_, answer), count in run.cloud.counts.items() if not answer.startswith("2") and answer != "queue"
         ),
+        "lies_taken": dict(sorted(_count_lies(run.cloud).items())),
         "contradicted": sum(line.get("decision") in ("contradicted", "foreign") for line in lines),
         "confirmed": sum(line.get("decision") == "confirmed" for line in lines),
         "proofs": dict(
@@ -280,12 +306,14 @@ async def _watch(service: Instance) -> None:
 # Submitting and registering
 
 
-async def _submit(run: Run, jobs: int, rate_per_s: float) -> None:
+async def _submit(run: Run, jobs: int, rate_per_s: float, occurrence_rate: float) -> None:
     weights = [weight for weight, *_ in MIXTURE]
     began = time.monotonic()
     waiting: list[tuple[float, CloudJob]] = []
+    # What is begun again once it is over, and how often.
+    again: list[tuple[CloudJob, int]] = []
     submitted = 0
-    while submitted < jobs or waiting:
+    while submitted < jobs or waiting or again:
         now = time.monotonic()
         while submitted < min(jobs, int((now - began) * rate_per_s) + 1):
             _, product, family, outcomes = run.rng.choices(MIXTURE, weights)[0]
@@ -294,6 +322,14 @@ async def _submit(run: Run, jobs: int, rate_per_s: float) -> None:
             # Some applications are slow: the callback is there before them.
             late_s = 6.0 if run.rng.random() < 0.05 else 0.0
             waiting.append((now + late_s, job))
+            if _may_be_rerun(job) and run.rng.random() < RERUN_RATE:
+                again.append((job, 1))
+            if run.rng.random() < occurrence_rate:
+                product, family, (fewest, most) = run.rng.choice(OCCURRENCES)
+                again.append((_submit_occurrence(run, product, family), run.rng.randint(fewest, most) - 1))
+        over = [(job, left) for job, left in again if job.is_over(run.cloud.clock())]
+        again = [(job, left) for job, left in again if (job, left) not in over]
+        again += [(_submit_again(run, job), left - 1) for job, left in over if left]
         due = [job for at, job in waiting if at <= now]
         waiting = [(at, job) for at, job in waiting if at > now]
         if due:
@@ -302,8 +338,7 @@ async def _submit(run: Run, jobs: int, rate_per_s: float) -> None:
 
 
 def _submit_one(run: Run, product: Any, family: str, outcome: Any) -> CloudJob:
-    entrances = [name for name, source in run.cloud.settings.sources.items() if source.product == product]
-    chosen = run.rng.choice([[name] for name in entrances] + [entrances])
+    chosen = _choose_sources(run, product)
     if (product, family, outcome) in (("vod", "animated_image", "failed"), ("vod", "snapshot", "succeeded")):
         # No API tells of failed animated images, and a failed snapshot names no job: over HTTP, where bodies are not
         # signed, nobody could tell a lie about these from the truth.
@@ -311,6 +346,45 @@ def _submit_one(run: Run, product: Any, family: str, outcome: Any) -> CloudJob:
     return run.cloud.submit(
         product, family, outcome=outcome, sources=chosen, user_data=f"order {len(run.cloud.jobs) + 1}"
     )
+
+
+def _choose_sources(run: Run, product: Product) -> list[str]:
+    entrances = [name for name, source in run.cloud.settings.sources.items() if source.product == product]
+    return run.rng.choice([[name] for name in entrances] + [entrances])
+
+
+def _may_be_rerun(job: CloudJob) -> bool:
+    # What became of the notification, the vendor tells of the last time: it must have been the same each time.
+    is_told = job.product != "mts" or not job.is_lost
+    return job.outcome == "failed" and (job.product, job.family) in RERUNS and is_told
+
+
+def _submit_again(run: Run, job: CloudJob) -> CloudJob:
+    if is_occurrence(job):
+        return _submit_occurrence(run, job.product, job.family, again=job)
+    return run.cloud.submit(
+        job.product,
+        job.family,
+        sources=job.sources,
+        user_data=job.user_data,
+        is_lost=False if job.product == "mts" else None,
+        again=job,
+    )
+
+
+def _submit_occurrence(run: Run, product: Product, family: str, *, again: CloudJob | None = None) -> CloudJob:
+    faults = run.cloud.faults
+    # The vendor can't be asked whether it has happened: over HTTP, nobody could tell a lie about it from the truth.
+    run.cloud.faults = replace(faults, alteration=0.0)
+    job = run.cloud.submit(
+        product,
+        family,
+        sources=again.sources if again else _choose_sources(run, product),
+        duration_s=_UPLOAD_S if family == "FileUploadComplete" else None,
+        again=again,
+    )
+    run.cloud.faults = faults
+    return job
 
 
 async def _register(run: Run, jobs: Sequence[CloudJob]) -> None:
@@ -420,6 +494,15 @@ def _all_records(run: Run) -> dict[int, ExpectedJobStatus]:
 def _ask_report(run: Run) -> Any:
     since = (run.began_at - timedelta(seconds=5)).isoformat().replace("+00:00", "Z")
     return json.loads(_get(run, f"/v1/report?since={since}"))
+
+
+def _count_lies(cloud: FakeCloud) -> Counter[str]:
+    """What the service has taken was about."""
+    about: Counter[str] = Counter()
+    for job in cloud.jobs:
+        is_outcome = cloud.lie_about(job) in (describe(job, "succeeded"), describe(job, "failed"))
+        about["outcome" if is_outcome else "content"] += job.lied_about
+    return about
 
 
 def _metric(run: Run, name: str) -> float:
