@@ -134,6 +134,7 @@ class Run:
     What a run consists of.
 
     Attributes:
+        rng: Draws the jobs, and nothing else does, so that a seed has always the same.
         registered: What the service said of the jobs when they were registered, by the cloud's number of the job.
         hands: Of whoever kills the service or sets its clock.
         steps: How often its clock was set.
@@ -145,7 +146,7 @@ class Run:
     consumer: Consumer
     client: JobsClient
     rng: random.Random
-    clock_rng: random.Random
+    trouble_rng: random.Random
     began_at: datetime
     registered: dict[int, ExpectedJobStatus] = field(default_factory=dict)
     kills: int = 0
@@ -254,8 +255,8 @@ async def _running(folder: Path, seed: int, *, is_short: bool, complain: Callabl
             await service.start()
             watching = asyncio.create_task(_watch(service))
             try:
-                clock_rng = random.Random(f"{seed}:clock")
-                yield Run(cloud, service, consumer, client, rng, clock_rng, datetime.now(UTC))
+                trouble_rng = random.Random(f"{seed}:trouble")
+                yield Run(cloud, service, consumer, client, rng, trouble_rng, datetime.now(UTC))
             finally:
                 watching.cancel()
                 service.kill()
@@ -343,9 +344,16 @@ def _submit_one(run: Run, product: Any, family: str, outcome: Any) -> CloudJob:
         # No API tells of failed animated images, and a failed snapshot names no job: over HTTP, where bodies are not
         # signed, nobody could tell a lie about these from the truth.
         chosen = ["vod-queue"]
-    return run.cloud.submit(
-        product, family, outcome=outcome, sources=chosen, user_data=f"order {len(run.cloud.jobs) + 1}"
-    )
+    is_lost = None
+    if (product, family, outcome) == ("vod", "animated_image", "failed"):
+        # One at least, so that there is something of which nobody can ever know how it ended.
+        is_lost = (
+            None
+            if any(job.is_lost and job.family == family and not job.is_learnable for job in run.cloud.jobs)
+            else True
+        )
+    user_data = f"order {len(run.cloud.jobs) + 1}"
+    return run.cloud.submit(product, family, outcome=outcome, sources=chosen, user_data=user_data, is_lost=is_lost)
 
 
 def _choose_sources(run: Run, product: Product) -> list[str]:
@@ -418,14 +426,14 @@ async def _register(run: Run, jobs: Sequence[CloudJob]) -> None:
 
 
 async def _kill(run: Run, kills: int, seconds: float) -> None:
-    moments = sorted(run.rng.uniform(1.0, max(2.0, seconds)) for _ in range(kills))
+    moments = sorted(run.trouble_rng.uniform(1.0, max(2.0, seconds)) for _ in range(kills))
     began = time.monotonic()
     for moment in moments:
         await asyncio.sleep(max(0.0, began + moment - time.monotonic()))
         async with run.hands:
             run.service.kill()
             run.kills += 1
-            await asyncio.sleep(run.rng.uniform(0.0, 1.5))
+            await asyncio.sleep(run.trouble_rng.uniform(0.0, 1.5))
             await run.service.start()
 
 
@@ -434,7 +442,7 @@ async def _set_clock(run: Run, steps: Sequence[ClockStep], enough: asyncio.Event
     if find_faketime() is None:
         return
     while not enough.is_set() or not run.steps:
-        for step in run.clock_rng.sample(steps, len(steps)):
+        for step in run.trouble_rng.sample(steps, len(steps)):
             async with run.hands:
                 run.service.clock.set(step.offset_s)
                 if step.is_started_so:
@@ -442,7 +450,7 @@ async def _set_clock(run: Run, steps: Sequence[ClockStep], enough: asyncio.Event
                     await run.service.start()
                 # It has noticed, and so does whoever would remove what looks old.
                 _, purged = await asyncio.gather(
-                    asyncio.sleep(run.clock_rng.uniform(1.0, 3.0)), run.service.run_tool("purge")
+                    asyncio.sleep(run.trouble_rng.uniform(1.0, 3.0)), run.service.run_tool("purge")
                 )
                 run.service.clock.set(0)
                 if step.is_started_so:
@@ -452,7 +460,7 @@ async def _set_clock(run: Run, steps: Sequence[ClockStep], enough: asyncio.Event
                     await asyncio.sleep(CLOCK_LAG_S)
             run.steps[step] += 1
             run.purges.append(purged)
-            await asyncio.sleep(run.clock_rng.uniform(2.0, 5.0))
+            await asyncio.sleep(run.trouble_rng.uniform(2.0, 5.0))
 
 
 async def _throttle(run: Run, enough: asyncio.Event) -> None:
