@@ -1022,6 +1022,20 @@ async def test_a_client_that_does_not_wait_for_the_answer_has_been_heard(running
 # Connections
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("body", [b"", b"{}"])
+async def test_who_wants_the_connection_closed_finds_it_closed(running, method, body):
+    request = encode_request(method, "/health/live", [(b"Connection", b"close")], body)
+    async with connected(running.address) as (reader, writer):
+        writer.write(request * 2)
+        answer = await read_answer(reader, method=method)
+        assert answer is not None
+        assert answer.status == (405 if method == "POST" else 200)
+        assert answer.headers["connection"] == "close"
+        # The second is not answered.
+        assert await reader.read() == b""
+
+
 @pytest.mark.parametrize("name", SOURCES)
 async def test_one_connection_serves_many_requests(running, name):
     async with connected(running.address) as (reader, writer):

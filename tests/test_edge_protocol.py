@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.edge.answers import make_answer
+from service.edge.answers import Answer, make_answer
 from service.edge.connections import Connections
 from service.edge.core import Edge, Exchange
 from service.edge.protocol import CallbackProtocol, make_protocol
@@ -87,11 +87,8 @@ def receive(protocol: CallbackProtocol, data: bytes) -> None:
 
 
 async def talk(pieces: Iterator[bytes]) -> tuple[Recording, Wire]:
-    edge, wire = Recording(), Wire()
-    made = make_protocol(edge, Connections(limit=10, tick_s=60.0), head_timeout_s=10.0)
-    state = SimpleNamespace(connections=set(), default_headers=[])
-    protocol = cast("CallbackProtocol", made(SimpleNamespace(timeout_keep_alive=75), state))  # type: ignore[call-arg]
-    protocol.connection_made(cast("Any", wire))
+    edge = Recording()
+    protocol, wire = connect(edge)
     for piece in pieces:
         for start in range(0, len(piece), len(protocol.received)):
             receive(protocol, piece[start : start + len(protocol.received)])
@@ -149,3 +146,71 @@ async def test_of_what_was_sent_at_once_one_request_is_in_hand(byte_by_byte: boo
     edge, wire = await talk(iter(pieces))
     assert len(edge.callbacks) == 50
     assert wire.written.count(b"HTTP/1.1 200") == 50
+
+
+def refusing() -> Recording:
+    edge = Recording()
+    edge.refusals = cast("Any", SimpleNamespace(answer=lambda *_: make_answer(404), connection_closed=lambda *_: None))
+    return edge
+
+
+def connect(edge: Edge) -> tuple[CallbackProtocol, Wire]:
+    made, wire = make_protocol(edge, Connections(limit=10, tick_s=60.0), head_timeout_s=10.0), Wire()
+    state = SimpleNamespace(connections=set(), default_headers=[])
+    protocol = cast("CallbackProtocol", made(SimpleNamespace(timeout_keep_alive=75), state))  # type: ignore[call-arg]
+    protocol.connection_made(cast("Any", wire))
+    return protocol, wire
+
+
+async def test_of_requests_that_are_answered_at_once_there_is_one_in_hand_too() -> None:
+    protocol, wire = connect(refusing())
+    data = encode_request("GET", "/") * 100
+    receive(protocol, data)
+    assert wire.written.count(b"HTTP/1.1 404") == 1
+    assert not wire.is_reading
+    assert len(protocol.turns._waiting) == 1
+    while wire.written.count(b"HTTP/1.1 404") < 100 or not wire.is_reading:
+        assert len(protocol.turns._waiting) <= 1
+        await asyncio.sleep(0)
+    # Whoever does not pipeline waits for no turn.
+    receive(protocol, encode_request("GET", "/"))
+    assert wire.written.count(b"HTTP/1.1 404") == 101
+    assert wire.is_reading
+    protocol.connection_lost(None)
+
+
+@pytest.mark.parametrize("end", [b"0\r\n" + b"ab:\r\n" * 10_000, b"1;" + b"x" * 50_000])
+async def test_what_stands_around_a_body_is_bounded_however_large_the_body_is(end: bytes) -> None:
+    protocol, wire = connect(refusing())
+    head = b"POST " + PATH.encode() + b" HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    data = head + b"4000\r\n" + b"x" * 0x4000 + b"\r\n" + end
+    for start in range(0, len(data), 1000):
+        receive(protocol, data[start : start + 1000])
+    assert protocol._headers == []
+    assert wire.written.startswith(b"HTTP/1.1 404")
+    assert wire.is_closed
+    protocol.connection_lost(None)
+
+
+async def test_a_body_that_is_there_in_full_makes_room_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be durable in a moment, and has one answer."""
+    monkeypatch.setattr("service.edge.core.MAX_BODIES_BYTES", 200_000)
+    edge, answers = refusing(), dict[str, list[int]]()
+
+    def begin(name: str) -> Exchange:
+        answers[name] = []
+
+        def answered(answer: Answer) -> None:
+            answers[name].append(answer.status)
+
+        exchange = edge.begin("POST", PATH, PATH.encode(), b"", [], head_bytes=10, answered=answered)
+        exchange.receive(b"x" * 90_000)
+        return exchange
+
+    begin("genuine").end()
+    for number in range(3):
+        begin(f"stranger {number}")
+    assert answers == {"genuine": [], "stranger 0": [404], "stranger 1": [404], "stranger 2": []}
+    edge.answer()
+    assert answers["genuine"] == [200]
+    assert edge.bodies_bytes == 90_000

@@ -150,10 +150,14 @@ class Edge:
             longest_silent = next(iter(self._large))
             longest_silent.fail(Unavailable("too many large bodies are being received at once"))
 
-    def release(self, exchange: "Exchange") -> None:
-        self.bodies_bytes -= exchange.held_bytes
+    def keep_large(self, exchange: "Exchange") -> None:
+        """It is there in full, and counts until it is answered."""
         if exchange.held_bytes > SMALL_BODY_BYTES:
             self._large.pop(exchange, None)
+
+    def release(self, exchange: "Exchange") -> None:
+        self.bodies_bytes -= exchange.held_bytes
+        self.keep_large(exchange)
         exchange.held_bytes = 0
 
     # Turns
@@ -273,6 +277,8 @@ class Exchange:
         """The body is there, to its last byte."""
         if self.is_answered:
             return
+        # It makes room for no other any more: what it holds goes on to the inbox.
+        self._edge.keep_large(self)
         self.is_expecting = False
         if self._pieces is not None:
             self.callback.body = b"".join(self._pieces)
@@ -327,7 +333,8 @@ class Exchange:
             self.fail(error)
             return
         assert self.endpoint is not None
-        self._answer(self.endpoint.success)
+        if not self.is_answered:
+            self._answer(self.endpoint.success)
         self._duration_s = time.perf_counter() - self._started
         self._edge.succeeded(self)
 
@@ -341,7 +348,7 @@ class Exchange:
         error = Unavailable("stopping") if answer.cancelled() else answer.exception()
         if error is not None:
             self.fail(error)
-        else:
+        elif not self.is_answered:
             self._answer(answer.result())
 
     def fail(self, error: BaseException) -> None:

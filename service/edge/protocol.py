@@ -108,7 +108,7 @@ class CallbackProtocol(asyncio.BufferedProtocol):
         self._is_read = self._is_answered = False
         self._keeps_alive = True
 
-        self._had_request = False
+        self._had_request = self._has_turn = False
 
     # The transport's calls
 
@@ -161,7 +161,7 @@ class CallbackProtocol(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._is_unread = False
         self._wait()
-        self.turns.add(self._advance)
+        self._advance_later()
 
     # uvicorn's call
 
@@ -179,13 +179,12 @@ class CallbackProtocol(asyncio.BufferedProtocol):
     def _advance(self) -> None:
         """Read on, up to the end of one request at most."""
         try:
-            while self._position < len(self._buffer) and not (self._is_read or self._is_held):
+            while self._position < len(self._buffer) and not (self._is_held or self._has_turn):
                 if self._exchange is None:
                     if not self._read_head():
                         break
                     if self._chunks is not None and len(self._buffer) - self._position >= _SMALL_READ_BYTES:
                         self._advance_later()
-                        return
                 else:
                     self._read_body(self._exchange)
         except HttpParserError as error:
@@ -194,6 +193,8 @@ class CallbackProtocol(asyncio.BufferedProtocol):
             self._refuse(error)
         if self._position >= len(self._buffer):
             self._buffer, self._position = b"", 0
+        if self._has_turn:
+            return
         if self._is_held:
             if self._buffer:
                 self._pause()
@@ -208,7 +209,13 @@ class CallbackProtocol(asyncio.BufferedProtocol):
     def _advance_later(self) -> None:
         """What comes without end must not hold others up, and chunks of a byte take long to read."""
         self._pause()
-        self.turns.add(self._advance)
+        if not self._has_turn:
+            self._has_turn = True
+            self.turns.add(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._has_turn = False
+        self._advance()
 
     def _pause(self) -> None:
         if not self._is_paused:
@@ -243,7 +250,7 @@ class CallbackProtocol(asyncio.BufferedProtocol):
         headers, self._headers = self._headers, []
         raw_path, query = (plain_path, b"") if target is None else _split_target(target)
         assert self._parser is not None
-        self._keeps_alive = minor_version == b"1" and self._parser.should_keep_alive()
+        self._keeps_alive = self._keeps_alive and minor_version == b"1"
         path = raw_path.decode("ascii")
         exchange = self.edge.begin(
             method.decode("ascii"),
@@ -305,7 +312,14 @@ class CallbackProtocol(asyncio.BufferedProtocol):
     # The parser's calls
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.lower(), value.rstrip(b" \t")))
+        # Trailers are nobody's.
+        if self._exchange is None:
+            self._headers.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        # At the end of the message the parser has forgotten.
+        assert self._parser is not None
+        self._keeps_alive = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
         self._pieces.append(piece)
@@ -373,8 +387,8 @@ class CallbackProtocol(asyncio.BufferedProtocol):
         self._chunks = None
         self._is_read = self._is_answered = False
         self._had_request = True
-        if self._buffer or self._is_paused:
-            self.turns.add(self._advance)
+        if self._position < len(self._buffer) or self._is_paused:
+            self._advance_later()
         self._wait()
 
     def _close(self, *, lingers: bool = False) -> None:
@@ -453,10 +467,16 @@ class _Chunks:
         self._chunk_left = 0
         self._line = b""
         self._is_over = False
+        self._trailer_bytes = 0
         self._bytes = self._body_bytes = 0
 
     def find_end(self, buffer: bytes, position: int) -> int:
-        """The end of the body, or of the buffer when that comes first."""
+        """
+        The end of the body, or of the buffer when that comes first.
+
+        Raises:
+            HeadersTooLarge: Around the chunks or after them there is more than there may be in a head.
+        """
         while position < len(buffer):
             if self._chunk_left:
                 step = min(self._chunk_left, len(buffer) - position)
@@ -465,6 +485,8 @@ class _Chunks:
                 continue
             end = buffer.find(b"\n", position) + 1
             self._line += buffer[position : end or len(buffer)]
+            if len(self._line) + self._trailer_bytes > MAX_HEADER_BYTES:
+                raise HeadersTooLarge(f"expected at most {MAX_HEADER_BYTES} bytes in a line or in trailers, found more")
             if not end:
                 return len(buffer)
             line, self._line, position = self._line, b"", end
@@ -472,6 +494,7 @@ class _Chunks:
                 # Trailers, and an empty line after them.
                 if line == b"\r\n":
                     return position
+                self._trailer_bytes += len(line)
                 continue
             found = _CHUNK_SIZE.match(line)
             size = int(found[0], 16) if found is not None else 0

@@ -120,6 +120,9 @@ def _after(beginning: bytes, rest: Pieces) -> Pieces:
     return pieces
 
 
+_BODY = b"f0000\r\n" + b"x" * 0xF0000 + b"\r\n"
+
+
 def _head(listener: Listener, *lines: bytes) -> bytes:
     target = b"/callbacks/vod" if listener == "server" else b"/v1/jobs"
     return b"\r\n".join([b"POST " + target + b" HTTP/1.1", b"Host: localhost", *lines, b"", b""])
@@ -190,6 +193,8 @@ async def endless(address: str, listener: Listener, size: int) -> AsyncIterator[
         "extension": (chunked + b"5;extension=", b"x" * 1024),
         "extensions": (chunked, b"1;" + b"x" * 200 + b"\r\nx\r\n"),
         "trailers": (chunked + b"0\r\n", b"X-Trailer: and again\r\n"),
+        "trailers after a body": (chunked + _BODY + b"0\r\n", b"ab:\r\n"),
+        "extension after a body": (chunked + _BODY + b"1;", b"x" * 1024),
         "small chunks": (chunked, b"1\r\nx\r\n"),
         "large chunks": (chunked, b"10000\r\n" + b"x" * 65_536 + b"\r\n"),
         "empty lines in chunks": (chunked, b"1000\r\n" + b"\r\n" * 2048 + b"\r\n"),
