@@ -119,6 +119,27 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
     return listener
 
 
+def try_listeners(listeners: Listeners, before: Settings, after: Settings) -> None:
+    """
+    Whether what is to be bound anew can be, while the old ones are still open.
+
+    Raises:
+        ConfigError: It can't.
+    """
+    own_ports = before.server.port, before.admin.port
+    problems: list[str] = []
+    for name, old, new in (("server", before.server, after.server), ("admin", before.admin, after.admin)):
+        if _address(old) == _address(new) or (name == "server" and listeners.inherited):
+            continue
+        try:
+            # A port of ours will be free by then.
+            bind(new.host, 0 if new.port in own_ports else new.port, f"{name}.port").close()
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+
+
 def start_anew(listeners: Listeners, before: Settings, after: Settings, environ: Mapping[str, str]) -> NoReturn:
     """
     Replace this process by the same command, which reads its configuration again and goes on behind the same sockets.

@@ -18,7 +18,7 @@ import signal
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import structlog
@@ -198,21 +198,41 @@ def _handle_signals(
 
         async def ask(may: Callable[[], Awaitable[bool]]) -> None:
             if await may() and not stop.is_set():
+                log.info("starting_anew")
                 # Nobody is refused meanwhile, so no balancer has to notice.
                 anew.set()
                 hurry.set()
                 stop.set()
 
         def reload() -> None:
-            if not asked:
+            if not asked and not stop.is_set():
                 asked.add(task := asyncio.create_task(ask(may_start_anew)))
                 task.add_done_callback(asked.discard)
 
-        handlers[signal.SIGHUP] = reload
+        _on_hangup(reload)
     loop = asyncio.get_running_loop()
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     return list(handlers)
+
+
+def _on_hangup(reload: Callable[[], None]) -> None:
+    """
+    Call this on the event loop at each SIGHUP.
+
+    The signal is blocked in every thread from the start of the command on, and taken by one that waits for it: with a
+    handler there would be moments without one, before and after the event loop, and in these it ends the process. What
+    comes in them waits, also beyond a start anew.
+    """
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        with suppress(RuntimeError):  # the event loop is closed
+            while True:
+                signal.sigwait([signal.SIGHUP])
+                loop.call_soon_threadsafe(reload)
+
+    threading.Thread(target=wait, name="hangup", daemon=True).start()
 
 
 def exit_after(delay_s: float) -> None:

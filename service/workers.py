@@ -124,6 +124,7 @@ class Workers:
             number = None if info is None else signal.Signals(info.si_signo)
             if number == signal.SIGHUP:
                 if not is_stopping and may_start_anew():
+                    log.info("starting_anew")
                     is_stopping = anew = True
                     # A worker begins without a drain when it is told so.
                     self._tell(signal.SIGINT)

@@ -160,6 +160,47 @@ async def test_sighup_with_a_mistake_says_what_is_wrong_and_goes_on(tmp_path):
         assert set(await stream.end()) == {200}
 
 
+async def test_sighup_is_never_the_end(tmp_path):
+    """Not before there is anybody to wait for it, not while the next one begins, not in an instant after another."""
+    config = write_config(tmp_path)
+    async with serving(config) as process:
+        address = (await process.read_until("listening"))["server"]
+        stream = Stream(tmp_path, address)
+        for _ in range(2):
+            process.process.send_signal(signal.SIGHUP)
+            await process.read_until("stopped")
+            # From here on until it listens again there is nobody to wait for it.
+            for _ in range(20):
+                process.process.send_signal(signal.SIGHUP)
+                await asyncio.sleep(0.02)
+            await process.read_until("listening")
+        await stream.more()
+        assert set(await stream.end()) == {200}
+        process.process.send_signal(signal.SIGTERM)
+        assert await process.end() == 0
+
+
+UNUSABLE: dict[str, Mapping[str, Any]] = {
+    "server.port": {"server.port": "taken"},
+    "admin.port": {"admin.port": "taken"},
+    "server.port: cannot listen on 192.0.2.1": {"server.host": "192.0.2.1"},
+    "store.url": {"store.url": "sqlite:///nowhere/at/all.db"},
+}
+
+
+@pytest.mark.parametrize("told", UNUSABLE)
+async def test_sighup_with_what_cannot_be_used_says_so_and_goes_on(tmp_path, held, told):
+    changes = {name: held.getsockname()[1] if value == "taken" else value for name, value in UNUSABLE[told].items()}
+    async with serving(write_config(tmp_path)) as process:
+        address = (await process.read_until("listening"))["server"]
+        write_config(tmp_path, changes)
+        process.process.send_signal(signal.SIGHUP)
+        assert (await process.read_until("not_started_anew"))["detail"].startswith(told)
+        stream = Stream(tmp_path, address)
+        await stream.more()
+        assert set(await stream.end()) == {200}
+
+
 async def test_another_port_is_bound_anew(tmp_path):
     config = write_config(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import structlog
 
 from service.cli.options import add_config_option, read_settings
 from service.errors import ConfigError
-from service.listeners import Listeners, bind, open_listeners, start_anew
+from service.listeners import Listeners, bind, open_listeners, start_anew, try_listeners
 from service.logs import configure_logs
 from service.settings import Settings
 from service.workers import Workers, check_workers, settings_of
@@ -47,6 +48,8 @@ def _count(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    # Before there is any other thread: see server._on_hangup.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     settings = read_settings(arguments)
     check_workers(arguments.workers, settings)
     configure_logs(arguments.log_level)
@@ -54,7 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         log.warning("configuration", detail=warning)
     with closing(open_listeners(settings, os.environ)) as listeners:
         if arguments.workers == 1:
-            code, anew = 0, _serve(settings, listeners, may_start_anew=partial(_would_start, arguments))
+            would_start = partial(_would_start, arguments, settings, listeners)
+            code, anew = 0, _serve(settings, listeners, may_start_anew=would_start)
         else:
             code, anew = _serve_with_workers(arguments, settings, listeners)
         if anew:
@@ -107,18 +111,40 @@ def _serve_with_workers(arguments: argparse.Namespace, settings: Settings, liste
             return 1
         return 0
 
-    return Workers(arguments.workers, listeners, run_worker).supervise(partial(_would_start, arguments))
+    would_start = partial(_would_start, arguments, settings, listeners)
+    return Workers(arguments.workers, listeners, run_worker).supervise(would_start)
 
 
-def _would_start(arguments: argparse.Namespace) -> bool:
-    """Whether the command could start now: tried in a process of its own, because the code may be another one, too."""
+def _would_start(arguments: argparse.Namespace, before: Settings, listeners: Listeners) -> bool:
+    """Whether the command could start now."""
+    problems = _problems_of_configuration(arguments)
+    if not problems:
+        try:
+            after = read_settings(arguments)
+            check_workers(arguments.workers, after)
+            try_listeners(listeners, before, after)
+            problems = _problems_of_store(after)
+        except ConfigError as error:
+            problems = list(error.problems)
+    for problem in problems:
+        log.error("not_started_anew", detail=problem)
+    return not problems
+
+
+def _problems_of_configuration(arguments: argparse.Namespace) -> list[str]:
+    """Found by a process of its own, because the code may be another one, too."""
     command = [sys.executable, "-m", "service", "check", "--offline"]
     if arguments.config is not None:
         command += ["--config", arguments.config]
     checked = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 - ours
     if checked.returncode == 0:
-        log.info("starting_anew")
-        return True
-    for problem in checked.stdout.splitlines() or checked.stderr.splitlines()[-1:]:
-        log.error("not_started_anew", detail=problem)
-    return False
+        return []
+    return checked.stdout.splitlines() or checked.stderr.splitlines()[-1:] or [f"exit code {checked.returncode}"]
+
+
+def _problems_of_store(settings: Settings) -> list[str]:
+    # Here, so that a start need not load the checks.
+    from service.checks.machine import try_store  # noqa: PLC0415
+
+    found = asyncio.run(try_store(settings.store))
+    return [f"{found.subject}: {found.text}; {found.remedy}"] if found.severity == "error" else []
