@@ -249,6 +249,9 @@ async def test_without_a_token_web_pages_elsewhere_are_refused(method, headers, 
         b"x-real-ip",
         b"true-client-ip",
         b"cf-connecting-ip",
+        b"x-cluster-client-ip",
+        b"cdn-loop",
+        b"x_forwarded_for",
     ],
 )
 @pytest.mark.parametrize("value", [b"203.0.113.9", b"127.0.0.1", b""])

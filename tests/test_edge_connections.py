@@ -3,7 +3,10 @@
 import asyncio
 from functools import partial
 
+import pytest
+
 from service.edge.connections import NEVER, Connections, Turns
+from service.edge.guarded import in_turns
 
 
 class Client:
@@ -141,3 +144,27 @@ async def test_a_piece_of_work_that_fails_holds_up_no_other(loop_clock):
     await due()
     assert done == [1, 2]
     assert failures == [error]
+
+
+@pytest.mark.parametrize("closes_at", ["before", "meanwhile", "never"])
+async def test_an_application_answers_only_while_the_connection_is_open(closes_at):
+    """Where the server has answered in its place, another answer would be an error of ours."""
+    is_closed = closes_at == "before"
+    sent, received = [], []
+
+    async def app(scope, receive, send) -> None:
+        nonlocal is_closed
+        is_closed = closes_at == "meanwhile"
+        await send({"type": "http.response.start"})
+
+    async def receive():
+        received.append(len(received))
+        return {"type": "http.disconnect" if len(received) == 2 else "http.request"}
+
+    async def send(message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "state": {"is_closing": lambda: is_closed}}
+    await in_turns(app, Turns(each=1))(scope, receive, send)
+    assert len(sent) == (closes_at == "never")
+    assert len(received) == (0 if closes_at == "never" else 2)

@@ -20,7 +20,8 @@ JOBS_PATH = "/v1/jobs"
 
 _HOST = re.compile(rb"(?:localhost|\[([0-9a-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?", re.IGNORECASE)
 _FORWARDED = re.compile(
-    rb"(?:x-)?forwarded(?:-.*)?|x-original-forwarded-for|via|x-real-ip|x-client-ip|true-client-ip|cf-connecting-ip",
+    rb"(?:x-)?forwarded(?:[-_].*)?|x_forwarded_.*|x-original-forwarded-for|via|x-real-ip|x-remote-addr|x-proxyuser-ip|cdn-loop"
+    rb"|(?:x-|x-cluster-|true-|fastly-)?client-ip|cf-connecting-ip|x-envoy-external-address|x-amzn-trace-id",
     re.DOTALL,
 )
 _DEFAULT_PORTS = {"http": b":80", "https": b":443"}

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import h11
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -32,10 +32,21 @@ def in_turns(app: ASGIApp, turns: Turns) -> ASGIApp:
     """An application that begins with a few requests at a time, because beginning is most of their work."""
 
     async def wait_and_answer(scope: Scope, receive: Receive, send: Send) -> None:
+        is_closing: Callable[[], bool] = scope["state"]["is_closing"]
+
+        async def send_while_open(message: Message) -> None:
+            if not is_closing():
+                await send(message)
+
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         turns.add(lambda: None if begun.done() else begun.set_result(None))
         await begun
-        await app(scope, receive, send)
+        if not is_closing():
+            await app(scope, receive, send_while_open)
+        # uvicorn has answered what was no HTTP in the request's place, and would complain of an application that has
+        # answered as well, or that has not.
+        while is_closing() and (await receive())["type"] != "http.disconnect":
+            pass
 
     return wait_and_answer
 
@@ -72,7 +83,7 @@ class GuardedProtocol(asyncio.BufferedProtocol):
     write_timeout_s = WRITE_TIMEOUT_S
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **_: Any) -> None:
-        self._http = H11Protocol(config, server_state, app_state)
+        self._http = H11Protocol(config, server_state, {**app_state, "is_closing": self._is_closing})
         self._loop = asyncio.get_running_loop()
         self._transport = cast("asyncio.Transport", None)
         self._is_reading = True
@@ -104,6 +115,9 @@ class GuardedProtocol(asyncio.BufferedProtocol):
         self._pieces += [data[start : start + _PIECE_BYTES] for start in range(0, nbytes, _PIECE_BYTES)]
         self._transport.pause_reading()
         self._read_on()
+
+    def _is_closing(self) -> bool:
+        return self._transport.is_closing()
 
     def _take(self) -> None:
         """The next piece."""
