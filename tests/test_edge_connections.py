@@ -150,7 +150,8 @@ async def test_a_piece_of_work_that_fails_holds_up_no_other(loop_clock):
 async def test_an_application_answers_only_while_the_connection_is_open(closes_at):
     """Where the server has answered in its place, another answer would be an error of ours."""
     is_closed = closes_at == "before"
-    sent, received = [], []
+    sent: list[object] = []
+    received: list[int] = []
 
     async def app(scope, receive, send) -> None:
         nonlocal is_closed
