@@ -292,7 +292,14 @@ def render() -> str:
     """The Markdown between the two markers."""
     job_names = ", else ".join(code(name) for name in JOB_IDS)
     notes = {
-        "vod": ("VOD", f"*type* is `EventType`. ¹ {job_names}."),
+        "vod": (
+            "VOD",
+            (
+                f"*type* is `EventType`. An element of `SnapshotInfos` whose `SnapshotType` is another than "
+                f"`CoverSnapshot`, `NormalSnapshot` or `SpriteSnapshot` has its sort in its id: job id + `webvtt`. ¹ "
+                f"{job_names}."
+            ),
+        ),
         "ims": (
             "IMS",
             (

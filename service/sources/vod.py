@@ -841,6 +841,10 @@ def _read_animated_image(told: Told, body: messages.DynamicImage) -> Completion:
     )
 
 
+# What a job is for. What it leaves besides, as the originals of a sprite, has the sort in its id.
+_SORTS_OF_JOBS = frozenset({None, "", "cover", "normal", "sprite"})
+
+
 def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ...]:
     """One per element of SnapshotInfos, each with its own job id; without any, one."""
     media_id, outer_word = told.media(body, _VIDEO), first(body, _WORDS)
@@ -866,15 +870,13 @@ def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ..
         )
     check_count(f"{told.dialect.path}SnapshotInfos", len(infos), MAX_EVENTS)
     completions = []
-    sorts: dict[str, str] = {}
     for index, info in enumerate(infos):
         if not says_anything(info):
             continue
         job_id, sort = info.get("JobId") or None, _sort(info.get("SnapshotType"))
         if job_id is not None:
-            # A sprite and the pictures that it was made of are of one job.
-            is_another = sorts.setdefault(job_id, sort or "") != (sort or "") or sort == "spriteorigin"
-            identity = (job_id, sort or "") if is_another else (job_id,)
+            # Whatever stands beside it: its neighbours may come in another order, or in a message of their own.
+            identity = (job_id,) if sort in _SORTS_OF_JOBS else (job_id, sort or "")
         elif media_id is not None:
             identity = (*fallback, info.get("SnapshotType") or str(index))
         else:

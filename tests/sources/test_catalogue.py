@@ -98,8 +98,8 @@ def test_pictures_that_stand_beside_the_elements(product, members, urls):
     assert found.outputs[0].urls == urls
 
 
-def test_a_sprite_and_its_originals_are_of_one_job():
-    infos = [
+def snapshots(*sorts):
+    return [
         {
             "JobId": "j",
             "SnapshotType": sort,
@@ -107,13 +107,52 @@ def test_a_sprite_and_its_originals_are_of_one_job():
             "SnapshotCount": n,
             "SnapshotRegular": "http://m/{SnapshotCount}",
         }
-        for n, sort in enumerate(("SpriteSnapshot", "SpriteOriginSnapshot", "WebVttSnapshot"), 1)
+        for n, sort in enumerate(sorts, 1)
     ]
-    found = parse("vod", {"EventType": "SnapshotComplete", "VideoId": "v", "Status": "success", "SnapshotInfos": infos})
+
+
+def snapshot_ids(*sorts):
+    body = {"VideoId": "v", "Status": "success", "SnapshotInfos": snapshots(*sorts)}
+    found = {product: parse(product, message) for product, message in in_both_products("SnapshotComplete", body)}
+    ids = [completion.id for completion in found["vod"]]
+    assert [completion.id for completion in found["ims"]] == ids
+    return ids
+
+
+def in_both_products(event_type, body):
+    return ("vod", {"EventType": event_type, **body}), ("ims", envelope(event_type, body))
+
+
+SPRITES = ("SpriteSnapshot", "SpriteOriginSnapshot", "WebVttSnapshot")
+
+
+def test_a_sprite_and_its_originals_are_of_one_job():
+    message = {"EventType": "SnapshotComplete", "VideoId": "v", "SnapshotInfos": snapshots(*SPRITES)}
+    found = parse("vod", message)
     assert [completion.id for completion in found] == [("j",), ("j", "spriteorigin"), ("j", "webvtt")]
     assert [completion.outputs[0].snapshot_type for completion in found] == ["sprite", "spriteorigin", "webvtt"]
-    (alone,) = parse("vod", {"EventType": "SnapshotComplete", "SnapshotInfos": infos[2:]})
-    assert alone.id == ("j",)
+
+
+@pytest.mark.parametrize(
+    ("sort", "identity"),
+    [
+        ("CoverSnapshot", ("j",)),
+        ("NormalSnapshot", ("j",)),
+        ("SpriteSnapshot", ("j",)),
+        ("spritesnapshot", ("j",)),
+        ("sprite", ("j",)),
+        ("Snapshot", ("j",)),
+        ("", ("j",)),
+        (None, ("j",)),
+        ("SpriteOriginSnapshot", ("j", "spriteorigin")),
+        ("WebVttSnapshot", ("j", "webvtt")),
+        ("NewSnapshot", ("j", "new")),
+    ],
+)
+def test_the_id_of_a_snapshot_depends_on_its_sort_and_on_nothing_beside_it(sort, identity):
+    assert snapshot_ids(sort) == [identity]
+    for neighbour in (*SPRITES, None):
+        assert snapshot_ids(sort, neighbour)[0] == snapshot_ids(neighbour, sort)[1] == identity
 
 
 def test_a_live_picture_by_its_place_in_the_bucket():
