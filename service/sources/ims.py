@@ -4,7 +4,8 @@ Intelligent Media Services (IMS, also called ICE, API 2020-11-09): what each mes
 A message is an envelope ``{"EventType", "UserId", "EventTime", "MessageBody"}``, and the body is read by the rules of
 VOD (``sources.vod``), whose names and bodies IMS shares. Most bodies are not publicly documented, so one tolerant rule
 holds for all: the job id is the first of ``JobId``, ``TaskId``, ``ParentJobId`` (of a workflow ``TaskId``), the status
-the first of ``Status``, ``State``, each looked for in the body and then one level down.
+the first of ``Status``, ``State``, each looked for in the body and then one level down. Where a body has neither and
+one object in it has them, as ``Job`` in the replies of the job API, that object is the body.
 
 Source: "Callback events overview", https://help.aliyun.com/en/ims/user-guide/callback-events-overview, and
 "Event list", https://help.aliyun.com/en/ims/user-guide/event-list-2.

@@ -198,7 +198,7 @@ class _One(_Member):
 
     Attributes:
         sought: Names of members that may stand one level down in it, in an object that is not declared; those of a
-            group together.
+            group together. Where it has none of them and one such object has, all that it declares is read from there.
     """
 
     sought: tuple[tuple[str, ...], ...] = ()
@@ -368,21 +368,34 @@ def arrange(
 ) -> dict[str, Any]:
     """The values in the shape that the model declares; what can't be put into it is left out, with a warning."""
     plan, arranged = _plan(model), {}
-    others: list[dict[str, Any]] = []
+    others: dict[str, dict[str, Any]] = {}
     for key, value in settle(values, lambda name: warn(path + name)).items():
         if key not in plan:
             if isinstance(value, dict) and key != "userdata" and len(others) < MAX_ELEMENTS:
-                others.append(value)
+                others[key] = value
         elif value is not None:
             name, member, inner = plan[key]
             try:
                 arranged[name] = member.read(value, inner, path + name, warn)
             except Misfit:
                 warn(path + name)
+    if sought and not any(arranged.get(name) for names in sought for name in names):
+        whole = _find_whole(others, sought)
+        if whole is not None:
+            inside = arrange(model, others[whole], f"{path}{whole}.", warn)
+            # What stands outside counts where the whole itself says nothing.
+            arranged = inside | arranged | {name: value for name, value in inside.items() if value or value == 0}
     for names in sought:
         if not any(arranged.get(name) for name in names):
-            arranged |= next((found for other in others if (found := _texts_of(other, names))), {})
+            arranged |= next((found for other in others.values() if (found := _texts_of(other, names))), {})
     return arranged
+
+
+def _find_whole(others: Mapping[str, dict[str, Any]], sought: tuple[tuple[str, ...], ...]) -> str | None:
+    """The only one that says all that is sought, or of the first group at least; None where several do."""
+    found = {key: [_texts_of(other, names) for names in sought] for key, other in others.items()}
+    wholes = [key for key in found if all(found[key])] or [key for key in found if found[key][0]]
+    return wholes[0] if len(wholes) == 1 else None
 
 
 def _texts_of(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, str]:

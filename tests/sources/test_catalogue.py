@@ -207,6 +207,90 @@ def test_a_conversion_ends_as_its_outputs_do(state, members, outcome):
     assert found.outcome == outcome
 
 
+def whole(event_type, name, body):
+    """Of the body one level down, as in the replies of the job API: what of the body itself."""
+    (flat,), (inside,) = (parse("ims", envelope(event_type, told)) for told in (body, {name: body}))
+    assert inside == flat
+    return inside
+
+
+@pytest.mark.parametrize(
+    ("event_type", "name", "body", "outcome"),
+    [
+        (
+            "MediaConvertComplete",
+            "Job",
+            {"JobId": "j", "State": "Complete", "OutputDetails": [convert_output("Failed"), convert_output("Success")]},
+            "partial",
+        ),
+        ("MediaConvertComplete", "Job", {"JobId": "j", "OutputDetails": [convert_output("Failed")]}, "failed"),
+        (
+            "TranscodeParentComplete",
+            "TranscodeParentJob",
+            {"ParentJobId": "j", "Status": "Success", "TranscodeJobList": [{"JobId": "a", "Status": "Fail"}]},
+            "failed",
+        ),
+        (
+            "BatchProduceMediaComplete",
+            "EditingBatchJob",
+            {"JobId": "j", "Status": "Finished", "UserData": "", "SubJobList": [{"Status": "Failed"}]},
+            "failed",
+        ),
+        (
+            "WorkflowTaskComplete",
+            "WorkflowTask",
+            {"TaskId": "j", "Status": "Succeed", "ActivityResults": '{"n": {"Status": "Failed"}}'},
+            "partial",
+        ),
+        (
+            "DynamicImageComplete",
+            "DynamicImageJob",
+            {"JobId": "j", "Status": "Success", "OutputUrl": "http://m/a.gif", "UserData": " u "},
+            "succeeded",
+        ),
+        (
+            "SnapshotComplete",
+            "SnapshotJob",
+            {"JobId": "j", "Status": "Success", "Count": 0, "OutputUrl": "http://m/a.jpg", "Type": "Normal"},
+            "succeeded",
+        ),
+    ],
+)
+def test_a_body_that_stands_one_level_down(event_type, name, body, outcome):
+    found = whole(event_type, name, body)
+    assert (found.outcome, found.job_id, found.user_data) == (outcome, "j", body.get("UserData"))
+    assert bool(found.outputs) == (outcome in ("succeeded", "partial") and "OutputDetails" not in body)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        # Outside counts what the inner one lacks.
+        ({"UserData": "out", "MediaId": "m", "Job": {"JobId": "j", "Status": "Success", "MediaId": ""}}, ("j", "succeeded", "m", "out", None)),
+        ({"UserData": "out", "Job": {"JobId": "j", "Status": "Success", "UserData": "in", "OutputUrl": "u"}}, ("j", "succeeded", None, "in", "u")),
+        # The one that says both, whichever comes first.
+        ({"Of": {"JobId": "other"}, "Job": {"JobId": "j", "Status": "Fail", "MediaId": "m"}}, ("j", "failed", "m", None, None)),
+        ({"Job": {"JobId": "j", "OutputUrl": "u"}, "End": {"State": "Success"}}, ("j", "succeeded", None, None, "u")),
+        # None where two may be it, or where the body says one of the two itself.
+        ({"A": {"JobId": "j", "Status": "Success", "OutputUrl": "u"}, "B": {"JobId": "k", "Status": "Fail"}}, ("j", "succeeded", None, None, None)),
+        ({"Status": "Success", "Job": {"JobId": "j", "OutputUrl": "u"}}, ("j", "succeeded", None, None, None)),
+        ({"JobId": "j", "Job": {"JobId": "k", "Status": "Success", "OutputUrl": "u"}}, ("j", "succeeded", None, None, None)),
+        ({"MediaId": "m", "Of": {"Status": "Success", "OutputUrl": "u", "MediaId": "n"}}, (None, "succeeded", "m", None, None)),
+        ({"UserData": {"JobId": "k", "Status": "Success"}, "MediaId": "m"}, (None, "unknown", "m", '{"JobId":"k","Status":"Success"}', None)),
+    ],
+)  # fmt: skip
+def test_which_object_is_the_body(body, expected):
+    (found,) = parse("ims", envelope("DynamicImageComplete", body))
+    url = found.outputs[0].url if found.outputs else None
+    assert (found.job_id, found.outcome, found.media_id, found.user_data, url) == expected
+
+
+def test_what_can_t_be_read_one_level_down_is_noted():
+    body = {"Job": {"JobId": "j", "Status": "Success", "OutputUrl": "u", "Width": "wide"}}
+    message = json.dumps(envelope("DynamicImageComplete", body)).encode()
+    assert ims.parse(Message(message, message, "signature")).warnings == ("MessageBody.job.Width",)
+
+
 def test_the_outputs_of_a_conversion_and_the_error_of_one():
     failed = convert_output("Failed", Code="InvalidParameter.X", Message="no audio")
     body = {"JobId": "j", "State": "Complete", "OutputDetails": [failed, convert_output("Success", **MADE)]}
