@@ -235,7 +235,13 @@ def mts_rows() -> Iterable[Row]:
         "`Success` / `Fail`",
         part="each activity",
     )
-    unknown = {"Type": "New", "RunId": "job-1", "Name": "a", "State": "Success", "MediaWorkflowExecution": {"x": 1}}
+    unknown = {
+        "Type": "New",
+        "RunId": "job-1",
+        "Name": "a",
+        "State": "Success",
+        "MediaWorkflowExecution": {"Name": "w"},
+    }
     ids: Alternatives = ((JOB, "Name", HASH),)
     yield Row(
         "mts",

@@ -21,6 +21,7 @@ from service.sources.members import (
     read_numbers,
     read_text,
     read_verbatim,
+    says_anything,
     settle,
 )
 
@@ -164,6 +165,9 @@ class Fields:
         for name, value in islice(self._values.items(), MAX_ELEMENTS):
             if isinstance(value, dict) and name != without.lower():
                 yield Fields(value, f"{self._path}{name}.", self._warnings)
+
+    def says_anything(self) -> bool:
+        return says_anything(self._values)
 
     def digest(self) -> str:
         """A hash of the content that does not depend on the order of keys."""

@@ -110,7 +110,8 @@ def _layers(payload: bytes, query: str) -> list[Fields]:
 def _wrapped(fields: Fields, name: str) -> Fields | None:
     # Looked at first, because a plain string under one of these names is no mistake.
     value = fields.decoded(name)
-    return fields.object(name) if isinstance(value, (dict, list)) and len(value) > 0 else None
+    found = fields.object(name) if isinstance(value, (dict, list)) and len(value) > 0 else None
+    return found if found is not None and found.says_anything() else None
 
 
 def _read_form(payload: bytes) -> Fields | None:

@@ -494,6 +494,11 @@ def decoded(value: Any) -> Any:
     return storable(decode_element(value))
 
 
+def opened(*values: Any) -> Any:
+    """The first of which anything is left when it is opened."""
+    return next((found for value in values if (found := decoded(value)) not in (None, "", [], {})), None)
+
+
 def first(values: Mapping[str, Any], names: Iterable[str]) -> Any:
     """The first of these members that is there and not empty."""
     for name in names:
@@ -508,8 +513,22 @@ def present(elements: Sequence[D] | None) -> list[D]:
     return [element for element in elements or () if says_anything(element)]
 
 
+def said(element: D | None) -> D | None:
+    """The element, if anything could be read of it."""
+    return element if element and says_anything(element) else None
+
+
 def says_anything(element: Any) -> bool:
     for value in element.values():  # noqa: SIM110 - any() of a generator takes twice as long
-        if value is not None and value != "":
+        if _is_something(value):
             return True
     return False
+
+
+def _is_something(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(map(_is_something, value))
+    if isinstance(value, dict):
+        # No deeper: what is not declared may be empty and a result all the same.
+        return any(member is not None and member != "" for member in value.values())
+    return value not in (None, "", [])

@@ -29,7 +29,7 @@ from service.events import (
 from service.sources.base import Completion, Message, Parsed, expand_urls
 from service.sources.decoding import parse_time
 from service.sources.fields import Fields
-from service.sources.members import Reading, decoded, first, present, read, read_values
+from service.sources.members import Reading, first, opened, present, read, read_values, said
 from service.sources.mts_messages import TWINS, Activity, Execution, JobNotify, Notification
 from service.sources.outcomes import build_error, has_outputs, judge_parts, read_outcome
 
@@ -104,13 +104,15 @@ def parse(message: Message) -> Parsed:
     message_type = first(told, ("type", "Type"))
     word = (message_type or "").lower()
     execution: Execution | None = told.get("MediaWorkflowExecution")
-    if execution is not None or (word in ("start", "report") and told.get("RunId")):
+    # Of its first and its last activity a run tells even where it says nothing of itself.
+    is_of_run = word in ("start", "report") and (execution is not None or told.get("RunId"))
+    if is_of_run or said(execution) is not None:
         completions = _read_workflow(reading, execution or Execution(), word, message_type)
     elif message_type is not None:
         completions = (_read_job(reading, message_type),)
-    elif told.get("MediaCensorJobNotify") is not None:
+    elif said(told.get("MediaCensorJobNotify")) is not None:
         completions = (_read_job(reading, "MediaCensor"),)
-    elif told.get("FpShotJobNotify") is not None:
+    elif said(told.get("FpShotJobNotify")) is not None:
         completions = (_read_job(reading, "FpShot"),)
     elif told.get("result") is not None or told.get("Result") is not None:
         completions = (_read_speech(told),)
@@ -141,7 +143,8 @@ def _read_job(reading: Reading[Notification], message_type: str) -> Completion:
     state = first(told, ("state", "State", "Status")) or notify.get("State") or None
     outcome = read_outcome(state)
     if kind == "production":
-        words = [part.text("Status") for part in Fields({"Details": told.get("Details")}).objects("Details")]
+        parts = Fields({"Details": told.get("Details")}).objects("Details")
+        words = [part.text("Status") for part in parts if part.says_anything()]
         outcome = judge_parts(outcome, words) if any(words) else outcome
     identity: tuple[str, ...] = (job_id,) if job_id else ()
     if outcome == "progress" or kind == "notice":
@@ -176,7 +179,7 @@ def _job_outputs(word: str, kind: Kind, told: Notification, notify: JobNotify) -
     if kind == "production":
         return (
             ProductionOutput(
-                function=told.get("FunctionName") or None, result=_any(told.get("Details"), told.get("Data"))
+                function=told.get("FunctionName") or None, result=opened(told.get("Details"), told.get("Data"))
             ),
         )
     if kind == "review":
@@ -189,7 +192,7 @@ def _job_outputs(word: str, kind: Kind, told: Notification, notify: JobNotify) -
             for shot in shots
         )
     if kind == "ai":
-        result = _any(
+        result = opened(
             told.get("result"),
             told.get("Result"),
             told.get("Results"),
@@ -202,11 +205,6 @@ def _job_outputs(word: str, kind: Kind, told: Notification, notify: JobNotify) -
 
 def _text(value: Any) -> str | None:
     return value.strip() if isinstance(value, str) else None
-
-
-def _any(*values: Any) -> Any:
-    """The first of which anything is left when it is opened."""
-    return next((found for value in values if (found := decoded(value)) not in (None, "", [], {})), None)
 
 
 def _snapshot_outputs(told: Notification) -> tuple[Frozen, ...]:
@@ -229,7 +227,7 @@ def _read_speech(told: Notification) -> Completion:
     job_id = first(told, ("jobId", "JobId"))
     if job_id is None:
         raise Unparseable("expected jobId beside result, found none")
-    value = _any(told.get("result"), told.get("Result"))
+    value = opened(told.get("result"), told.get("Result"))
     result = Fields(value if isinstance(value, dict) else {})
     code = result.text("Code")
     outcome: Outcome = "succeeded" if (code or "").lower() == "success" else "failed" if code else "unknown"

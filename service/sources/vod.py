@@ -48,10 +48,12 @@ from service.sources.members import (
     decoded,
     digest,
     first,
+    opened,
     present,
     read,
     read_text,
     read_values,
+    said,
     says_anything,
     settle,
 )
@@ -214,12 +216,10 @@ _FAMILIES_BY_KIND = frozenset({"animated_image", "snapshot", "transcode", "trans
 
 
 def animated_image_outputs(body: messages.DynamicImage) -> tuple[Frozen, ...]:
-    info = body.get("DynamicImageJobInfo")
     if body.get("OutputUrl") or body.get("FileURL"):
         return (animated_image_output(body, first(body, ("OutputUrl", "FileURL"))),)
-    return (
-        () if info is None or not says_anything(info) else (animated_image_output(info, info.get("FileURL") or None),)
-    )
+    info = said(body.get("DynamicImageJobInfo"))
+    return () if info is None else (animated_image_output(info, info.get("FileURL") or None),)
 
 
 def animated_image_output(
@@ -431,11 +431,10 @@ def _review_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
     if not isinstance(data, dict):
         return ()
     fields = Fields(data)
-    return (
-        ReviewOutput.trusted(
-            suggestion=fields.text("Suggestion"), label=fields.text("Label"), reviewer=None, reason=None
-        ),
-    )
+    suggestion, label = fields.text("Suggestion"), fields.text("Label")
+    if not (suggestion or label):
+        return ()
+    return (ReviewOutput.trusted(suggestion=suggestion, label=label, reviewer=None, reason=None),)
 
 
 _MANUAL_VERDICTS = {"normal": "pass", "blocked": "block"}
@@ -457,18 +456,12 @@ def _fingerprint_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
     return tuple(
         FingerprintOutput.trusted(primary_key=match.text("PrimaryKey"), similarity=match.number("Similarity"))
         for match in matches
+        if match.says_anything()
     )
 
 
 def _ai_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
-    result = next(
-        (
-            found
-            for told in (body.get("Data"), body.get("Result"), body.get("Output"))
-            if (found := decoded(told)) is not None
-        ),
-        None,
-    )
+    result = opened(body.get("Data"), body.get("Result"), body.get("Output"))
     return () if result is None else (AiOutput.trusted(result=result),)
 
 
@@ -1033,17 +1026,17 @@ _PARTS = ("TranscodeJobList", "OutputDetails", "Outputs")
 
 def _conversion_outputs(body: messages.Transcode, parts: list[Any]) -> tuple[Frozen, ...]:
     if not parts:
-        result: Any = body.get("Result") or body
+        result: Any = said(body.get("Result")) or body
         url = first(body, ("OutputUrl", "FileUrl", "MediaURL"))
-        file = result.get("OutputFile") or body.get("Output")
+        file = said(result.get("OutputFile")) or said(body.get("Output"))
         output = _file_output(body.get("TaskId"), file, result.get("OutFileMeta"), url)
         return (output,) if output.url or output.size_bytes or output.width else ()
     found = []
     for part in parts:
         if read_outcome(first(part, _WORDS), missing="succeeded") != "succeeded":
             continue
-        result = part.get("Result") or part
-        file, meta = result.get("OutputFile") or part.get("Output"), result.get("OutFileMeta")
+        result = said(part.get("Result")) or part
+        file, meta = said(result.get("OutputFile")) or said(part.get("Output")), said(result.get("OutFileMeta"))
         if file or meta:
             found.append(_file_output(first(part, ("TaskId", "JobId")), file, meta))
     return tuple(found)

@@ -307,6 +307,39 @@ def test_the_outputs_of_a_conversion_and_the_error_of_one():
     assert (found.error.code, found.error.message) == ("InvalidParameter.X", "no audio")
 
 
+@pytest.mark.parametrize("nothing", [{}, None, {"Url": None}, {"x": 1}])
+@pytest.mark.parametrize("name", ["Output", "OutputFile"])
+def test_a_file_of_which_nothing_is_said_is_no_output(name, nothing):
+    part = {"Status": "Success", **({"Result": {name: nothing}} if name == "OutputFile" else {name: nothing})}
+    for event_type, member in (
+        ("MediaConvertComplete", "OutputDetails"),
+        ("TranscodeParentComplete", "TranscodeJobList"),
+    ):
+        (found,) = parse("ims", envelope(event_type, {"JobId": "j", "Status": "Success", member: [part]}))
+        assert (found.outcome, found.outputs) == ("succeeded", ())
+    body = {"JobId": "j", "Status": "Success", "Output": {"Type": "OSS", "Url": "u"}, "Result": {"OutputFile": nothing}}
+    (found,) = parse("ims", envelope("MediaConvertOutputComplete", body))
+    assert found.outputs[0].url == "u"
+
+
+@pytest.mark.parametrize(
+    ("event_type", "members", "outputs"),
+    [
+        ("AIMediaAuditComplete", {"Data": {}}, 0),
+        ("AIMediaAuditComplete", {"Data": '{"Label": "ad"}'}, 1),
+        ("AIMediaDNAComplete", {"Data": {"VideoDNA": [{}, {"PrimaryKey": "p"}]}}, 1),
+        ("AIVideoTagComplete", {"Data": "{}", "Result": {"Keyword": []}}, 1),
+        ("AIVideoTagComplete", {"Data": {}}, 0),
+    ],
+)
+def test_a_result_of_which_nothing_is_said_is_no_output(event_type, members, outputs):
+    for product, message in in_both_products(
+        event_type, {"JobId": "j", "MediaId": "m", "Status": "success", **members}
+    ):
+        (found,) = parse(product, message)
+        assert (found.outcome, len(found.outputs)) == ("succeeded", outputs)
+
+
 def test_a_task_of_a_conversion_has_its_own_id():
     body = {"JobId": "j", "TaskId": "t", "Name": "o", "Status": "Success", **MADE}
     (found,) = parse("ims", envelope("MediaConvertOutputComplete", body))
@@ -360,6 +393,11 @@ def test_a_smart_job_ends_as_its_results_do(result, outcome):
     assert found.outcome == outcome
     if outcome == "succeeded" and result:
         assert (found.outputs[0].url, found.outputs[0].result) == ("http://m/a.mp4", {"text": "x"})
+
+
+def test_a_detail_of_which_nothing_is_said_is_no_part():
+    message = {"Type": "IProduction", "JobId": "j", "State": "Success", "Details": [{}, {"Status": "Fail"}]}
+    assert parse("mts", message)[0].outcome == "failed"
 
 
 def test_the_parts_of_an_intelligent_production():

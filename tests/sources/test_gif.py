@@ -138,6 +138,7 @@ WANTED = {"TaskId": 43567811, "Status": 2}
         {"Data": json.dumps(WANTED)},
         {"Data": [WANTED]},
         {"Data": [json.dumps(WANTED)]},
+        {"Result": {"Message": "", "Url": None}, "Data": WANTED},
         {"Code": "OK", "Data": {"Result": {"Task": WANTED}}},
         b"TaskId=43567811&Status=2",
         b"task_id=43567811&State=SUCCESS",

@@ -174,6 +174,26 @@ def test_lists_in_every_shape(value, ids):
     assert reading.warnings == []
 
 
+@pytest.mark.parametrize(
+    ("element", "says"),
+    [
+        ({}, False),
+        ({"a": None, "b": "", "c": (), "d": [], "e": {}}, False),
+        ({"a": {"b": None, "c": ""}}, False),
+        ({"a": ({}, {"b": None})}, False),
+        ({"a": 0}, True),
+        ({"a": False}, True),
+        ({"a": ({}, {"b": 0})}, True),
+        ({"a": {"b": "x"}}, True),
+        ({"a": {"tags": []}}, True),
+        ({"a": None, "b": "x"}, True),
+    ],
+)
+def test_what_is_anything(element, says):
+    assert members.says_anything(element) == says
+    assert members.said(element) == (element if says else None)
+
+
 def test_an_element_that_is_no_object_is_noted_by_its_place():
     reading = members.read(vod_messages.Snapshot, b'{"SnapshotInfos": [5, {"JobId": "a"}, {"SnapshotCount": "x"}]}')
     assert reading.warnings == ["SnapshotInfos[0]", "SnapshotInfos[2].SnapshotCount"]

@@ -1,7 +1,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -257,6 +257,43 @@ def test_a_censor_message_without_type_is_known_by_its_inner_object():
     body = json.loads(sample("media_censor_inner"))
     del body["Type"]
     assert parse(body) == parse(sample("media_censor_inner"))
+
+
+NOTHING: list[Any] = [
+    None,
+    "",
+    [],
+    {},
+    "{}",
+    [{}],
+    {"x": 1},
+    {"Input": {}},
+    {"Input": {"UserData": None}},
+    {"ActivityList": [{}]},
+]
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+@pytest.mark.parametrize("name", ["transcode", "text_to_speech", "media_info", "workflow_start"])
+def test_an_execution_of_which_nothing_can_be_read_is_none(name, nothing):
+    body = json.loads(sample(name))
+    body.pop("MediaWorkflowExecution", None)
+    assert told(body | {"MediaWorkflowExecution": nothing}) == told(body)
+
+
+@pytest.mark.parametrize("nothing", [{}, "{}", [{}], {"x": 1}, {"JobId": None}, {"FpShots": [{}]}])
+@pytest.mark.parametrize("member", ["MediaCensorJobNotify", "FpShotJobNotify"])
+@pytest.mark.parametrize("name", ["text_to_speech", "text_to_speech_fail", "media_censor_inner", "fp_shot_inner"])
+def test_a_notification_of_which_nothing_can_be_read_makes_no_type(name, member, nothing):
+    body = json.loads(sample(name))
+    body.pop("Type", None)
+    if member not in body:
+        assert told({member: nothing, **body}) == told(body)
+
+
+def told(body):
+    """Apart from hashes of the whole message."""
+    return [(c.kind, c.outcome, c.family, c.job_id, c.outputs, c.error, c.user_data) for c in parse(body).completions]
 
 
 # Workflows
