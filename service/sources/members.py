@@ -234,19 +234,32 @@ class _Many(_Member):
             return None
         if not isinstance(value, list):
             raise Misfit
-        check_count(path, len(value), MAX_ELEMENTS)
-        found = []
-        for index, element in enumerate(value):
-            item = decode_element(element)
-            if isinstance(item, dict):
-                found.append(arrange(inner, item, f"{path}[{index}].", warn))
-            else:
-                warn(f"{path}[{index}]")
-        return tuple(found)
+        return tuple([item for _, item in _read_objects(value, inner, path, warn)])
 
 
+def _read_objects(values: list[Any], inner: Any, path: str, warn: Warn) -> list[tuple[int, Any]]:
+    """The objects of a list, each with its place in it."""
+    check_count(path, len(values), MAX_ELEMENTS)
+    found = []
+    for index, element in enumerate(values):
+        item = decode_element(element)
+        if isinstance(item, dict):
+            found.append((index, arrange(inner, item, f"{path}[{index}].", warn)))
+        else:
+            warn(f"{path}[{index}]")
+    return found
+
+
+@dataclass(frozen=True)
 class _Named(_Member):
-    """The objects that an object consists of, each with its key as the vendor spells it."""
+    """
+    The objects that an object consists of, each with its key as the vendor spells it; also as JSON text, or as a list.
+
+    Attributes:
+        names: Members that name an object of a list, the first that is there; without any it is its place.
+    """
+
+    names: tuple[str, ...]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = _bounded(handler(source))
@@ -254,8 +267,13 @@ class _Named(_Member):
 
     def read(self, value: Any, inner: Any, path: str, warn: Warn) -> Any:
         value = decode_element(value)
+        if isinstance(value, list) and len(value) == 1:
+            only = decode_element(value[0])
+            value = only if isinstance(only, dict) and not _declares(inner, only) else value
         if value in (None, "", []):
             return None
+        if isinstance(value, list):
+            return self._by_name(_read_objects(value, inner, path, warn))
         if not isinstance(value, dict):
             raise Misfit
         check_count(path, len(value), MAX_ELEMENTS)
@@ -267,6 +285,17 @@ class _Named(_Member):
             else:
                 warn(f"{path}.{key}")
         return found
+
+    def _by_name(self, elements: Iterable[tuple[int, Any]]) -> dict[str, Any]:
+        named: dict[str, Any] = {}
+        for index, element in elements:
+            if says_anything(element):
+                name = first(element, self.names) or str(index)
+                # Two of one name are two.
+                while name in named:
+                    name += f"[{index}]"
+                named[name] = element
+        return named
 
 
 Text = Annotated[str | None, _Value(_text_schema, read_text)]
@@ -292,7 +321,7 @@ JOB_IDS = ("JobId", "TaskId", "ParentJobId")
 Enveloped = Annotated[T | None, _One(sought=(JOB_IDS, ("Status", "State")))]
 """A body that need not be documented: job and status may stand one level down."""
 Many = Annotated[tuple[T, ...] | None, _Many()]
-Named = Annotated[dict[str, T] | None, _Named()]
+Named = Annotated[dict[str, T] | None, _Named(names=("ActivityInstanceId", "ActivityId"))]
 
 
 class Declared(TypedDict, total=False):

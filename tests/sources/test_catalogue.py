@@ -429,6 +429,27 @@ def test_a_workflow_of_which_a_node_failed(product):
     assert [(node.job_id, node.result) for node in found.outputs] == [("s", inner), ("b", {"JobId": "b"})]
 
 
+@pytest.mark.parametrize("product", ["vod", "ims"])
+@pytest.mark.parametrize("shape", [lambda nodes: nodes, json.dumps, lambda nodes: [json.dumps(node) for node in nodes]])
+def test_the_nodes_of_a_workflow_in_a_list(product, shape):
+    nodes = [
+        {"ActivityInstanceId": "A_1", "ActivityId": "A", "Status": "Succeed"},
+        {"ActivityId": "A", "Status": "Succeed"},
+        {"ActivityId": "A", "Status": "Failed"},
+        {},
+        {"Status": "Succeed"},
+    ]
+    body = {"TaskId": "t", "Status": "Succeed", "ActivityResults": shape(nodes)}
+    (found,) = parse(product, dict(in_both_products("WorkflowTaskComplete", body))[product])
+    assert told(found) == ("workflow", "partial", "t")
+    assert [(node.name, node.outcome) for node in found.outputs] == [
+        ("A_1", "succeeded"),
+        ("A", "succeeded"),
+        ("A[2]", "failed"),
+        ("4", "succeeded"),
+    ]
+
+
 # Progress
 
 

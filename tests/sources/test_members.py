@@ -175,6 +175,37 @@ def test_lists_in_every_shape(value, ids):
 
 
 @pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ({"a": {"Status": "x"}, " b": {}}, ["a", " b"]),
+        ('{"a": {"Status": "x"}}', ["a"]),
+        ([{"a": {"Status": "x"}, "b": {"Status": "x"}}], ["a", "b"]),
+        (['{"a": {"Status": "x"}}'], ["a"]),
+        ([{"ActivityId": "a"}], ["a"]),
+        ([{"activityInstanceId ": " i ", "ActivityId": "a"}, {"ActivityId": "a"}], ["i", "a"]),
+        ([{}, {"Status": "x"}, {"ActivityId": "", "Status": "x"}], ["1", "2"]),
+        ([{"ActivityId": "1"}, {"Status": "x"}, {"ActivityId": "1[1]"}], ["1", "1[1]", "1[1][2]"]),
+        ([{"Unknown": 1}, {"Status": "x"}], ["1"]),
+        ([], []),
+        ({}, []),
+        ("", []),
+    ],
+)
+def test_named_objects_in_every_shape(value, names):
+    reading = members.read(vod_messages.Workflow, json.dumps({"ActivityResults": value}).encode())
+    assert list(reading.message.get("ActivityResults") or {}) == names
+    assert reading.warnings == []
+
+
+def test_what_is_no_object_among_the_named_is_noted_by_its_place():
+    reading = members.read(vod_messages.Workflow, b'{"ActivityResults": [5, {"Status": "x"}, {"Status": {}}]}')
+    assert list(reading.message["ActivityResults"]) == ["1"]
+    assert reading.warnings == ["ActivityResults[0]", "ActivityResults[2].Status"]
+    with pytest.raises(Unparseable, match="at most 2000 elements in ActivityResults"):
+        members.read(vod_messages.Workflow, json.dumps({"ActivityResults": [{}] * 2001}).encode())
+
+
+@pytest.mark.parametrize(
     ("element", "says"),
     [
         ({}, False),
