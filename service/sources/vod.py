@@ -952,7 +952,12 @@ def _read_transcode_task(told: Told, body: messages.Transcode) -> tuple[Completi
         raise Unparseable("expected VideoId or StreamInfos[].JobId, which identify a transcode task, found neither")
     identity = (media_id or "", *job_ids) if job_ids else told.occurrence(media_id or "", told.event_time)
     word = body.get("Status") or None
-    judged = whole_outcome("unknown", [stream.outcome for stream in streams]) if streams else read_outcome(word)
+    outcomes = [stream.outcome for stream in streams]
+    if outcomes and all(outcome == "received" for outcome in outcomes):
+        # Where none of its streams has ended, the task has not.
+        judged: Judged = "progress"
+    else:
+        judged = whole_outcome("unknown", outcomes) if outcomes else read_outcome(word)
     task = told.end(
         "transcode_task",
         identity,

@@ -531,6 +531,8 @@ def test_a_task_lists_its_streams_and_sorts_their_ids_in_its_key():
         (["fail", "TranscodeCancelled"], "success", "failed"),
         (["TranscodeCancelled"], "success", "cancelled"),
         (["Transcoding", "fail"], "success", "unknown"),
+        (["Transcoding", "success"], "processing", "partial"),
+        (["Surprise"], "processing", "unknown"),
         ([], "success", "succeeded"),
         ([], "fail", "failed"),
         ([], None, "unknown"),
@@ -541,6 +543,19 @@ def test_the_outcome_of_a_task_comes_from_its_streams(words, task, outcome):
     body = {"EventType": "TranscodeComplete", "VideoId": VIDEO, "Status": task, "StreamInfos": streams}
     completion = parse(body).completions[-1]
     assert (completion.kind, completion.outcome) == ("transcode_task", outcome)
+
+
+@pytest.mark.parametrize("word", ["processing", "success", None])
+def test_a_task_of_which_no_stream_has_ended_is_under_way(word):
+    body = {"EventType": "TranscodeComplete", "VideoId": VIDEO, "Status": word, "EventTime": "2021-03-04T05:06:07Z"}
+    infos = [[{"JobId": f"j{n}", "Status": status} for n in range(2)] for status in ("Transcoding", "Init", "success")]
+    begun, waiting, ended = (parse(body | {"StreamInfos": streams}).completions for streams in infos)
+    assert [(c.kind, c.outcome, c.error, c.outputs) for c in (*begun, *waiting)] == [
+        ("notice", "received", None, ())
+    ] * 6
+    assert (begun[-1].family, begun[-1].nameless) == ("transcode_task", None)
+    assert begun[-1].id == (*ended[-1].id, word or "", "2021-03-04T05:06:07Z")
+    assert (ended[-1].outcome, ended[-1].nameless) == ("succeeded", "keeps_key")
 
 
 def test_a_partly_failed_task_tells_the_error_of_its_stream():
