@@ -29,8 +29,10 @@ _ODD_TEXT = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.|[\x00-\x1f]",
     re.DOTALL,
 )
+# Extended or basic; the second has no blank in place of its T.
 _TIME = re.compile(
-    r"([0-9]{4})-([0-9]{2})-([0-9]{2})T?([0-9]{2}):([0-9]{2}):([0-9]{2})(?:[.:]([0-9]{1,9}))?(Z|[+-][0-9]{2}:?[0-9]{2})?"
+    r"([0-9]{4})(?P<dash>-)?([0-9]{2})(?(dash)-)([0-9]{2})(?(dash)[Tt]?|[Tt])"
+    r"([0-9]{2})(?(dash):)([0-9]{2})(?(dash):)([0-9]{2})(?:[.,:]([0-9]{1,9}))?([Zz]|[+-][0-9]{2}:?[0-9]{2})?"
 )
 # Seconds or milliseconds since 1970: between 2001 and 2286, so that no count of anything looks like a time.
 _EPOCH_TIME = re.compile(r"([0-9]{10})([0-9]{3})?(?:\.([0-9]{1,9}))?")
@@ -161,8 +163,9 @@ def parse_time(text: str) -> datetime | None:
     """
     Any of the vendor's spellings of a time, in UTC; None when it is not one.
 
-    Milliseconds may come after a colon (observed), blanks anywhere (documented samples), and a time without
-    a zone is UTC. Seconds and milliseconds since 1970 are told apart by their digits.
+    Milliseconds may come after a colon (observed) or a comma, blanks anywhere (documented samples), T and Z in lower
+    case, dashes and colons not at all, and a time without a zone is UTC. Seconds and milliseconds since 1970 are told
+    apart by their digits.
     """
     if len(text) == 20 and text[7] == "-" and text[10] == "T" and text[19] == "Z":
         # As nearly all are: 2019-11-05T09:12:58Z.
@@ -177,10 +180,10 @@ def parse_time(text: str) -> datetime | None:
     match = _TIME.fullmatch(text)
     if match is None:
         return None
-    year, month, day, hour, minute, second, fraction, zone = match.groups()
+    year, _, month, day, hour, minute, second, fraction, zone = match.groups()
     microsecond = int((fraction or "").ljust(6, "0")[:6])
     offset = timedelta(0)
-    if zone and zone != "Z":
+    if zone and zone not in "Zz":
         offset = timedelta(hours=int(zone[1:3]), minutes=int(zone[-2:])) * (-1 if zone[0] == "-" else 1)
     try:
         moment = datetime(

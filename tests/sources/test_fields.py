@@ -31,6 +31,14 @@ JSON = st.recursive(
         ("2024-04-10T01:37:14.627Z", datetime(2024, 4, 10, 1, 37, 14, 627000, tzinfo=UTC)),
         ("2024-04-10T01:37:14.6Z", datetime(2024, 4, 10, 1, 37, 14, 600000, tzinfo=UTC)),
         ("2024-04-10T01:37:14.123456789Z", datetime(2024, 4, 10, 1, 37, 14, 123456, tzinfo=UTC)),
+        ("2024-04-10T01:37:14,627Z", datetime(2024, 4, 10, 1, 37, 14, 627000, tzinfo=UTC)),
+        ("2019-11-05t09:12:58z", datetime(2019, 11, 5, 9, 12, 58, tzinfo=UTC)),
+        ("2019-11-05t09:12:58", datetime(2019, 11, 5, 9, 12, 58, tzinfo=UTC)),
+        ("20191105T091258Z", datetime(2019, 11, 5, 9, 12, 58, tzinfo=UTC)),
+        ("20191105t091258,5z", datetime(2019, 11, 5, 9, 12, 58, 500000, tzinfo=UTC)),
+        ("20191105T091258.123Z", datetime(2019, 11, 5, 9, 12, 58, 123000, tzinfo=UTC)),
+        ("20191105T091258+0800", datetime(2019, 11, 5, 1, 12, 58, tzinfo=UTC)),
+        ("20191105T091258", datetime(2019, 11, 5, 9, 12, 58, tzinfo=UTC)),
         ("2016-03-15T02: 53: 41Z", datetime(2016, 3, 15, 2, 53, 41, tzinfo=UTC)),
         (" 2016-03-15 02:53:41 ", datetime(2016, 3, 15, 2, 53, 41, tzinfo=UTC)),
         ("2019-11-05T09:12:58", datetime(2019, 11, 5, 9, 12, 58, tzinfo=UTC)),
@@ -69,7 +77,15 @@ def test_time(text, moment):
         "0001-01-01T00:00:00+01:00",
         "9999-12-31T23:59:59-01:00",
         "2019-W45-2T09:12:58Z",
-        "20191105T091258.123Z",
+        "20191105091258",
+        "20191105 091258Z",
+        "2019-1105T09:12:58Z",
+        "201911-05T09:12:58Z",
+        "2019-11-05T091258Z",
+        "20191105T09:12:58Z",
+        "20191305T091258Z",
+        "2019-11-05T09:12:58,Z",
+        "2019-11-05T09:12:58Zz",
         "2019-11-05x09:12:58Z",
         "٢٠١٩-11-05T09:12:58Z",
     ],
@@ -78,7 +94,7 @@ def test_no_time(text):
     assert parse_time(text) is None
 
 
-@given(st.text() | st.from_regex(r"[0-9TZ:.+ -]{15,30}", fullmatch=True))
+@given(st.text() | st.from_regex(r"[0-9TtZz:.,+ -]{15,30}", fullmatch=True))
 @settings(max_examples=300, deadline=None)
 def test_any_text_is_a_time_in_utc_or_none(text):
     moment = parse_time(text)
