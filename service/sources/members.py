@@ -219,7 +219,7 @@ class _One(_Member):
 
 
 class _Many(_Member):
-    """A list of objects; also as JSON text, a single object without its list, or the list inside an object."""
+    """A list of objects; also as JSON text, a single object without its list, or either inside an object."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = _bounded(handler(source))
@@ -228,8 +228,10 @@ class _Many(_Member):
     def read(self, value: Any, inner: Any, path: str, warn: Warn) -> Any:
         value = decode_element(value)
         if isinstance(value, dict):
-            wrapped = next(iter(value.values())) if len(value) == 1 else None
-            value = wrapped if isinstance(wrapped, list) and not _declares(inner, value) else [value] if value else []
+            wrapped = decode_element(next(iter(value.values()))) if len(value) == 1 else None
+            value = wrapped if isinstance(wrapped, (dict, list)) and not _declares(inner, value) else value
+        if isinstance(value, dict):
+            value = [value] if value else []
         if value in (None, ""):
             return None
         if not isinstance(value, list):

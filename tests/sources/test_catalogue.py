@@ -47,6 +47,14 @@ def test_streams_of_vod_in_an_envelope_give_an_event_each():
     assert alone.key("ims", "a") == found[0].key("ims", "a")
 
 
+@pytest.mark.parametrize("product", ["vod", "ims"])
+def test_a_single_stream_that_is_wrapped_without_its_list(product):
+    body = {"VideoId": "v", "Status": "success", "StreamInfos": {"StreamInfo": {"JobId": "a", "Status": "fail"}}}
+    stream, task = parse(product, dict(in_both_products("TranscodeComplete", body))[product])
+    assert told(stream) == ("transcode", "failed", "a")
+    assert told(task) == ("transcode_task", "failed", None)
+
+
 def test_snapshots_of_a_workflow_in_an_envelope_without_elements():
     body = {"Status": "success", "VideoId": "v", "EventType": "SnapshotComplete", "EventTime": TIME}
     (found,) = parse("ims", {"RequestId": "r", "EventType": "SnapshotComplete", "UserId": 1, "MessageBody": body})
