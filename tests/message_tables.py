@@ -136,7 +136,17 @@ def vod_rows() -> Iterable[Row]:
         "snapshot",
         "snapshot",
         ("SnapshotInfos.0.JobId",),
-        ((JOB,), ("VideoId", "SubType", "EventTime", "Extend", "SnapshotInfos.0.SnapshotType")),
+        (
+            (JOB,),
+            (
+                "VideoId",
+                "SubType",
+                "EventTime",
+                "Extend",
+                "SnapshotInfos.0.SnapshotType",
+                "SnapshotInfos.0.SnapshotRegular",
+            ),
+        ),
         again=EITHER,
         part="each of `SnapshotInfos`",
     )

@@ -863,6 +863,7 @@ def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ..
         )
     check_count(f"{told.dialect.path}SnapshotInfos", len(infos), MAX_EVENTS)
     completions = []
+    identities: set[tuple[str, ...]] = set()
     for index, info in enumerate(infos):
         if not says_anything(info):
             continue
@@ -871,11 +872,15 @@ def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ..
             # Whatever stands beside it: its neighbours may come in another order, or in a message of their own.
             identity = (job_id,) if sort in _SORTS_OF_JOBS else (job_id, sort or "")
         elif media_id is not None:
-            identity = (*fallback, info.get("SnapshotType") or str(index))
+            parts = info.get("SnapshotType") or "", first(info, ("SnapshotRegular", "SnapshotFormat")) or ""
+            identity = (*fallback, *(part for part in parts if part)) if any(parts) else (*fallback, str(index))
+            if identity in identities:
+                identity = (*identity, str(index))
         else:
             # The others are not lost for the sake of one that nobody could be told about.
             told.warn(f"SnapshotInfos[{index}].JobId")
             continue
+        identities.add(identity)
         word = info.get("Status") or outer_word
         completions.append(
             # Codes stand beside the elements; inside them they are not documented.

@@ -849,21 +849,37 @@ def test_the_error_text_of_ai_events():
     assert one(sample("ai_media_audit_fail")).error.message == "The video does not exist."
 
 
-def test_snapshots_without_job_id_are_told_apart_by_type_else_by_place():
+def test_snapshots_without_job_id_are_told_apart_by_type_and_file_else_by_place():
     infos = [
         {"SnapshotType": "CoverSnapshot"},
-        {"SnapshotType": "SpriteSnapshot"},
-        {"Status": "success"},
+        {"SnapshotType": "NormalSnapshot", "SnapshotRegular": "http://m/a"},
+        {"SnapshotType": "NormalSnapshot", "SnapshotRegular": "http://m/b", "SnapshotFormat": "c"},
+        {"SnapshotType": "NormalSnapshot", "SnapshotFormat": "c"},
+        {"SnapshotRegular": "http://m/a"},
         {},
         {"Status": "fail"},
     ]
     body = snapshot(VideoId=VIDEO, SubType="SpecifiedTime", SnapshotInfos=infos)
     shared = (VIDEO, "SpecifiedTime", "2018-07-31T10:07:31Z", "test data")
-    assert [completion.id for completion in parse(body).completions] == [
+    ids = [
         (*shared, "CoverSnapshot"),
-        (*shared, "SpriteSnapshot"),
-        (*shared, "2"),
-        (*shared, "4"),
+        (*shared, "NormalSnapshot", "http://m/a"),
+        (*shared, "NormalSnapshot", "http://m/b"),
+        (*shared, "NormalSnapshot", "c"),
+        (*shared, "http://m/a"),
+    ]
+    assert [completion.id for completion in parse(body).completions] == [*ids, (*shared, "6")]
+    # Whatever stands beside them.
+    assert {completion.id for completion in parse(body | {"SnapshotInfos": infos[4::-1]}).completions} == set(ids)
+
+
+def test_snapshots_without_job_id_that_nothing_tells_apart_are_told_apart_by_their_place():
+    infos = [{"SnapshotType": "CoverSnapshot", "SnapshotCount": count} for count in (1, 2, 3)]
+    found = parse(snapshot(VideoId=VIDEO, SnapshotInfos=infos)).completions
+    assert [completion.id[4:] for completion in found] == [
+        ("CoverSnapshot",),
+        ("CoverSnapshot", "1"),
+        ("CoverSnapshot", "2"),
     ]
 
 
