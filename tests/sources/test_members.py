@@ -53,6 +53,7 @@ def agree(model, payload):
         return False
     by_value = members.read_values(model, decode_object(payload), payload)
     assert left(found) == left(by_value.message)
+    assert members.says_anything(found) == members.says_anything(by_value.message)
     return True
 
 
