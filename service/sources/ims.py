@@ -20,6 +20,7 @@ from service.events import Kind
 from service.sources import vod
 from service.sources.base import Message, Parsed
 from service.sources.ims_messages import Envelope
+from service.sources.members import says_anything
 
 KINDS: Mapping[str, Kind] = {
     "DynamicImageComplete": "animated_image",
@@ -52,12 +53,14 @@ def parse(message: Message) -> Parsed:
     Read one notification.
 
     Raises:
-        Unparseable: Not an IMS message.
+        Unparseable: Not an IMS message, or nothing can be read of its body.
     """
     event_type, reading = vod.read_typed(message.payload, _model_of, "IMS")
     envelope = reading.message
     body = envelope.get("MessageBody")
     if body is None:
         raise Unparseable('expected MessageBody, found none: is this source registered with VOD (product = "vod")?')
+    if event_type in KINDS and not says_anything(body):
+        raise Unparseable(f"expected members of {event_type} in MessageBody, found none")
     completions = vod.read_body(event_type, _DIALECT, reading, body, envelope.get("EventTime"))
     return Parsed(completions, tuple(reading.warnings))

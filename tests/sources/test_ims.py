@@ -399,12 +399,21 @@ def test_a_body_that_is_a_string_of_json():
         ({"MessageBody": {}}, "EventType"),
         ({"EventType": "DynamicImageComplete", "JobId": "flat"}, "VOD"),
         ({"EventType": "DynamicImageComplete", "MessageBody": "text"}, "MessageBody"),
+        ({"EventType": "FileUploadComplete", "MessageBody": {}}, "members of FileUploadComplete in MessageBody"),
+        ({"EventType": "FileUploadComplete", "MessageBody": "{}"}, "members of FileUploadComplete in MessageBody"),
+        ({"EventType": "FileUploadComplete", "MessageBody": {"Unknown": 1}}, "in MessageBody"),
+        ({"EventType": "TranscodeComplete", "MessageBody": {"StreamInfos": [{}]}}, "in MessageBody"),
         (b"null", "JSON object"),
     ],
 )
 def test_unparseable(body, problem):
     with pytest.raises(Unparseable, match=problem):
         parse(body)
+
+
+@pytest.mark.parametrize("body", [{}, {"Unknown": 1}])
+def test_of_a_type_that_nobody_knows_nothing_need_be_read(body):
+    assert one(message("SomethingNewComplete", body)).outcome == "received"
 
 
 @pytest.mark.parametrize(
