@@ -415,7 +415,10 @@ def parse(message: Message) -> Parsed:
     if family == "snapshot":
         infos = find_objects({"SnapshotInfos": result.value("SnapshotInfos")}, "SnapshotInfos", "") if result else []
         own = {"JobId": job_id, "Status": word}
-        callback |= {"VideoId": asset, "SnapshotInfos": [{**info, **own} for info in infos or [{}]]}
+        if not any(vod.is_sort_of_job(Fields(info).text("SnapshotType")) for info in infos):
+            # The job ended, whatever of its pictures is listed.
+            infos = [{}, *infos]
+        callback |= {"VideoId": asset, "SnapshotInfos": [{**info, **own} for info in infos]}
         return read_as_callback(message, callback, vod.parse, _drop_empty_outputs)
     if family == "WorkflowTaskComplete":
         callback |= {

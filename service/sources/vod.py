@@ -838,6 +838,11 @@ def _read_animated_image(told: Told, body: messages.DynamicImage) -> Completion:
 _SORTS_OF_JOBS = frozenset({None, "", "cover", "normal", "sprite"})
 
 
+def is_sort_of_job(snapshot_type: str | None) -> bool:
+    """Whether pictures of this SnapshotType are what a job is identified by."""
+    return _sort(snapshot_type) in _SORTS_OF_JOBS
+
+
 def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ...]:
     """One per element of SnapshotInfos, each with its own job id; without any, one."""
     media_id, outer_word = told.media(body, _VIDEO), first(body, _WORDS)
@@ -863,14 +868,17 @@ def _read_snapshots(told: Told, body: messages.Snapshot) -> tuple[Completion, ..
         )
     check_count(f"{told.dialect.path}SnapshotInfos", len(infos), MAX_EVENTS)
     completions = []
+    sorts: dict[str, str | None] = {}
     identities: set[tuple[str, ...]] = set()
     for index, info in enumerate(infos):
         if not says_anything(info):
             continue
         job_id, sort = info.get("JobId") or None, _sort(info.get("SnapshotType"))
         if job_id is not None:
-            # Whatever stands beside it: its neighbours may come in another order, or in a message of their own.
-            identity = (job_id,) if sort in _SORTS_OF_JOBS else (job_id, sort or "")
+            # Whatever stands beside it: its neighbours may come in another order, or in a message of their own. Two
+            # sorts that jobs are for are not known of one job; if they come together, both are to be told.
+            is_own = is_sort_of_job(sort) and sorts.setdefault(job_id, sort) == sort
+            identity = (job_id,) if is_own else (job_id, sort or "")
         elif media_id is not None:
             parts = info.get("SnapshotType") or "", first(info, ("SnapshotRegular", "SnapshotFormat")) or ""
             identity = (*fallback, *(part for part in parts if part)) if any(parts) else (*fallback, str(index))

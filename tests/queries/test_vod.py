@@ -405,6 +405,16 @@ async def test_a_sprite_has_the_pictures_that_it_was_made_of():
     assert types == ["sprite", "spriteorigin", "webvtt"]
 
 
+async def test_a_snapshot_job_has_ended_though_only_what_it_left_besides_is_listed():
+    def told(query):
+        return series("j-1" if query.parameters["SnapshotType"] == "WebVttSnapshot" else "j-2")
+
+    vendor = Vendor(GetJobDetail=snapshot_job(SpriteConfig='{"Columns": 3}'), ListSnapshots=told)
+    parsed = read("vod", await ask_one(vendor, job("vod", "snapshot")))
+    assert [each.id for each in parsed.completions] == [("j-1",), ("j-1", "webvtt")]
+    assert [len(each.outputs) for each in parsed.completions] == [0, 1]
+
+
 @pytest.mark.parametrize(
     "told", [series("j-2"), {"RequestId": "r"}, refused("Forbidden.RAM", 403), refused("InvalidVideo.NotFound")]
 )
