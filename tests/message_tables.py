@@ -106,8 +106,7 @@ def catalogue_rows(product: str, *, first_media: bool) -> Iterable[Row]:
         media = row.media[0] if first_media or is_special else "MediaId"
         is_job = not row.recurs or event == "SubmitMediaRefreshComplete"
         again = "occurrence" if not is_job else "job" if row.recurs else EITHER
-        family = "snapshot" if product == "vod" and row.kind == "snapshot" else TYPE
-        yield Row(product, event, row.kind, family, row.job, ids_of(row, media), again=again)
+        yield Row(product, event, row.kind, TYPE, row.job, ids_of(row, media), again=again)
 
 
 def other_rows(product: str, message: dict[str, Any]) -> Iterable[Row]:

@@ -776,7 +776,19 @@ def _read_row(told: Told, body: Any, row: EventType) -> Completion:
         if job_id is not None and identity[0] != job_id:
             # By which it is looked for.
             identity = (job_id, *identity)
-    return told.end(row.kind, identity, judged, word, body, outputs=row.outputs, job_id=job_id, media_id=media_id)
+    # What may happen again to a job is not its end, and must not be asked about as such.
+    family = told.event_type if row.recurs else None
+    return told.end(
+        row.kind,
+        identity,
+        judged,
+        word,
+        body,
+        outputs=row.outputs,
+        job_id=job_id,
+        media_id=media_id,
+        family=family,
+    )
 
 
 def _identify(told: Told, body: Any, row: EventType, job_id: str | None, media_id: str | None) -> tuple[str, ...]:
