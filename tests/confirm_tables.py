@@ -14,19 +14,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from service.app import build_source
-from service.events import PRODUCTS, Event, EventData, Product
-from service.fake_cloud.app import ACTIONS
-from service.fake_cloud.callbacks import describe
-from service.fake_cloud.cloud import FakeCloud
-from service.fake_cloud.faults import Timing
-from service.fake_cloud.jobs import EVENTS, QUERYABLE, CloudJob, TrueOutcome
-from service.findings import Judgement, Patience, judge
-from service.inbox.base import Inquiry
-from service.intake import HoldRules, build_receipt
-from service.queries.base import Query
-from service.queries.catalogue import QUERIES, build_query_source
-from service.sources.base import Message
+from media_callbacks.app import build_source
+from media_callbacks.events import PRODUCTS, Event, EventData, Product
+from media_callbacks.fake_cloud.app import ACTIONS
+from media_callbacks.fake_cloud.callbacks import describe
+from media_callbacks.fake_cloud.cloud import FakeCloud
+from media_callbacks.fake_cloud.faults import Timing
+from media_callbacks.fake_cloud.jobs import EVENTS, QUERYABLE, CloudJob, TrueOutcome
+from media_callbacks.findings import Judgement, Patience, judge
+from media_callbacks.inbox.base import Inquiry
+from media_callbacks.intake import HoldRules, build_receipt
+from media_callbacks.queries.base import Query
+from media_callbacks.queries.catalogue import QUERIES, build_query_source
+from media_callbacks.sources.base import Message
 from tests.fake_cloud.clouds import GIF, IMS, MTS_QUEUE, VOD, make_settings
 
 PAGE = Path(__file__).parents[1] / "docs/messages.md"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from service.events import Event
+from media_callbacks.events import Event
 from tests.clocks import LoopClock
 from tests.contracts import check_event
 from tests.running import Running, run_service

@@ -7,8 +7,8 @@ from typing import Any
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from jsonschema import Draft202012Validator
 
-from service.events import CONTENT_TYPE, Kind, parse_event
-from service.schemas import kind_schema
+from media_callbacks.events import CONTENT_TYPE, Kind, parse_event
+from media_callbacks.schemas import kind_schema
 
 
 def closed(schema: Any) -> Any:

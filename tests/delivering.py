@@ -9,12 +9,12 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-from service.dispatcher import Destination, Dispatcher
-from service.errors import InboxUnavailable, SinkError
-from service.events import Delivery
-from service.inbox.base import AttemptResult
-from service.sinks.base import Sink
-from service.waiting import wait_for
+from media_callbacks.dispatcher import Destination, Dispatcher
+from media_callbacks.errors import InboxUnavailable, SinkError
+from media_callbacks.events import Delivery
+from media_callbacks.inbox.base import AttemptResult
+from media_callbacks.sinks.base import Sink
+from media_callbacks.waiting import wait_for
 from tests.inbox.conformance import NOW, make_event, make_receipt
 from tests.inbox.timed import TimedSqliteInbox
 

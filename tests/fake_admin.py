@@ -1,4 +1,4 @@
-"""An admin API whose answers a test decides, in the shapes of ``service.admin.models``."""
+"""An admin API whose answers a test decides, in the shapes of ``admin.models``."""
 
 import asyncio
 import json
@@ -9,9 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from service.__main__ import main
-from service.admin import models
-from service.events import event_id
+from media_callbacks.__main__ import main
+from media_callbacks.admin import models
+from media_callbacks.events import event_id
 
 Json = dict[str, Any]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import uvicorn
 
-from service.fake_cloud.queues import FakeQueues
-from service.vendor.credentials import Credentials, StaticCredentials
-from service.vendor.mns import MnsQueue
+from media_callbacks.fake_cloud.queues import FakeQueues
+from media_callbacks.vendor.credentials import Credentials, StaticCredentials
+from media_callbacks.vendor.mns import MnsQueue
 
 KEY_ID, SECRET = "LTAI-queue-tester", "secret-of-queue-tester"
 QUEUE = "mts-done"

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from service.events import Kind
-from service.payloads import PAYLOADS, WITHOUT_FAILURE
-from service.sources import mts, outcomes, vod
-from service.sources.members import JOB_IDS
+from media_callbacks.events import Kind
+from media_callbacks.payloads import PAYLOADS, WITHOUT_FAILURE
+from media_callbacks.sources import mts, outcomes, vod
+from media_callbacks.sources.members import JOB_IDS
 
 PAGE = Path(__file__).parents[1] / "docs/messages.md"
 BEGIN, END = "<!-- messages -->", "<!-- /messages -->"

@@ -12,17 +12,17 @@ from typing import Any
 import httpx2
 import uvicorn
 
-from service.admin.api import AdminApi
-from service.admin.guard import AdminGuard
-from service.breaker import BreakerState
-from service.edge.answers import Refusals
-from service.edge.connections import Connections, Turns
-from service.edge.guarded import make_guarded_protocol
-from service.inbox.base import AttemptResult
-from service.logs import LimitedLog
-from service.metrics import Metrics
-from service.queries.base import Family
-from service.server import QuietServer
+from media_callbacks.admin.api import AdminApi
+from media_callbacks.admin.guard import AdminGuard
+from media_callbacks.breaker import BreakerState
+from media_callbacks.edge.answers import Refusals
+from media_callbacks.edge.connections import Connections, Turns
+from media_callbacks.edge.guarded import make_guarded_protocol
+from media_callbacks.inbox.base import AttemptResult
+from media_callbacks.logs import LimitedLog
+from media_callbacks.metrics import Metrics
+from media_callbacks.queries.base import Family
+from media_callbacks.server import QuietServer
 from tests.inbox.conformance import make_event, make_receipt
 from tests.inbox.timed import TimedSqliteInbox
 

@@ -29,16 +29,16 @@ from standardwebhooks.webhooks import Webhook
 from structlog.testing import capture_logs
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from service import server
-from service.app import Service, build_source, create_app
-from service.edge.certificates import CertificateStore, Fetch
-from service.edge.connections import Connections
-from service.edge.core import Edge
-from service.edge.protocol import make_protocol
-from service.inbox.sqlite import SqliteDatabase
-from service.server import serve
-from service.settings import Settings, build_settings
-from service.simulate import (
+from media_callbacks import server
+from media_callbacks.app import Service, build_source, create_app
+from media_callbacks.edge.certificates import CertificateStore, Fetch
+from media_callbacks.edge.connections import Connections
+from media_callbacks.edge.core import Edge
+from media_callbacks.edge.protocol import make_protocol
+from media_callbacks.inbox.sqlite import SqliteDatabase
+from media_callbacks.server import serve
+from media_callbacks.settings import Settings, build_settings
+from media_callbacks.simulate import (
     PAYLOADS,
     Json,
     MnsSigner,
@@ -48,10 +48,10 @@ from service.simulate import (
     make_mns_key,
     token_url_request,
 )
-from service.sources.base import CallbackSource
-from service.sources.http import HttpSource
-from service.sources.mns_push import MnsPushSource
-from service.sources.token_url import TokenUrlSource
+from media_callbacks.sources.base import CallbackSource
+from media_callbacks.sources.http import HttpSource
+from media_callbacks.sources.mns_push import MnsPushSource
+from media_callbacks.sources.token_url import TokenUrlSource
 
 # Longer than anything takes on a busy machine; only a failure waits for it.
 PATIENCE_S = 180.0
@@ -485,7 +485,7 @@ async def run_service(
     adapter: Adapter = "socket",
 ) -> AsyncIterator[Running]:
     """
-    The service through ``service.server.serve``, with all four sources, until the block ends.
+    The service through ``server.serve``, with all four sources, until the block ends.
 
     Args:
         sinks: Names of webhook sinks, each with a receiver of its own.
@@ -517,10 +517,10 @@ async def run_service(
         try:
             with (
                 capture_logs() as logs,
-                patch("service.server.create_app", create),
-                patch("service.server.QuietServer", PromptServer),
-                patch("service.server.make_protocol", observed),
-                patch("service.app.CertificateStore", partial(CertificateStore, fetch=fetch or unreachable)),
+                patch("media_callbacks.server.create_app", create),
+                patch("media_callbacks.server.QuietServer", PromptServer),
+                patch("media_callbacks.server.make_protocol", observed),
+                patch("media_callbacks.app.CertificateStore", partial(CertificateStore, fetch=fetch or unreachable)),
             ):
                 stop = asyncio.Event()
                 ended = asyncio.create_task(

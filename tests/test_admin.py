@@ -10,8 +10,8 @@ import httpx2
 import pytest
 from structlog.testing import capture_logs
 
-from service.admin.guard import AdminGuard
-from service.errors import InboxUnavailable
+from media_callbacks.admin.guard import AdminGuard
+from media_callbacks.errors import InboxUnavailable
 from tests.inbox.conformance import make_event, purge_step
 from tests.operators import NOW, Operators, operating
 from tests.running import (
@@ -392,7 +392,7 @@ async def test_all_tokens_are_compared_in_constant_time_whichever_it_is(monkeypa
         compared.append((one, other))
         return one == other
 
-    monkeypatch.setattr("service.admin.guard.hmac.compare_digest", compare)
+    monkeypatch.setattr("media_callbacks.admin.guard.hmac.compare_digest", compare)
     header = b"Bearer " + given.encode()
     tokens, jobs_tokens = (ADMIN_TOKEN, "the-admin-token-before"), (JOBS_TOKEN, "the-jobs-token-before")
     await ask(HERE, [(b"authorization", header)], tokens=tokens, jobs_tokens=jobs_tokens, path=path)

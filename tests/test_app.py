@@ -10,11 +10,11 @@ import uvicorn
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from service.app import create_app
-from service.errors import ConfigError
-from service.server import QuietServer
-from service.settings import build_settings
-from service.simulate import SimulatedRequest
+from media_callbacks.app import create_app
+from media_callbacks.errors import ConfigError
+from media_callbacks.server import QuietServer
+from media_callbacks.settings import build_settings
+from media_callbacks.simulate import SimulatedRequest
 from tests.running import (
     SOURCES,
     build_payload,

@@ -15,11 +15,11 @@ from unittest.mock import patch
 
 from aiohttp import web
 
-from service.fake_cloud.jobs import other_id
-from service.queries.base import Query
-from service.simulate import Json
-from service.vendor import openapi
-from service.vendor.openapi import ATTEMPTS, OpenApiClient
+from media_callbacks.fake_cloud.jobs import other_id
+from media_callbacks.queries.base import Query
+from media_callbacks.simulate import Json
+from media_callbacks.vendor import openapi
+from media_callbacks.vendor.openapi import ATTEMPTS, OpenApiClient
 from tests.running import PATIENCE_S, Running, connected, encode_request, read_answer, run_service
 
 ACCESS_KEY_SECRET = "access-key-secret-6b1f"
@@ -148,9 +148,9 @@ async def service(
         **(changes or {}),
     }
     with (
-        patch("service.app.OpenApiClient", Client),
+        patch("media_callbacks.app.OpenApiClient", Client),
         patch.object(openapi, "_FIRST_DELAY_S", 0.01),
-        patch("service.findings.HOLD_RETRY_S", 0.1),
+        patch("media_callbacks.findings.HOLD_RETRY_S", 0.1),
     ):
         async with run_service(folder, changes=settings) as running:
             running.secrets |= {ACCESS_KEY_SECRET.encode(), SECURITY_TOKEN.encode(), PRESIGNED[1:].encode()}
@@ -551,7 +551,7 @@ async def test_hundreds_of_claims_about_one_url_delay_no_other_job(tmp_path):
 
 
 async def test_the_truth_among_many_claims_about_one_url_is_found(tmp_path):
-    with patch("service.inbox.holds.CLAIM_SPACING_MS", 50):
+    with patch("media_callbacks.inbox.holds.CLAIM_SPACING_MS", 50):
         async with vendor(**{"8": gif_task()}) as bad, service(tmp_path, bad) as running:
             for n in range(20):
                 await call(running, "attacked", 1000 + n)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from service.events import Key
-from service.inbox.base import Receipt
-from service.inbox.rows import size_bytes
-from service.intake import MAX_EVENTS_BYTES, build_receipt
-from service.queries.base import QuerySource
-from service.sources.base import MAX_EVENTS, Message, Parsed
+from media_callbacks.events import Key
+from media_callbacks.inbox.base import Receipt
+from media_callbacks.inbox.rows import size_bytes
+from media_callbacks.intake import MAX_EVENTS_BYTES, build_receipt
+from media_callbacks.queries.base import QuerySource
+from media_callbacks.sources.base import MAX_EVENTS, Message, Parsed
 from tests.hostile_bodies import BODIES, hostile_bodies
 from tests.sources.test_mutations import META, NOW, SOURCES
 from tests.test_intake import transcode

@@ -1,6 +1,6 @@
 import pytest
 
-from service.breaker import FAILURES_TO_OPEN, PROBE_INTERVAL_S, Breaker, BreakerState
+from media_callbacks.breaker import FAILURES_TO_OPEN, PROBE_INTERVAL_S, Breaker, BreakerState
 
 
 def state(breaker: Breaker) -> BreakerState:

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.captured_request import UnreadableRequest, content_md5_spelling, read_captured_request, read_content_md5
+from media_callbacks.captured_request import (
+    UnreadableRequest,
+    content_md5_spelling,
+    read_captured_request,
+    read_content_md5,
+)
 from tests.running import encode_request
 
 BODY = b'{"EventType":"DynamicImageComplete","JobId":"1"}'

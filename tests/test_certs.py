@@ -28,7 +28,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from service.edge.certificates import (
+from media_callbacks.edge.certificates import (
     BUDGET,
     BUDGET_REFILL_S,
     FAILURE_REMEMBERED_S,
@@ -40,7 +40,7 @@ from service.edge.certificates import (
     fetch_https,
     read_certificate,
 )
-from service.errors import BadSignature, CannotVerify, ConfigError
+from media_callbacks.errors import BadSignature, CannotVerify, ConfigError
 
 HOST = "mnstest.oss-cn-hangzhou.aliyuncs.com"
 URL = f"https://{HOST}/x509_public_certificate.pem"

@@ -17,11 +17,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from service.checks import Finding, Network, try_out
-from service.checks.machine import try_journal, try_store
-from service.checks.network import compare_clocks, explain, try_address, try_aws, try_certificate
-from service.checks.vendor import try_api, try_queue
-from service.config_models import (
+from media_callbacks.checks import Finding, Network, try_out
+from media_callbacks.checks.machine import try_journal, try_store
+from media_callbacks.checks.network import compare_clocks, explain, try_address, try_aws, try_certificate
+from media_callbacks.checks.vendor import try_api, try_queue
+from media_callbacks.config_models import (
     EventBridgeSinkSettings,
     KinesisSinkSettings,
     MnsQueueSourceSettings,
@@ -30,9 +30,9 @@ from service.config_models import (
     StoreSettings,
     VendorSettings,
 )
-from service.inbox.factory import migrate_store
-from service.inbox.migrations import load_migrations
-from service.settings import build_settings
+from media_callbacks.inbox.factory import migrate_store
+from media_callbacks.inbox.migrations import load_migrations
+from media_callbacks.settings import build_settings
 from tests.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.running import PATIENCE_S, SECRETS, make_tables, to_toml
 from tests.test_certs import LoopbackResolver, client_context, pem, server_context
@@ -194,7 +194,7 @@ async def test_an_address_that_never_answers_is_given_up_on(tmp_path, loop_clock
         store_tried.set()
         return found
 
-    monkeypatch.setattr("service.checks.try_store", try_store_and_tell)
+    monkeypatch.setattr("media_callbacks.checks.try_store", try_store_and_tell)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/secret-path"
         tables = make_tables(tmp_path, {"a": url, "b": url})
@@ -529,7 +529,7 @@ async def test_what_nobody_thought_of_hides_no_other_finding(tmp_path, monkeypat
     def fail(*_: object) -> None:
         raise RuntimeError("with a secret")
 
-    monkeypatch.setattr("service.checks.machine._try_file", fail)
+    monkeypatch.setattr("media_callbacks.checks.machine._try_file", fail)
     tables = make_tables(tmp_path, {"a": f"http://127.0.0.1:{closed_port()}"})
     found = await try_out(build_settings(tables, environ={}), NETWORK)
     assert [shape(finding) for finding in found] == [("error", "store.url"), ("error", "sinks.a")]

@@ -15,15 +15,15 @@ from typing import Any
 import aiohttp
 import pytest
 
-from service.__main__ import COMMANDS, main
-from service.errors import ExpiredToken
-from service.events import Delivery
-from service.settings import build_settings
-from service.simulate import PAYLOADS
-from service.sinks.webhook import build_request
-from service.sources.base import Callback
-from service.sources.token_url import TokenUrlSource
-from service.sources.url_tokens import bind_task, read_token
+from media_callbacks.__main__ import COMMANDS, main
+from media_callbacks.errors import ExpiredToken
+from media_callbacks.events import Delivery
+from media_callbacks.settings import build_settings
+from media_callbacks.simulate import PAYLOADS
+from media_callbacks.sinks.webhook import build_request
+from media_callbacks.sources.base import Callback
+from media_callbacks.sources.token_url import TokenUrlSource
+from media_callbacks.sources.url_tokens import bind_task, read_token
 from tests.running import (
     GIF_KEY,
     PATIENCE_S,
@@ -51,7 +51,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def run_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "service", *arguments],
+        [sys.executable, "-m", "media_callbacks", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -173,7 +173,7 @@ def test_a_reader_that_has_seen_enough_is_no_error_to_shout_about(config):
     os.close(reading)
     try:
         result = subprocess.run(
-            [sys.executable, "-m", "service", "mint", "gif", "--config", str(config), *MINT],
+            [sys.executable, "-m", "media_callbacks", "mint", "gif", "--config", str(config), *MINT],
             cwd=ROOT,
             stdout=writing,
             stderr=subprocess.PIPE,

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import pytest
 from aiohttp import web
 
-from service.client import ExpectedJobStatus, JobsClient, JobsClientError, JobToExpect, exchange
-from service.minting import mint_gif
-from service.sources.url_tokens import bind_task, read_token
+from media_callbacks.client import ExpectedJobStatus, JobsClient, JobsClientError, JobToExpect, exchange
+from media_callbacks.minting import mint_gif
+from media_callbacks.sources.url_tokens import bind_task, read_token
 from tests.fake_admin import FakeAdmin, fake_admin, job_item, problem
 from tests.operators import NOW, Operators, operating, serving
 from tests.running import run_service
@@ -276,9 +276,12 @@ def test_an_address_or_a_token_that_is_none_is_refused_at_once(url, token):
 
 
 def test_it_needs_nothing_but_the_standard_library():
-    code = "import sys; import service.client; print(*sorted(m for m in sys.modules if '.' not in m or 'service' in m))"
+    code = "import sys; import media_callbacks.client; print(*sorted(m for m in sys.modules if '.' not in m or m.startswith('media_callbacks')))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {name for name in loaded if name.startswith("service")} == {"service", "service.client"}
+    assert {name for name in loaded if name.startswith("media_callbacks")} == {
+        "media_callbacks",
+        "media_callbacks.client",
+    }
     assert not {"pydantic", "aiohttp", "structlog", "starlette"} & set(loaded)
 
 

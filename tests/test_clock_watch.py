@@ -6,10 +6,10 @@ from typing import Any
 
 import structlog
 
-from service.clock_watch import INTERVAL_S, ClockWatch
-from service.errors import InboxUnavailable
-from service.inbox.base import ClockRecord
-from service.metrics import Metrics
+from media_callbacks.clock_watch import INTERVAL_S, ClockWatch
+from media_callbacks.errors import InboxUnavailable
+from media_callbacks.inbox.base import ClockRecord
+from media_callbacks.metrics import Metrics
 from tests.inbox.conformance import NOW, SECOND
 
 Seen = ClockRecord | Exception

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from service.events import EventData, EventError
-from service.fake_cloud.jobs import TrueOutcome
-from service.queries.catalogue import QUERIES
+from media_callbacks.events import EventData, EventError
+from media_callbacks.fake_cloud.jobs import TrueOutcome
+from media_callbacks.queries.catalogue import QUERIES
 from tests import confirm_tables
 from tests.confirm_tables import NOTHING, USER_DATA, Vendor, families, find_row, find_told
 

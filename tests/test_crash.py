@@ -16,10 +16,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from service.events import parse_event
-from service.simulate import PAYLOADS, http_request
-from service.sources import vod
-from service.sources.http import HttpSource
+from media_callbacks.events import parse_event
+from media_callbacks.simulate import PAYLOADS, http_request
+from media_callbacks.sources import vod
+from media_callbacks.sources.http import HttpSource
 from tests.running import PATIENCE_S
 
 KILLS = 20
@@ -81,7 +81,7 @@ async def start(config: Path) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "service",
+        "media_callbacks",
         "serve",
         "--config",
         str(config),

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import structlog
 
-from service import dispatcher as dispatcher_module
-from service.dispatcher import LEASE_MARGIN_S, MAX_AHEAD, Destination
-from service.errors import SinkError, SinkGone, SinkRejected, SinkRetry
-from service.events import Delivery
-from service.retry import DELAYS_S
+from media_callbacks import dispatcher as dispatcher_module
+from media_callbacks.dispatcher import LEASE_MARGIN_S, MAX_AHEAD, Destination
+from media_callbacks.errors import SinkError, SinkGone, SinkRejected, SinkRetry
+from media_callbacks.events import Delivery
+from media_callbacks.retry import DELAYS_S
 from tests.delivering import FakeTime, Observer, ScriptedSink, WatchedInbox, make_dispatcher, put_jobs, until
 from tests.inbox.conformance import NOW, backlog, make_event, make_receipt
 
@@ -174,7 +174,7 @@ async def test_a_sink_in_trouble_changes_nothing_for_another(inbox: WatchedInbox
 async def test_attempts_follow_the_schedule_and_end_dead(
     inbox: WatchedInbox, time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.dispatcher.POLL_S", 3600.0)
+    monkeypatch.setattr("media_callbacks.dispatcher.POLL_S", 3600.0)
     sink = ScriptedSink(answer=lambda _: SinkRetry("answered 500"))
     await put_jobs(inbox, 1)
     observer = Observer()
@@ -473,7 +473,7 @@ async def test_a_sink_that_answers_what_it_should_not_is_tried_again(inbox: Watc
 
 
 async def test_a_sink_that_never_ends_is_cut_off_within_its_lease(inbox: WatchedInbox, monkeypatch: Any) -> None:
-    monkeypatch.setattr("service.dispatcher.SEND_GRACE_S", 0.0)
+    monkeypatch.setattr("media_callbacks.dispatcher.SEND_GRACE_S", 0.0)
     await put_jobs(inbox, 1)
     forever = asyncio.Event()
     sink = ScriptedSink(answer=lambda _: forever.wait(), timeout_s=0.02)

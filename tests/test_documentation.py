@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import COMMANDS
-from service.settings import build_settings, load_settings
+from media_callbacks.__main__ import COMMANDS
+from media_callbacks.settings import build_settings, load_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -17,12 +17,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from service.edge.certificates import Fetched
-from service.edge.core import MAX_HEADER_BYTES
-from service.server import HEAD_TIMEOUT_S, KEEP_ALIVE_S
-from service.simulate import MnsSigner, SimulatedRequest, forge, make_mns_key
-from service.sources import http
-from service.sources.mns_push import MnsPushSource
+from media_callbacks.edge.certificates import Fetched
+from media_callbacks.edge.core import MAX_HEADER_BYTES
+from media_callbacks.server import HEAD_TIMEOUT_S, KEEP_ALIVE_S
+from media_callbacks.simulate import MnsSigner, SimulatedRequest, forge, make_mns_key
+from media_callbacks.sources import http
+from media_callbacks.sources.mns_push import MnsPushSource
 from tests.running import (
     MTS_PATH,
     SOURCES,
@@ -497,7 +497,7 @@ async def test_a_certificate_that_cannot_be_had(tmp_path, case):
 
 
 async def test_the_vendor_comes_again_when_the_certificate_host_was_down(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.edge.certificates.FAILURE_REMEMBERED_S", 0.0)
+    monkeypatch.setattr("media_callbacks.edge.certificates.FAILURE_REMEMBERED_S", 0.0)
     answers = [Fetched(502, b""), Fetched(200, signer()[1].encode())]
     fetched = []
 
@@ -932,7 +932,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(tmp_path):
     ids=["nothing", "request line", "headers", "health"],
 )
 async def test_headers_that_do_not_come_are_not_waited_for(tmp_path, monkeypatch, beginning):
-    monkeypatch.setattr("service.server.HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("media_callbacks.server.HEAD_TIMEOUT_S", 0.1)
     async with run_service(tmp_path, changes={"server.body_timeout_s": 0.1}) as running:
         async with connected(running.address) as (reader, writer):
             writer.write(beginning)
@@ -941,7 +941,7 @@ async def test_headers_that_do_not_come_are_not_waited_for(tmp_path, monkeypatch
 
 
 async def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.server.HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("media_callbacks.server.HEAD_TIMEOUT_S", 0.1)
     async with run_service(tmp_path, changes={"server.body_timeout_s": 0.1}) as running:
         async with connected(running.address) as (reader, writer):
             end = asyncio.create_task(read_to_the_end(reader))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.edge.answers import Answer, make_answer
-from service.edge.connections import Connections
-from service.edge.core import Edge, Exchange
-from service.edge.protocol import CallbackProtocol, make_protocol
+from media_callbacks.edge.answers import Answer, make_answer
+from media_callbacks.edge.connections import Connections
+from media_callbacks.edge.core import Edge, Exchange
+from media_callbacks.edge.protocol import CallbackProtocol, make_protocol
 from tests.running import encode_request
 
 PATH = "/callbacks/vod"
@@ -194,7 +194,7 @@ async def test_what_stands_around_a_body_is_bounded_however_large_the_body_is(en
 
 async def test_a_body_that_is_there_in_full_makes_room_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be durable in a moment, and has one answer."""
-    monkeypatch.setattr("service.edge.core.MAX_BODIES_BYTES", 200_000)
+    monkeypatch.setattr("media_callbacks.edge.core.MAX_BODIES_BYTES", 200_000)
     edge, answers = refusing(), dict[str, list[int]]()
 
     def begin(name: str) -> Exchange:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.simulate import PAYLOADS
+from media_callbacks.simulate import PAYLOADS
 from tests.running import SOURCES, Running, build_payload, connected, encode, read_answer, run_service
 
 JOBS_PER_SOURCE = 25

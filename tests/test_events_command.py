@@ -13,16 +13,16 @@ import pytest
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook
 
-from service.__main__ import main
-from service.app import build_source
-from service.cli.errors import UsageError
-from service.cli.moments import read_moment
-from service.cli.output import in_words
-from service.events import format_time
-from service.intake import build_receipt
-from service.settings import load_settings
-from service.simulate import PAYLOADS, http_request
-from service.sources.base import PARSER_VERSION, Callback
+from media_callbacks.__main__ import main
+from media_callbacks.app import build_source
+from media_callbacks.cli.errors import UsageError
+from media_callbacks.cli.moments import read_moment
+from media_callbacks.cli.output import in_words
+from media_callbacks.events import format_time
+from media_callbacks.intake import build_receipt
+from media_callbacks.settings import load_settings
+from media_callbacks.simulate import PAYLOADS, http_request
+from media_callbacks.sources.base import PARSER_VERSION, Callback
 from tests.fake_admin import (
     FakeAdmin,
     attempt_item,
@@ -125,9 +125,9 @@ def test_receipts_of_sources_that_are_gone_are_named(config: Path, capsys: pytes
 
 @pytest.fixture
 async def admin(monkeypatch):
-    monkeypatch.setattr("service.cli.replay._POLL_S", 0)
-    monkeypatch.setattr("service.cli.events.utc_now", lambda: NOON)
-    monkeypatch.setattr("service.cli.replay.utc_now", lambda: NOON)
+    monkeypatch.setattr("media_callbacks.cli.replay._POLL_S", 0)
+    monkeypatch.setattr("media_callbacks.cli.events.utc_now", lambda: NOON)
+    monkeypatch.setattr("media_callbacks.cli.replay.utc_now", lambda: NOON)
     async with fake_admin() as fake:
         yield fake
 
@@ -579,8 +579,8 @@ async def test_left_alone_a_replay_goes_on_and_it_is_said_how_to_find_it(admin, 
             raise KeyboardInterrupt
         admin.answers["GET /v1/replays/7"] = problem(503, "stopping")
 
-    monkeypatch.setattr("service.cli.replay._POLL_S", 1 if cause == "interrupted" else 0)
-    monkeypatch.setattr("service.cli.replay.pause", interrupt)
+    monkeypatch.setattr("media_callbacks.cli.replay._POLL_S", 1 if cause == "interrupted" else 0)
+    monkeypatch.setattr("media_callbacks.cli.replay.pause", interrupt)
     code = await admin.run("events", "replay", "--state", "dead", "--yes")
     assert code == (130 if cause == "interrupted" else 1)
     err = capsys.readouterr().err

@@ -18,18 +18,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.__main__ import main
-from service.captured_request import CapturedRequest, UnreadableRequest, read_captured_request
-from service.cli.errors import UsageError
-from service.cli.explain import lines_of, read_time, surroundings
-from service.errors import Rejected
-from service.explain import Explanation, UnknownSource, explain
-from service.settings import Settings, build_settings
-from service.simulate import MnsSigner, SimulatedRequest, make_mns_key
-from service.sources import mns_push
-from service.sources.base import Callback
-from service.sources.http import sign as sign_http
-from service.sources.mns_push import MnsPushSource, string_to_sign
+from media_callbacks.__main__ import main
+from media_callbacks.captured_request import CapturedRequest, UnreadableRequest, read_captured_request
+from media_callbacks.cli.errors import UsageError
+from media_callbacks.cli.explain import lines_of, read_time, surroundings
+from media_callbacks.errors import Rejected
+from media_callbacks.explain import Explanation, UnknownSource, explain
+from media_callbacks.settings import Settings, build_settings
+from media_callbacks.simulate import MnsSigner, SimulatedRequest, make_mns_key
+from media_callbacks.sources import mns_push
+from media_callbacks.sources.base import Callback
+from media_callbacks.sources.http import sign as sign_http
+from media_callbacks.sources.mns_push import MnsPushSource, string_to_sign
 from tests.running import (
     GIF_KEY,
     IMS_KEY,

@@ -6,15 +6,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from service.errors import VendorRefused, VendorUnavailable
-from service.events import Event, EventError, SnapshotOutput
-from service.findings import HOLD_RETRY_S, PENDING_PATIENCE, RESULT_ATTEMPTS, Judgement, Patience, judge
-from service.inbox.base import Inquiry
-from service.jobs import JobReference
-from service.queries.base import Answer, Family, QuerySource
-from service.queries.unknown import parse as parse_unknown
-from service.sources.base import Completion, Message, Parsed
-from service.sources.outcomes import has_outputs
+from media_callbacks.errors import VendorRefused, VendorUnavailable
+from media_callbacks.events import Event, EventError, SnapshotOutput
+from media_callbacks.findings import HOLD_RETRY_S, PENDING_PATIENCE, RESULT_ATTEMPTS, Judgement, Patience, judge
+from media_callbacks.inbox.base import Inquiry
+from media_callbacks.jobs import JobReference
+from media_callbacks.queries.base import Answer, Family, QuerySource
+from media_callbacks.queries.unknown import parse as parse_unknown
+from media_callbacks.sources.base import Completion, Message, Parsed
+from media_callbacks.sources.outcomes import has_outputs
 from tests.inbox.conformance import make_event
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

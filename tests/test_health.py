@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.edge.health import Readiness
-from service.errors import InboxUnavailable
+from media_callbacks.edge.health import Readiness
+from media_callbacks.errors import InboxUnavailable
 from tests.running import connected, encode, encode_request, read_answer
 
 
@@ -119,7 +119,7 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(monkeypatch):
     store.is_stuck = True
     readiness, _ = make_readiness(store)
     timeout = asyncio.timeout
-    monkeypatch.setattr("service.edge.health.asyncio.timeout", lambda _: timeout(0))
+    monkeypatch.setattr("media_callbacks.edge.health.asyncio.timeout", lambda _: timeout(0))
     assert await readiness.problem() == "store unavailable"
 
 

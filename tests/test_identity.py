@@ -17,15 +17,22 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.fake_cloud.callbacks import LIE, describe, lie
-from service.inbox.base import Inbox, Verdict
-from service.intake import HoldRules, build_receipt
-from service.simulate import PAYLOADS, MnsSigner, SimulatedRequest, http_request, make_mns_key, token_url_request
-from service.sources import gif, ims, mts, vod
-from service.sources.base import Callback, CallbackSource, Message
-from service.sources.http import HttpSource
-from service.sources.mns_push import MnsPushSource
-from service.sources.token_url import TokenUrlSource
+from media_callbacks.fake_cloud.callbacks import LIE, describe, lie
+from media_callbacks.inbox.base import Inbox, Verdict
+from media_callbacks.intake import HoldRules, build_receipt
+from media_callbacks.simulate import (
+    PAYLOADS,
+    MnsSigner,
+    SimulatedRequest,
+    http_request,
+    make_mns_key,
+    token_url_request,
+)
+from media_callbacks.sources import gif, ims, mts, vod
+from media_callbacks.sources.base import Callback, CallbackSource, Message
+from media_callbacks.sources.http import HttpSource
+from media_callbacks.sources.mns_push import MnsPushSource
+from media_callbacks.sources.token_url import TokenUrlSource
 from tests.confirm_tables import Vendor
 from tests.inbox.conformance import deliver
 from tests.inbox.timed import TimedSqliteInbox

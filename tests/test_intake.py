@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from service.events import TranscodeOutput
-from service.inbox.base import Hold, NamelessJob
-from service.intake import HoldRules, build_receipt
-from service.jobs import JobReference
-from service.queries.base import QuerySource
-from service.sources.base import Completion, Message, Parsed
+from media_callbacks.events import TranscodeOutput
+from media_callbacks.inbox.base import Hold, NamelessJob
+from media_callbacks.intake import HoldRules, build_receipt
+from media_callbacks.jobs import JobReference
+from media_callbacks.queries.base import QuerySource
+from media_callbacks.sources.base import Completion, Message, Parsed
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import InboxUnavailable
+from media_callbacks.errors import InboxUnavailable
 from tests.inbox.conformance import make_event, make_receipt
 from tests.operators import NOW, Operators, operating
 

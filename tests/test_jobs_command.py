@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from service.sources.url_tokens import bind_task
+from media_callbacks.sources.url_tokens import bind_task
 from tests.fake_admin import Asked, FakeAdmin, fake_admin, job_item, make_id, problem, run_command
 from tests.operators import NOW, operating, serving
 from tests.running import make_tables, to_toml
@@ -51,7 +51,7 @@ def _json(document: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch):
-    monkeypatch.setattr("service.cli.jobs.utc_now", lambda: NOW)
+    monkeypatch.setattr("media_callbacks.cli.jobs.utc_now", lambda: NOW)
 
 
 def write_config(folder: Path, **changes: Any) -> str:
@@ -240,7 +240,7 @@ async def test_the_commands_and_the_service_understand_each_other(tmp_path, caps
 
 
 async def test_a_minted_url_is_registered_before_it_is_printed(admin, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("service.cli.mint.utc_now", lambda: NOW)
+    monkeypatch.setattr("media_callbacks.cli.mint.utc_now", lambda: NOW)
     config = write_config(tmp_path, sources__gif__account="second")
     options = ("--config", config, "--register", "--deadline", "3h", "--json")
     assert await admin.run("mint", "gif", *MINT, *options) == 0

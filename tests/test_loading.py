@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import COMMANDS
+from media_callbacks.__main__ import COMMANDS
 from tests.fake_admin import (
     event_detail,
     event_item,
@@ -30,7 +30,7 @@ CONFIG = ("--config", str(ROOT / "deploy/media-callbacks.toml"))
 HEAVY = {
     "aiobotocore", "aiohttp", "asyncio", "asyncpg", "botocore", "cryptography", "httptools", "prometheus_client",
     "pydantic", "rich", "sqlite3", "ssl", "starlette", "structlog", "uvicorn", "uvloop", "yarl",
-    "service.app", "service.events", "service.settings",
+    "media_callbacks.app", "media_callbacks.events", "media_callbacks.settings",
 }  # fmt: skip
 # What was there before is not the command's doing: coverage, when it measures, loads some as well.
 REPORT = """
@@ -38,7 +38,7 @@ import atexit, runpy, sys
 before = set(sys.modules)
 with_report = open(sys.argv.pop(1), "w")
 atexit.register(lambda: print(*sorted(set(sys.modules) - before), file=with_report, flush=True))
-runpy.run_module("service", run_name="__main__")
+runpy.run_module("media_callbacks", run_name="__main__")
 """
 
 
@@ -63,18 +63,18 @@ def test_what_is_no_command_loads_none(tmp_path, arguments, code):
     found, loaded, output = run_and_list(tmp_path, arguments)
     assert found == code, output
     assert not loaded & HEAVY
-    assert not loaded & {f"service.cli.{name}" for name in COMMANDS}
+    assert not loaded & {f"media_callbacks.cli.{name}" for name in COMMANDS}
 
 
 @pytest.mark.parametrize(
     "arguments, heavy",
     [
-        (["schema"], {"pydantic", "service.events"}),
-        (["schema", "--kind", "snapshot"], {"pydantic", "service.events"}),
-        (["schema", "--asyncapi"], {"pydantic", "service.events"}),
+        (["schema"], {"pydantic", "media_callbacks.events"}),
+        (["schema", "--kind", "snapshot"], {"pydantic", "media_callbacks.events"}),
+        (["schema", "--asyncapi"], {"pydantic", "media_callbacks.events"}),
         (
             ["mint", "gif", *CONFIG, "--application-id", "a", "--video-url", "b", "--video-name", "c"],
-            {"pydantic", "service.settings", "ssl"},
+            {"pydantic", "media_callbacks.settings", "ssl"},
         ),
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, list) else "",
@@ -85,7 +85,7 @@ def test_a_command_loads_what_it_needs(tmp_path, arguments, heavy):
     assert loaded & HEAVY == heavy
 
 
-ADMIN = {"pydantic", "service.events", "ssl"}
+ADMIN = {"pydantic", "media_callbacks.events", "ssl"}
 
 
 @pytest.mark.parametrize(
@@ -129,4 +129,4 @@ async def test_whoever_asks_the_service_loads_neither_servers_nor_drivers(tmp_pa
 
         assert await heavy_of("--url", admin.url) == ADMIN
         # With the configuration for the token.
-        assert await heavy_of("--url", admin.url, *CONFIG) == ADMIN | {"service.settings"}
+        assert await heavy_of("--url", admin.url, *CONFIG) == ADMIN | {"media_callbacks.settings"}

@@ -11,10 +11,10 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.breaker import BreakerState
-from service.events import KINDS, OUTCOMES
-from service.inbox.base import ReportRow, SinkRecord, StoreSpace, Verdict, WaitingCounts
-from service.metrics import CONTENT_TYPE, Metrics
+from media_callbacks.breaker import BreakerState
+from media_callbacks.events import KINDS, OUTCOMES
+from media_callbacks.inbox.base import ReportRow, SinkRecord, StoreSpace, Verdict, WaitingCounts
+from media_callbacks.metrics import CONTENT_TYPE, Metrics
 from tests.inbox.conformance import make_event, make_receipt
 
 NOW = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import main
-from service.errors import ConfigError
-from service.inbox.base import Inbox
-from service.inbox.factory import build_inbox, migrate_store
-from service.inbox.migrations import load_migrations
+from media_callbacks.__main__ import main
+from media_callbacks.errors import ConfigError
+from media_callbacks.inbox.base import Inbox
+from media_callbacks.inbox.factory import build_inbox, migrate_store
+from media_callbacks.inbox.migrations import load_migrations
 from tests.inbox.conformance import make_event, make_receipt
 from tests.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.running import make_tables, to_toml

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from service.events import key_digest
-from service.retry import DELAYS_S
-from service.sinks.webhook import WebhookSink
+from media_callbacks.events import key_digest
+from media_callbacks.retry import DELAYS_S
+from media_callbacks.sinks.webhook import WebhookSink
 from tests.clocks import LoopClock
 from tests.delivering import FakeTime, ScriptedSink, WatchedInbox, make_dispatcher
 from tests.inbox.conformance import NOW, make_event, make_receipt
@@ -158,7 +158,7 @@ async def test_after_a_day_of_misbehaviour_everything_has_arrived_in_order_and_o
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch, loop_clock: LoopClock
 ) -> None:
     # What is due is known without looking every five seconds, which would only take long here.
-    monkeypatch.setattr("service.dispatcher.POLL_S", HOUR_S)
+    monkeypatch.setattr("media_callbacks.dispatcher.POLL_S", HOUR_S)
     time = FakeTime(inbox, waiting=3)
     well = ScriptedSink("well")
     jobs: list[str] = []

@@ -17,8 +17,8 @@ from schemathesis import GenerationMode
 from schemathesis.config import SchemathesisConfig
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from service.admin.api import AdminApi
-from service.metrics import Metrics
+from media_callbacks.admin.api import AdminApi
+from media_callbacks.metrics import Metrics
 from tests.inbox.conformance import make_event, make_receipt
 from tests.operators import NOW, Operators, operating, serving
 from tests.running import ADMIN_TOKEN

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import structlog
 
-from service.errors import InboxUnavailable, VendorError, VendorRefused, VendorUnavailable
-from service.inbox.base import Receipt, Verdict
-from service.intake import build_receipt
-from service.queue_poller import EXTENSION_S, QueuePoller
-from service.sources import mts
-from service.sources.mns_queue import MnsQueueSource
-from service.vendor.mns import QueueMessage
+from media_callbacks.errors import InboxUnavailable, VendorError, VendorRefused, VendorUnavailable
+from media_callbacks.inbox.base import Receipt, Verdict
+from media_callbacks.intake import build_receipt
+from media_callbacks.queue_poller import EXTENSION_S, QueuePoller
+from media_callbacks.sources import mts
+from media_callbacks.sources.mns_queue import MnsQueueSource
+from media_callbacks.vendor.mns import QueueMessage
 from tests.fake_queues import QUEUE, client_of, serving_queues
 from tests.inbox.conformance import NOW
 from tests.running import PATIENCE_S

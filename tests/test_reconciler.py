@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import structlog
 
-from service.errors import InboxUnavailable, VendorRefused, VendorUnavailable
-from service.events import Product, SnapshotOutput
-from service.findings import Patience
-from service.inbox.base import Inquiry, JobFilter, JobRecord
-from service.jobs import ExpectedJob, JobReference
-from service.queries import unknown
-from service.queries.base import Answer, Call, Family, ProductQueries, QuerySource
-from service.reconciler import ASK_TIMEOUT_S, LEASE_S, MAX_IN_FLIGHT, Desk, Reconciler
-from service.sources.base import Completion, Message, Parsed
+from media_callbacks.errors import InboxUnavailable, VendorRefused, VendorUnavailable
+from media_callbacks.events import Product, SnapshotOutput
+from media_callbacks.findings import Patience
+from media_callbacks.inbox.base import Inquiry, JobFilter, JobRecord
+from media_callbacks.jobs import ExpectedJob, JobReference
+from media_callbacks.queries import unknown
+from media_callbacks.queries.base import Answer, Call, Family, ProductQueries, QuerySource
+from media_callbacks.reconciler import ASK_TIMEOUT_S, LEASE_S, MAX_IN_FLIGHT, Desk, Reconciler
+from media_callbacks.sources.base import Completion, Message, Parsed
 from tests.inbox.conformance import NOW, make_event
 from tests.inbox.conformance_jobs import held
 from tests.inbox.timed import TimedSqliteInbox
@@ -455,7 +455,7 @@ async def test_a_vendor_that_hangs_is_given_up_before_the_lease_is_over(
 ) -> None:
     """Or others would ask the same meanwhile, and no answer would ever count."""
     assert ASK_TIMEOUT_S < LEASE_S
-    monkeypatch.setattr("service.reconciler.ASK_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("media_callbacks.reconciler.ASK_TIMEOUT_S", 0.01)
     vendor.gate.clear()
     await setting.expect("job-1")
     async with asyncio.timeout(PATIENCE_S):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from service.inbox.base import EventFilter, ReplayRequest
-from service.replayer import POLL_S, Replayer
+from media_callbacks.inbox.base import EventFilter, ReplayRequest
+from media_callbacks.replayer import POLL_S, Replayer
 from tests.delivering import PATIENCE_S, FakeTime, ScriptedSink, WatchedInbox, make_dispatcher, put_jobs, until
 from tests.inbox.conformance import NOW
 

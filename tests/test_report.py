@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.admin.report import build_report
-from service.inbox.base import ReportRow
+from media_callbacks.admin.report import build_report
+from media_callbacks.inbox.base import ReportRow
 from tests.fake_admin import fake_admin, make_report
 from tests.inbox.conformance import make_event, make_receipt
 from tests.operators import NOW, Operators, operating
@@ -225,7 +225,7 @@ async def test_the_command_gives_the_answer_as_json(admin, capsys):
 
 
 async def test_the_command_asks_about_the_time_that_is_given(admin, monkeypatch):
-    monkeypatch.setattr("service.cli.report.utc_now", lambda: NOW)
+    monkeypatch.setattr("media_callbacks.cli.report.utc_now", lambda: NOW)
     for arguments, query in (
         (["--hours", "1.5"], {"since": "2026-11-21T02:30:00Z", "until": "2026-11-21T04:00:00Z"}),
         (["--since", "yesterday"], {"since": "2026-11-20T00:00:00Z"}),

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from service.errors import ConfigError
-from service.listeners import open_listeners
-from service.settings import build_settings
-from service.workers import check_workers, settings_of
+from media_callbacks.errors import ConfigError
+from media_callbacks.listeners import open_listeners
+from media_callbacks.settings import build_settings
+from media_callbacks.workers import check_workers, settings_of
 from tests.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.running import PATIENCE_S, connected, make_tables, read_answer
 from tests.test_server import Process, genuine, serving, write_config
@@ -27,7 +27,7 @@ import os, sys
 descriptor = int(sys.argv[1])
 os.dup2(descriptor, 3, inheritable=True)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES=sys.argv[2])
-os.execv(sys.executable, [sys.executable, "-m", "service", "serve", "--config", sys.argv[3]])
+os.execv(sys.executable, [sys.executable, "-m", "media_callbacks", "serve", "--config", sys.argv[3]])
 """
 
 

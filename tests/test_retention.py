@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from service.__main__ import main
-from service.cli import purge as purge_command
-from service.errors import ClockDoubted, InboxUnavailable
-from service.inbox.base import Inbox, Purged
-from service.inbox.postgresql import PostgresqlInbox
-from service.inbox.sqlite import SqliteInbox
-from service.retention import FIRST_DELAY_S, INTERVAL_S, Retention, purge
+from media_callbacks.__main__ import main
+from media_callbacks.cli import purge as purge_command
+from media_callbacks.errors import ClockDoubted, InboxUnavailable
+from media_callbacks.inbox.base import Inbox, Purged
+from media_callbacks.inbox.postgresql import PostgresqlInbox
+from media_callbacks.inbox.sqlite import SqliteInbox
+from media_callbacks.retention import FIRST_DELAY_S, INTERVAL_S, Retention, purge
 from tests.inbox.conformance import deliver, make_event, make_receipt, put
 from tests.inbox.timed import Timed, TimedPostgresqlInbox, TimedSqliteInbox
 from tests.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
@@ -171,7 +171,7 @@ def write_config(folder: Path, **changes: Any) -> Path:
 
 async def run_command(config: Path, *arguments: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "service", "purge", "--config", str(config), *arguments,
+        sys.executable, "-m", "media_callbacks", "purge", "--config", str(config), *arguments,
         cwd=ROOT, env={**os.environ}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     output, errors = await process.communicate()

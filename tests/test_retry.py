@@ -2,7 +2,7 @@ from random import Random
 
 import pytest
 
-from service.retry import DELAYS_S, HOUR_S, MINUTE_S, next_delay_s
+from media_callbacks.retry import DELAYS_S, HOUR_S, MINUTE_S, next_delay_s
 
 
 class _Fixed(Random):

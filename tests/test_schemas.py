@@ -15,11 +15,11 @@ import jsonschema
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from service import schemas
-from service.__main__ import main
-from service.cli import schema as command
-from service.config_models import SINK_MODELS
-from service.events import (
+from media_callbacks import schemas
+from media_callbacks.__main__ import main
+from media_callbacks.cli import schema as command
+from media_callbacks.config_models import SINK_MODELS
+from media_callbacks.events import (
     DATA_MODELS,
     KINDS,
     OUTCOMES,
@@ -33,12 +33,12 @@ from service.events import (
     event_id,
     parse_event,
 )
-from service.intake import build_event
-from service.schema_changes import breaking_changes
-from service.schemas import allowed_outcomes, asyncapi_document, kind_schema, schema_file
-from service.sinks import aws, webhook
-from service.sources import gif, ims, mts, vod
-from service.sources.base import Message
+from media_callbacks.intake import build_event
+from media_callbacks.schema_changes import breaking_changes
+from media_callbacks.schemas import allowed_outcomes, asyncapi_document, kind_schema, schema_file
+from media_callbacks.sinks import aws, webhook
+from media_callbacks.sources import gif, ims, mts, vod
+from media_callbacks.sources.base import Message
 from tests.contracts import check_event, closed, schema_errors
 
 ROOT = Path(__file__).parents[1]
@@ -109,7 +109,9 @@ def test_every_member_is_described_required_and_as_in_the_model(kind):
     assert list(data["properties"]) == data["required"] == list(model.model_fields)
 
     def check(schema: Any, path: str) -> None:
-        assert schema.get("description"), f"{path}: no description; give the field one in service/events.py"
+        assert schema.get("description"), (
+            f"{path}: no description; give the field one in service/media_callbacks/events.py"
+        )
         for name, member in schema.get("properties", {}).items():
             if path != kind:
                 assert name in schema["required"], f"{path}.{name}"
@@ -221,7 +223,9 @@ def test_the_published_schema_is_still_true(kind):
     path = PUBLISHED / schema_file(kind)
     assert path.exists(), f"no {path.name}; {RENEW}"
     changes = breaking_changes(read(path), kind_schema(kind))
-    assert changes == [], "this breaks consumers: take it back, or raise SCHEMA_VERSION in service/events.py"
+    assert changes == [], (
+        "this breaks consumers: take it back, or raise SCHEMA_VERSION in service/media_callbacks/events.py"
+    )
 
 
 def test_the_published_files_are_what_is_generated():

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from service.cli.serve import run as run_serve
-from service.server import exit_after, serve
-from service.settings import build_settings
-from service.simulate import PAYLOADS
+from media_callbacks.cli.serve import run as run_serve
+from media_callbacks.server import exit_after, serve
+from media_callbacks.settings import build_settings
+from media_callbacks.simulate import PAYLOADS
 from tests.running import (
     PATIENCE_S,
     SECRETS,
@@ -69,7 +69,7 @@ async def serving(config: Path, *arguments: str, environ: Mapping[str, str] | No
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "service",
+        "media_callbacks",
         "serve",
         *(["--config", str(config)] if config else []),
         *arguments,
@@ -238,8 +238,8 @@ async def test_a_terminal_need_not_wait_for_the_balancer(tmp_path):
 async def test_a_process_that_cannot_end_is_ended(tmp_path):
     code = """
 import threading
-from service.server import exit_after
-from service.logs import configure_logs
+from media_callbacks.server import exit_after
+from media_callbacks.logs import configure_logs
 configure_logs("info")
 exit_after(0.2)
 threading.Thread(target=threading.Event().wait).start()
@@ -268,8 +268,8 @@ def test_the_command_holds_the_service_to_that_time(tmp_path, monkeypatch):
     async def record(settings: Any, listeners: Any, **options: Any) -> None:
         given.update(options)
 
-    monkeypatch.setattr("service.server.serve", record)
-    monkeypatch.setattr("service.cli.serve.configure_logs", lambda _: None)
+    monkeypatch.setattr("media_callbacks.server.serve", record)
+    monkeypatch.setattr("media_callbacks.cli.serve.configure_logs", lambda _: None)
     arguments = argparse.Namespace(config=str(write_config(tmp_path)), log_level="error", workers=1)
     assert run_serve(arguments) == 0
     assert given["stopping"] is exit_after
@@ -395,7 +395,7 @@ async def test_a_file_that_is_no_database_is_told_in_a_sentence(tmp_path):
 
 
 async def test_beyond_the_connections_that_it_takes_those_that_were_silent_longest_make_room(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.server.MAX_CONNECTIONS", 3)
+    monkeypatch.setattr("media_callbacks.server.MAX_CONNECTIONS", 3)
     async with run_service(tmp_path) as running:
         async with AsyncExitStack() as clients:
             opened = [await clients.enter_async_context(connected(running.address)) for _ in range(3)]
@@ -421,9 +421,9 @@ async def test_beyond_the_connections_that_it_takes_those_that_were_silent_longe
 
 @pytest.mark.parametrize("listener", ["server", "admin"])
 async def test_a_client_that_does_not_read_its_answers_is_given_up(tmp_path, monkeypatch, listener):
-    monkeypatch.setattr("service.server.TICK_S", 0.05)
-    monkeypatch.setattr("service.edge.protocol.CallbackProtocol.write_timeout_s", 0.2)
-    monkeypatch.setattr("service.edge.guarded.GuardedProtocol.write_timeout_s", 0.2)
+    monkeypatch.setattr("media_callbacks.server.TICK_S", 0.05)
+    monkeypatch.setattr("media_callbacks.edge.protocol.CallbackProtocol.write_timeout_s", 0.2)
+    monkeypatch.setattr("media_callbacks.edge.guarded.GuardedProtocol.write_timeout_s", 0.2)
     target = "/health/live" if listener == "server" else "/openapi.json"
     request = encode_request("GET", target)
     async with run_service(tmp_path) as running:

@@ -16,9 +16,9 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.config_checks import PRODUCT_KINDS
-from service.errors import ConfigError
-from service.settings import (
+from media_callbacks.config_checks import PRODUCT_KINDS
+from media_callbacks.errors import ConfigError
+from media_callbacks.settings import (
     HttpSourceSettings,
     Match,
     MnsPushSourceSettings,
@@ -31,7 +31,7 @@ from service.settings import (
     load_settings,
     route,
 )
-from service.sources import ims, mts, vod
+from media_callbacks.sources import ims, mts, vod
 
 URL_KEY = bytes(range(32))
 WEBHOOK_SECRET = bytes(range(100, 124))

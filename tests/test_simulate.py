@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from service.__main__ import main
-from service.cli.simulate import override_field
-from service.events import parse_event
-from service.intake import build_event
-from service.payloads import WITHOUT_FAILURE
-from service.simulate import PAYLOADS, set_field
-from service.sources import gif, ims, mts, vod
-from service.sources.base import Completion, Message
+from media_callbacks.__main__ import main
+from media_callbacks.cli.simulate import override_field
+from media_callbacks.events import parse_event
+from media_callbacks.intake import build_event
+from media_callbacks.payloads import WITHOUT_FAILURE
+from media_callbacks.simulate import PAYLOADS, set_field
+from media_callbacks.sources import gif, ims, mts, vod
+from media_callbacks.sources.base import Completion, Message
 from tests import message_tables
 from tests.contracts import check_event
 from tests.message_tables import JOB, NONCE, NOT_MEMBERS, NOW, TYPE, WORD, Row, find_word

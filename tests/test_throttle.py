@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.throttle import AdaptiveConcurrency, Pause, RateLimit
+from media_callbacks.throttle import AdaptiveConcurrency, Pause, RateLimit
 
 
 def send_all(limit: RateLimit, times: list[float]) -> list[tuple[float, int]]:

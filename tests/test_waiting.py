@@ -1,6 +1,6 @@
 import asyncio
 
-from service.waiting import wait_for
+from media_callbacks.waiting import wait_for
 from tests.delivering import PATIENCE_S
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from service.inbox.base import Receipt
-from service.intake import build_receipt
-from service.simulate import PAYLOADS, http_request
-from service.sources import vod
-from service.sources.base import Message
-from service.sources.http import HttpSource
+from media_callbacks.inbox.base import Receipt
+from media_callbacks.intake import build_receipt
+from media_callbacks.simulate import PAYLOADS, http_request
+from media_callbacks.sources import vod
+from media_callbacks.sources.base import Message
+from media_callbacks.sources.http import HttpSource
 
 PATH = "/callbacks/vod"
 KEY = "bench-0123456789"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import asyncpg
 
-from service.inbox.base import AttemptResult
-from service.inbox.factory import build_inbox
+from media_callbacks.inbox.base import AttemptResult
+from media_callbacks.inbox.factory import build_inbox
 from tests.bench.callbacks import first_receipt
 from tests.bench.load import InvalidRun
 

@@ -43,7 +43,7 @@ def least_us(call: Callable[[], Any]) -> float:
 
 
 def messages() -> list[tuple[str, str, bytes]]:
-    from service.payloads import PAYLOADS
+    from media_callbacks.payloads import PAYLOADS
 
     return [
         (product, event, json.dumps(build("3af7e9705cb24c0f9d23231d4c371900", NOW, False)).encode())
@@ -53,8 +53,8 @@ def messages() -> list[tuple[str, str, bytes]]:
 
 
 def measure_round(payloads: list[tuple[str, str, bytes]]) -> list[float]:
-    from service.sources import ims, mts, vod
-    from service.sources.base import Message
+    from media_callbacks.sources import ims, mts, vod
+    from media_callbacks.sources.base import Message
 
     parsers = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse}
     found = []

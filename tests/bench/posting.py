@@ -17,7 +17,7 @@ import time
 import aiohttp
 import uvloop
 
-from service.events import CONTENT_TYPE
+from media_callbacks.events import CONTENT_TYPE
 from tests.bench.servers import SECRET
 
 

@@ -22,7 +22,7 @@ _profile = cProfile.Profile(time.thread_time)
 
 def run(output: str, thread: str, argv: list[str]) -> int:
     # Here, because the bench itself needs only the names above.
-    from service.__main__ import main
+    from media_callbacks.__main__ import main
 
     if thread == MAIN_THREAD:
         signal.signal(signal.SIGUSR1, lambda *_: _profile.enable())

@@ -164,7 +164,7 @@ def start_service(
     sinks: Mapping[str, str] | None = None,
     store: str | None = None,
     stop_timeout_s: float = 0,
-    command: Sequence[str] = ("-m", "service"),
+    command: Sequence[str] = ("-m", "media_callbacks"),
 ) -> Server:
     """
     The service itself, logging every callback and every attempt to a file.
@@ -174,7 +174,7 @@ def start_service(
         sinks: By name, where further ones point to.
         store: The URL of the database; without it, an SQLite file in the folder.
         stop_timeout_s: How long it waits for attempts in flight when it stops.
-        command: What Python runs in place of ``-m service``.
+        command: What Python runs in place of ``-m media_callbacks``.
     """
     folder.mkdir(exist_ok=True)
     config, log = folder / "media-callbacks.toml", folder / "log"

@@ -21,8 +21,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service.settings import build_settings
-from service.sources.base import CallbackSource
+from media_callbacks.settings import build_settings
+from media_callbacks.sources.base import CallbackSource
 from tests.chaos.queues import Queues
 from tests.chaos.vendor import ProxySender, RoundRobinSender
 from tests.clocks import ProcessClock
@@ -100,7 +100,7 @@ class Instance:
     def _spawn(self) -> None:
         with self.log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "service", "serve", "--config", str(self.config)],
+                [sys.executable, "-m", "media_callbacks", "serve", "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
@@ -117,7 +117,7 @@ class Instance:
     async def run_tool(self, command: str) -> tuple[int | None, str]:
         """What an operator does beside it, on its machine, and so by its clock: exit code, and what it says."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", command, "--config", str(self.config)),
+            *(sys.executable, "-m", "media_callbacks", command, "--config", str(self.config)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from service.fake_cloud.queues import QueueFaults
+from media_callbacks.fake_cloud.queues import QueueFaults
 from tests.chaos.cluster import LEASE_S, Cluster
 from tests.chaos.consumer import Consumer, Mood
 from tests.clocks import CLOCK_LAG_S, find_faketime

@@ -11,9 +11,9 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from service.events import Product
-from service.fake_cloud.listening import listening
-from service.fake_cloud.queues import FakeQueues, QueueFaults
+from media_callbacks.events import Product
+from media_callbacks.fake_cloud.listening import listening
+from media_callbacks.fake_cloud.queues import FakeQueues, QueueFaults
 
 # IMS writes only to queues whose names begin so.
 QUEUES: Mapping[Product, str] = {"vod": "vod-events", "ims": "ice-callback-events", "mts": "mts-events"}

@@ -22,8 +22,8 @@ from typing import Literal, Protocol
 import aiohttp
 from yarl import URL
 
-from service.simulate import PAYLOADS, PushFormat, SimulatedRequest, forge
-from service.sources.base import CallbackSource
+from media_callbacks.simulate import PAYLOADS, PushFormat, SimulatedRequest, forge
+from media_callbacks.sources.base import CallbackSource
 from tests.chaos.consumer import Completion
 from tests.chaos.queues import QueueEntrance
 from tests.running import sign

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from service.simulate import make_mns_key
+from media_callbacks.simulate import make_mns_key
 from tests.deploy.proxy import (
     CONFIGURATION,
     CUT,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from service.settings import Settings, build_settings
+from media_callbacks.settings import Settings, build_settings
 
 VOD: Mapping[str, Any] = {
     "product": "vod",

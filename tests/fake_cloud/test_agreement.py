@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from service.app import build_source
-from service.errors import VendorError, VendorUnavailable
-from service.events import PRODUCTS, Product
-from service.fake_cloud.callbacks import describe
-from service.fake_cloud.cloud import FakeCloud
-from service.fake_cloud.faults import Faults, Timing
-from service.fake_cloud.jobs import QUERYABLE, CloudJob, TrueOutcome
-from service.jobs import JobReference
-from service.queries.base import Answer
-from service.queries.catalogue import QUERIES
-from service.sources.base import Completion, Message
-from service.vendor.credentials import Credentials, StaticCredentials
-from service.vendor.openapi import OpenApiClient
+from media_callbacks.app import build_source
+from media_callbacks.errors import VendorError, VendorUnavailable
+from media_callbacks.events import PRODUCTS, Product
+from media_callbacks.fake_cloud.callbacks import describe
+from media_callbacks.fake_cloud.cloud import FakeCloud
+from media_callbacks.fake_cloud.faults import Faults, Timing
+from media_callbacks.fake_cloud.jobs import QUERYABLE, CloudJob, TrueOutcome
+from media_callbacks.jobs import JobReference
+from media_callbacks.queries.base import Answer
+from media_callbacks.queries.catalogue import QUERIES
+from media_callbacks.sources.base import Completion, Message
+from media_callbacks.vendor.credentials import Credentials, StaticCredentials
+from media_callbacks.vendor.openapi import OpenApiClient
 from tests.fake_cloud.clouds import GIF, IMS, MTS_QUEUE, VENDOR, VOD, Clock, make_settings
 
 DURATION_S = 60.0

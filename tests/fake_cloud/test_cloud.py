@@ -12,14 +12,14 @@ import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from service.app import build_source
-from service.errors import ConfigError, ServiceError
-from service.events import Product
-from service.fake_cloud.callbacks import LIE
-from service.fake_cloud.cloud import FakeCloud
-from service.fake_cloud.faults import Faults, Timing
-from service.fake_cloud.jobs import QUERYABLE, CloudJob, TrueOutcome
-from service.sources.base import Callback, CallbackSource, Completion, Message
+from media_callbacks.app import build_source
+from media_callbacks.errors import ConfigError, ServiceError
+from media_callbacks.events import Product
+from media_callbacks.fake_cloud.callbacks import LIE
+from media_callbacks.fake_cloud.cloud import FakeCloud
+from media_callbacks.fake_cloud.faults import Faults, Timing
+from media_callbacks.fake_cloud.jobs import QUERYABLE, CloudJob, TrueOutcome
+from media_callbacks.sources.base import Callback, CallbackSource, Completion, Message
 from tests.fake_cloud.clouds import GIF, IMS, MTS, MTS_QUEUE, VOD, Clock, make_settings
 from tests.running import signer
 

@@ -11,14 +11,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from service.errors import VendorUnavailable
-from service.fake_cloud.cloud import FakeCloud
-from service.fake_cloud.faults import Faults, Timing
-from service.fake_cloud.gateway import AccessKey, ApiError, Gateway
-from service.fake_cloud.requests import ApiRequest
-from service.vendor.credentials import Credentials, StaticCredentials
-from service.vendor.mns import MnsQueue
-from service.vendor.signing import canonical_query, sign_acs3, sign_rpc
+from media_callbacks.errors import VendorUnavailable
+from media_callbacks.fake_cloud.cloud import FakeCloud
+from media_callbacks.fake_cloud.faults import Faults, Timing
+from media_callbacks.fake_cloud.gateway import AccessKey, ApiError, Gateway
+from media_callbacks.fake_cloud.requests import ApiRequest
+from media_callbacks.vendor.credentials import Credentials, StaticCredentials
+from media_callbacks.vendor.mns import MnsQueue
+from media_callbacks.vendor.signing import canonical_query, sign_acs3, sign_rpc
 from tests.fake_cloud.clouds import GIF, MTS_QUEUE, VENDOR, Clock, make_settings
 
 KEY_ID, SECRET = VENDOR["access_key_id"], VENDOR["access_key_secret"]

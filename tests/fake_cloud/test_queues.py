@@ -20,9 +20,9 @@ from mns.mns_exception import MNSServerException
 from mns.queue import Message, QueueMeta
 from yarl import URL
 
-from service.fake_cloud.queues import FakeQueues
-from service.vendor.mns import QueueMessage
-from service.vendor.signing import sign_mns_v2, sign_mns_v4
+from media_callbacks.fake_cloud.queues import FakeQueues
+from media_callbacks.vendor.mns import QueueMessage
+from media_callbacks.vendor.signing import sign_mns_v2, sign_mns_v4
 from tests.fake_queues import KEY_ID, QUEUE, SECRET, Clock, client_of, serving_queues
 
 

@@ -16,9 +16,9 @@ from alibabacloud_tea_openapi.exceptions import AlibabaCloudException
 from alibabacloud_vod20170321 import models as vod
 from alibabacloud_vod20170321.client import Client as VodClient
 
-from service.fake_cloud.cloud import FakeCloud
-from service.fake_cloud.faults import Faults, Timing
-from service.fake_cloud.gateway import AccessKey
+from media_callbacks.fake_cloud.cloud import FakeCloud
+from media_callbacks.fake_cloud.faults import Faults, Timing
+from media_callbacks.fake_cloud.gateway import AccessKey
 from tests.fake_cloud.clouds import GIF, MTS_QUEUE, Clock, make_settings
 
 KEY_ID, SECRET = "fake-id-1", "fake-secret-1"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from service.__main__ import build_parser, main
-from service.cli import simulate_cloud
-from service.cli.simulate_cloud import build_cloud, describe, serve
-from service.fake_cloud.cloud import DEFAULT_KEYS
-from service.fake_cloud.faults import RATES
-from service.settings import load_settings
+from media_callbacks.__main__ import build_parser, main
+from media_callbacks.cli import simulate_cloud
+from media_callbacks.cli.simulate_cloud import build_cloud, describe, serve
+from media_callbacks.fake_cloud.cloud import DEFAULT_KEYS
+from media_callbacks.fake_cloud.faults import RATES
+from media_callbacks.settings import load_settings
 
 CONFIGURATION = """
 [store]
@@ -146,7 +146,17 @@ def test_pushes_need_a_key_which_can_be_made(configuration, capsys):
 
 
 def test_it_runs_until_it_is_stopped(configuration):
-    command = [sys.executable, "-m", "service", "simulate", "cloud", "--config", str(configuration), "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "media_callbacks",
+        "simulate",
+        "cloud",
+        "--config",
+        str(configuration),
+        "--port",
+        "0",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
         assert process.stdout is not None
         try:

@@ -24,8 +24,8 @@ from typing import Any, cast
 
 import uvloop
 
-from service.settings import build_settings
-from service.sources.base import CallbackSource
+from media_callbacks.settings import build_settings
+from media_callbacks.sources.base import CallbackSource
 from tests.hostile.attacks import Listener
 from tests.hostile.mutations import Bodies, Fuzzed, Operations, Requests
 from tests.hostile.victim import Victim, attacked

@@ -21,11 +21,11 @@ from random import Random
 from typing import Any, Literal
 from urllib.parse import quote, quote_from_bytes
 
-from service.simulate import PAYLOADS, SimulatedRequest
-from service.sources import mns_push
-from service.sources.base import CallbackSource
-from service.sources.mns_push import MnsPushSource
-from service.sources.token_url import TokenUrlSource
+from media_callbacks.simulate import PAYLOADS, SimulatedRequest
+from media_callbacks.sources import mns_push
+from media_callbacks.sources.base import CallbackSource
+from media_callbacks.sources.mns_push import MnsPushSource
+from media_callbacks.sources.token_url import TokenUrlSource
 from tests.hostile.attacks import Listener
 from tests.running import TOPIC, encode, encode_request, sign, signer
 

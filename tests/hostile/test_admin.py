@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.admin_client import Address, AdminClient
+from media_callbacks.cli.admin_client import Address, AdminClient
 from tests.chaos.cluster import Instance, free_ports
 from tests.running import make_tables, to_toml
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import build_settings
+from media_callbacks.settings import build_settings
 from tests.hostile_bodies import hostile_bodies
 from tests.running import (
     SOURCES,

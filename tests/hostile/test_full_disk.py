@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.settings import build_settings
+from media_callbacks.settings import build_settings
 from tests.chaos.cluster import Disk, Instance, free_ports
 from tests.running import (
     Answer,
@@ -79,7 +79,7 @@ async def test_a_full_disk_is_seen_by_everybody_and_forgotten_when_there_is_room
             return next(float(line.split()[1]) for line in lines if line.startswith(f"media_callbacks_{name} "))
 
         async def is_fine_to_check() -> bool:
-            command = (sys.executable, "-m", "service", "check", "--config", str(instance.config))
+            command = (sys.executable, "-m", "media_callbacks", "check", "--config", str(instance.config))
             found = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=False)
             return "bytes left: no callback could be taken" not in found.stdout
 

@@ -18,22 +18,22 @@ from typing import Any
 import pytest
 import uvloop
 
-from service.bounded_connector import MAX_HEAD_BYTES
-from service.edge.certificates import CertificateStore, fetch_https
-from service.errors import BadSignature, CannotVerify, SinkRetry, VendorError
-from service.events import Delivery
-from service.queries.base import Query
-from service.settings import build_settings
-from service.sinks.base import Sink
-from service.sinks.eventbridge import EventBridgeSink
-from service.sinks.kinesis import KinesisSink
-from service.sinks.sns import SnsSink
-from service.sinks.sqs import SqsSink
-from service.sinks.webhook import WebhookSink
-from service.sources.base import CallbackSource
-from service.vendor.credentials import Credentials, StaticCredentials
-from service.vendor.mns import MnsQueue
-from service.vendor.openapi import OpenApiClient
+from media_callbacks.bounded_connector import MAX_HEAD_BYTES
+from media_callbacks.edge.certificates import CertificateStore, fetch_https
+from media_callbacks.errors import BadSignature, CannotVerify, SinkRetry, VendorError
+from media_callbacks.events import Delivery
+from media_callbacks.queries.base import Query
+from media_callbacks.settings import build_settings
+from media_callbacks.sinks.base import Sink
+from media_callbacks.sinks.eventbridge import EventBridgeSink
+from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.sns import SnsSink
+from media_callbacks.sinks.sqs import SqsSink
+from media_callbacks.sinks.webhook import WebhookSink
+from media_callbacks.sources.base import CallbackSource
+from media_callbacks.vendor.credentials import Credentials, StaticCredentials
+from media_callbacks.vendor.mns import MnsQueue
+from media_callbacks.vendor.openapi import OpenApiClient
 from tests.chaos.cluster import Instance, free_ports
 from tests.hostile.receivers import FLOODS, HOLDS, WAYS, Receiver, misbehaving
 from tests.running import (
@@ -166,12 +166,12 @@ async def _asking_all(way: str, folder: Path, timeout_s: float) -> AsyncIterator
 def test_whatever_comes_back_is_a_failure_of_bounded_size(tmp_path, monkeypatch, way, loop):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setattr("service.vendor.openapi._MAX_WIRE_BYTES", VENDOR_BYTES)
-    monkeypatch.setattr("service.vendor.mns._MAX_WIRE_BYTES", VENDOR_BYTES)
+    monkeypatch.setattr("media_callbacks.vendor.openapi._MAX_WIRE_BYTES", VENDOR_BYTES)
+    monkeypatch.setattr("media_callbacks.vendor.mns._MAX_WIRE_BYTES", VENDOR_BYTES)
     # What ends by its size never waits for the time-out; what holds is not to be waited for here.
     timeout_s = 0.3 if way in HOLDS else 60.0
-    monkeypatch.setattr("service.vendor.mns._PATIENCE_S", timeout_s)
-    monkeypatch.setattr("service.vendor.mns._CONNECT_S", 0.0 if way in HOLDS else 60.0)
+    monkeypatch.setattr("media_callbacks.vendor.mns._PATIENCE_S", timeout_s)
+    monkeypatch.setattr("media_callbacks.vendor.mns._CONNECT_S", 0.0 if way in HOLDS else 60.0)
 
     async def attack() -> None:
         async with _asking_all(way, tmp_path, timeout_s) as asked:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.settings import build_settings
-from service.sources.base import CallbackSource
+from media_callbacks.settings import build_settings
+from media_callbacks.sources.base import CallbackSource
 from tests.running import PATIENCE_S, encode_request, make_source, make_tables, read_answer, to_toml
 
 CHECKOUT = Path(__file__).parents[2]
@@ -104,7 +104,7 @@ async def attacked(folder: Path, changes: Mapping[str, Any] | None = None) -> As
     config.write_text(to_toml(tables))
     with log.open("wb") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "service", "serve", "--config", str(config)),
+            *(sys.executable, "-m", "media_callbacks", "serve", "--config", str(config)),
             cwd=CHECKOUT,
             # Its memory is watched, so it is not to be measured for coverage besides.
             env={

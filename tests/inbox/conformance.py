@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from service.errors import ClockDoubted, InboxUnavailable
-from service.events import Delivery, Event, Key, event_id
-from service.inbox import operations, reads, replays
-from service.inbox.base import (
+from media_callbacks.errors import ClockDoubted, InboxUnavailable
+from media_callbacks.events import Delivery, Event, Key, event_id
+from media_callbacks.inbox import operations, reads, replays
+from media_callbacks.inbox.base import (
     AttemptResult,
     ClockRecord,
     DeliveryRecord,

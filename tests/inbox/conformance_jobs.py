@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from service.errors import InboxUnavailable, JobConflict
-from service.events import Event, parse_event
-from service.inbox import jobs
-from service.inbox.base import (
+from media_callbacks.errors import InboxUnavailable, JobConflict
+from media_callbacks.events import Event, parse_event
+from media_callbacks.inbox import jobs
+from media_callbacks.inbox.base import (
     INQUIRIES,
     Entry,
     Finding,
@@ -29,8 +29,8 @@ from service.inbox.base import (
     Verdict,
     WaitingCounts,
 )
-from service.inbox.database import Database
-from service.jobs import ExpectedJob, JobReference
+from media_callbacks.inbox.database import Database
+from media_callbacks.jobs import ExpectedJob, JobReference
 from tests.inbox.conformance import (
     DAY,
     LEASE_S,

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from service.events import Event
-from service.inbox.base import EventFilter
-from service.intake import build_receipt
-from service.payloads import PAYLOADS
-from service.sources.base import Message
+from media_callbacks.events import Event
+from media_callbacks.inbox.base import EventFilter
+from media_callbacks.intake import build_receipt
+from media_callbacks.payloads import PAYLOADS
+from media_callbacks.sources.base import Message
 from tests.inbox.conformance import NOW
 from tests.inbox.timed import TimedSqliteInbox
 from tests.sources.test_mutations import SAMPLES, SOURCES

@@ -18,15 +18,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from service.app import build_source
-from service.errors import ConfigError, InboxUnavailable
-from service.inbox import journal as journal_module
-from service.inbox.base import INQUIRIES, Receipt, StoredReceipt, Verdict
-from service.inbox.journal import MAX_ATTEMPTS, JournaledInbox, decode_receipt, encode_receipt
-from service.inbox.journal_attempts import Attempts, digest_of
-from service.intake import build_receipt, restore_message
-from service.settings import build_settings
-from service.sources.base import Callback
+from media_callbacks.app import build_source
+from media_callbacks.errors import ConfigError, InboxUnavailable
+from media_callbacks.inbox import journal as journal_module
+from media_callbacks.inbox.base import INQUIRIES, Receipt, StoredReceipt, Verdict
+from media_callbacks.inbox.journal import MAX_ATTEMPTS, JournaledInbox, decode_receipt, encode_receipt
+from media_callbacks.inbox.journal_attempts import Attempts, digest_of
+from media_callbacks.intake import build_receipt, restore_message
+from media_callbacks.settings import build_settings
+from media_callbacks.sources.base import Callback
 from tests.inbox.conformance import LEASE_S, NOW, InboxConformance, Reopen, deliver, make_event, make_receipt
 from tests.inbox.conformance_jobs import JobsConformance, held
 from tests.inbox.timed import TimedSqliteInbox
@@ -406,7 +406,7 @@ async def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path)
     code = f"""
 import asyncio, sys
 from pathlib import Path
-from service.inbox import journal
+from media_callbacks.inbox import journal
 from tests.inbox.test_journal import Bench
 
 async def main():

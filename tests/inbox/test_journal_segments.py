@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from service.errors import ConfigError
-from service.inbox import journal_segments
-from service.inbox.journal_segments import Journal
+from media_callbacks.errors import ConfigError
+from media_callbacks.inbox import journal_segments
+from media_callbacks.inbox.journal_segments import Journal
 
 MANY = 1 << 20
 PAYLOADS = [b'{"job":"first"}', b'{"job":"second"}', b'{"job":"third"}']

@@ -12,10 +12,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service.errors import ConfigError, InboxUnavailable
-from service.events import Event, key_digest
-from service.inbox import accepting, jobs, postgresql, replays
-from service.inbox.base import (
+from media_callbacks.errors import ConfigError, InboxUnavailable
+from media_callbacks.events import Event, key_digest
+from media_callbacks.inbox import accepting, jobs, postgresql, replays
+from media_callbacks.inbox.base import (
     INQUIRIES,
     AttemptResult,
     EventFilter,
@@ -25,12 +25,12 @@ from service.inbox.base import (
     ReplayRequest,
     Verdict,
 )
-from service.inbox.database import Database
-from service.inbox.journal import JournaledInbox
-from service.inbox.migrations import Migration, load_migrations, missing_migrations
-from service.inbox.postgresql import PostgresqlDatabase, migrate
-from service.inbox.rows import Arrival, to_milliseconds
-from service.jobs import ExpectedJob
+from media_callbacks.inbox.database import Database
+from media_callbacks.inbox.journal import JournaledInbox
+from media_callbacks.inbox.migrations import Migration, load_migrations, missing_migrations
+from media_callbacks.inbox.postgresql import PostgresqlDatabase, migrate
+from media_callbacks.inbox.rows import Arrival, to_milliseconds
+from media_callbacks.jobs import ExpectedJob
 from tests.inbox.conformance import (
     DAY,
     LEASE_S,

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.inbox.rows import from_milliseconds, to_milliseconds
+from media_callbacks.inbox.rows import from_milliseconds, to_milliseconds
 
 
 @pytest.mark.parametrize("milliseconds", [0, 1_079_337_347_472, 1_767_323_045_001, 2_165_497_250_430])

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import ConfigError, InboxUnavailable
-from service.inbox import inquiries, jobs, reads, sqlite
-from service.inbox.base import AttemptResult, EventFilter, Finding, JobFilter, NamelessJob
-from service.inbox.database import Database
-from service.inbox.filters import compile_filter, find_ids
-from service.inbox.migrations import load_migrations
-from service.inbox.sqlite import SqliteDatabase, migrate
+from media_callbacks.errors import ConfigError, InboxUnavailable
+from media_callbacks.inbox import inquiries, jobs, reads, sqlite
+from media_callbacks.inbox.base import AttemptResult, EventFilter, Finding, JobFilter, NamelessJob
+from media_callbacks.inbox.database import Database
+from media_callbacks.inbox.filters import compile_filter, find_ids
+from media_callbacks.inbox.migrations import load_migrations
+from media_callbacks.inbox.sqlite import SqliteDatabase, migrate
 from tests.inbox.conformance import (
     LEASE_S,
     NOW,
@@ -620,8 +620,8 @@ async def test_a_transaction_is_bounded_by_what_was_made_of_its_receipts(
 _VISIT = """
 import asyncio, sys
 from pathlib import Path
-from service.inbox.base import EventFilter
-from service.inbox.sqlite import SqliteInbox
+from media_callbacks.inbox.base import EventFilter
+from media_callbacks.inbox.sqlite import SqliteInbox
 
 async def visit():
     inbox = SqliteInbox(Path(sys.argv[1]), is_exclusive=False)

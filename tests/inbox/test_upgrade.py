@@ -10,9 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from service.events import OUTCOMES, Event, key_digest
-from service.inbox.base import AttemptResult, EventFilter, ReplayRequest
-from service.inbox.migrations import load_migrations
+from media_callbacks.events import OUTCOMES, Event, key_digest
+from media_callbacks.inbox.base import AttemptResult, EventFilter, ReplayRequest
+from media_callbacks.inbox.migrations import load_migrations
 from tests.inbox.conformance import (
     DAY,
     LEASE_S,

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from service.events import Delivery, Product
-from service.inbox.base import (
+from media_callbacks.events import Delivery, Product
+from media_callbacks.inbox.base import (
     MAX_CLAIM_BYTES,
     AttemptResult,
     ClockRecord,
@@ -30,11 +30,11 @@ from service.inbox.base import (
     Verdict,
     WaitingCounts,
 )
-from service.inbox.clock import AnchoredClock
-from service.inbox.operations import Operations
-from service.inbox.postgresql import PostgresqlInbox
-from service.inbox.sqlite import SqliteInbox
-from service.jobs import ExpectedJob
+from media_callbacks.inbox.clock import AnchoredClock
+from media_callbacks.inbox.operations import Operations
+from media_callbacks.inbox.postgresql import PostgresqlInbox
+from media_callbacks.inbox.sqlite import SqliteInbox
+from media_callbacks.jobs import ExpectedJob
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

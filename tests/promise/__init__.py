@@ -2,7 +2,7 @@
 The promise: every job that was registered ends in exactly one event, with the outcome that it really had:
 ``python -m tests.promise``.
 
-The fake cloud of ``service.fake_cloud`` plays the vendor over all products and transports, and never sends some of its
+The fake cloud of ``fake_cloud`` plays the vendor over all products and transports, and never sends some of its
 callbacks; others come twice, late, before their job was registered, forged, or altered in what they say of the outcome,
 the asset, the user data or the result. Failed jobs are run again and end once more, live recordings make many files, and
 uploads overwrite others: each of these is an event of its own. The service is killed while that happens, and the vendor's

@@ -10,13 +10,13 @@ from pathlib import Path
 from sqlite3 import connect
 from typing import Any
 
-from service.app import PARSERS
-from service.client import ExpectedJobStatus
-from service.events import event_id
-from service.fake_cloud.callbacks import LIE, describe
-from service.fake_cloud.cloud import FakeCloud
-from service.fake_cloud.jobs import CloudJob
-from service.sources.base import Message
+from media_callbacks.app import PARSERS
+from media_callbacks.client import ExpectedJobStatus
+from media_callbacks.events import event_id
+from media_callbacks.fake_cloud.callbacks import LIE, describe
+from media_callbacks.fake_cloud.cloud import FakeCloud
+from media_callbacks.fake_cloud.jobs import CloudJob
+from media_callbacks.sources.base import Message
 from tests.chaos.consumer import Consumer, Event
 
 # The store's clock is noted once a minute: what it stamped while it was wrong is put back by as much too little.

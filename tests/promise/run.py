@@ -14,14 +14,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from service.client import ExpectedJobStatus, JobsClient, JobsClientError, JobToExpect
-from service.events import Product
-from service.fake_cloud.callbacks import LIE, describe
-from service.fake_cloud.cloud import FakeCloud
-from service.fake_cloud.faults import Faults, Timing
-from service.fake_cloud.jobs import CloudJob
-from service.settings import build_settings
-from service.waiting import wait_for
+from media_callbacks.client import ExpectedJobStatus, JobsClient, JobsClientError, JobToExpect
+from media_callbacks.events import Product
+from media_callbacks.fake_cloud.callbacks import LIE, describe
+from media_callbacks.fake_cloud.cloud import FakeCloud
+from media_callbacks.fake_cloud.faults import Faults, Timing
+from media_callbacks.fake_cloud.jobs import CloudJob
+from media_callbacks.settings import build_settings
+from media_callbacks.waiting import wait_for
 from tests.chaos.cluster import Instance, free_ports
 from tests.chaos.consumer import Consumer, consuming
 from tests.clocks import CLOCK_LAG_S, find_faketime

@@ -1,7 +1,7 @@
 import pytest
 
-from service.errors import VendorRefused, VendorUnavailable
-from service.events import (
+from media_callbacks.errors import VendorRefused, VendorUnavailable
+from media_callbacks.events import (
     AiOutput,
     AnimatedImageOutput,
     EventError,
@@ -10,8 +10,8 @@ from service.events import (
     SnapshotOutput,
     TranscodeOutput,
 )
-from service.queries.ims import FAMILIES
-from service.sources.ims import KINDS
+from media_callbacks.queries.ims import FAMILIES
+from media_callbacks.sources.ims import KINDS
 from tests.queries.vendor import (
     NOW,
     TIME,

@@ -1,7 +1,7 @@
 import pytest
 
-from service.errors import VendorUnavailable
-from service.events import (
+from media_callbacks.errors import VendorUnavailable
+from media_callbacks.events import (
     AiOutput,
     EventError,
     FingerprintOutput,
@@ -12,7 +12,7 @@ from service.events import (
     TranscodeOutput,
     WorkflowOutput,
 )
-from service.queries.mts import FAMILIES
+from media_callbacks.queries.mts import FAMILIES
 from tests.queries.vendor import (
     NOW,
     TIME,

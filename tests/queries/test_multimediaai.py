@@ -3,13 +3,13 @@ import json
 
 import pytest
 
-from service.errors import VendorRefused, VendorUnavailable
-from service.events import AnimatedImageOutput, EventError
-from service.payloads import PAYLOADS
-from service.queries.multimediaai import FAMILIES
-from service.sources import gif
-from service.sources.base import Message
-from service.sources.url_tokens import bind_task
+from media_callbacks.errors import VendorRefused, VendorUnavailable
+from media_callbacks.events import AnimatedImageOutput, EventError
+from media_callbacks.payloads import PAYLOADS
+from media_callbacks.queries.multimediaai import FAMILIES
+from media_callbacks.sources import gif
+from media_callbacks.sources.base import Message
+from media_callbacks.sources.url_tokens import bind_task
 from tests.queries.vendor import NOW, Vendor, ask, ask_one, completion, identities, job, read, refused
 
 NONCE = "5f0c9d3a11e24b7788aa01ff"

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import Unparseable
-from service.events import DATA_MODELS, PRODUCTS
-from service.jobs import JobReference
-from service.queries.base import Answer
-from service.queries.catalogue import QUERIES
-from service.queries.replies import find_object, find_objects, find_texts
-from service.sources.base import Message
+from media_callbacks.errors import Unparseable
+from media_callbacks.events import DATA_MODELS, PRODUCTS
+from media_callbacks.jobs import JobReference
+from media_callbacks.queries.base import Answer
+from media_callbacks.queries.catalogue import QUERIES
+from media_callbacks.queries.replies import find_object, find_objects, find_texts
+from media_callbacks.sources.base import Message
 
 FAMILIES = [
     (product, family)

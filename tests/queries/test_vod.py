@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from service.errors import VendorRefused, VendorUnavailable
-from service.events import (
+from media_callbacks.errors import VendorRefused, VendorUnavailable
+from media_callbacks.events import (
     AiOutput,
     AnimatedImageOutput,
     EventError,
@@ -15,8 +15,8 @@ from service.events import (
     UploadOutput,
     WorkflowOutput,
 )
-from service.payloads import PAYLOADS
-from service.queries.vod import FAMILIES
+from media_callbacks.payloads import PAYLOADS
+from media_callbacks.queries.vod import FAMILIES
 from tests.queries.vendor import (
     NOW,
     TIME,

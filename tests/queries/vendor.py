@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from service.errors import VendorError, VendorRefused
-from service.events import event_id
-from service.intake import build_event
-from service.jobs import JobReference
-from service.payloads import PAYLOADS
-from service.queries.base import Answer, Query, QuerySource
-from service.queries.catalogue import QUERIES
-from service.sources import ims, mts, vod
-from service.sources.base import Completion, Message, Parsed
+from media_callbacks.errors import VendorError, VendorRefused
+from media_callbacks.events import event_id
+from media_callbacks.intake import build_event
+from media_callbacks.jobs import JobReference
+from media_callbacks.payloads import PAYLOADS
+from media_callbacks.queries.base import Answer, Query, QuerySource
+from media_callbacks.queries.catalogue import QUERIES
+from media_callbacks.sources import ims, mts, vod
+from media_callbacks.sources.base import Completion, Message, Parsed
 
 NOW = datetime(2026, 11, 5, 9, 12, 58, tzinfo=UTC)
 TIME = "2026-11-05T09:12:58Z"

@@ -22,16 +22,16 @@ import pytest
 from aiohttp import web
 from moto.server import ThreadedMotoServer
 
-from service.config_models import ThirdPartySinkSettings
-from service.events import DATA_MODELS, Delivery, Event, EventError, Kind, Outcome, event_id
-from service.sinks.base import Sink
-from service.sinks.eventbridge import EventBridgeSink
-from service.sinks.kinesis import KinesisSink
-from service.sinks.registry import build_sink
-from service.sinks.sns import SnsSink
-from service.sinks.sqs import SqsSink
-from service.sinks.stdout import StdoutSink
-from service.sinks.webhook import WebhookSink
+from media_callbacks.config_models import ThirdPartySinkSettings
+from media_callbacks.events import DATA_MODELS, Delivery, Event, EventError, Kind, Outcome, event_id
+from media_callbacks.sinks.base import Sink
+from media_callbacks.sinks.eventbridge import EventBridgeSink
+from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.registry import build_sink
+from media_callbacks.sinks.sns import SnsSink
+from media_callbacks.sinks.sqs import SqsSink
+from media_callbacks.sinks.stdout import StdoutSink
+from media_callbacks.sinks.webhook import WebhookSink
 from tests.sinks.pipes import PipeEnd
 from tests.sinks.scripted import SCRIPTED, Scripted
 

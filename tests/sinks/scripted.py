@@ -16,13 +16,13 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from service.errors import SinkError, SinkGone, SinkRejected
-from service.sinks.base import Sink
-from service.sinks.eventbridge import EventBridgeSink
-from service.sinks.kinesis import KinesisSink
-from service.sinks.sns import SnsSink
-from service.sinks.sqs import SqsSink
-from service.sinks.webhook import WebhookSink
+from media_callbacks.errors import SinkError, SinkGone, SinkRejected
+from media_callbacks.sinks.base import Sink
+from media_callbacks.sinks.eventbridge import EventBridgeSink
+from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.sns import SnsSink
+from media_callbacks.sinks.sqs import SqsSink
+from media_callbacks.sinks.webhook import WebhookSink
 
 REGION = "eu-west-1"
 HIDDEN = "hidden text of the answer"

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from service.errors import SinkRejected, SinkRetry
-from service.sinks.aws import bare_code, is_overload, region_of
-from service.sinks.eventbridge import EventBridgeSink
-from service.sinks.kinesis import KinesisSink
-from service.sinks.sns import SnsSink
-from service.sinks.sqs import SqsSink
+from media_callbacks.errors import SinkRejected, SinkRetry
+from media_callbacks.sinks.aws import bare_code, is_overload, region_of
+from media_callbacks.sinks.eventbridge import EventBridgeSink
+from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.sns import SnsSink
+from media_callbacks.sinks.sqs import SqsSink
 from tests.sinks.conftest import ACCOUNT, REGION, EventBridgeDestination, KinesisDestination, SnsDestination
 from tests.sinks.scripted import ScriptedEventBridge, ScriptedKinesis, ScriptedSns, ScriptedSqsFifo
 

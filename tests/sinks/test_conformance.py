@@ -8,8 +8,8 @@ import warnings
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 
-from service.errors import SinkRejected, SinkRetry
-from service.events import CONTENT_TYPE, KINDS, parse_event
+from media_callbacks.errors import SinkRejected, SinkRetry
+from media_callbacks.events import CONTENT_TYPE, KINDS, parse_event
 
 
 async def _send_all(sink, deliveries):

@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from service.errors import ConfigError
-from service.settings import build_settings
-from service.sinks.eventbridge import EventBridgeSink
-from service.sinks.kinesis import KinesisSink
-from service.sinks.registry import build_sinks
-from service.sinks.sns import SnsSink
-from service.sinks.sqs import SqsSink
-from service.sinks.stdout import StdoutSink
-from service.sinks.webhook import WebhookSink
+from media_callbacks.errors import ConfigError
+from media_callbacks.settings import build_settings
+from media_callbacks.sinks.eventbridge import EventBridgeSink
+from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.registry import build_sinks
+from media_callbacks.sinks.sns import SnsSink
+from media_callbacks.sinks.sqs import SqsSink
+from media_callbacks.sinks.stdout import StdoutSink
+from media_callbacks.sinks.webhook import WebhookSink
 from tests.running import run_service
 
 SOURCE = {
@@ -218,7 +218,7 @@ def test_it_is_found_in_a_process_that_has_it_installed(third_party_folder, tmp_
     """Nothing but the path that Python searches makes it known."""
     tables = {"sources": {"vod": SOURCE}, "sinks": {"files": {"kind": "folder", "folder": str(tmp_path)}}}
     code = (
-        "import json, sys; from service.settings import build_settings; from service.sinks.registry import build_sinks;"
+        "import json, sys; from media_callbacks.settings import build_settings; from media_callbacks.sinks.registry import build_sinks;"
         "print(type(build_sinks(build_settings(json.loads(sys.argv[1]), environ={}).sinks)[0]).__module__)"
     )
     done = subprocess.run(

@@ -14,8 +14,8 @@ from aiohttp.test_utils import TestServer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.errors import SinkRejected, SinkRetry
-from service.sinks.sqs import SqsSink
+from media_callbacks.errors import SinkRejected, SinkRetry
+from media_callbacks.sinks.sqs import SqsSink
 
 REGION = "eu-west-1"
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/media"
@@ -458,5 +458,7 @@ async def test_all_calls_of_a_send_together_keep_the_time_out(answering, make_de
 
 
 def test_boto_is_not_loaded_before_a_sink_is_opened():
-    code = "import sys, service.sinks.sqs; sys.exit(any(n.partition('.')[0] == 'botocore' for n in sys.modules))"
+    code = (
+        "import sys, media_callbacks.sinks.sqs; sys.exit(any(n.partition('.')[0] == 'botocore' for n in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

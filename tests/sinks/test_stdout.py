@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import pytest
 
-from service.errors import SinkRetry
-from service.sinks.stdout import StdoutSink, build_line
+from media_callbacks.errors import SinkRetry
+from media_callbacks.sinks.stdout import StdoutSink, build_line
 from tests.sinks.pipes import PipeEnd
 
 
@@ -225,8 +225,8 @@ async def test_a_descriptor_that_somebody_made_non_blocking_is_waited_for(opened
 
 STUCK = """
 import asyncio, os, sys
-from service.events import Delivery
-from service.sinks.stdout import StdoutSink
+from media_callbacks.events import Delivery
+from media_callbacks.sinks.stdout import StdoutSink
 
 async def main():
     sink = StdoutSink("out", timeout_s=0.1)

@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from service.errors import SinkGone, SinkRetry
-from service.sinks import webhook
-from service.sinks.webhook import MAX_RETRY_AFTER_S, WebhookSink, build_request, judge_answer, parse_retry_after
+from media_callbacks.errors import SinkGone, SinkRetry
+from media_callbacks.sinks import webhook
+from media_callbacks.sinks.webhook import MAX_RETRY_AFTER_S, WebhookSink, build_request, judge_answer, parse_retry_after
 
 OLD, NEW, OTHER = b"old secret of 24 bytes..", b"new secret of 24 bytes..", b"another secret, 24 bytes"
 NOW = 1_760_000_000

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from service.sources import ims, mts, vod
-from service.sources.base import Message
-from service.sources.mns import open_envelope, parse_publish_time, read_payload
+from media_callbacks.sources import ims, mts, vod
+from media_callbacks.sources.base import Message
+from media_callbacks.sources.mns import open_envelope, parse_publish_time, read_payload
 
 PARSERS = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse}
 TIME = "2026-03-02T08:00:00Z"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import Unparseable
-from service.sources.decoding import decode_json, decode_text, parse_time
-from service.sources.fields import Fields, read_object
+from media_callbacks.errors import Unparseable
+from media_callbacks.sources.decoding import decode_json, decode_text, parse_time
+from media_callbacks.sources.fields import Fields, read_object
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import Unparseable
-from service.events import AnimatedImageOutput, EventError
-from service.sources import gif
-from service.sources.base import Message
+from media_callbacks.errors import Unparseable
+from media_callbacks.events import AnimatedImageOutput, EventError
+from media_callbacks.sources import gif
+from media_callbacks.sources.base import Message
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "multimediaai"
 NONCE = "000102030405060708090a0b"

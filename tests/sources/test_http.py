@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import BadSignature, MalformedCallback, Rejected, StaleTimestamp
-from service.sources import ims, vod
-from service.sources.base import Callback, Message
-from service.sources.http import HttpSource, sign
+from media_callbacks.errors import BadSignature, MalformedCallback, Rejected, StaleTimestamp
+from media_callbacks.sources import ims, vod
+from media_callbacks.sources.base import Callback, Message
+from media_callbacks.sources.http import HttpSource, sign
 
 URL = "https://www.example.com/your/callback"
 SENT_AT = 1519375990

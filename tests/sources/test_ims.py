@@ -5,8 +5,8 @@ from typing import get_args
 
 import pytest
 
-from service.errors import Unparseable
-from service.events import (
+from media_callbacks.errors import Unparseable
+from media_callbacks.events import (
     DATA_MODELS,
     AiOutput,
     AnimatedImageOutput,
@@ -21,9 +21,9 @@ from service.events import (
     UploadOutput,
     WorkflowOutput,
 )
-from service.sources import ims
-from service.sources.base import Message
-from service.sources.ims import KINDS
+from media_callbacks.sources import ims
+from media_callbacks.sources.base import Message
+from media_callbacks.sources.ims import KINDS
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "ims"
 MEDIA = "c3210001a0041a71eda1590674a2ce01"

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.errors import Unparseable
-from service.payloads import PAYLOADS
-from service.sources import members, mts_messages, vod, vod_messages
-from service.sources.decoding import decode_object, storable
-from service.sources.ims_messages import Envelope
-from service.sources.mns import NotificationJson
+from media_callbacks.errors import Unparseable
+from media_callbacks.payloads import PAYLOADS
+from media_callbacks.sources import members, mts_messages, vod, vod_messages
+from media_callbacks.sources.decoding import decode_object, storable
+from media_callbacks.sources.ims_messages import Envelope
+from media_callbacks.sources.mns import NotificationJson
 from tests.sources.test_mutations import CHANGES, NOW, changed, read, write
 
 SAMPLES = Path(__file__).parents[1] / "samples"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import Unparseable
-from service.sources.mns import MAX_ENVELOPE_BYTES, open_envelope, parse_publish_time, read_payload
+from media_callbacks.errors import Unparseable
+from media_callbacks.sources.mns import MAX_ENVELOPE_BYTES, open_envelope, parse_publish_time, read_payload
 
 MESSAGE = '{"jobId":"J1","state":"Success","userData":"<a> & \\"b\\""}'
 PUBLISHED_AT = datetime(2017, 6, 14, 9, 31, 5, 250_000, UTC)

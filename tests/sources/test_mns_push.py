@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA1
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from service.errors import (
+from media_callbacks.errors import (
     BadSignature,
     CannotVerify,
     MalformedCallback,
@@ -32,9 +32,9 @@ from service.errors import (
     StaleTimestamp,
     Unparseable,
 )
-from service.sources import mts
-from service.sources.base import Callback, Message, Parsed
-from service.sources.mns_push import (
+from media_callbacks.sources import mts
+from media_callbacks.sources.base import Callback, Message, Parsed
+from media_callbacks.sources.mns_push import (
     KNOWN_CERTIFICATE_URL,
     MnsPushSource,
     certificate_hosts,

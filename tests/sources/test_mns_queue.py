@@ -12,12 +12,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from service.errors import Unparseable
-from service.inbox.base import StoredReceipt
-from service.intake import build_receipt, restore_message
-from service.sources import ims, mts, vod
-from service.sources.base import Message
-from service.sources.mns_queue import MnsQueueSource
+from media_callbacks.errors import Unparseable
+from media_callbacks.inbox.base import StoredReceipt
+from media_callbacks.intake import build_receipt, restore_message
+from media_callbacks.sources import ims, mts, vod
+from media_callbacks.sources.base import Message
+from media_callbacks.sources.mns_queue import MnsQueueSource
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
 ENQUEUED_AT = datetime(2026, 11, 21, 7, 59, 58, 123000, tzinfo=UTC)

@@ -5,8 +5,8 @@ from typing import Any, get_args
 
 import pytest
 
-from service.errors import Unparseable
-from service.events import (
+from media_callbacks.errors import Unparseable
+from media_callbacks.events import (
     DATA_MODELS,
     AiOutput,
     EventError,
@@ -15,8 +15,8 @@ from service.events import (
     ReviewOutput,
     SnapshotOutput,
 )
-from service.sources import mts
-from service.sources.base import Message
+from media_callbacks.sources import mts
+from media_callbacks.sources.base import Message
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "mts"
 VIDEO = "8e1f0c52a7b34d6990c1d2e3f4a5b601"

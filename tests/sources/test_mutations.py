@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import Unparseable
-from service.events import event_id, parse_event
-from service.intake import build_event
-from service.sources import gif, ims, mts, vod
-from service.sources.base import Message, Source
-from service.sources.http import HttpSource
-from service.sources.mns_push import MnsPushSource
-from service.sources.token_url import TokenUrlSource
+from media_callbacks.errors import Unparseable
+from media_callbacks.events import event_id, parse_event
+from media_callbacks.intake import build_event
+from media_callbacks.sources import gif, ims, mts, vod
+from media_callbacks.sources.base import Message, Source
+from media_callbacks.sources.http import HttpSource
+from media_callbacks.sources.mns_push import MnsPushSource
+from media_callbacks.sources.token_url import TokenUrlSource
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from service.intake import build_receipt
-from service.payloads import PAYLOADS
-from service.simulate import MnsSigner
-from service.sources.base import Message
-from service.sources.members import JOB_IDS
-from service.sources.mns_queue import MnsQueueSource
+from media_callbacks.intake import build_receipt
+from media_callbacks.payloads import PAYLOADS
+from media_callbacks.simulate import MnsSigner
+from media_callbacks.sources.base import Message
+from media_callbacks.sources.members import JOB_IDS
+from media_callbacks.sources.mns_queue import MnsQueueSource
 from tests import message_tables
 from tests.message_tables import EITHER, NOW, Row
 from tests.test_identity import IMS, KEY, MTS, VOD

@@ -1,8 +1,8 @@
 import pytest
 
-from service.events import OUTCOMES, EventError
-from service.sources.fields import Fields
-from service.sources.outcomes import has_outputs, is_retryable, judge_parts, read_error, read_outcome
+from media_callbacks.events import OUTCOMES, EventError
+from media_callbacks.sources.fields import Fields
+from media_callbacks.sources.outcomes import has_outputs, is_retryable, judge_parts, read_error, read_outcome
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import ExpiredToken, Rejected, UnknownToken
-from service.sources import gif
-from service.sources.base import Callback
-from service.sources.token_url import TokenUrlSource
-from service.sources.url_tokens import Token, bind_task, mint_token, read_token
+from media_callbacks.errors import ExpiredToken, Rejected, UnknownToken
+from media_callbacks.sources import gif
+from media_callbacks.sources.base import Callback
+from media_callbacks.sources.token_url import TokenUrlSource
+from media_callbacks.sources.url_tokens import Token, bind_task, mint_token, read_token
 
 # A fixed example of this token format: multimediaai has none of its own.
 KEY = bytes(range(32))

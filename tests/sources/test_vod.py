@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
-from service.errors import Unparseable
-from service.events import (
+from media_callbacks.errors import Unparseable
+from media_callbacks.events import (
     DATA_MODELS,
     AnimatedImageOutput,
     AssetOutput,
@@ -22,11 +22,11 @@ from service.events import (
     UploadOutput,
     WorkflowOutput,
 )
-from service.intake import build_event
-from service.sources import vod
-from service.sources.base import Message, expand_urls
-from service.sources.decoding import parse_time
-from service.sources.vod import EVENT_TYPES, url_suffix
+from media_callbacks.intake import build_event
+from media_callbacks.sources import vod
+from media_callbacks.sources.base import Message, expand_urls
+from media_callbacks.sources.decoding import parse_time
+from media_callbacks.sources.vod import EVENT_TYPES, url_suffix
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "vod"
 VIDEO = "8e1f0c52a7b34d6990c1d2e3f4a5b601"

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from service.errors import ConfigError, VendorUnavailable
-from service.vendor.credentials import Credentials, PackageCredentials, choose_credentials
+from media_callbacks.errors import ConfigError, VendorUnavailable
+from media_callbacks.vendor.credentials import Credentials, PackageCredentials, choose_credentials
 
 FOUND = SimpleNamespace(access_key_id="id", access_key_secret="secret", security_token="")
 NOTHING = {"access_key_id": None, "access_key_secret": None, "security_token": None}

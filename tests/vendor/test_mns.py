@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import VendorError, VendorRefused, VendorUnavailable
-from service.sources.xml_document import read_document
-from service.vendor.credentials import Credentials
-from service.vendor.mns import MnsQueue
+from media_callbacks.errors import VendorError, VendorRefused, VendorUnavailable
+from media_callbacks.sources.xml_document import read_document
+from media_callbacks.vendor.credentials import Credentials
+from media_callbacks.vendor.mns import MnsQueue
 from tests.fake_queues import KEY_ID, QUEUE, SECRET, Clock, Credentialed, client_of, serving, serving_queues
 
 NOW = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)

@@ -19,10 +19,10 @@ from alibabacloud_tea_openapi.utils_models import Config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import VendorRefused, VendorUnavailable
-from service.queries.base import Query
-from service.vendor.credentials import Credentials, StaticCredentials
-from service.vendor.openapi import ATTEMPTS, MAX_REPLY_BYTES, OpenApiClient, Reply, endpoint_of, read_reply
+from media_callbacks.errors import VendorRefused, VendorUnavailable
+from media_callbacks.queries.base import Query
+from media_callbacks.vendor.credentials import Credentials, StaticCredentials
+from media_callbacks.vendor.openapi import ATTEMPTS, MAX_REPLY_BYTES, OpenApiClient, Reply, endpoint_of, read_reply
 
 SECRETS = ("LTAI5tKeyId", "keySecret", "securityToken", "top-secret-user-data")
 CREDENTIALS = Credentials(access_key_id=SECRETS[0], access_key_secret=SECRETS[1], security_token=SECRETS[2])

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mns.mns_client import MNSClient
 
-from service.vendor.signing import EMPTY_SHA256, canonical_query, sign_acs3, sign_mns_v2, sign_mns_v4, sign_rpc
+from media_callbacks.vendor.signing import EMPTY_SHA256, canonical_query, sign_acs3, sign_mns_v2, sign_mns_v4, sign_rpc
 
 TEXT = st.text(st.characters() | st.characters(categories=["Cs"]), max_size=20)
 PLAIN = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Z")), max_size=20)

@@ -1,7 +1,7 @@
 import asyncio
 from pathlib import Path
 
-from service.errors import SinkRetry
+from media_callbacks.errors import SinkRetry
 
 
 class FolderSink:

@@ -1,0 +1,74 @@
+"""The command ``media-callbacks``. Exit codes: 0 fine, 1 something is wrong and was printed, 2 wrong usage."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+import media_callbacks
+from media_callbacks.cli.errors import AdminError, UsageError
+from media_callbacks.errors import ConfigError
+from media_callbacks.version import read_version
+
+# Each is a module in cli, whose `add_options` says what it takes and what runs.
+COMMANDS: Mapping[str, str] = {
+    "serve": "run the service",
+    "demo": "see it work: signed callbacks in, typed events out, on this machine",
+    "simulate": "send a callback as the vendor would",
+    "mint": "make a signed CallbackUrl",
+    "check": "check the configuration, and whether what it names can be reached",
+    "explain": "verify a captured request step by step",
+    "events": "look at events, send them again, read receipts again",
+    "jobs": "tell the service which jobs to expect; see what became of them",
+    "report": "what became of expected jobs, by product, hour and transport",
+    "sinks": "look at sinks, pause and resume them",
+    "migrate": "bring the store's schema up to date",
+    "purge": "remove what is older than store.retention_days and store.dedup_days",
+    "schema": "print the JSON Schema of each kind of event, and an AsyncAPI document",
+}
+
+
+def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """With the options of the one command that the arguments name: the modules of the others are not loaded."""
+    parser = argparse.ArgumentParser(prog="media-callbacks", description=media_callbacks.__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {read_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    # None of the options before it takes a value.
+    named = next((argument for argument in argv if not argument.startswith("-")), None)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        if name == named:
+            import_module(f"media_callbacks.cli.{name}").add_options(command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        arguments = build_parser(argv).parse_args(argv)
+        code = int(arguments.run(arguments))
+        # Here, where a closed pipe is still something that is understood.
+        sys.stdout.flush()
+        return code
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)  # noqa: T201
+        return 1
+    except AdminError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    except UsageError as error:
+        print(f"media-callbacks {arguments.command}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,713 @@
+"""
+What operators ask and what they are answered, as models: requests are checked by them, answers written by them, and
+the OpenAPI document made from them.
+
+Members are named like those of the records in ``inbox.base``. Times are RFC 3339 in UTC.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ModelWrapValidatorHandler,
+    RootModel,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from media_callbacks.breaker import BreakerState
+from media_callbacks.config_values import Account
+from media_callbacks.events import Kind, Outcome, Product, Time, Transport
+from media_callbacks.inbox.base import (
+    AttemptOutcome,
+    DeliveryState,
+    EventFilter,
+    EventState,
+    JobFilter,
+    JobRecord,
+    JobState,
+    ReceiptState,
+    ReplayRecord,
+    ReplayState,
+    SinkState,
+)
+from media_callbacks.jobs import ExpectedJob, JobReference
+from media_callbacks.queries.base import Family
+
+MAX_LIMIT = 500
+MAX_JOBS = 1000
+# That a registration is looked at with; it knows nine.
+MAX_MEMBERS = 20
+MAX_AHEAD = timedelta(days=30)
+MAX_REPORT = timedelta(days=31)
+
+# Values
+
+
+def _to_time(value: object) -> datetime:
+    # Not by pydantic, which takes numbers for seconds since 1970, and in strict mode no text.
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        try:
+            return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            pass
+    raise ValueError("expected an RFC 3339 time such as 2026-11-21T09:30:00Z; in a URL, + is written %2B")
+
+
+def _to_int(value: object) -> object:
+    # As digits and nothing else: pydantic would take " +1_0.0 " as well.
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    raise ValueError("expected a whole number in digits")
+
+
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_to_time),
+    # Python knows no year 0, which RFC 3339 has.
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": "^(?!0000)"}),
+]
+# PostgreSQL's text holds no NUL.
+Text = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
+EventId = Annotated[str, Field(pattern="^evt_[0-9a-f]{34}$")]
+Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT, description="How many at most."), BeforeValidator(_to_int)]
+# Opaque to callers; to us it is the inbox's number of the last row of the page before.
+Cursor = Annotated[str, Field(pattern="^[0-9]{1,18}$")]
+Timestamp = Annotated[Time, WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+def _optional(description: str, **options: Any) -> Any:
+    """A member that may be left out, and is None then. A null is not taken for it: what it meant would be a guess."""
+    return Field(None, description=description, **options)
+
+
+# Questions
+
+
+class Query(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Page(Query):
+    cursor: Cursor = _optional("The `cursor` of the page before.")
+    limit: Limit = 50
+
+    @property
+    def before(self) -> int | None:
+        return None if self.cursor is None else int(self.cursor)
+
+
+class _EventConditions(BaseModel):
+    job_id: Text = _optional("The vendor's job id.")
+    media_id: Text = _optional("The vendor's media id.")
+    product: Product = _optional("Who made the message.")
+    kind: Kind = _optional("What ended.")
+    outcome: Outcome = _optional("How it ended.")
+    state: EventState = _optional(
+        "Events with a delivery in this state (one that was sent again counts by its latest replay), or"
+        " those that matched no sink (`unrouted`).",
+    )
+    sink: Text = _optional("Events with a delivery to this sink; together with `state`, in that state there.")
+    since: Moment = _optional("Accepted at this time or later.")
+    until: Moment = _optional("Accepted before this time.")
+
+
+class EventQuery(Page, _EventConditions):
+    def to_filter(self) -> EventFilter:
+        return EventFilter(**self.model_dump(exclude={"cursor", "limit"}))
+
+
+class ReceiptQuery(Page):
+    state: ReceiptState = _optional("What became of them.")
+    source: Text = _optional("Name of the source that they came through.")
+    since: Moment = _optional("Received at this time or later.")
+
+
+class JobQuery(Page):
+    state: JobState = _optional("How far they are.")
+    product: Product = _optional("Who runs them.")
+    job_id: Text = _optional("The vendor's job id.")
+    since: Moment = _optional("Registered at this time or later.")
+    until: Moment = _optional("Registered before this time.")
+
+    def to_filter(self) -> JobFilter:
+        return JobFilter(**self.model_dump(exclude={"cursor", "limit"}))
+
+
+class ReportQuery(Query):
+    since: Moment = _optional("Jobs registered at this time or later. Left out: 24 hours before `until`.")
+    until: Moment = _optional("Jobs registered before this time. Left out: now. At most 31 days after `since`.")
+
+
+# Orders
+
+
+class Order(BaseModel):
+    """What all orders may say, for the record. Values must have the right type; nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    requested_by: Text = _optional("Who asks for it.", examples=["kim"])
+    reason: Text = _optional("Why.", examples=["the consumer lost its database"])
+
+
+SinkName = Annotated[str, Field(pattern="^[a-z0-9-]+$", max_length=1000)]
+SinkNames = Annotated[tuple[SinkName, ...], Field(min_length=1, max_length=100)]
+
+
+class EventReplayOrder(Order):
+    """Deliver one event again."""
+
+    sinks: SinkNames = _optional(
+        "Where to. Left out: to the sinks that it has gone to before, as far as they are configured.",
+        examples=[["orders"]],
+    )
+
+
+class ReplayFilter(_EventConditions):
+    """Which events: those that meet every condition. At least one is needed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, json_schema_extra={"minProperties": 1})
+
+    event_id: EventId = _optional("This event alone.")
+
+    def to_filter(self) -> EventFilter:
+        return EventFilter(**self.model_dump())
+
+
+class ReplayOrder(Order):
+    """Deliver many events again."""
+
+    filter: ReplayFilter = Field(examples=[{"state": "dead", "sink": "orders", "since": "2026-11-20T00:00:00Z"}])
+    sinks: SinkNames = _optional(
+        "Where to. Left out: to the sink that the filter names, else to the sinks that each event has gone to before.",
+        examples=[["orders"]],
+    )
+    rate: float = Field(50.0, gt=0, le=10_000, allow_inf_nan=False, description="Events a second.")
+    dry_run: bool = Field(False, description="Count the events and change nothing.")
+
+
+class PauseOrder(Order):
+    """Hold back what a sink would get."""
+
+
+class ResumeOrder(Order):
+    """Let a sink have what was held back."""
+
+
+class CancelOrder(BaseModel):
+    """Make no further deliveries. There is nothing to say about it."""
+
+
+class RetryOrder(Order):
+    """Try now what a sink did not take."""
+
+
+# Jobs to expect
+
+
+@dataclass(frozen=True, slots=True)
+class JobRules:
+    """
+    What registrations are checked by, as the context of their validation.
+
+    Attributes:
+        families: That can be expected, by product.
+    """
+
+    families: Mapping[Product, Mapping[str, Family]]
+    now: datetime
+
+    def find(self, product: object, family: object) -> tuple[str, Family] | None:
+        """The family and its name, which of MTS's is known in any case; None when there is no such."""
+        if not isinstance(family, str):
+            return None
+        name = family.strip().lower() if product == "mts" else family.strip()
+        found = next((families for known, families in self.families.items() if known == product), {})
+        return (name, found[name]) if name in found else None
+
+
+def _trim(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _trim_hex(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+Nonce = Annotated[
+    str,
+    Field(pattern="^[0-9a-f]{24}$"),
+    BeforeValidator(_trim_hex),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f]{24}$"}),
+]
+Bind = Annotated[
+    str,
+    Field(pattern="^[0-9a-f]{32}$"),
+    BeforeValidator(_trim_hex),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9A-Fa-f]{32}$"}),
+]
+# Longer than any that the vendor has. Some of its own samples end in a line break.
+Identifier = Annotated[
+    str,
+    Field(min_length=1, max_length=256, pattern=r"^[^\x00]*$"),
+    BeforeValidator(_trim),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"^[^\x00]*[^\x00\s][^\x00]*$"}),
+]
+
+
+class JobOrder(BaseModel):
+    """A job that was submitted, and whose end is wanted. Ids are trimmed."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        json_schema_extra={"anyOf": [{"required": ["job_id"]}, {"required": ["nonce"]}]},
+    )
+
+    # The examples together are one job.
+    product: Product = Field(description="Who runs it.", examples=["multimediaai"])
+    family: Identifier = Field(
+        description="What the job id is unique in: for vod a kind such as `snapshot` or `transcode`, for ims an"
+        " EventType, for mts the `Type` of its messages in any case, for multimediaai `animated_image`. One that is not"
+        " known is refused with those that are.",
+        examples=["animated_image"],
+    )
+    job_id: Identifier = _optional("The vendor's. May be left out where there is a nonce.", examples=["43567811"])
+    media_id: Identifier = _optional(
+        "The asset that the job works on; required where the vendor can only be asked by asset.",
+        examples=["6a45f222e08f4d1d8d2d144503213a01"],
+    )
+    nonce: Nonce = _optional(
+        "Of the minted URL that the job was submitted with; multimediaai's animated_image alone.",
+        examples=["0f1e2d3c4b5a69788796a5b4"],
+    )
+    bind: Bind = _optional(
+        "What that URL is bound to: the first 16 bytes of SHA-256 of application id, video URL and video name.",
+        examples=["00112233445566778899aabbccddeeff"],
+    )
+    deadline: Moment = _optional(
+        "When the vendor is asked, should nothing have come until then: at most 30 days from now; in the past for at"
+        " once. Left out: `jobs.deadline_s` from now.",
+        examples=["2026-11-21T10:30:00Z"],
+    )
+    user_data: Annotated[str, Field(max_length=4096, pattern=r"^[^\x00]*$")] = _optional(
+        "For the event, where the vendor's answer has none."
+    )
+    account: Account = Field("default", description="The `account` of the source that its callbacks come through.")
+
+    @field_validator("family")
+    @classmethod
+    def _check_family(cls, family: str, info: ValidationInfo) -> str:
+        product = info.data.get("product")
+        if product is None or not isinstance(info.context, JobRules):
+            return family
+        found = info.context.find(product, family)
+        if found is None:
+            known = ", ".join(info.context.families.get(product, ()))
+            raise ValueError(f"expected one of {product}: {known or 'none is known in this service'}")
+        return found[0]
+
+    @field_validator("deadline")
+    @classmethod
+    def _check_deadline(cls, deadline: datetime, info: ValidationInfo) -> datetime:
+        if isinstance(info.context, JobRules) and deadline > info.context.now + MAX_AHEAD:
+            raise ValueError(f"expected at most {MAX_AHEAD.days} days from now")
+        return deadline
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_together(
+        cls, value: Any, handler: ModelWrapValidatorHandler["JobOrder"], info: ValidationInfo
+    ) -> "JobOrder":
+        """Members against each other, told beside what is wrong with each of them by itself."""
+        if isinstance(value, dict) and len(value) > MAX_MEMBERS:
+            # Not one by one: the service answers nobody meanwhile.
+            raise ValueError(f"expected some of {', '.join(cls.model_fields)}, came {len(value)} members")
+        between = list(_mistakes_between(value, info.context)) if isinstance(value, dict) else []
+        try:
+            order = handler(value)
+        except ValidationError as error:
+            told = [(m["type"], m["loc"], m["msg"]) for m in error.errors(include_url=False, include_context=False)]
+        else:
+            told = []
+        told += [("value_error", (name,), text) for name, text in between]
+        if told:
+            raise ValidationError.from_exception_data(
+                cls.__name__,
+                [
+                    InitErrorDetails(type=PydanticCustomError(kind, text), loc=place, input=None)
+                    for kind, place, text in told
+                ],
+            )
+        return order
+
+    def to_job(self, *, default_deadline: timedelta) -> ExpectedJob:
+        return ExpectedJob(
+            reference=JobReference(
+                product=self.product,
+                account=self.account,
+                family=self.family,
+                job_id=self.job_id,
+                media_id=self.media_id,
+                nonce=self.nonce,
+                bind=self.bind,
+            ),
+            deadline=self.deadline or default_deadline,
+            user_data=self.user_data,
+        )
+
+
+def _mistakes_between(given: Mapping[str, Any], context: object) -> Iterator[tuple[str, str]]:
+    """Each with the member that it is told of."""
+    if "job_id" not in given and "nonce" not in given:
+        yield "job_id", "expected the vendor's job id, or the nonce of a minted URL"
+    product, family = given.get("product"), given.get("family")
+    found = context.find(product, family) if isinstance(context, JobRules) else None
+    if found is not None and found[1].needs_media_id and "media_id" not in given:
+        yield "media_id", f"required for {product} {found[0]}: the vendor can only be asked by asset"
+    # The key of a minted URL is its nonce, and only one family has minted URLs.
+    if found is not None and "nonce" in given and (product, found[0]) != ("multimediaai", "animated_image"):
+        yield "nonce", "only minted URLs of multimediaai animated_image have one"
+    if "bind" in given and "nonce" not in given:
+        yield "bind", "expected together with the nonce of the minted URL"
+
+
+class JobOrders(
+    RootModel[
+        Annotated[
+            Annotated[JobOrder, Tag("one")]
+            | Annotated[Annotated[list[JobOrder], Field(min_length=1, max_length=MAX_JOBS)], Tag("list")],
+            Discriminator(lambda value: "list" if isinstance(value, list) else "one"),
+        ]
+    ]
+):
+    """One job, or a list of up to 1000."""
+
+
+# Answers
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+class Problem(Answer):
+    """What was wrong, as RFC 9457 has it."""
+
+    title: str = Field(description="The meaning of the status.", examples=["Not Found"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str | None = Field(None, description="What was expected, what came, what to do.")
+
+
+NextCursor = Annotated[str | None, Field(description="For the next page; null when there is none.")]
+
+
+class EventItem(Answer):
+    """An event in a list."""
+
+    id: str = Field(examples=["evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"])
+    accepted_at: Timestamp
+    product: str = Field(examples=["vod"])
+    kind: str = Field(examples=["animated_image"])
+    outcome: str = Field(examples=["succeeded"])
+    revision: int = Field(description="Counts the outcomes of one job.")
+    job_id: str | None = Field(examples=["3af7e9705cb24c0f9d23231d4c371900"])
+    media_id: str | None
+    deliveries: dict[str, DeliveryState] = Field(
+        description="The state of the latest delivery, by sink.", examples=[{"orders": "delivered", "bus": "retrying"}]
+    )
+
+
+class EventPage(Answer):
+    """Events, newest first."""
+
+    events: tuple[EventItem, ...]
+    cursor: NextCursor
+
+
+class ReceiptItem(Answer):
+    """One arrival through a source."""
+
+    id: int
+    received_at: Timestamp
+    source: str = Field(examples=["vod"])
+    product: str = Field(examples=["vod"])
+    transport: str = Field(examples=["http"])
+    verified_by: str = Field(examples=["signature"])
+    state: ReceiptState
+    reason: str | None = Field(description="Why it gave no event.", examples=["expected a JSON object, found text"])
+    warnings: tuple[str, ...] = Field(description="Paths of fields that could not be understood.")
+    event_ids: tuple[str, ...] = Field(description="The events that it brought, first or again.")
+
+
+class ReceiptPage(Answer):
+    """Receipts, newest first."""
+
+    receipts: tuple[ReceiptItem, ...]
+    cursor: NextCursor
+
+
+class AttemptItem(Answer):
+    """One attempt of a delivery."""
+
+    number: int = Field(description="1 for the first; an interrupted one does not count, so the next has its number.")
+    started_at: Timestamp
+    duration_s: float
+    result: AttemptOutcome
+    error: str | None
+
+
+class DeliveryItem(Answer):
+    """An event on its way to one sink."""
+
+    sink: str = Field(examples=["orders"])
+    replay: int = Field(description="0 for the original delivery, n for the n-th time it was asked for again.")
+    state: DeliveryState = Field(description="`parked`: the sink is paused or disabled.")
+    attempts: int = Field(description="How many were made, apart from interrupted ones.")
+    due_at: Timestamp | None = Field(description="When it is tried next; null when it is not to be tried just now.")
+    changed_at: Timestamp
+    error: str | None = Field(description="What the last attempt came to.", examples=["answered 503"])
+    history: tuple[AttemptItem, ...] = Field(description="The attempts, oldest first.")
+
+
+class EventDetail(Answer):
+    """The life of an event."""
+
+    id: str = Field(examples=["evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"])
+    accepted_at: Timestamp
+    is_routed: bool = Field(description="Whether a sink matched when it was accepted.")
+    event: dict[str, Any] | None = Field(
+        description="The CloudEvent as sinks get it, null once the retention period is over. `media-callbacks schema`"
+        " prints the schema of each kind."
+    )
+    receipts: tuple[ReceiptItem, ...] = Field(description="Oldest first.")
+    deliveries: tuple[DeliveryItem, ...]
+
+
+class FilterItem(Answer):
+    """Which events a replay meant; null asks for nothing."""
+
+    event_id: str | None
+    job_id: str | None
+    media_id: str | None
+    product: str | None
+    kind: str | None
+    outcome: str | None
+    state: EventState | None
+    sink: str | None
+    since: Timestamp | None
+    until: Timestamp | None
+
+
+class ReplayItem(Answer):
+    """A replay and how far it is."""
+
+    id: int
+    state: ReplayState
+    total: int = Field(description="How many events the filter meant when the replay was created.")
+    done: int = Field(description="How many of them were gone through.")
+    created_at: Timestamp
+    changed_at: Timestamp
+    filter: FilterItem
+    sinks: tuple[str, ...] = Field(description="Where to; empty for the sinks that each event has gone to before.")
+    rate: float = Field(description="Events a second.")
+    requested_by: str | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, record: ReplayRecord) -> "ReplayItem":
+        request = record.request
+        return cls(
+            id=record.id,
+            state=record.state,
+            total=record.total,
+            done=record.done,
+            created_at=record.created_at,
+            changed_at=record.changed_at,
+            filter=FilterItem.model_validate(request.filter),
+            sinks=request.sinks,
+            rate=request.rate_per_s,
+            requested_by=request.requested_by,
+            reason=request.reason,
+        )
+
+
+class ReplayPage(Answer):
+    """Replays, newest first."""
+
+    replays: tuple[ReplayItem, ...]
+    cursor: NextCursor
+
+
+class DryRun(Answer):
+    """What a replay would do."""
+
+    dry_run: Literal[True] = True
+    total: int = Field(description="How many events the filter means now.")
+
+
+class SinkItem(Answer):
+    """A sink that is configured, or that something still waits for."""
+
+    name: str = Field(examples=["orders"])
+    kind: str | None = Field(examples=["webhook"], description="Null when it is not configured any more.")
+    is_configured: bool
+    state: SinkState
+    breaker: BreakerState | None = Field(
+        description="Of this instance: `open` while the destination is left alone, `half_open` while it is probed."
+    )
+    reason: str | None = Field(description="Why it is paused or disabled.", examples=["maintenance until noon"])
+    changed_by: str | None
+    changed_at: Timestamp | None
+    deliveries: dict[DeliveryState, int] = Field(
+        description="How many there are by state; delivered ones, and dead ones that were sent again, are left out."
+    )
+    backlog: int = Field(description="Pending, retrying and parked ones.")
+    oldest_pending_at: Timestamp | None = Field(description="When the oldest event of the backlog was accepted.")
+    oldest_pending_age_s: float | None
+
+
+class TriedSink(SinkItem):
+    """A sink that is tried now."""
+
+    brought_forward: int = Field(
+        description="How many deliveries that were to be tried again some time are due now. While the sink is paused or"
+        " disabled they wait, as all others do."
+    )
+
+
+class SinkList(Answer):
+    """Sinks, the configured ones first."""
+
+    sinks: tuple[SinkItem, ...]
+
+
+class JobItem(Answer):
+    """An expected job."""
+
+    id: int
+    state: JobState = Field(
+        description="`overdue`: its deadline is over, and the vendor is being asked. `completed`: a callback came."
+        " `healed`: none came, and the vendor was asked. `unknown`: given up."
+    )
+    product: Product
+    account: str
+    family: str = Field(examples=["animated_image"])
+    job_id: str | None = Field(examples=["3af7e9705cb24c0f9d23231d4c371900"])
+    media_id: str | None
+    nonce: str | None
+    user_data: str | None
+    registered_at: Timestamp = Field(description="For the first time.")
+    deadline_at: Timestamp
+    transport: Transport | None = Field(description="How the event that ended it came; null while there is none.")
+    event_id: str | None = Field(examples=["evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"])
+    outcome: str | None = Field(examples=["succeeded"])
+    ended_at: Timestamp | None = Field(description="When that event was accepted, maybe before the registration.")
+    attempts: int = Field(description="How often the vendor was asked.")
+    notification: str | None = Field(
+        description="What the vendor says of its own notification (MTS alone).", examples=["sent", "not configured"]
+    )
+
+    @classmethod
+    def of(cls, record: JobRecord) -> "JobItem":
+        reference = record.reference
+        return cls(
+            id=record.id,
+            state=record.state,
+            product=reference.product,
+            account=reference.account,
+            family=reference.family,
+            job_id=reference.job_id,
+            media_id=reference.media_id,
+            nonce=reference.nonce,
+            user_data=record.user_data,
+            registered_at=record.registered_at,
+            deadline_at=record.deadline_at,
+            transport=record.transport,
+            event_id=record.event_id,
+            outcome=record.outcome,
+            ended_at=record.ended_at,
+            attempts=record.attempts,
+            notification=record.notification,
+        )
+
+
+class JobPage(Answer):
+    """Expected jobs, newest first."""
+
+    jobs: tuple[JobItem, ...]
+    cursor: NextCursor
+
+
+class RegisteredJobs(RootModel[JobItem | tuple[JobItem, ...]]):
+    """The job as it is registered, or the jobs in the order of the list."""
+
+
+class Percentiles(Answer):
+    """In seconds, by nearest rank."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+class JobCounts(Answer):
+    """Expected jobs by what became of them until now."""
+
+    submitted: int = Field(description="All of them.")
+    completed: int = Field(description="A callback came.")
+    healed: int = Field(description="No callback came, and the vendor was asked.")
+    overdue: int = Field(description="Past the deadline, and the vendor is being asked.")
+    unknown: int = Field(description="Given up.")
+    expected: int = Field(description="Still waiting, before the deadline.")
+    time_to_callback_s: Percentiles | None = Field(
+        description="From registration to the event; null where there is none to measure. In a row of transport"
+        " `query`: until it was healed. In totals: of callbacks alone."
+    )
+
+
+class ReportRowItem(JobCounts):
+    """Jobs of one product that were registered within one hour and ended by one transport."""
+
+    hour: Timestamp = Field(description="When it begins.")
+    product: Product
+    transport: Transport | None = Field(description="Null for those that have no event yet.")
+
+
+class ReportTotal(JobCounts):
+    """All jobs of one product."""
+
+    product: Product
+    lost_on_the_way: int | None = Field(
+        description="Healed ones whose notification the vendor says it sent; MTS alone, else null."
+    )
+    never_sent: int | None = Field(
+        description="Healed ones whose notification the vendor says it did not send, or had nowhere to send; MTS"
+        " alone, else null."
+    )
+
+
+class Report(Answer):
+    """What became of the jobs that were registered in this time."""
+
+    since: Timestamp
+    until: Timestamp
+    rows: tuple[ReportRowItem, ...] = Field(description="Oldest hour first.")
+    totals: tuple[ReportTotal, ...] = Field(description="Of products that have any.")

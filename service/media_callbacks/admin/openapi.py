@@ -1,0 +1,223 @@
+"""
+The OpenAPI document of the operators' API, made from the table of its operations and from their models.
+
+Source: "OpenAPI Specification 3.1.1", https://spec.openapis.org/oas/v3.1.1.html.
+"""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.responses import Response
+
+from media_callbacks.admin.models import Problem
+
+Json = dict[str, Any]
+Model = type[BaseModel]
+
+MAX_BODY_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """
+    One method of one path.
+
+    Attributes:
+        run: Given what it takes of ``id``, the query, and the body, by name.
+        query: The model of the query; None where there is none.
+        body: The model of the body, which may be empty where no member is required; None where there is none.
+        max_body_bytes: Of the body.
+        answers: The model of the answer by status; a media type for one that is not JSON.
+        refusals: Why it is refused, by status, apart from what refuses every request; empty for the usual reason.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    description: str = ""
+    run: Callable[..., Awaitable[Response | tuple[int, BaseModel]]]
+    query: Model | None = None
+    body: Model | None = None
+    max_body_bytes: int = MAX_BODY_BYTES
+    answers: Mapping[int, Model | str]
+    refusals: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the parameters in the path."""
+        return tuple(re.findall(r"{(\w+)}", self.path))
+
+
+_PROBLEMS = {
+    400: "A parameter is not known, given twice or wrong, or the body is not JSON.",
+    401: "The bearer token is missing or wrong.",
+    403: "No token is configured, and the request is not from a program on this machine.",
+    404: "There is nothing of this name.",
+    405: "The path has other methods; see `Allow`.",
+    408: "The body did not arrive in time.",
+    409: "It can't be done in the present state.",
+    413: "The body is larger than 64 KiB, or 4 MiB for jobs.",
+    415: "`Content-Type` is not `application/json`, which every order needs, one with an empty body, too.",
+    422: "A member of the body is not known, missing or wrong.",
+    503: "The store is away; come again after `Retry-After` seconds.",
+}
+_EVERYWHERE = (400, 401, 403, 405)
+_WITH_BODY = (408, 413, 415, 422)
+_HEADERS: Mapping[int, Json] = {
+    401: {"WWW-Authenticate": {"description": "`Bearer`", "schema": {"type": "string"}}},
+    405: {"Allow": {"description": "The methods of this path.", "schema": {"type": "string"}}},
+    503: {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}},
+}
+_PARAMETERS = {
+    "event_id": ("Id of an event.", {"type": "string"}, "evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"),
+    "replay_id": ("Id of a replay.", {"type": "string"}, "1"),
+    "sink": ("Name of a sink.", {"type": "string"}, "orders"),
+}
+
+
+def build_document(operations: Sequence[Operation], *, version: str) -> Json:
+    """The OpenAPI 3.1 document of these operations."""
+    bodies = {o.body for o in operations if o.body is not None}
+    answers = {model for o in operations for model in o.answers.values() if not isinstance(model, str)} | {Problem}
+    inputs = [(model, "validation") for model in sorted(bodies, key=lambda model: model.__name__)]
+    outputs = [(model, "serialization") for model in sorted(answers, key=lambda model: model.__name__)]
+    _, definitions = models_json_schema([*inputs, *outputs], ref_template="#/components/schemas/{model}")  # type: ignore[list-item]
+    paths: dict[str, Json] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "media-callbacks, for operators",
+            "version": version,
+            "summary": "What became of every callback, event and delivery, and how to steer deliveries.",
+            "description": "Times are RFC 3339 in UTC. Lists come in pages: ask again with the `cursor` of the answer"
+            " until it is null. Errors are problem details as of RFC 9457.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"bearer": []}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": {name: _tidy(schema) for name, schema in definitions["$defs"].items()},
+            "responses": {f"Problem{status}": _problem(status, text) for status, text in _PROBLEMS.items()},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "One of `admin.token`; for `/v1/jobs` one of `admin.jobs_token`, too. Where no"
+                    " `admin.token` is configured, programs on this machine need none: requests from loopback, to a"
+                    " `Host` of loopback, of no web page elsewhere, through no proxy.",
+                }
+            },
+        },
+    }
+
+
+_TAGS = {
+    "events": "Typed completions, as they are sent to sinks.",
+    "receipts": "What came through the sources, whether it gave an event or not.",
+    "replays": "Delivering again.",
+    "sinks": "Destinations.",
+    "jobs": "Jobs that were submitted, and whose end is wanted.",
+    "report": "What became of them.",
+    "service": "The service itself.",
+}
+
+
+def _operation(operation: Operation) -> Json:
+    document: Json = {
+        "operationId": operation.name,
+        "tags": [operation.path.split("/")[2] if operation.path.startswith("/v1/") else "service"],
+        "summary": operation.summary,
+    }
+    if operation.description:
+        document["description"] = operation.description
+    parameters = [_path_parameter(name) for name in operation.parameters]
+    if operation.query is not None:
+        parameters += _query_parameters(operation.query)
+    if parameters:
+        document["parameters"] = parameters
+    if operation.body is not None:
+        document["requestBody"] = {
+            # With it comes the type, and without that no order is taken.
+            "required": True,
+            "content": {"application/json": {"schema": _reference(operation.body)}},
+        }
+    document["responses"] = {str(status): _answer(status, model) for status, model in operation.answers.items()}
+    statuses = {*_EVERYWHERE, *operation.refusals, *(_WITH_BODY if operation.body is not None else ())}
+    for status in sorted(statuses):
+        document["responses"][str(status)] = (
+            _problem(status, operation.refusals[status])
+            if operation.refusals.get(status)
+            else {"$ref": f"#/components/responses/Problem{status}"}
+        )
+    return document
+
+
+def _path_parameter(name: str) -> Json:
+    description, schema, example = _PARAMETERS[name]
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": schema,
+        "example": example,
+    }
+
+
+def _query_parameters(query: Model) -> list[Json]:
+    parameters = []
+    for name, schema in _tidy(query.model_json_schema())["properties"].items():
+        about = {key: schema.pop(key) for key in ("description", "examples") if key in schema}
+        examples = about.pop("examples", [])
+        parameters.append(
+            {"name": name, "in": "query", **about, "schema": schema} | ({"example": examples[0]} if examples else {})
+        )
+    return parameters
+
+
+def _answer(status: int, model: Model | str) -> Json:
+    if isinstance(model, str):
+        kind = "object" if model == "application/json" else "string"
+        return {"description": "As asked for.", "content": {model: {"schema": {"type": kind}}}}
+    document: Json = {
+        "description": inspect.getdoc(model),
+        "content": {"application/json": {"schema": _reference(model)}},
+    }
+    if status == 202:
+        document["headers"] = {"Location": {"description": "Where to see how far it is.", "schema": {"type": "string"}}}
+    return document
+
+
+def _problem(status: int, description: str) -> Json:
+    document: Json = {
+        "description": description,
+        "content": {"application/problem+json": {"schema": _reference(Problem)}},
+    }
+    return document | ({"headers": _HEADERS[status]} if status in _HEADERS else {})
+
+
+def _reference(model: Model) -> Json:
+    return {"$ref": f"#/components/schemas/{model.__name__}"}
+
+
+def _tidy(schema: Any) -> Any:
+    """Without the titles that pydantic makes from names, and the defaults of what is just left out."""
+    if isinstance(schema, list):
+        return [_tidy(element) for element in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: {name: _tidy(member) for name, member in value.items()} if key == "properties" else _tidy(value)
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str)) and not (key == "default" and value is None)
+    }

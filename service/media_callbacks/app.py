@@ -1,0 +1,441 @@
+"""
+The composition root: the one place where concrete parts meet.
+
+    create_app(settings)       the public application: callbacks and health
+    create_admin_app(service)  the operators' application: metrics, events, receipts
+
+``create_app`` is a plain ASGI application with a lifespan, for any ASGI server that gives ``raw_path``; the command
+``media-callbacks serve`` runs both under uvicorn.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import overload
+
+from media_callbacks.admin.api import AdminApi
+from media_callbacks.admin.guard import AdminGuard
+from media_callbacks.clock import utc_now
+from media_callbacks.clock_watch import ClockWatch
+from media_callbacks.dispatcher import Destination, Dispatcher
+from media_callbacks.edge.answers import Refusals
+from media_callbacks.edge.asgi import EdgeApp
+from media_callbacks.edge.certificates import CertificateStore
+from media_callbacks.edge.core import Edge
+from media_callbacks.edge.endpoint import CallbackEndpoint
+from media_callbacks.edge.health import Readiness
+from media_callbacks.events import Product
+from media_callbacks.findings import Patience
+from media_callbacks.inbox.base import Inbox, Inquiry, Receipt, StoredReceipt
+from media_callbacks.inbox.factory import build_inbox
+from media_callbacks.inbox.journal import JournaledInbox
+from media_callbacks.intake import HoldRules, build_receipt, restore_message
+from media_callbacks.logs import LimitedLog
+from media_callbacks.metrics import Metrics
+from media_callbacks.queries.catalogue import QUERIES, build_query_source, read_asked
+from media_callbacks.queue_poller import QueuePoller
+from media_callbacks.reconciler import Desk, Reconciler
+from media_callbacks.replayer import Replayer
+from media_callbacks.reporting import Reporter
+from media_callbacks.retention import Retention
+from media_callbacks.settings import (
+    CallbackSourceSettings,
+    HttpSourceSettings,
+    MnsPushSourceSettings,
+    MnsQueueSourceSettings,
+    Settings,
+    SinkSettings,
+    SourceSettings,
+    TokenUrlSourceSettings,
+    VendorSettings,
+    load_settings,
+    route,
+)
+from media_callbacks.sinks.base import Sink
+from media_callbacks.sinks.registry import build_sinks
+from media_callbacks.sources import gif, ims, mts, vod
+from media_callbacks.sources.base import CallbackSource, Parser, Source
+from media_callbacks.sources.http import HttpSource
+from media_callbacks.sources.mns_push import (
+    KNOWN_CERTIFICATE_URL,
+    MnsPushSource,
+    certificate_hosts,
+    parse_certificate_url,
+    parse_signed_target,
+)
+from media_callbacks.sources.mns_queue import MnsQueueSource
+from media_callbacks.sources.token_url import TokenUrlSource
+from media_callbacks.vendor.credentials import CredentialsProvider, choose_credentials
+from media_callbacks.vendor.mns import MnsQueue
+from media_callbacks.vendor.openapi import OpenApiClient
+from media_callbacks.vendor.rate_limits import rate_per_s
+
+PARSERS: Mapping[str, Parser] = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": gif.parse}
+
+
+@overload
+def build_source(name: str, settings: CallbackSourceSettings) -> CallbackSource: ...
+@overload
+def build_source(name: str, settings: SourceSettings) -> Source: ...
+def build_source(name: str, settings: SourceSettings) -> Source:
+    """The source that a ``[sources.<name>]`` table describes."""
+    account, parser = settings.account_name, PARSERS[settings.product]
+    match settings:
+        case HttpSourceSettings():
+            return HttpSource(
+                name=name,
+                product=settings.product,
+                account=account,
+                path=settings.path,
+                urls=settings.url,
+                keys=settings.keys,
+                max_age_s=settings.max_age_s,
+                parser=parser,
+            )
+        case MnsPushSourceSettings():
+            return MnsPushSource(
+                name=name,
+                product=settings.product,
+                account=account,
+                path=settings.path,
+                topics=frozenset(settings.topics),
+                certificate_hosts=certificate_hosts(settings.regions),
+                pinned_urls=frozenset(_canonical(settings.certificates)) or None,
+                signed_target=None if settings.url is None else parse_signed_target(settings.url),
+                max_age_s=settings.max_age_s,
+                parser=parser,
+            )
+        case TokenUrlSourceSettings():
+            return TokenUrlSource(
+                name=name,
+                product=settings.product,
+                account=account,
+                path=settings.path,
+                url=settings.url,
+                keys=settings.key_bytes,
+                minting_key_id=settings.minting_key_id,
+                parser=parser,
+            )
+        case MnsQueueSourceSettings():
+            return MnsQueueSource(name=name, product=settings.product, account=account, parser=parser)
+
+
+def build_hold_rules(name: str, settings: Settings) -> HoldRules | None:
+    """Which events of a source wait for the vendor's answer; None when none does."""
+    source, confirm = settings.sources[name], settings.confirm_of(name)
+    if confirm == "never" and not source.enrich:
+        return None
+    families = QUERIES[source.product].families.items() if source.enrich else ()
+    return HoldRules(
+        confirm=confirm,
+        confirm_timeout_s=source.confirm_timeout_s,
+        enriched_families=frozenset(family for family, rules in families if rules.batch),
+    )
+
+
+def build_reader(settings: Settings) -> Callable[[StoredReceipt], Receipt | None]:
+    """
+    What receipts that were kept mean now. The reader gives None for those whose source is not configured any more.
+    """
+    sources = {name: build_source(name, source) for name, source in settings.sources.items()}
+    holds = {name: build_hold_rules(name, settings) for name in settings.sources}
+    to_sinks = partial(route, settings.sinks)
+
+    def read(stored: StoredReceipt) -> Receipt | None:
+        message, source = restore_message(stored), sources.get(stored.source)
+        if (asked := read_asked(stored.meta)) is not None:
+            answers = build_query_source(stored.source, *asked)
+            return build_receipt(answers, message, received_at=stored.received_at, route=to_sinks)
+        if source is None:
+            return None
+        return build_receipt(source, message, received_at=stored.received_at, route=to_sinks, holds=holds[source.name])
+
+    return read
+
+
+def _canonical(certificates: Mapping[str, str]) -> dict[str, str]:
+    """With each URL as a push's header is read, which may say http or port 443."""
+    found = {}
+    for url, pem in certificates.items():
+        parsed = parse_certificate_url(url)
+        found[parsed[1] if parsed else url] = pem
+    return found
+
+
+def _destination(sink: Sink, settings: SinkSettings) -> Destination:
+    return Destination(sink, delays_s=settings.retry_delays_s, rate_per_s=settings.rate_per_s)
+
+
+# What events of expected jobs name as their source where none is configured for their product and account.
+UNCONFIGURED = "jobs"
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """What a ``[vendor.<name>]`` table gives."""
+
+    credentials: CredentialsProvider
+    client: OpenApiClient
+    region: str
+
+
+class Service:
+    """
+    The parts of one running service, wired together.
+
+    Args:
+        clock: The time in UTC.
+    """
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.route = partial(route, settings.sinks)
+        self.metrics = Metrics()
+        self.refusals = Refusals(self.metrics, LimitedLog())
+        self.callback_sources = [build_source(*named) for named in settings.callback_sources.items()]
+        self.inbox = self._build_inbox()
+        self.readiness = Readiness(self.inbox, monotonic=time.monotonic)
+        # Sources that pin their certificates have them to themselves; all others share what was fetched.
+        self.fetched_certificates = CertificateStore(
+            prefetch=[KNOWN_CERTIFICATE_URL]
+            if any(isinstance(s, MnsPushSourceSettings) and not s.certificates for s in settings.sources.values())
+            else [],
+            changed=self.metrics.certificate_changed,
+        )
+        sinks = build_sinks(settings.sinks)
+        self.dispatcher = Dispatcher(
+            self.inbox,
+            [_destination(sink, settings.sinks[sink.name]) for sink in sinks],
+            clock=clock,
+            rng=Random(),  # noqa: S311 - jitter is no secret
+            observer=self.metrics,
+            stop_timeout_s=settings.server.stop_timeout_s,
+        )
+        self.replayer = Replayer(self.inbox)
+        self.clock_watch = ClockWatch(self.inbox, clock=clock, observer=self.metrics)
+        self._vendors = {name: self._build_vendor(name, vendor) for name, vendor in settings.vendor.items()}
+        self._desks: dict[tuple[str | None, Product, str], Desk] = {}
+        self.reconciler = Reconciler(
+            self.inbox,
+            queries=QUERIES,
+            find_desk=self._find_desk,
+            patience=Patience(retry_s=settings.jobs.retry_s, give_up_s=settings.jobs.give_up_s),
+            route=self.route,
+            rng=Random(),  # noqa: S311 - jitter is no secret
+            observer=self.metrics,
+            stop_timeout_s=settings.server.stop_timeout_s,
+        )
+        self._queues = [
+            self._build_queue(name, source)
+            for name, source in settings.sources.items()
+            if isinstance(source, MnsQueueSourceSettings)
+        ]
+        self.retention = Retention(
+            self.inbox,
+            retention_days=settings.store.retention_days,
+            dedup_days=settings.store.dedup_days,
+            rng=Random(),  # noqa: S311 - jitter is no secret
+        )
+
+    def _build_inbox(self) -> Inbox:
+        store, journal_path = self.settings.store, self.settings.server.journal_path
+        inbox = build_inbox(
+            store.url,
+            auto_migrate=store.auto_migrate,
+            pool_size=store.pool_size,
+            must_connect=journal_path is None,
+        )
+        if journal_path is None:
+            return inbox
+        journaled = JournaledInbox(
+            inbox,
+            Path(journal_path),
+            max_bytes=self.settings.server.journal_max_bytes,
+            rebuild=build_reader(self.settings),
+            drained=self.metrics.receipt_stored,
+        )
+        self.metrics.watch_journal(
+            receipts=lambda: journaled.receipts,
+            bytes_used=lambda: journaled.bytes_used,
+            set_aside=lambda: journaled.set_aside,
+        )
+        return journaled
+
+    def _build_vendor(self, name: str, settings: VendorSettings) -> "Vendor":
+        credentials = choose_credentials(
+            f"vendor.{name}",
+            access_key_id=settings.access_key_id,
+            access_key_secret=settings.access_key_secret,
+            security_token=settings.security_token,
+        )
+        client = OpenApiClient(
+            credentials,
+            region=settings.region,
+            endpoints=settings.endpoints,
+            observe=self.metrics.vendor_called,
+            rates=lambda api, action: settings.rates.get(action) or rate_per_s(api, action),
+            clock=self.clock,
+        )
+        return Vendor(credentials, client, settings.region)
+
+    def _build_queue(self, name: str, settings: MnsQueueSourceSettings) -> tuple[MnsQueue, QueuePoller]:
+        vendor_name = self.settings.vendor_of(name)
+        assert vendor_name is not None, "checked with the configuration"
+        vendor = self._vendors[vendor_name]
+        queue = MnsQueue(
+            settings.endpoint,
+            settings.queue,
+            credentials=vendor.credentials,
+            clock=self.clock,
+            signature=settings.signature,
+            region=vendor.region,
+        )
+        source = MnsQueueSource(
+            name=name, product=settings.product, account=settings.account_name, parser=PARSERS[settings.product]
+        )
+        holds = build_hold_rules(name, self.settings)
+        poller = QueuePoller(
+            source,
+            queue,
+            self.inbox,
+            build=lambda message, received_at: build_receipt(
+                source, message, received_at=received_at, route=self.route, holds=holds
+            ),
+            report=Reporter(self.metrics).report,
+            observe=partial(self.metrics.queue_polled, name),
+            clock=self.clock,
+            rng=Random(),  # noqa: S311 - jitter is no secret
+            pollers=settings.pollers,
+            long_poll_s=settings.long_poll_s,
+        )
+        return queue, poller
+
+    def _find_desk(self, inquiry: Inquiry) -> Desk:
+        """
+        Where an inquiry is asked: with the credentials of the source that the event came through; of an expected job,
+        of the first source of its product and account, else with the only credentials there are.
+        """
+        product, account = inquiry.reference.product, inquiry.reference.account
+        came_through = None if inquiry.event is None else inquiry.event.data.source
+        key = (came_through, product, account)
+        desk = self._desks.get(key)
+        if desk is None:
+            desk = self._desks[key] = self._build_desk(came_through, product, account)
+        return desk
+
+    def _build_desk(self, came_through: str | None, product: Product, account: str) -> Desk:
+        sources = self.settings.sources
+        own = [name for name, source in sources.items() if (source.product, source.account_name) == (product, account)]
+        name = next((name for name in own if name == came_through), None)
+        if name is None:
+            name = next((name for name in own if self.settings.vendor_of(name) is not None), own[0] if own else None)
+        if name is not None:
+            vendor = self.settings.vendor_of(name)
+        else:
+            vendor = next(iter(self._vendors)) if len(self._vendors) == 1 else None
+        source = build_query_source(name or UNCONFIGURED, product, account)
+        return Desk(source, None if vendor is None else self._vendors[vendor].client.call)
+
+    def certificates_of(self, source: Source) -> CertificateStore:
+        settings = self.settings.sources[source.name]
+        if isinstance(settings, MnsPushSourceSettings) and settings.certificates:
+            return CertificateStore(pinned=_canonical(settings.certificates))
+        return self.fetched_certificates
+
+    async def start(self) -> None:
+        """
+        Raises:
+            ConfigError: The store can't be used as configured.
+        """
+        await self.inbox.open()
+        await self.fetched_certificates.open()
+        self.dispatcher.start()
+        self.replayer.start()
+        self.clock_watch.start()
+        self.retention.start()
+        self.reconciler.start()
+        for _, poller in self._queues:
+            poller.start()
+
+    async def stop_working(self) -> None:
+        """Stop everything that happens by itself; callbacks are still taken. May come twice."""
+        # All at once: each has the whole of stop_timeout_s for what is under way.
+        await asyncio.gather(
+            self.clock_watch.stop(),
+            self.retention.stop(),
+            self.replayer.stop(),
+            self.reconciler.stop(),
+            self.dispatcher.stop(),
+            *(poller.stop(self.settings.server.stop_timeout_s) for _, poller in self._queues),
+        )
+
+    async def stop(self) -> None:
+        self.readiness.is_draining = True
+        await self.stop_working()
+        for queue, _ in self._queues:
+            await queue.close()
+        for vendor in self._vendors.values():
+            await vendor.client.close()
+        await self.fetched_certificates.close()
+        await self.inbox.close()
+
+
+def create_app(settings: Settings | None = None) -> EdgeApp[Service]:
+    """
+    The public application.
+
+    Args:
+        settings: Read as the command line would when left out, so that
+            ``uvicorn --factory service.app:create_app`` works.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+    """
+    service = Service(settings if settings is not None else load_settings(environ=os.environ))
+    exact: dict[str, CallbackEndpoint] = {}
+    below: dict[str, CallbackEndpoint] = {}
+    for source in service.callback_sources:
+        (below if source.transport == "token-url" else exact)[source.path] = CallbackEndpoint(
+            source,
+            inbox=service.inbox,
+            route=service.route,
+            certificates=service.certificates_of(source),
+            clock=service.clock,
+            holds=build_hold_rules(source.name, service.settings),
+        )
+    server = service.settings.server
+    edge = Edge(
+        exact,
+        below,
+        readiness=service.readiness,
+        refusals=service.refusals,
+        reporter=Reporter(service.metrics),
+        max_body_bytes=server.max_body_bytes,
+        body_timeout_s=server.body_timeout_s,
+    )
+    return EdgeApp(edge, service)
+
+
+def create_admin_app(service: Service) -> AdminGuard:
+    """The operators' application, for an address that the public can't reach. It does not start the service."""
+
+    api = AdminApi(
+        service.inbox,
+        sinks={name: sink.kind for name, sink in service.settings.sinks.items()},
+        breaker_states=service.dispatcher.breaker_states,
+        clock=service.clock,
+        replay_created=service.replayer.wake,
+        metrics=service.metrics,
+        families={product: rules.families for product, rules in QUERIES.items()},
+        deadline_s=service.settings.jobs.deadline_s,
+        jobs_registered=service.reconciler.wake,
+    )
+    admin = service.settings.admin
+    return AdminGuard(api.app(), tokens=admin.token, jobs_tokens=admin.jobs_token)

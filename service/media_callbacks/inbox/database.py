@@ -1,0 +1,175 @@
+"""
+What the queries that both databases share ask of one.
+
+Nearly everything is written once, for both: in SQL that both understand, with parameters ``$1``, ``$2`` and so on. What
+is left is this class, which each database implements in one file: the few works of the hot path (receipts in,
+deliveries out), locks, and where one planner needs to be told something.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
+
+from media_callbacks.events import OUTCOMES, Delivery, Event, key_digest
+from media_callbacks.inbox.base import AttemptResult
+
+Value = str | bytes | int | float | None
+Row = Sequence[Any]
+
+
+@dataclass(slots=True)
+class Candidate:
+    """
+    An event that a receipt brings, new or not.
+
+    Attributes:
+        body: The event in JSON, with its first revision.
+        binding: What its key may be bound to alone; see ``base.Entry``.
+        digest, outcome: What the event is known by in the tables.
+    """
+
+    receipt_id: int
+    event: Event
+    body: str
+    binding: str | None
+    sinks: tuple[str, ...]
+    digest: bytes = field(init=False)
+    outcome: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.digest, self.outcome = identity(self.event)
+
+
+class Fate(NamedTuple):
+    """
+    What became of a candidate. With neither, the event was there before.
+
+    Attributes:
+        accepted: The event, with the revision that it got.
+        bound: What the key is bound to, when that is something else and the event was refused.
+        known: The body of the event that was there before, as far as it is still kept.
+    """
+
+    accepted: Event | None = None
+    bound: str | None = None
+    known: str | None = None
+
+
+def identity(event: Event) -> tuple[bytes, int]:
+    """What an event is known by in the tables: the digest of its key, and the number of its outcome."""
+    return key_digest(event.id), OUTCOMES.index(event.data.outcome)
+
+
+class Database(ABC):
+    """
+    A connection, in a transaction unless it only reads.
+
+    For SQL that both databases understand:
+
+    - a parameter of which only the statement's own text could tell the type needs ``CAST($1 AS bigint)`` or
+      ``CAST($1 AS text)``;
+    - truth is tested by ``NOT is_routed``, never compared with a number, and comes back as bool or as 0 and 1;
+    - ``INSERT … SELECT … WHERE true ON CONFLICT DO NOTHING``: without the WHERE, SQLite takes ON for a join;
+    - text comes back in no particular order of letters: sort it in Python.
+    """
+
+    @abstractmethod
+    async def fetch(self, sql: str, *parameters: Value) -> Sequence[Row]:
+        """The rows of a query, or of a statement with RETURNING."""
+
+    @abstractmethod
+    async def fetch_for(self, sql: str, values: Sequence[Value], *parameters: Value) -> Sequence[Row]:
+        """The rows of a query about any number of values, which ``IN ({values})`` in it asks for; in no order."""
+
+    @abstractmethod
+    async def execute(self, sql: str, *parameters: Value) -> int:
+        """Returns how many rows were written or removed."""
+
+    @abstractmethod
+    async def execute_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
+        """A statement for each of many sets of parameters."""
+
+    @abstractmethod
+    async def now(self) -> int:
+        """What the store's clock says, in milliseconds since 1970."""
+
+    async def claimed_now(self) -> int:
+        """The same, if the clock that it follows is believed whatever is known."""
+        return await self.now()
+
+    @abstractmethod
+    def using(self, index: str) -> str:
+        """What follows a table's name to have an index used, where that must be said."""
+
+    @abstractmethod
+    def by_key(self, condition: str) -> str:
+        """
+        A condition on events ``e`` that finds them by their keys.
+
+        Args:
+            condition: On ``e.key_digest`` and ``e.outcome`` and nothing else of ``e``, and the key comes first in it.
+        """
+
+    @abstractmethod
+    def for_update(self, alias: str, *, skip_locked: bool = False) -> str:
+        """What ends a query whose rows of one table nobody else may change until the end of the transaction."""
+
+    @abstractmethod
+    async def lock(self, *, assets: Collection[bytes] = (), keys: Collection[bytes] = ()) -> None:
+        """
+        Wait until nobody else has any of these, and keep them until the end of the transaction, by their digests.
+
+        Whoever accepts an event of a key, ends a job of it, or registers one, holds the key before he looks; whoever
+        registers a job of an asset, or matches a message that names no job with one, holds the asset. Against
+        deadlocks a transaction takes first all its assets, then all its keys, each at once.
+        """
+
+    @abstractmethod
+    async def accept_events(self, candidates: Sequence[Candidate]) -> list[Fate]:
+        """
+        Insert the events that are new under their key and outcome, with their bodies and deliveries; bind keys; note
+        which receipts bring an event again. The keys are locked. Jobs are left.
+        """
+
+    @abstractmethod
+    async def claim_deliveries(
+        self, sink: str, *, limit: int, max_bytes: int, lease_ms: int, lease: str
+    ) -> list[Delivery]:
+        """Lease what is due at a sink, if that is active, in order; apart from what somebody else is just leasing."""
+
+    @abstractmethod
+    async def record_attempts(self, results: Sequence[AttemptResult]) -> tuple[list[bool], set[str]]:
+        """Returns which results still held their lease, and the sinks where something waited for one of these."""
+
+    async def fetch_row(self, sql: str, *parameters: Value) -> Row | None:
+        """The first row."""
+        rows = await self.fetch(sql, *parameters)
+        return rows[0] if rows else None
+
+    async def fetch_value(self, sql: str, *parameters: Value) -> Any:
+        """The first column of the first row; None without any."""
+        row = await self.fetch_row(sql, *parameters)
+        return None if row is None else row[0]
+
+    async def find_event(self, digest: bytes, outcome: int) -> int | None:
+        """The row id of an event."""
+        condition = self.by_key("e.key_digest = $1 AND e.outcome = $2")
+        return cast(
+            "int | None", await self.fetch_value(f"SELECT e.id FROM events e WHERE {condition}", digest, outcome)
+        )
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """What is done within is taken back when it raises."""
+        await self.execute("SAVEPOINT here")
+        try:
+            yield
+        except BaseException:
+            # Where this fails the whole transaction is lost, and the error that is raised says why.
+            with suppress(Exception):
+                await self.execute("ROLLBACK TO SAVEPOINT here")
+                await self.execute("RELEASE SAVEPOINT here")
+            raise
+        await self.execute("RELEASE SAVEPOINT here")

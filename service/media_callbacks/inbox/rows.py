@@ -1,0 +1,122 @@
+"""What rows look like in both databases: times, states, filters and replays."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from media_callbacks.events import OUTCOMES, Delivery, event_id
+from media_callbacks.inbox.base import DeliveryState, EventFilter, Receipt, ReplayRecord, ReplayRequest
+
+_MAX_ID = 2**63 - 1
+_MAX_COLUMN_CHARACTERS = 1000
+# What objects take, beside their texts (measured, rounded up).
+_RECEIPT_BYTES = 1024
+_EVENT_BYTES = 2048
+_VALUE_BYTES = 64
+
+
+def to_milliseconds(moment: datetime) -> int:
+    # A millisecond in floating point is up to 0.0003 short.
+    return int(moment.timestamp() * 1000 + 0.0005)
+
+
+def to_id(number: int | None) -> int:
+    """A number of a row as given by a caller, within what the databases count to; the highest for none."""
+    return _MAX_ID if number is None else max(-1, min(number, _MAX_ID))
+
+
+def from_milliseconds(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+@dataclass(slots=True)
+class Arrival:
+    """
+    A receipt with what the database needs of it.
+
+    Attributes:
+        at: When it was received, in milliseconds.
+        size_bytes: About what it takes in memory, which is also about what it gives to write.
+    """
+
+    receipt: Receipt
+    at: int
+    size_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size_bytes = size_bytes(self.receipt)
+
+
+def size_bytes(receipt: Receipt) -> int:
+    """About what a receipt takes in memory: it may be five hundred times what was received."""
+    size = _RECEIPT_BYTES + len(receipt.body)
+    for entry in receipt.entries:
+        body = entry.body
+        # Once in JSON, once as what that was made of.
+        size += _EVENT_BYTES + 2 * len(body)
+        if len(body) > _EVENT_BYTES:
+            size += _VALUE_BYTES * (body.count(b",") + body.count(b"[") + body.count(b"{"))
+    return size
+
+
+def to_column(text: str | None) -> str | None:
+    """An id in a list of events: as much as can be asked for. All of it is in the event, and hashed in its key."""
+    return text if text is None or len(text) <= _MAX_COLUMN_CHARACTERS else text[:_MAX_COLUMN_CHARACTERS]
+
+
+def delivery_of(row: Sequence[Any], sink: str, lease: str) -> Delivery:
+    """A claimed delivery: event, replay, attempts so far, and of the event key digest, outcome and body."""
+    row_id, replay, attempts, digest, outcome, body = row
+    return Delivery(
+        row_id=row_id,
+        sink=sink,
+        event_id=event_id(digest, OUTCOMES[outcome]),
+        body=body.encode(),
+        attempt=attempts + 1,
+        lease=lease,
+        replay=replay,
+    )
+
+
+def shown_state(stored: str, *, is_active: bool) -> DeliveryState:
+    """The state to show for the one that is stored."""
+    if stored == "replaced":
+        return "dead"
+    if not is_active and stored in ("pending", "retrying"):
+        return "parked"
+    return cast(DeliveryState, stored)
+
+
+def dump_filter(wanted: EventFilter) -> str:
+    """A filter as JSON, to be read again by ``load_filter``."""
+    members = {name: value for name, value in asdict(wanted).items() if value is not None}
+    return json.dumps(members, default=datetime.isoformat)
+
+
+def load_filter(text: str) -> EventFilter:
+    members: dict[str, Any] = json.loads(text)
+    for name in ("since", "until"):
+        if name in members:
+            members[name] = datetime.fromisoformat(members[name])
+    return EventFilter(**members)
+
+
+def replay_record(row: Sequence[Any]) -> ReplayRecord:
+    replay_id, created_at, changed_at, state, total, done, filter_json, sinks, rate_per_s, requested_by, reason = row
+    return ReplayRecord(
+        id=replay_id,
+        created_at=from_milliseconds(created_at),
+        changed_at=from_milliseconds(changed_at),
+        state=state,
+        total=total,
+        done=done,
+        request=ReplayRequest(
+            filter=load_filter(filter_json),
+            sinks=tuple(json.loads(sinks)),
+            rate_per_s=rate_per_s,
+            requested_by=requested_by,
+            reason=reason,
+        ),
+    )

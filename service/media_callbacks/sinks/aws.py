@@ -1,0 +1,432 @@
+"""
+What the sinks of AWS have in common: a client as boto makes it, calls of bounded size, and what errors mean.
+
+A sink of its own says how an event becomes an entry of its API, and how an answer speaks of the entries.
+
+Source: "Common errors", https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html; "Retry
+behavior", https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html, for the codes of throttling.
+"""
+
+import asyncio
+import hashlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+from media_callbacks.errors import SinkError, SinkRejected, SinkRetry
+from media_callbacks.events import Delivery
+
+Fields = dict[str, Any]
+
+_CONNECT_TIMEOUT_S = 5.0
+_GROUP_ID = re.compile(r"[!-~]{1,128}")
+# Outside the characters of XML 1.0, which are those that SQS and SNS take.
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_IN_A_CODE = re.compile(r"[^A-Za-z0-9_.:#-]")
+
+_THROTTLING = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "KMSThrottling",
+        "KmsThrottled",
+        "LimitExceeded",
+        "ProvisionedThroughputExceeded",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttled",
+        "Throttling",
+        "TooManyRequests",
+    }
+)
+_OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    One event on its way into a call.
+
+    Attributes:
+        position: Which of the deliveries it is.
+        fields: The event as the API takes it.
+        size_bytes: As the service counts.
+        group: Entries of one group stay in order: none is sent after an earlier one failed. None asks for nothing.
+    """
+
+    position: int
+    fields: Fields
+    size_bytes: int
+    group: str | None = None
+
+
+class AwsSink(ABC):
+    """
+    What every sink of AWS does alike.
+
+    Attributes:
+        service: boto's name of the service.
+        title: Its name in sentences.
+        max_bytes: The most that the service takes in one entry, and in one call.
+        usual_bytes: The most that a destination takes of one entry whatever its owner has set.
+        refused_calls: Codes, without affixes, that refuse a whole call for what one entry is, or the sum of them.
+        refused_entries: Those of them that can't mean anything but the entries.
+
+    Args:
+        region: As boto finds it when not given.
+        endpoint_url: For a local or compatible server.
+        timeout_s: For a whole ``send``, however many calls it takes.
+        concurrency: Calls, and so connections, at once.
+    """
+
+    service: ClassVar[str]
+    title: ClassVar[str]
+    max_bytes: ClassVar[int]
+    usual_bytes: ClassVar[int]
+    refused_calls: ClassVar[frozenset[str]]
+    refused_entries: ClassVar[frozenset[str]] = frozenset()
+    batch_size = 10
+
+    def __init__(
+        self,
+        name: str,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        *,
+        timeout_s: float = 15.0,
+        concurrency: int = 4,
+    ) -> None:
+        self.name = name
+        self.timeout_s = timeout_s
+        self.concurrency = concurrency
+        self._region = region
+        self._endpoint_url = endpoint_url
+        self._client: Any = None
+        self._is_closed = False
+        self._connecting = asyncio.Lock()
+
+    @abstractmethod
+    def build_entry(self, position: int, delivery: Delivery) -> Entry:
+        """
+        Pure: an event as the API takes it, of whatever size.
+
+        Raises:
+            SinkRejected: The stored event is none.
+        """
+
+    @abstractmethod
+    async def put(self, client: Any, entries: Sequence[Entry]) -> Iterable[tuple[Entry, SinkError | None]]:
+        """One call, and what its answer says of each entry. Entries that it does not mention are left out."""
+
+    def arrange(self, entries: list[Entry]) -> Iterable[list[Entry]]:
+        """Entries that may be in one call with each other, as far as numbers and sizes allow."""
+        return [entries]
+
+    def build_calls(self, deliveries: Sequence[Delivery]) -> tuple[list[list[Entry]], dict[int, SinkRejected]]:
+        """What to send, call by call; and for the deliveries that are in none of them, why."""
+        entries: list[Entry] = []
+        rejected: dict[int, SinkRejected] = {}
+        for position, delivery in enumerate(deliveries):
+            try:
+                entry = self.build_entry(position, delivery)
+            except SinkRejected as error:
+                rejected[position] = error
+                continue
+            if entry.size_bytes <= self.max_bytes:
+                entries.append(entry)
+            else:
+                rejected[position] = SinkRejected(
+                    f"the event has {entry.size_bytes} bytes with what goes along with it, {self.title} takes at most"
+                    f" {self.max_bytes}"
+                )
+        calls = [
+            call
+            for arranged in self.arrange(entries)
+            for call in _cut(arranged, max_entries=self.batch_size, max_bytes=self.max_bytes)
+        ]
+        return calls, rejected
+
+    async def open(self) -> None:
+        self._is_closed = False
+        # Now, so that the first event need not wait. What fails here is tried again by `send`, which has somebody to
+        # tell.
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self._connect()
+        except Exception:  # noqa: BLE001 - see `send`
+            pass
+
+    async def send(self, deliveries: Sequence[Delivery]) -> Sequence[SinkError | None]:
+        calls, rejected = self.build_calls(deliveries)
+        outcomes: dict[int, SinkError | None] = {**rejected}
+        # For the deliveries that no answer spoke of. One call that failed as a whole ends the others: what it met
+        # (throttling, credentials, the network) waits for them too, and a group must not get out of order.
+        failure = SinkRetry(f"{self.title}'s answer does not mention this event")
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                client = await self._connect()
+                await self._send_calls(client, calls, outcomes)
+        except TimeoutError:
+            failure = SinkRetry(f"{self.title} gave no answer within {self.timeout_s:g} s")
+        except SinkRetry as error:
+            failure = error
+        # Whatever boto's credential providers meet in files and processes, and whatever its parsers meet in an answer
+        # that is not from AWS, comes out as it is: KeyError, AttributeError, OSError and more.
+        except Exception as error:  # noqa: BLE001
+            code, status = _read_error(error)
+            failure = SinkRetry(
+                f"{self.title} can't be reached or used: {_explain(error)}",
+                is_overload=is_overload(code) or status in _OVERLOAD_STATUSES,
+            )
+        return [outcomes.get(position, failure) for position in range(len(deliveries))]
+
+    async def close(self) -> None:
+        # A send that still runs fails with a closed connection; one that was about to connect no longer does.
+        self._is_closed = True
+        async with self._connecting:
+            client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _connect(self) -> Any:
+        async with self._connecting:
+            if self._is_closed:
+                raise SinkRetry("the sink was closed")
+            if self._client is None:
+                AioConfig, get_session, loader, http_session = await asyncio.to_thread(_load_boto)  # noqa: N806 - it is a class
+                session = get_session()
+                session.register_component("data_loader", loader)
+                if await session.get_credentials() is None:
+                    # A client made now would never look for credentials again.
+                    raise SinkRetry(
+                        "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the"
+                        " role of this machine"
+                    )
+                config = AioConfig(
+                    connect_timeout=min(_CONNECT_TIMEOUT_S, self.timeout_s),
+                    read_timeout=self.timeout_s,
+                    max_pool_connections=self.concurrency,
+                    # The dispatcher decides when to try again.
+                    retries={"total_max_attempts": 1, "mode": "standard"},
+                    http_session_cls=http_session,
+                )
+                context = session.create_client(
+                    self.service, region_name=self._region, endpoint_url=self._endpoint_url, config=config
+                )
+                self._client = await context.__aenter__()
+            return self._client
+
+    async def _send_calls(self, client: Any, calls: list[list[Entry]], outcomes: dict[int, SinkError | None]) -> None:
+        held: set[str | None] = set()
+        for entries in calls:
+            await self._send_entries(client, [entry for entry in entries if entry.group not in held], outcomes)
+            for entry in entries:
+                if entry.group in held:
+                    outcomes[entry.position] = SinkRetry("waits for an earlier event of its group, which failed")
+                elif entry.group is not None and (
+                    entry.position not in outcomes or isinstance(outcomes[entry.position], SinkRetry)
+                ):
+                    held.add(entry.group)
+
+    async def _send_entries(self, client: Any, entries: list[Entry], outcomes: dict[int, SinkError | None]) -> None:
+        """
+        One call, or more where one entry spoils it.
+
+        A queue, topic or stream may take less than its service does, which its owner alone knows: the whole call is
+        refused then (observed with SQS, see https://github.com/floci-io/floci/issues/894), and compatible servers do
+        it when a single entry is bad. Halves are sent then, so that nothing waits for what will never pass.
+        """
+        if not entries:
+            return
+        try:
+            outcomes.update((entry.position, outcome) for entry, outcome in await self.put(client, entries))
+        except client.exceptions.ClientError as error:
+            code = bare_code(_read_error(error)[0])
+            if code not in self.refused_calls | self.refused_entries:
+                raise
+            if len(entries) > 1:
+                middle = len(entries) // 2
+                await self._send_entries(client, entries[:middle], outcomes)
+                await self._send_entries(client, entries[middle:], outcomes)
+                return
+            size_bytes = entries[0].size_bytes
+            message = f"{self.title} refused the event of {size_bytes} bytes: {_explain(error)}"
+            # Alone, and still refused: of usual size the fault may be in the settings, which an operator can mend.
+            is_hopeless = code in self.refused_entries or size_bytes > self.usual_bytes
+            outcomes[entries[0].position] = SinkRejected(message) if is_hopeless else SinkRetry(message)
+
+
+def _cut(entries: Iterable[Entry], *, max_entries: int, max_bytes: int) -> Iterator[list[Entry]]:
+    call: list[Entry] = []
+    size_bytes = 0
+    for entry in entries:
+        if call and (len(call) == max_entries or size_bytes + entry.size_bytes > max_bytes):
+            yield call
+            call, size_bytes = [], 0
+        call.append(entry)
+        size_bytes += entry.size_bytes
+    if call:
+        yield call
+
+
+@cache
+def _load_boto() -> tuple[Any, Any, Any, Any]:
+    """
+    A good part of a second, which neither a service without such a sink nor the event loop should wait for. What boto
+    reads of its models is megabytes, and shared by all clients.
+    """
+    from aiobotocore.config import AioConfig  # noqa: PLC0415
+    from aiobotocore.session import get_session  # noqa: PLC0415
+    from botocore.loaders import create_loader  # noqa: PLC0415
+
+    from media_callbacks.sinks.aws_http import BoundedSession  # noqa: PLC0415
+
+    return AioConfig, get_session, create_loader(), BoundedSession
+
+
+# Events
+
+
+def read_document(delivery: Delivery) -> tuple[str, dict[str, Any]]:
+    """
+    The event as text and as what it says.
+
+    Raises:
+        SinkRejected: It is not a JSON object.
+    """
+    try:
+        body = delivery.body.decode()
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        raise SinkRejected("the stored event is not JSON in UTF-8, which every event should be") from None
+    if not isinstance(document, dict):
+        raise SinkRejected(f"the stored event is a JSON {type(document).__name__}, expected an object")
+    return body, document
+
+
+def build_message(delivery: Delivery, *, body_name: str, fifo: bool) -> tuple[Fields, int]:
+    """
+    A message of SQS or SNS, which differ in the name of the body alone, and its size.
+
+    What consumers filter by is repeated in attributes. The subject is the message group of a FIFO destination, so that
+    the events of one job stay in order; the event id is the deduplication id, so that an event sent again after a lost
+    answer is taken once.
+
+    Raises:
+        SinkRejected: The stored event is none.
+    """
+    body, document = read_document(delivery)
+    # In valid JSON such a character can only stand within a string, where its escape means the same.
+    body = _FORBIDDEN.sub(lambda match: f"\\u{ord(match[0]):04X}", body)
+    attributes = _build_attributes(document)
+    fields: Fields = {body_name: body, "MessageAttributes": attributes}
+    if fifo:
+        fields["MessageGroupId"] = _group_id(document.get("subject"), delivery.event_id)
+        replay = f":replay-{delivery.replay}" if delivery.replay else ""
+        fields["MessageDeduplicationId"] = delivery.event_id + replay
+    # As both count: the body, and name, type and value of every attribute, in UTF-8.
+    size_bytes = len(body.encode()) + sum(
+        len(name.encode()) + len(attribute["DataType"].encode()) + len(attribute["StringValue"].encode())
+        for name, attribute in attributes.items()
+    )
+    return fields, size_bytes
+
+
+def _build_attributes(document: dict[str, Any]) -> dict[str, dict[str, str]]:
+    data = document.get("data")
+    values = data if isinstance(data, dict) else {}
+    named = {"type": document.get("type")} | {
+        name: values.get(name) for name in ("product", "kind", "outcome", "job_id")
+    }
+    return {
+        name: {"DataType": "String", "StringValue": _FORBIDDEN.sub("\ufffd", value)}
+        for name, value in named.items()
+        if isinstance(value, str) and value
+    }
+
+
+def _group_id(subject: Any, event_id: str) -> str:
+    if not isinstance(subject, str) or not subject:
+        return event_id
+    return subject if _GROUP_ID.fullmatch(subject) else digest(subject)
+
+
+def digest(subject: str) -> str:
+    """Stands for a subject that a service does not take as it is."""
+    # A job id read from JSON may hold half a surrogate pair, which has no UTF-8.
+    return hashlib.sha256(subject.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+# Answers
+
+
+def read_batch(
+    answer: Any, entries: Sequence[Entry], *, title: str, bad_messages: frozenset[str]
+) -> Iterator[tuple[Entry, SinkError | None]]:
+    """
+    The answer of SendMessageBatch or PublishBatch, whose entries are named by their positions.
+
+    Args:
+        bad_messages: Codes, without affixes, that speak of the message itself when the sender is at fault.
+    """
+    taken = {result.get("Id") for result in answer.get("Successful", ())}
+    failed = {result.get("Id"): result for result in answer.get("Failed", ())}
+    for entry in entries:
+        if (result := failed.get(str(entry.position))) is not None:
+            code = result.get("Code")
+            is_hopeless = result.get("SenderFault") is True and bare_code(code) in bad_messages
+            yield entry, judge_failure(code, title=title, size_bytes=entry.size_bytes, is_hopeless=is_hopeless)
+        elif str(entry.position) in taken:
+            yield entry, None
+
+
+def judge_failure(code: Any, *, title: str, size_bytes: int, is_hopeless: bool) -> SinkError:
+    """What the error code of one entry means for its delivery. Texts are not repeated: they may quote the message."""
+    if is_hopeless:
+        return SinkRejected(
+            f"{title} refused the event of {size_bytes} bytes: {_clean(code)}; compare the size with what the"
+            " destination takes (MaximumMessageSize)"
+        )
+    return SinkRetry(f"{title} did not take the event: {_clean(code)}", is_overload=is_overload(code))
+
+
+def is_overload(code: Any) -> bool:
+    """Whether an error code asks for fewer calls."""
+    return bare_code(code) in _THROTTLING
+
+
+def bare_code(code: Any) -> str:
+    """Without the prefixes and suffixes of the protocols: AWS.SimpleQueueService.X, com.amazonaws.sqs#X, XException."""
+    return re.split(r"[.#]", str(code))[-1].removesuffix("Exception")
+
+
+def _read_error(error: Exception) -> tuple[Any, Any]:
+    """Code and HTTP status, where AWS gave them."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return None, None
+    return response.get("Error", {}).get("Code"), response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+
+
+def _explain(error: Exception) -> str:
+    """
+    The error code where AWS gave one, else the type. Never boto's text: for a signature that does not match it repeats
+    what was signed, session token included.
+    """
+    code, status = _read_error(error)
+    return f"{_clean(code)} (HTTP {status})" if status is not None else type(error).__name__
+
+
+def _clean(code: Any) -> str:
+    return _NOT_IN_A_CODE.sub("", str(code or ""))[:80] or "no error code"
+
+
+def region_of(name: str) -> str | None:
+    """The region in an ARN; None where there is none or it is no ARN."""
+    parts = name.split(":")
+    return parts[3] or None if parts[0] == "arn" and len(parts) > 3 else None

@@ -1,0 +1,86 @@
+"""
+The ``kinesis`` sink: up to 500 events in one PutRecords, the data of a record being the CloudEvent.
+
+The partition key is the subject (its SHA-256 where it is longer than Kinesis allows), so that the events of one job are
+in one shard; an event without a subject has its id.
+
+Order: PutRecords writes the records of a call in any order, and goes on after one that failed. So each partition key is
+in a call once: its next event follows in the next call, if the one before was written. What this can't promise: an
+event that is sent again later comes after what other sends with its partition key have written meanwhile. Events of
+one job never overtake each other so, because the dispatcher lets only one of them go at a time; those of different
+jobs with one subject may. And one whose answer was lost is written twice: Kinesis does not deduplicate.
+
+Source: "PutRecords", https://docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from media_callbacks.errors import SinkError
+from media_callbacks.events import Delivery
+from media_callbacks.sinks.aws import AwsSink, Entry, digest, judge_failure, read_document, region_of
+
+MAX_KEY_CHARACTERS = 256
+
+
+class KinesisSink(AwsSink):
+    """
+    A sink of kind ``kinesis``.
+
+    Args:
+        stream_name: Or the stream's ARN, whose region is taken where none is given.
+        options: Those of AwsSink.
+    """
+
+    service = "kinesis"
+    title = "Kinesis"
+    max_bytes = (
+        10 * 1_048_576
+    )  # for all records of a call together, and for one where the stream's owner allows as much
+    usual_bytes = 1_048_576
+    # For a stream that takes smaller records; either may also mean the stream.
+    refused_calls = frozenset({"InvalidArgument", "Validation", "ValidationError"})
+    batch_size = 500
+
+    def __init__(
+        self, name: str, stream_name: str, region: str | None = None, endpoint_url: str | None = None, **options: Any
+    ) -> None:
+        super().__init__(name, region or region_of(stream_name), endpoint_url, **options)
+        self._stream = {"StreamARN" if stream_name.startswith("arn:") else "StreamName": stream_name}
+
+    def build_entry(self, position: int, delivery: Delivery) -> Entry:
+        subject = read_document(delivery)[1].get("subject")
+        key = _partition_key(subject) if isinstance(subject, str) and subject else delivery.event_id
+        fields = {"Data": delivery.body, "PartitionKey": key}
+        return Entry(position, fields, len(delivery.body) + len(key.encode()), key)
+
+    def arrange(self, entries: list[Entry]) -> Iterable[list[Entry]]:
+        rounds: list[list[Entry]] = []
+        seen: dict[str | None, int] = defaultdict(int)
+        for entry in entries:
+            if seen[entry.group] == len(rounds):
+                rounds.append([])
+            rounds[seen[entry.group]].append(entry)
+            seen[entry.group] += 1
+        return rounds
+
+    async def put(self, client: Any, entries: Sequence[Entry]) -> Iterable[tuple[Entry, SinkError | None]]:
+        answer = await client.put_records(Records=[entry.fields for entry in entries], **self._stream)
+        return self._read_answer(answer, entries)
+
+    def _read_answer(self, answer: Any, entries: Sequence[Entry]) -> Iterator[tuple[Entry, SinkError | None]]:
+        for entry, result in zip(entries, answer.get("Records", ()), strict=False):
+            if code := result.get("ErrorCode"):
+                yield entry, judge_failure(code, title=self.title, size_bytes=entry.size_bytes, is_hopeless=False)
+            elif result.get("SequenceNumber"):
+                yield entry, None
+
+
+def _partition_key(subject: str) -> str:
+    """The subject, or what stands for it where Kinesis does not take it: too long, or half a surrogate pair in it."""
+    try:
+        subject.encode()
+    except UnicodeEncodeError:
+        return digest(subject)
+    return subject if len(subject) <= MAX_KEY_CHARACTERS else digest(subject)

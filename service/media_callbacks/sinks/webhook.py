@@ -1,0 +1,258 @@
+"""
+The ``webhook`` sink: one POST per event, signed as Standard Webhooks says.
+
+    webhook-signature = v1,<base64 of hmac-sha256 over <id>.<timestamp>.<body>>     one per secret, by spaces
+
+Any 2xx is a delivery. Everything else may pass: a receiver that answers 400 today may be mended tomorrow, and the event
+waits for it. 410 says that nobody is there any more, until an operator knows better; 429, 502, 503 and 504 ask for
+fewer requests.
+
+Source: "Standard Webhooks", https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md,
+sections "Webhook Headers" and "Signature scheme"; CloudEvents HTTP binding, section 3.2 "Structured Content Mode".
+"""
+
+import asyncio
+import hmac
+import io
+import re
+import ssl
+import time
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+
+from media_callbacks.bounded_connector import AnswerTooLong, BoundedConnector
+from media_callbacks.errors import SinkError, SinkGone, SinkRetry
+from media_callbacks.events import CONTENT_TYPE, Delivery
+from media_callbacks.version import read_version
+
+REPLAY_HEADER = "media-callbacks-replay"
+MAX_RETRY_AFTER_S = 24 * 3600.0
+# What of an answer is read, so that the connection can serve the next event. More than any acknowledgement has.
+MAX_ANSWER_BYTES = 8 * 1024
+_MAX_PLAIN_BYTES = 2**20
+# The status has decided by then; a slow body is not worth a place among `concurrency`.
+_ANSWER_BODY_TIMEOUT_S = 1.0
+_CONNECT_TIMEOUT_S = 5.0
+# Below the 5 s after which uvicorn and Node close an idle connection: aiohttp does not repeat a POST that was lost in
+# a connection closed at the same moment, and the event would wait for its second attempt.
+_KEEPALIVE_S = 4.0
+_MAX_DETAIL_CHARACTERS = 120
+
+_GONE_STATUS = 410
+_OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
+_DELAY_SECONDS = re.compile(r"[0-9]+")
+
+_USER_AGENT = f"media-callbacks/{read_version()}"
+
+
+def build_request(
+    delivery: Delivery,
+    secrets: Sequence[bytes],
+    timestamp: int,
+    *,
+    headers: Mapping[str, str] | None = None,
+    bearer_token: str | None = None,
+) -> dict[str, str]:
+    """
+    The headers of the request that carries ``delivery.body``. A replay has one more; id and body stay what they were.
+
+    Args:
+        secrets: Decoded keys. Each gives one signature, so that a receiver knowing any of them can verify.
+        timestamp: UNIX time of this attempt, in seconds.
+        headers: The operator's own; they take the place of ``User-Agent`` and ``Accept-Encoding``.
+    """
+    return {**_fixed_headers(headers or {}, bearer_token), **_own_headers(delivery, secrets, timestamp)}
+
+
+def _fixed_headers(headers: Mapping[str, str], bearer_token: str | None) -> dict[str, str]:
+    """Those that are the same for every delivery."""
+    custom = dict(headers)
+    if bearer_token is not None:
+        custom["Authorization"] = f"Bearer {bearer_token}"
+    replaced = {name.lower() for name in custom}
+    ours = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+    return {
+        "Content-Type": CONTENT_TYPE,
+        **{name: value for name, value in ours.items() if name.lower() not in replaced},
+        **custom,
+    }
+
+
+def _own_headers(delivery: Delivery, secrets: Sequence[bytes], timestamp: int) -> dict[str, str]:
+    """Those of one attempt."""
+    signed = f"{delivery.event_id}.{timestamp}.".encode() + delivery.body
+    signatures = [f"v1,{b64encode(hmac.digest(secret, signed, 'sha256')).decode()}" for secret in secrets]
+    headers = {
+        "webhook-id": delivery.event_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(signatures),
+    }
+    if delivery.replay:
+        headers[REPLAY_HEADER] = str(delivery.replay)
+    return headers
+
+
+def parse_retry_after(value: str, *, now: float) -> float | None:
+    """
+    The seconds that a Retry-After header asks for, from 0 to 24 h, or None when it says neither seconds nor a date.
+
+    Args:
+        now: UNIX time in seconds, for the date form.
+
+    Source: RFC 9110, section 10.2.3 "Retry-After".
+    """
+    value = value.strip()
+    if _DELAY_SECONDS.fullmatch(value):
+        # Longer numbers are above the bound anyway, and int() refuses thousands of digits.
+        return min(float(int(value.lstrip("0")[:9] or "0")), MAX_RETRY_AFTER_S)
+    try:
+        moment = parsedate_to_datetime(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        delay_s = moment.timestamp() - now
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return min(max(delay_s, 0.0), MAX_RETRY_AFTER_S)
+
+
+def judge_answer(status: int, retry_after: str | None, *, now: float) -> SinkRetry | None:
+    """None when the status says that the event was taken, else the failure."""
+    if 200 <= status < 300:
+        return None
+    if 300 <= status < 400:
+        return SinkRetry(f"redirected with HTTP {status}; redirects are not followed, configure the final url")
+    if status == _GONE_STATUS:
+        return SinkGone(f"answered HTTP {status}: the receiver says that this destination is gone")
+    if status in _OVERLOAD_STATUSES:
+        retry_after_s = None if retry_after is None else parse_retry_after(retry_after, now=now)
+        return SinkRetry(f"answered HTTP {status}", retry_after_s=retry_after_s, is_overload=True)
+    return SinkRetry(f"answered HTTP {status}")
+
+
+class WebhookSink:
+    """
+    A sink of kind ``webhook``.
+
+    Args:
+        url: Where to POST. Never part of a message: paths and queries of webhook URLs are often secrets.
+        secrets: Decoded keys, at least one.
+        headers: The operator's own, sent along with every request; see `build_request`.
+        bearer_token: Sent as ``Authorization``.
+        timeout_s: For the whole attempt; a connection has at most 5 s of it.
+        concurrency: Requests, and so connections, at once.
+        clock: UNIX time in seconds.
+    """
+
+    batch_size = 1
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        secrets: Sequence[bytes],
+        *,
+        headers: Mapping[str, str] | None = None,
+        bearer_token: str | None = None,
+        timeout_s: float = 15.0,
+        concurrency: int = 32,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self.timeout_s = timeout_s
+        self.concurrency = concurrency
+        self._url = url
+        self._secrets = tuple(secrets)
+        self._headers = _fixed_headers(headers or {}, bearer_token)
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    async def open(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=BoundedConnector(limit=self.concurrency, keepalive_timeout=_KEEPALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # The total is kept by `send`: aiohttp rounds long time-outs up to a whole second.
+            timeout=aiohttp.ClientTimeout(total=None, connect=min(_CONNECT_TIMEOUT_S, self.timeout_s)),
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=MAX_ANSWER_BYTES,
+        )
+
+    async def send(self, deliveries: Sequence[Delivery]) -> Sequence[SinkError | None]:
+        return [await self._post(delivery) for delivery in deliveries]
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _post(self, delivery: Delivery) -> SinkRetry | None:
+        assert self._session is not None, "open() comes before send()"
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.timeout_s
+        body = delivery.body
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await self._session.post(
+                    self._url,
+                    # aiohttp warns of longer plain bytes; it sends shorter ones cheaper than any file.
+                    data=body if len(body) <= _MAX_PLAIN_BYTES else io.BytesIO(body),
+                    headers={**self._headers, **_own_headers(delivery, self._secrets, int(self._clock()))},
+                    allow_redirects=False,
+                )
+        except aiohttp.ConnectionTimeoutError:
+            return SinkRetry(f"no connection within {min(_CONNECT_TIMEOUT_S, self.timeout_s):g} s")
+        except TimeoutError:
+            return SinkRetry(f"no answer within {self.timeout_s:g} s")
+        # ValueError: a host that is no name, such as one with a label of 64 characters.
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return SinkRetry(_explain(error))
+        try:
+            # Mostly the whole answer came at once.
+            if not response.content.is_eof():
+                async with asyncio.timeout_at(min(deadline, loop.time() + _ANSWER_BODY_TIMEOUT_S)):
+                    await _discard(response.content)
+        except (aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
+            pass  # the status has been read, and it alone decides
+        finally:
+            # A connection whose answer was read to its end is back in the pool by now; any other is closed here.
+            response.close()
+        return judge_answer(response.status, response.headers.get("Retry-After"), now=self._clock())
+
+
+async def _discard(content: aiohttp.StreamReader) -> None:
+    left = MAX_ANSWER_BYTES
+    while left > 0:
+        chunk = await content.read(left)
+        if not chunk:
+            return
+        left -= len(chunk)
+
+
+def _explain(error: Exception) -> str:
+    """
+    Type and cause. aiohttp's own texts are left out where they hold the url, or what the receiver sent, which may be
+    our own body.
+    """
+    detail = ""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        cause = error.certificate_error
+        detail = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else ""
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error
+        detail = (cause.reason if isinstance(cause, ssl.SSLError) else cause.strerror) or ""
+    elif isinstance(error, AnswerTooLong):
+        detail = str(error)
+    elif isinstance(error, aiohttp.ServerDisconnectedError):
+        detail = "the connection was closed before an answer came"
+    elif isinstance(error, aiohttp.ClientResponseError):
+        detail = "the answer is not valid HTTP, or its headers are too long"
+    elif isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | ValueError):
+        detail = "the configured url is not an http or https url"
+    elif isinstance(error, aiohttp.ClientOSError | ConnectionError):
+        detail = "the connection broke"
+    name = type(error).__name__
+    return f"{name}: {detail[:_MAX_DETAIL_CHARACTERS]}" if detail else name
