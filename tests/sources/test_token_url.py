@@ -128,13 +128,13 @@ def encode(raw):
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-@pytest.mark.parametrize("bit", range(400))
-def test_every_flipped_bit_is_refused(bit):
-    raw = bytearray(decode(TOKEN))
-    raw[bit // 8] ^= 1 << bit % 8
-    with pytest.raises(UnknownToken) as caught:
-        verify(call(encode(bytes(raw))))
-    assert (caught.value.status, caught.value.reason) == (404, "unknown_token")
+def test_every_flipped_bit_is_refused():
+    for bit in range(8 * len(decode(TOKEN))):
+        raw = bytearray(decode(TOKEN))
+        raw[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(UnknownToken) as caught:
+            verify(call(encode(bytes(raw))))
+        assert (caught.value.status, caught.value.reason) == (404, "unknown_token"), bit
 
 
 def test_the_key_id_is_part_of_what_is_proven():
