@@ -12,7 +12,9 @@ from media_callbacks.settings import build_settings, load_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = ("README.md", "CHANGELOG.md", "deploy/README.md", "docs/messages.md", "docs/not-received.md")
+PAGES = tuple(
+    str(page.relative_to(ROOT)) for page in (*ROOT.glob("*.md"), ROOT / "deploy/README.md", *ROOT.glob("docs/**/*.md"))
+)
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 ENVIRON = {
     "ADMIN_TOKEN": "0123456789abcdef",
