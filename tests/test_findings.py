@@ -411,6 +411,9 @@ def test_the_vendors_word_for_the_whole_refutes_no_failure_of_a_part_where_it_te
     held = make_held("partial")
     leaves = ask(make_inquiry("confirm", event=held), ended("succeeded"), family=family, now=NOW + timedelta(300))
     assert (leaves.decision, leaves.finding.release) == ("unconfirmed", held)
+    healed = make_inquiry("confirm", event=held, confirmed={"succeeded"})
+    leaves = ask(healed, ended("succeeded"), family=family, now=NOW + timedelta(300))
+    assert (leaves.decision, leaves.finding.release) == ("unconfirmed", held)
     assert ask(make_inquiry("confirm", event=held), ended("failed"), family=family).decision == "contradicted"
     assert ask(make_inquiry("confirm", event=held), ended("succeeded")).decision == "contradicted"
     assert ask(make_inquiry("confirm", event=make_held()), ended("succeeded"), family=family).decision == "confirmed"

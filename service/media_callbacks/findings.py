@@ -16,7 +16,7 @@ leave.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -110,7 +110,12 @@ def judge(
         elif (said := _said_of(inquiry.event, receipt)) is None:
             result, detail = "unlearnable", "the vendor says how the job ended, and nothing of what the message tells"
         elif not tells_parts and (inquiry.event.data.outcome, said.data.outcome) == ("partial", "succeeded"):
-            result, detail = "unlearnable", "the vendor says that the whole succeeded, and nothing of its parts"
+            detail = "the vendor says that the whole succeeded, and nothing of its parts"
+            # Nor does it refute anything that it has said so before.
+            silent = replace(inquiry, confirmed=inquiry.confirmed - {"succeeded"})
+            return _judge_undecided(
+                silent, inquiry.event, "unlearnable", detail, now=now, jitter=jitter, patience=patience
+            )
         else:
             return _judge_ended(inquiry, inquiry.event, said, receipt, detail)
     if inquiry.event is not None:
