@@ -76,8 +76,8 @@ check-lowest: $(UV) ## run the tests that start the service with the oldest depe
 	$(LOWEST)/bin/python -m pytest -p no:anyio -n auto $(STARTING)
 
 # Tests that start the service or its parts on real sockets and stores.
-STARTING := tests/test_end_to_end.py tests/test_server.py tests/test_app.py tests/test_edge.py tests/test_metrics.py \
-	tests/test_crash.py tests/test_restart.py tests/test_simulate.py tests/sinks tests/inbox tests/vendor tests/test_cli.py tests/test_check.py
+STARTING := tests/test_end_to_end.py tests/process/test_server.py tests/test_app.py tests/edge/test_edge.py tests/observe/test_metrics.py \
+	tests/test_crash.py tests/process/test_restart.py tests/rehearsal/test_simulate.py tests/sinks tests/inbox tests/aliyun tests/commands/test_commands.py tests/commands/test_check.py
 
 format: environment ## format the code
 	$(BIN)/ruff format .
@@ -104,18 +104,18 @@ dist: $(UV) ## build and check the release: sdist, wheel, SBOM; run the demo fro
 	@ls -l dist
 
 bench: environment ## measure accepting, delivering, isolation and both stores, each against its yardstick in one run
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.exercises.bench
 
 chaos: environment ## break everything under load, ten times, and look for what was lost or came twice
-	$(BIN)/python -m tests.chaos --seeds 10 --jobs 2000 --rate 100
+	$(BIN)/python -m tests.exercises.chaos --seeds 10 --jobs 2000 --rate 100
 
 hostile: environment ## attack a running service as strangers would, in full, beside genuine callbacks; a million fuzzed requests
-	$(BIN)/python -m tests.hostile
-	$(BIN)/python -m tests.hostile.fuzzing
-	HOSTILE=long $(BIN)/pytest -n 1 tests/hostile
+	$(BIN)/python -m tests.exercises.hostile
+	$(BIN)/python -m tests.exercises.hostile.fuzzing
+	HOSTILE=long $(BIN)/pytest -n 1 tests/exercises/hostile
 
 promise: environment ## register twenty thousand jobs, let everything go wrong, and compare with the truth
-	$(BIN)/python -m tests.promise
+	$(BIN)/python -m tests.exercises.promise
 
 clean: ## remove what the other targets made
 	rm -rf .uv .uv.part .venv $(LOWEST) $(LOWEST).txt dist .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -1,4 +1,4 @@
-"""What all tests share: an environment without surprises, and the service of ``tests.running``."""
+"""What all tests share: an environment without surprises, and the service of ``tests.factories.running``."""
 
 import asyncio
 import os
@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from media_callbacks.events import Event
-from tests.clocks import LoopClock
-from tests.contracts import check_event
-from tests.running import Running, run_service
+from media_callbacks.model.events import Event
+from tests.factories.clocks import LoopClock
+from tests.factories.contracts import check_event
+from tests.factories.running import Running, run_service
 
 # How long an example takes is up to the machine.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,11 +11,11 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from media_callbacks.app import create_app
-from media_callbacks.errors import ConfigError
-from media_callbacks.server import QuietServer
-from media_callbacks.settings import build_settings
-from media_callbacks.simulate import SimulatedRequest
-from tests.running import (
+from media_callbacks.config.settings import build_settings
+from media_callbacks.model.errors import ConfigError
+from media_callbacks.process.server import QuietServer
+from media_callbacks.rehearsal.simulate import SimulatedRequest
+from tests.factories.running import (
     SOURCES,
     build_payload,
     connected,

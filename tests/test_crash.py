@@ -16,11 +16,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from media_callbacks.events import parse_event
-from media_callbacks.simulate import PAYLOADS, http_request
-from media_callbacks.sources import vod
-from media_callbacks.sources.http import HttpSource
-from tests.running import PATIENCE_S
+from media_callbacks.model.events import parse_event
+from media_callbacks.rehearsal.simulate import PAYLOADS, http_request
+from media_callbacks.sources.products import vod
+from media_callbacks.sources.transports.http import HttpSource
+from tests.factories.running import PATIENCE_S
 
 KILLS = 20
 CLIENTS = 12

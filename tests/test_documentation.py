@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from media_callbacks.__main__ import COMMANDS
-from media_callbacks.settings import build_settings, load_settings
+from media_callbacks.config.settings import build_settings, load_settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 PAGES = tuple(
     str(page.relative_to(ROOT)) for page in (*ROOT.glob("*.md"), ROOT / "deploy/README.md", *ROOT.glob("docs/**/*.md"))

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from media_callbacks.simulate import PAYLOADS
-from tests.running import SOURCES, Running, build_payload, connected, encode, read_answer, run_service
+from media_callbacks.rehearsal.simulate import PAYLOADS
+from tests.factories.running import SOURCES, Running, build_payload, connected, encode, read_answer, run_service
 
 JOBS_PER_SOURCE = 25
 CALLBACKS = 10_000

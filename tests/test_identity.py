@@ -17,10 +17,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media_callbacks.fake_cloud.callbacks import LIE, describe, lie
-from media_callbacks.inbox.base import Inbox, Verdict
-from media_callbacks.intake import HoldRules, build_receipt
-from media_callbacks.simulate import (
+from media_callbacks.inbox.roles import Inbox
+from media_callbacks.model.receipts import Verdict
+from media_callbacks.rehearsal.fake_cloud.callbacks import LIE, describe, lie
+from media_callbacks.rehearsal.simulate import (
     PAYLOADS,
     MnsSigner,
     SimulatedRequest,
@@ -28,12 +28,13 @@ from media_callbacks.simulate import (
     make_mns_key,
     token_url_request,
 )
-from media_callbacks.sources import gif, ims, mts, vod
 from media_callbacks.sources.base import Callback, CallbackSource, Message
-from media_callbacks.sources.http import HttpSource
-from media_callbacks.sources.mns_push import MnsPushSource
-from media_callbacks.sources.token_url import TokenUrlSource
-from tests.confirm_tables import Vendor
+from media_callbacks.sources.intake import HoldRules, build_receipt
+from media_callbacks.sources.products import gif, ims, mts, vod
+from media_callbacks.sources.transports.http import HttpSource
+from media_callbacks.sources.transports.mns_push import MnsPushSource
+from media_callbacks.sources.transports.token_url import TokenUrlSource
+from tests.factories.confirm_tables import Vendor
 from tests.inbox.conformance import deliver
 from tests.inbox.timed import TimedSqliteInbox
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 import media_callbacks
-from media_callbacks.cli.errors import AdminError, UsageError
-from media_callbacks.errors import ConfigError
+from media_callbacks.commands.errors import AdminError, UsageError
+from media_callbacks.model.errors import ConfigError
 from media_callbacks.version import read_version
 
 # Each is a module in cli, whose `add_options` says what it takes and what runs.
@@ -39,7 +39,7 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text)
         if name == named:
-            import_module(f"media_callbacks.cli.{name}").add_options(command)
+            import_module(f"media_callbacks.commands.{name}").add_options(command)
     return parser
 
 

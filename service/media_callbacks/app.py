@@ -11,161 +11,59 @@ The composition root: the one place where concrete parts meet.
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import overload
 
 from media_callbacks.admin.api import AdminApi
 from media_callbacks.admin.guard import AdminGuard
-from media_callbacks.clock import utc_now
-from media_callbacks.clock_watch import ClockWatch
-from media_callbacks.dispatcher import Destination, Dispatcher
+from media_callbacks.aliyun.credentials import CredentialsProvider, choose_credentials
+from media_callbacks.aliyun.mns import MnsQueue
+from media_callbacks.aliyun.openapi import OpenApiClient
+from media_callbacks.aliyun.rate_limits import rate_per_s
+from media_callbacks.assembly.sinks import build_sinks
+from media_callbacks.assembly.sources import PARSERS, _canonical, build_hold_rules, build_reader, build_source
+from media_callbacks.config.models import (
+    MnsPushSourceSettings,
+    MnsQueueSourceSettings,
+    SinkSettings,
+    VendorSettings,
+    route,
+)
+from media_callbacks.config.settings import Settings, load_settings
+from media_callbacks.delivery.dispatcher import Destination, Dispatcher
+from media_callbacks.delivery.replayer import Replayer
 from media_callbacks.edge.answers import Refusals
 from media_callbacks.edge.asgi import EdgeApp
 from media_callbacks.edge.certificates import CertificateStore
 from media_callbacks.edge.core import Edge
 from media_callbacks.edge.endpoint import CallbackEndpoint
 from media_callbacks.edge.health import Readiness
-from media_callbacks.events import Product
-from media_callbacks.findings import Patience
-from media_callbacks.inbox.base import Inbox, Inquiry, Receipt, StoredReceipt
+from media_callbacks.healing.queries.catalogue import QUERIES, build_query_source
+from media_callbacks.healing.queries.findings import Patience
+from media_callbacks.healing.queue_poller import QueuePoller
+from media_callbacks.healing.reconciler import Desk, Reconciler
 from media_callbacks.inbox.factory import build_inbox
-from media_callbacks.inbox.journal import JournaledInbox
-from media_callbacks.intake import HoldRules, build_receipt, restore_message
-from media_callbacks.logs import LimitedLog
-from media_callbacks.metrics import Metrics
-from media_callbacks.queries.catalogue import QUERIES, build_query_source, read_asked
-from media_callbacks.queue_poller import QueuePoller
-from media_callbacks.reconciler import Desk, Reconciler
-from media_callbacks.replayer import Replayer
-from media_callbacks.reporting import Reporter
-from media_callbacks.retention import Retention
-from media_callbacks.settings import (
-    CallbackSourceSettings,
-    HttpSourceSettings,
-    MnsPushSourceSettings,
-    MnsQueueSourceSettings,
-    Settings,
-    SinkSettings,
-    SourceSettings,
-    TokenUrlSourceSettings,
-    VendorSettings,
-    load_settings,
-    route,
-)
+from media_callbacks.inbox.journal.inbox import JournaledInbox
+from media_callbacks.inbox.records import Inquiry
+from media_callbacks.inbox.roles import Inbox
+from media_callbacks.model.kinds import Product
+from media_callbacks.observe.logs import LimitedLog
+from media_callbacks.observe.metrics import Metrics
+from media_callbacks.observe.reporting import Reporter
 from media_callbacks.sinks.base import Sink
-from media_callbacks.sinks.registry import build_sinks
-from media_callbacks.sources import gif, ims, mts, vod
-from media_callbacks.sources.base import CallbackSource, Parser, Source
-from media_callbacks.sources.http import HttpSource
-from media_callbacks.sources.mns_push import (
+from media_callbacks.sources.base import Source
+from media_callbacks.sources.intake import build_receipt
+from media_callbacks.sources.transports.mns_push import (
     KNOWN_CERTIFICATE_URL,
-    MnsPushSource,
-    certificate_hosts,
-    parse_certificate_url,
-    parse_signed_target,
 )
-from media_callbacks.sources.mns_queue import MnsQueueSource
-from media_callbacks.sources.token_url import TokenUrlSource
-from media_callbacks.vendor.credentials import CredentialsProvider, choose_credentials
-from media_callbacks.vendor.mns import MnsQueue
-from media_callbacks.vendor.openapi import OpenApiClient
-from media_callbacks.vendor.rate_limits import rate_per_s
-
-PARSERS: Mapping[str, Parser] = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": gif.parse}
-
-
-@overload
-def build_source(name: str, settings: CallbackSourceSettings) -> CallbackSource: ...
-@overload
-def build_source(name: str, settings: SourceSettings) -> Source: ...
-def build_source(name: str, settings: SourceSettings) -> Source:
-    """The source that a ``[sources.<name>]`` table describes."""
-    account, parser = settings.account_name, PARSERS[settings.product]
-    match settings:
-        case HttpSourceSettings():
-            return HttpSource(
-                name=name,
-                product=settings.product,
-                account=account,
-                path=settings.path,
-                urls=settings.url,
-                keys=settings.keys,
-                max_age_s=settings.max_age_s,
-                parser=parser,
-            )
-        case MnsPushSourceSettings():
-            return MnsPushSource(
-                name=name,
-                product=settings.product,
-                account=account,
-                path=settings.path,
-                topics=frozenset(settings.topics),
-                certificate_hosts=certificate_hosts(settings.regions),
-                pinned_urls=frozenset(_canonical(settings.certificates)) or None,
-                signed_target=None if settings.url is None else parse_signed_target(settings.url),
-                max_age_s=settings.max_age_s,
-                parser=parser,
-            )
-        case TokenUrlSourceSettings():
-            return TokenUrlSource(
-                name=name,
-                product=settings.product,
-                account=account,
-                path=settings.path,
-                url=settings.url,
-                keys=settings.key_bytes,
-                minting_key_id=settings.minting_key_id,
-                parser=parser,
-            )
-        case MnsQueueSourceSettings():
-            return MnsQueueSource(name=name, product=settings.product, account=account, parser=parser)
-
-
-def build_hold_rules(name: str, settings: Settings) -> HoldRules | None:
-    """Which events of a source wait for the vendor's answer; None when none does."""
-    source, confirm = settings.sources[name], settings.confirm_of(name)
-    if confirm == "never" and not source.enrich:
-        return None
-    families = QUERIES[source.product].families.items() if source.enrich else ()
-    return HoldRules(
-        confirm=confirm,
-        confirm_timeout_s=source.confirm_timeout_s,
-        enriched_families=frozenset(family for family, rules in families if rules.batch),
-    )
-
-
-def build_reader(settings: Settings) -> Callable[[StoredReceipt], Receipt | None]:
-    """
-    What receipts that were kept mean now. The reader gives None for those whose source is not configured any more.
-    """
-    sources = {name: build_source(name, source) for name, source in settings.sources.items()}
-    holds = {name: build_hold_rules(name, settings) for name in settings.sources}
-    to_sinks = partial(route, settings.sinks)
-
-    def read(stored: StoredReceipt) -> Receipt | None:
-        message, source = restore_message(stored), sources.get(stored.source)
-        if (asked := read_asked(stored.meta)) is not None:
-            answers = build_query_source(stored.source, *asked)
-            return build_receipt(answers, message, received_at=stored.received_at, route=to_sinks)
-        if source is None:
-            return None
-        return build_receipt(source, message, received_at=stored.received_at, route=to_sinks, holds=holds[source.name])
-
-    return read
-
-
-def _canonical(certificates: Mapping[str, str]) -> dict[str, str]:
-    """With each URL as a push's header is read, which may say http or port 443."""
-    found = {}
-    for url, pem in certificates.items():
-        parsed = parse_certificate_url(url)
-        found[parsed[1] if parsed else url] = pem
-    return found
+from media_callbacks.sources.transports.mns_queue import MnsQueueSource
+from media_callbacks.timing.clock import utc_now
+from media_callbacks.upkeep.clock_watch import ClockWatch
+from media_callbacks.upkeep.retention import Retention
 
 
 def _destination(sink: Sink, settings: SinkSettings) -> Destination:

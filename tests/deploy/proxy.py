@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import PATIENCE_S, Answer, connected, read_answer
+from tests.factories.running import PATIENCE_S, Answer, connected, read_answer
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy/nginx/media-callbacks.conf"
 # Debian has it where only root looks.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
-from tests.running import PATIENCE_S, connected, encode_request, read_answer
+from tests.factories.running import PATIENCE_S, connected, encode_request, read_answer
 
 ROOT = Path(__file__).parents[2]
 UNIT = (ROOT / "deploy/systemd/media-callbacks.service").read_text("utf-8")

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from media_callbacks.checks.vendor import QUESTIONS
-from media_callbacks.config_models import SOURCE_MODELS
-from media_callbacks.errors import ConfigError
-from media_callbacks.settings import load_settings
+from media_callbacks.commands.checks.vendor import QUESTIONS
+from media_callbacks.config.models import SOURCE_MODELS
+from media_callbacks.config.settings import load_settings
+from media_callbacks.model.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -128,7 +128,7 @@ def test_the_ram_policy_allows_what_is_asked_and_nothing_else():
     assert {each["Effect"] for each in (jobs, queue)} == {"Allow"}
     asked = set()
     for module, api in (("vod", "vod"), ("ims", "ice"), ("mts", "mts"), ("multimediaai", "multimediaai")):
-        code = (ROOT / f"service/media_callbacks/queries/{module}.py").read_text("utf-8")
+        code = (ROOT / f"service/media_callbacks/healing/queries/{module}.py").read_text("utf-8")
         asked |= {f"{api}:{action}" for action in re.findall(r'"((?:Get|List|Query)[A-Z]\w+)"', code)}
     assert asked == set(jobs["Action"])
     assert {f"{query.api}:{query.action}" for query in QUESTIONS.values()} <= asked, "check could not ask"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from media_callbacks.simulate import make_mns_key
+from media_callbacks.rehearsal.simulate import make_mns_key
 from tests.deploy.proxy import (
     CONFIGURATION,
     CUT,
@@ -22,7 +22,7 @@ from tests.deploy.proxy import (
     upstream,
     write_configuration,
 )
-from tests.running import SOURCES, Running, connected, encode, encode_request, headers_of, read_answer
+from tests.factories.running import SOURCES, Running, connected, encode, encode_request, headers_of, read_answer
 
 PATH = "/callbacks/x"
 

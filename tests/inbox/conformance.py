@@ -12,22 +12,22 @@ from typing import Any
 
 import pytest
 
-from media_callbacks.errors import ClockDoubted, InboxUnavailable
-from media_callbacks.events import Delivery, Event, Key, event_id
-from media_callbacks.inbox import operations, reads, replays
-from media_callbacks.inbox.base import (
+from media_callbacks.inbox import operations
+from media_callbacks.inbox.operating import reads, replays
+from media_callbacks.inbox.records import (
     AttemptResult,
     ClockRecord,
     DeliveryRecord,
-    Entry,
     EventFilter,
     EventRecord,
     Purged,
-    Receipt,
     Reparsed,
     ReplayRequest,
-    Verdict,
 )
+from media_callbacks.model.errors import ClockDoubted, InboxUnavailable
+from media_callbacks.model.events import Delivery, Event
+from media_callbacks.model.identity import Key, event_id
+from media_callbacks.model.receipts import Entry, Receipt, Verdict
 from tests.inbox.timed import START, Timed
 
 NOW = START

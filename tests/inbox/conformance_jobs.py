@@ -10,27 +10,23 @@ from typing import Any, cast
 
 import pytest
 
-from media_callbacks.errors import InboxUnavailable, JobConflict
-from media_callbacks.events import Event, parse_event
-from media_callbacks.inbox import jobs
-from media_callbacks.inbox.base import (
+from media_callbacks.inbox.database import Database
+from media_callbacks.inbox.healing import jobs
+from media_callbacks.inbox.records import (
     INQUIRIES,
-    Entry,
     Finding,
-    Hold,
     Inquiry,
     JobFilter,
     JobRecord,
-    NamelessJob,
-    Receipt,
     ReceiptRecord,
     ReportRow,
     Settled,
-    Verdict,
     WaitingCounts,
 )
-from media_callbacks.inbox.database import Database
-from media_callbacks.jobs import ExpectedJob, JobReference
+from media_callbacks.model.errors import InboxUnavailable, JobConflict
+from media_callbacks.model.events import Event, parse_event
+from media_callbacks.model.jobs import ExpectedJob, JobReference
+from media_callbacks.model.receipts import Entry, Hold, NamelessJob, Receipt, Verdict
 from tests.inbox.conformance import (
     DAY,
     LEASE_S,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from media_callbacks.errors import ClockDoubted
-from media_callbacks.inbox.base import AttemptResult
-from media_callbacks.inbox.clock import (
+from media_callbacks.inbox.records import AttemptResult
+from media_callbacks.inbox.sqlite.inbox import SqliteInbox
+from media_callbacks.inbox.upkeep.clock import (
     DOUBTED_STEP_MS,
     LONGEST_DOUBT_MS,
     TOLERANCE_MS,
@@ -19,8 +19,8 @@ from media_callbacks.inbox.clock import (
     Sighting,
     judge,
 )
-from media_callbacks.inbox.sqlite import SqliteInbox
-from media_callbacks.waiting import seconds_since_boot
+from media_callbacks.model.errors import ClockDoubted
+from media_callbacks.timing.waiting import seconds_since_boot
 from tests.inbox.conformance import DAY, NOW, SECOND, make_event, make_receipt
 
 YEAR = 365 * DAY

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from media_callbacks.inbox.differing import describe, differing_members
+from media_callbacks.inbox.receiving.differing import describe, differing_members
 
 URL = "http://media.example.com/a/1.mp4"
 STREAM: dict[str, Any] = {

@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from media_callbacks.events import Event
-from media_callbacks.inbox.base import EventFilter
-from media_callbacks.intake import build_receipt
-from media_callbacks.payloads import PAYLOADS
+from media_callbacks.inbox.records import EventFilter
+from media_callbacks.model.events import Event
+from media_callbacks.rehearsal.payloads import PAYLOADS
 from media_callbacks.sources.base import Message
+from media_callbacks.sources.intake import build_receipt
 from tests.inbox.conformance import NOW
 from tests.inbox.timed import TimedSqliteInbox
 from tests.sources.test_mutations import SAMPLES, SOURCES

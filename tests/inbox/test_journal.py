@@ -18,19 +18,20 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from media_callbacks.app import build_source
-from media_callbacks.errors import ConfigError, InboxUnavailable
-from media_callbacks.inbox import journal as journal_module
-from media_callbacks.inbox.base import INQUIRIES, Receipt, StoredReceipt, Verdict
-from media_callbacks.inbox.journal import MAX_ATTEMPTS, JournaledInbox, decode_receipt, encode_receipt
-from media_callbacks.inbox.journal_attempts import Attempts, digest_of
-from media_callbacks.intake import build_receipt, restore_message
-from media_callbacks.settings import build_settings
+from media_callbacks.assembly.sources import build_source
+from media_callbacks.config.settings import build_settings
+from media_callbacks.inbox.journal import inbox as journal_module
+from media_callbacks.inbox.journal.attempts import Attempts, digest_of
+from media_callbacks.inbox.journal.inbox import MAX_ATTEMPTS, JournaledInbox, decode_receipt, encode_receipt
+from media_callbacks.inbox.records import INQUIRIES
+from media_callbacks.model.errors import ConfigError, InboxUnavailable
+from media_callbacks.model.receipts import Receipt, StoredReceipt, Verdict
 from media_callbacks.sources.base import Callback
+from media_callbacks.sources.intake import build_receipt, restore_message
+from tests.factories.running import PATIENCE_S, build_payload, headers_of, make_tables, sign, signing_key_pem
 from tests.inbox.conformance import LEASE_S, NOW, InboxConformance, Reopen, deliver, make_event, make_receipt
 from tests.inbox.conformance_jobs import JobsConformance, held
 from tests.inbox.timed import TimedSqliteInbox
-from tests.running import PATIENCE_S, build_payload, headers_of, make_tables, sign, signing_key_pem
 
 ROOT = Path(__file__).parents[2]
 

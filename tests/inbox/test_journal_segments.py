@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from structlog.testing import capture_logs
 
-from media_callbacks.errors import ConfigError
-from media_callbacks.inbox import journal_segments
-from media_callbacks.inbox.journal_segments import Journal
+from media_callbacks.inbox.journal import segments as journal_segments
+from media_callbacks.inbox.journal.segments import Journal
+from media_callbacks.model.errors import ConfigError
 
 MANY = 1 << 20
 PAYLOADS = [b'{"job":"first"}', b'{"job":"second"}', b'{"job":"third"}']

@@ -12,25 +12,30 @@ from typing import Any
 import asyncpg
 import pytest
 
-from media_callbacks.errors import ConfigError, InboxUnavailable
-from media_callbacks.events import Event, key_digest
-from media_callbacks.inbox import accepting, jobs, postgresql, replays
-from media_callbacks.inbox.base import (
-    INQUIRIES,
-    AttemptResult,
-    EventFilter,
-    Finding,
-    JobFilter,
-    Receipt,
-    ReplayRequest,
-    Verdict,
-)
 from media_callbacks.inbox.database import Database
-from media_callbacks.inbox.journal import JournaledInbox
-from media_callbacks.inbox.migrations import Migration, load_migrations, missing_migrations
-from media_callbacks.inbox.postgresql import PostgresqlDatabase, migrate
+from media_callbacks.inbox.healing import jobs
+from media_callbacks.inbox.journal.inbox import JournaledInbox
+from media_callbacks.inbox.operating import replays
+from media_callbacks.inbox.postgresql import inbox as postgresql
+from media_callbacks.inbox.postgresql.inbox import PostgresqlDatabase, migrate
+from media_callbacks.inbox.receiving import accepting
+from media_callbacks.inbox.records import INQUIRIES, AttemptResult, EventFilter, Finding, JobFilter, ReplayRequest
 from media_callbacks.inbox.rows import Arrival, to_milliseconds
-from media_callbacks.jobs import ExpectedJob
+from media_callbacks.inbox.upkeep.migrations import Migration, load_migrations, missing_migrations
+from media_callbacks.model.errors import ConfigError, InboxUnavailable
+from media_callbacks.model.events import Event
+from media_callbacks.model.identity import key_digest
+from media_callbacks.model.jobs import ExpectedJob
+from media_callbacks.model.receipts import Receipt, Verdict
+from tests.factories.postgresql import (  # noqa: F401 - fixtures
+    PostgresqlServer,
+    database_url,
+    execute,
+    own_server,
+    postgresql_url,
+    with_database,
+)
+from tests.factories.running import PATIENCE_S
 from tests.inbox.conformance import (
     DAY,
     LEASE_S,
@@ -56,15 +61,6 @@ from tests.inbox.conformance_jobs import (
     reference,
 )
 from tests.inbox.timed import Clock, TimedPostgresqlInbox
-from tests.postgresql import (  # noqa: F401 - fixtures
-    PostgresqlServer,
-    database_url,
-    execute,
-    own_server,
-    postgresql_url,
-    with_database,
-)
-from tests.running import PATIENCE_S
 
 OpenInbox = Callable[..., Awaitable[TimedPostgresqlInbox]]
 

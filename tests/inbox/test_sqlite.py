@@ -16,13 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media_callbacks.errors import ConfigError, InboxUnavailable
-from media_callbacks.inbox import inquiries, jobs, reads, sqlite
-from media_callbacks.inbox.base import AttemptResult, EventFilter, Finding, JobFilter, NamelessJob
 from media_callbacks.inbox.database import Database
-from media_callbacks.inbox.filters import compile_filter, find_ids
-from media_callbacks.inbox.migrations import load_migrations
-from media_callbacks.inbox.sqlite import SqliteDatabase, migrate
+from media_callbacks.inbox.healing import inquiries, jobs
+from media_callbacks.inbox.operating import reads
+from media_callbacks.inbox.operating.filters import compile_filter, find_ids
+from media_callbacks.inbox.records import AttemptResult, EventFilter, Finding, JobFilter
+from media_callbacks.inbox.sqlite import inbox as sqlite
+from media_callbacks.inbox.sqlite.inbox import SqliteDatabase, migrate
+from media_callbacks.inbox.upkeep.migrations import load_migrations
+from media_callbacks.model.errors import ConfigError, InboxUnavailable
+from media_callbacks.model.receipts import NamelessJob
+from tests.factories.running import PATIENCE_S
 from tests.inbox.conformance import (
     LEASE_S,
     NOW,
@@ -46,7 +50,6 @@ from tests.inbox.conformance_jobs import (
     settle,
 )
 from tests.inbox.timed import Clock, TimedSqliteInbox
-from tests.running import PATIENCE_S
 
 
 @pytest.fixture
@@ -620,8 +623,8 @@ async def test_a_transaction_is_bounded_by_what_was_made_of_its_receipts(
 _VISIT = """
 import asyncio, sys
 from pathlib import Path
-from media_callbacks.inbox.base import EventFilter
-from media_callbacks.inbox.sqlite import SqliteInbox
+from media_callbacks.inbox.roles import EventFilter
+from media_callbacks.inbox.sqlite.inbox import SqliteInbox
 
 async def visit():
     inbox = SqliteInbox(Path(sys.argv[1]), is_exclusive=False)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media_callbacks.inbox import sqlite_keys
-from media_callbacks.inbox.base import EventFilter
 from media_callbacks.inbox.database import Database
+from media_callbacks.inbox.records import EventFilter
+from media_callbacks.inbox.sqlite import keys as sqlite_keys
 from tests.inbox.conformance import NOW, SECOND, make_event, make_receipt, purge_step
 from tests.inbox.timed import TimedSqliteInbox
 

@@ -10,9 +10,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from media_callbacks.events import OUTCOMES, Event, key_digest
-from media_callbacks.inbox.base import AttemptResult, EventFilter, ReplayRequest
-from media_callbacks.inbox.migrations import load_migrations
+from media_callbacks.inbox.records import AttemptResult, EventFilter, ReplayRequest
+from media_callbacks.inbox.upkeep.migrations import load_migrations
+from media_callbacks.model.events import Event
+from media_callbacks.model.identity import key_digest
+from media_callbacks.model.kinds import OUTCOMES
+from tests.factories.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.inbox.conformance import (
     DAY,
     LEASE_S,
@@ -28,7 +31,6 @@ from tests.inbox.conformance import (
     purge,
 )
 from tests.inbox.timed import Clock, Timed, TimedPostgresqlInbox, TimedSqliteInbox
-from tests.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 
 # What there was when the first migration after these was written.
 OLD = 2

@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from media_callbacks.events import Delivery, Product
-from media_callbacks.inbox.base import (
+from media_callbacks.inbox.operations import Operations
+from media_callbacks.inbox.postgresql.inbox import PostgresqlInbox
+from media_callbacks.inbox.records import (
     MAX_CLAIM_BYTES,
     AttemptResult,
     ClockRecord,
@@ -20,21 +21,20 @@ from media_callbacks.inbox.base import (
     JobFilter,
     JobRecord,
     Purged,
-    Receipt,
     Reparsed,
     ReplayRecord,
     ReplayRequest,
     ReportRow,
     Settled,
     SinkState,
-    Verdict,
     WaitingCounts,
 )
-from media_callbacks.inbox.clock import AnchoredClock
-from media_callbacks.inbox.operations import Operations
-from media_callbacks.inbox.postgresql import PostgresqlInbox
-from media_callbacks.inbox.sqlite import SqliteInbox
-from media_callbacks.jobs import ExpectedJob
+from media_callbacks.inbox.sqlite.inbox import SqliteInbox
+from media_callbacks.inbox.upkeep.clock import AnchoredClock
+from media_callbacks.model.events import Delivery
+from media_callbacks.model.jobs import ExpectedJob
+from media_callbacks.model.kinds import Product
+from media_callbacks.model.receipts import Receipt, Verdict
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

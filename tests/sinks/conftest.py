@@ -22,12 +22,14 @@ import pytest
 from aiohttp import web
 from moto.server import ThreadedMotoServer
 
-from media_callbacks.config_models import ThirdPartySinkSettings
-from media_callbacks.events import DATA_MODELS, Delivery, Event, EventError, Kind, Outcome, event_id
+from media_callbacks.assembly.sinks import build_sink
+from media_callbacks.config.models import ThirdPartySinkSettings
+from media_callbacks.model.events import DATA_MODELS, Delivery, Event, EventError
+from media_callbacks.model.identity import event_id
+from media_callbacks.model.kinds import Kind, Outcome
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
-from media_callbacks.sinks.registry import build_sink
 from media_callbacks.sinks.sns import SnsSink
 from media_callbacks.sinks.sqs import SqsSink
 from media_callbacks.sinks.stdout import StdoutSink

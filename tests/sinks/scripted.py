@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from media_callbacks.errors import SinkError, SinkGone, SinkRejected
+from media_callbacks.model.errors import SinkError, SinkGone, SinkRejected
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink

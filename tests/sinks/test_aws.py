@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from media_callbacks.errors import SinkRejected, SinkRetry
+from media_callbacks.model.errors import SinkRejected, SinkRetry
 from media_callbacks.sinks.aws import bare_code, is_overload, region_of
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink

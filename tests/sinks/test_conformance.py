@@ -8,8 +8,9 @@ import warnings
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 
-from media_callbacks.errors import SinkRejected, SinkRetry
-from media_callbacks.events import CONTENT_TYPE, KINDS, parse_event
+from media_callbacks.model.errors import SinkRejected, SinkRetry
+from media_callbacks.model.events import CONTENT_TYPE, parse_event
+from media_callbacks.model.kinds import KINDS
 
 
 async def _send_all(sink, deliveries):

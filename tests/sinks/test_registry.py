@@ -6,16 +6,16 @@ import sys
 
 import pytest
 
-from media_callbacks.errors import ConfigError
-from media_callbacks.settings import build_settings
+from media_callbacks.assembly.sinks import build_sinks
+from media_callbacks.config.settings import build_settings
+from media_callbacks.model.errors import ConfigError
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
-from media_callbacks.sinks.registry import build_sinks
 from media_callbacks.sinks.sns import SnsSink
 from media_callbacks.sinks.sqs import SqsSink
 from media_callbacks.sinks.stdout import StdoutSink
 from media_callbacks.sinks.webhook import WebhookSink
-from tests.running import run_service
+from tests.factories.running import run_service
 
 SOURCE = {
     "product": "vod",
@@ -218,7 +218,7 @@ def test_it_is_found_in_a_process_that_has_it_installed(third_party_folder, tmp_
     """Nothing but the path that Python searches makes it known."""
     tables = {"sources": {"vod": SOURCE}, "sinks": {"files": {"kind": "folder", "folder": str(tmp_path)}}}
     code = (
-        "import json, sys; from media_callbacks.settings import build_settings; from media_callbacks.sinks.registry import build_sinks;"
+        "import json, sys; from media_callbacks.config.settings import build_settings; from media_callbacks.assembly.sinks import build_sinks;"
         "print(type(build_sinks(build_settings(json.loads(sys.argv[1]), environ={}).sinks)[0]).__module__)"
     )
     done = subprocess.run(

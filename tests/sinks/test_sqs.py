@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from media_callbacks.errors import SinkRejected, SinkRetry
+from media_callbacks.model.errors import SinkRejected, SinkRetry
 from media_callbacks.sinks.sqs import SqsSink
 
 REGION = "eu-west-1"

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from media_callbacks.errors import SinkRetry
+from media_callbacks.model.errors import SinkRetry
 from media_callbacks.sinks.stdout import StdoutSink, build_line
 from tests.sinks.pipes import PipeEnd
 
@@ -225,7 +225,7 @@ async def test_a_descriptor_that_somebody_made_non_blocking_is_waited_for(opened
 
 STUCK = """
 import asyncio, os, sys
-from media_callbacks.events import Delivery
+from media_callbacks.model.events import Delivery
 from media_callbacks.sinks.stdout import StdoutSink
 
 async def main():

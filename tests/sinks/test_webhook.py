@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from media_callbacks.errors import SinkGone, SinkRetry
+from media_callbacks.model.errors import SinkGone, SinkRetry
 from media_callbacks.sinks import webhook
 from media_callbacks.sinks.webhook import MAX_RETRY_AFTER_S, WebhookSink, build_request, judge_answer, parse_retry_after
 

@@ -14,14 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media_callbacks.errors import Unparseable
-from media_callbacks.events import event_id, parse_event
-from media_callbacks.intake import build_event
-from media_callbacks.sources import gif, ims, mts, vod
+from media_callbacks.model.errors import Unparseable
+from media_callbacks.model.events import parse_event
+from media_callbacks.model.identity import event_id
 from media_callbacks.sources.base import Message, Source
-from media_callbacks.sources.http import HttpSource
-from media_callbacks.sources.mns_push import MnsPushSource
-from media_callbacks.sources.token_url import TokenUrlSource
+from media_callbacks.sources.intake import build_event
+from media_callbacks.sources.products import gif, ims, mts, vod
+from media_callbacks.sources.transports.http import HttpSource
+from media_callbacks.sources.transports.mns_push import MnsPushSource
+from media_callbacks.sources.transports.token_url import TokenUrlSource
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -51,14 +51,12 @@ from media_callbacks.admin.models import (
 )
 from media_callbacks.admin.openapi import Operation, build_document
 from media_callbacks.admin.report import build_report
-from media_callbacks.breaker import BreakerState
+from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.edge.answers import RETRY_AFTER_S, problem
 from media_callbacks.edge.bodies import BodyReader
-from media_callbacks.errors import ConfigError, JobConflict, MethodNotAllowed, Rejected, Unavailable
-from media_callbacks.events import Product, parse_event_id
-from media_callbacks.inbox.base import (
+from media_callbacks.healing.queries.base import Family
+from media_callbacks.inbox.records import (
     EventFilter,
-    Inbox,
     ReplayRequest,
     ReportRow,
     SinkRecord,
@@ -66,8 +64,11 @@ from media_callbacks.inbox.base import (
     StoreSpace,
     WaitingCounts,
 )
-from media_callbacks.metrics import CONTENT_TYPE, Metrics
-from media_callbacks.queries.base import Family
+from media_callbacks.inbox.roles import Inbox
+from media_callbacks.model.errors import ConfigError, JobConflict, MethodNotAllowed, Rejected, Unavailable
+from media_callbacks.model.identity import parse_event_id
+from media_callbacks.model.kinds import Product
+from media_callbacks.observe.metrics import CONTENT_TYPE, Metrics
 from media_callbacks.version import read_version
 
 BODY_TIMEOUT_S = 10.0

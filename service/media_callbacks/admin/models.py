@@ -2,7 +2,7 @@
 What operators ask and what they are answered, as models: requests are checked by them, answers written by them, and
 the OpenAPI document made from them.
 
-Members are named like those of the records in ``inbox.base``. Times are RFC 3339 in UTC.
+Members are named like those of the records in ``inbox.records``. Times are RFC 3339 in UTC.
 """
 
 import re
@@ -28,10 +28,10 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from media_callbacks.breaker import BreakerState
-from media_callbacks.config_values import Account
-from media_callbacks.events import Kind, Outcome, Product, Time, Transport
-from media_callbacks.inbox.base import (
+from media_callbacks.config.values import Account
+from media_callbacks.delivery.breaker import BreakerState
+from media_callbacks.healing.queries.base import Family
+from media_callbacks.inbox.records import (
     AttemptOutcome,
     DeliveryState,
     EventFilter,
@@ -39,13 +39,14 @@ from media_callbacks.inbox.base import (
     JobFilter,
     JobRecord,
     JobState,
-    ReceiptState,
     ReplayRecord,
     ReplayState,
     SinkState,
 )
-from media_callbacks.jobs import ExpectedJob, JobReference
-from media_callbacks.queries.base import Family
+from media_callbacks.model.jobs import ExpectedJob, JobReference
+from media_callbacks.model.kinds import Kind, Outcome, Product, Transport
+from media_callbacks.model.outputs import Time
+from media_callbacks.model.receipts import ReceiptState
 
 MAX_LIMIT = 500
 MAX_JOBS = 1000

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from media_callbacks.admin.models import Percentiles, Report, ReportRowItem, ReportTotal
-from media_callbacks.events import PRODUCTS
-from media_callbacks.inbox.base import ReportRow
+from media_callbacks.inbox.records import ReportRow
+from media_callbacks.model.kinds import PRODUCTS
 
 
 def build_report(rows: Iterable[ReportRow], *, since: datetime, until: datetime) -> Report:

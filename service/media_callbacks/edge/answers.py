@@ -6,9 +6,16 @@ from dataclasses import dataclass, field
 
 from starlette.responses import Response
 
-from media_callbacks.errors import ClientLeft, MethodNotAllowed, Rejected, ServiceError, StaleTimestamp, Unavailable
-from media_callbacks.logs import LimitedLog
-from media_callbacks.metrics import Metrics
+from media_callbacks.model.errors import (
+    ClientLeft,
+    MethodNotAllowed,
+    Rejected,
+    ServiceError,
+    StaleTimestamp,
+    Unavailable,
+)
+from media_callbacks.observe.logs import LimitedLog
+from media_callbacks.observe.metrics import Metrics
 
 RETRY_AFTER_S = 1
 PROBLEM = "application/problem+json"

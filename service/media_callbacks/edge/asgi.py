@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from media_callbacks.edge.answers import Answer
 from media_callbacks.edge.core import Edge, Exchange
-from media_callbacks.errors import ClientLeft, RequestTimeout
+from media_callbacks.model.errors import ClientLeft, RequestTimeout
 
 
 class Lifespan(Protocol):

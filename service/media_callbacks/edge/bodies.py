@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from starlette.types import Receive
 
-from media_callbacks.errors import BodyTooLarge, ClientLeft, MalformedCallback, RequestTimeout, Unavailable
+from media_callbacks.model.errors import BodyTooLarge, ClientLeft, MalformedCallback, RequestTimeout, Unavailable
 
 # Of all bodies that one reader has begun.
 MAX_READING_BYTES = 16 * 1024 * 1024

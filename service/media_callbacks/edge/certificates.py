@@ -27,8 +27,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from media_callbacks.bounded_connector import BoundedConnector, allow_body
-from media_callbacks.errors import BadSignature, CannotVerify, ConfigError
+from media_callbacks.http_client.bounded_connector import BoundedConnector, allow_body
+from media_callbacks.model.errors import BadSignature, CannotVerify, ConfigError
 
 # MNS gives a push five seconds; the fetch, the check and the store must fit in.
 FETCH_TIMEOUT_S = 2.0

@@ -21,7 +21,7 @@ import structlog
 from media_callbacks.edge.answers import Answer, Refusals, make_problem
 from media_callbacks.edge.endpoint import CallbackEndpoint
 from media_callbacks.edge.health import Readiness
-from media_callbacks.errors import (
+from media_callbacks.model.errors import (
     BodyTooLarge,
     ClientLeft,
     HeadersTooLarge,
@@ -32,8 +32,8 @@ from media_callbacks.errors import (
     Unavailable,
     UnknownPath,
 )
-from media_callbacks.inbox.base import Receipt, Verdict
-from media_callbacks.reporting import Reporter
+from media_callbacks.model.receipts import Receipt, Verdict
+from media_callbacks.observe.reporting import Reporter
 from media_callbacks.sources.base import Callback
 
 MAX_HEADER_BYTES = 16 * 1024

@@ -8,10 +8,11 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from media_callbacks.edge.answers import make_answer
-from media_callbacks.errors import BadSignature
-from media_callbacks.inbox.base import Inbox, Receipt, Verdict
-from media_callbacks.intake import HoldRules, Route, build_receipt
+from media_callbacks.inbox.roles import Inbox
+from media_callbacks.model.errors import BadSignature
+from media_callbacks.model.receipts import Receipt, Verdict
 from media_callbacks.sources.base import Callback, CallbackSource, Message
+from media_callbacks.sources.intake import HoldRules, Route, build_receipt
 
 # What the callback of CreateGifTask wants to read is not documented; its own API answers so.
 _SUCCESS_BODY = b'{"code":"OK"}'

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import structlog
 
 from media_callbacks.edge.answers import Answer, make_answer
-from media_callbacks.errors import ConfigError, Unavailable
-from media_callbacks.inbox.base import Inbox
+from media_callbacks.inbox.roles import Inbox
+from media_callbacks.model.errors import ConfigError, Unavailable
 
 _log = structlog.get_logger()
 

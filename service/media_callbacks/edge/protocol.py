@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 from media_callbacks.edge.answers import Answer
 from media_callbacks.edge.connections import NEVER, Connections, Turns
 from media_callbacks.edge.core import MAX_HEADER_BYTES, Edge, Exchange
-from media_callbacks.errors import (
+from media_callbacks.model.errors import (
     ClientLeft,
     HeadersTooLarge,
     MalformedRequest,

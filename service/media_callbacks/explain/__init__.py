@@ -3,7 +3,7 @@ Why a captured request is accepted or refused, step by step.
 
 The verdict is the source's own: ``certificate_url``, ``verify`` and ``parse`` decide it, so that it can't differ from
 what the running service does. The steps beside it look at one thing each and go on after a failure, because the next
-one often says more. Where a signature or digest does not fit, the usual mistakes are tried (``explain_variants``), and
+one often says more. Where a signature or digest does not fit, the usual mistakes are tried (``explain.variants``), and
 the one that fits is named with what to do about it.
 
 Pure: no clock, no network, no file. Nothing in an explanation holds a key, a token, a signature or the value of
@@ -13,10 +13,8 @@ Authorization: keys show two characters, digests six digits.
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from media_callbacks.captured_request import CapturedRequest
 from media_callbacks.edge.core import MAX_HEADER_BYTES
-from media_callbacks.errors import Unparseable
-from media_callbacks.events import Event, VerifiedBy
+from media_callbacks.explain.captured_request import CapturedRequest
 from media_callbacks.explain.case import (
     Case,
     Finding,
@@ -35,11 +33,14 @@ from media_callbacks.explain.http import HttpSteps
 from media_callbacks.explain.mns_push import MnsPushSteps
 from media_callbacks.explain.token_url import TokenUrlSteps
 from media_callbacks.explain.variants import decode_base64, inflate, read_json
-from media_callbacks.intake import build_receipt
+from media_callbacks.model.errors import Unparseable
+from media_callbacks.model.events import Event
+from media_callbacks.model.kinds import VerifiedBy
 from media_callbacks.sources.base import Callback, CallbackSource, Message
-from media_callbacks.sources.http import HEADER_PREFIXES, HttpSource
-from media_callbacks.sources.mns_push import MnsPushSource
-from media_callbacks.sources.token_url import TokenUrlSource
+from media_callbacks.sources.intake import build_receipt
+from media_callbacks.sources.transports.http import HEADER_PREFIXES, HttpSource
+from media_callbacks.sources.transports.mns_push import MnsPushSource
+from media_callbacks.sources.transports.token_url import TokenUrlSource
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,17 +11,18 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from media_callbacks.captured_request import CapturedRequest
 from media_callbacks.edge.core import MAX_HEADER_BYTES
-from media_callbacks.errors import Rejected, Unavailable, UnknownToken
-from media_callbacks.events import Event, format_time
+from media_callbacks.explain.captured_request import CapturedRequest
 from media_callbacks.explain.variants import read_json
-from media_callbacks.intake import build_receipt
+from media_callbacks.model.errors import Rejected, Unavailable, UnknownToken
+from media_callbacks.model.events import Event
+from media_callbacks.model.times import format_time
 from media_callbacks.sources.base import Callback, CallbackSource, Message
-from media_callbacks.sources.http import HttpSource
-from media_callbacks.sources.mns_push import MnsPushSource
-from media_callbacks.sources.token_url import TokenUrlSource
-from media_callbacks.sources.url_tokens import UncheckedToken, decode_token
+from media_callbacks.sources.intake import build_receipt
+from media_callbacks.sources.transports.http import HttpSource
+from media_callbacks.sources.transports.mns_push import MnsPushSource
+from media_callbacks.sources.transports.token_url import TokenUrlSource
+from media_callbacks.sources.transports.url_tokens import UncheckedToken, decode_token
 
 Status = Literal["ok", "failed", "not checked", "note"]
 State = Literal["accepted", "unparsed", "refused", "undecided"]

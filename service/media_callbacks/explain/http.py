@@ -4,7 +4,6 @@ import base64
 import re
 from urllib.parse import urlsplit
 
-from media_callbacks.events import format_time
 from media_callbacks.explain.case import (
     MAX_SHOWN_STRINGS,
     Case,
@@ -18,7 +17,8 @@ from media_callbacks.explain.case import (
     visible,
 )
 from media_callbacks.explain.variants import ConfiguredKey, find_signature, key_variants, url_variants
-from media_callbacks.sources.http import HEADER_PREFIXES, SIGNATURE, TIMESTAMP, HttpSource, sign
+from media_callbacks.model.times import format_time
+from media_callbacks.sources.transports.http import HEADER_PREFIXES, SIGNATURE, TIMESTAMP, HttpSource, sign
 
 # The published example of VOD, whose digest belongs to another key than the one printed beside it (recomputed).
 _PUBLISHED_EXAMPLE = "c72b60894140fa98920f1279219b7ed4"

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from media_callbacks.captured_request import content_md5_spelling, read_content_md5
-from media_callbacks.errors import BadSignature, CannotVerify, Unparseable
+from media_callbacks.explain.captured_request import content_md5_spelling, read_content_md5
 from media_callbacks.explain.case import Case, age, registered_targets, shape, visible
 from media_callbacks.explain.variants import Change, body_variants, signed_header_variants, target_variants
-from media_callbacks.sources import mns_push
-from media_callbacks.sources.mns import open_envelope
-from media_callbacks.sources.mns_push import MnsPushSource, string_to_sign
+from media_callbacks.model.errors import BadSignature, CannotVerify, Unparseable
+from media_callbacks.sources.transports import mns_push
+from media_callbacks.sources.transports.mns import open_envelope
+from media_callbacks.sources.transports.mns_push import MnsPushSource, string_to_sign
 
 
 class MnsPushSteps:

@@ -1,10 +1,10 @@
 """The steps of a minted URL."""
 
-from media_callbacks.errors import UnknownToken
-from media_callbacks.events import format_time
 from media_callbacks.explain.case import Case, find_token, from_epoch, span, token_places
-from media_callbacks.sources.token_url import TokenUrlSource
-from media_callbacks.sources.url_tokens import TOKEN_LENGTH, TOKEN_VERSION, UncheckedToken, decode_token
+from media_callbacks.model.errors import UnknownToken
+from media_callbacks.model.times import format_time
+from media_callbacks.sources.transports.token_url import TokenUrlSource
+from media_callbacks.sources.transports.url_tokens import TOKEN_LENGTH, TOKEN_VERSION, UncheckedToken, decode_token
 
 
 class TokenUrlSteps:

@@ -16,8 +16,8 @@ from itertools import product
 from typing import Any
 from urllib.parse import quote, unquote, unquote_to_bytes
 
-from media_callbacks.sources.decoding import decode_json
-from media_callbacks.sources.http import sign
+from media_callbacks.sources.reading.decoding import decode_json
+from media_callbacks.sources.transports.http import sign
 
 MAX_INFLATED_BYTES = 8 << 20
 # Enough for a few urls and keys with every change; with dozens configured the rarer combinations are left out.

@@ -1,1 +1,1 @@
-"""The inbox keeps every receipt, decides which completions are new, and hands events to the dispatcher."""
+"""Durable, once: keeps every receipt, decides which events are new, hands them out. Others see roles and records."""

@@ -12,8 +12,10 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
-from media_callbacks.events import OUTCOMES, Delivery, Event, key_digest
-from media_callbacks.inbox.base import AttemptResult
+from media_callbacks.inbox.records import AttemptResult
+from media_callbacks.model.events import Delivery, Event
+from media_callbacks.model.identity import key_digest
+from media_callbacks.model.kinds import OUTCOMES
 
 Value = str | bytes | int | float | None
 Row = Sequence[Any]

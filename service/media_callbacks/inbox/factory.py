@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from media_callbacks.errors import ConfigError
-from media_callbacks.inbox import sqlite
-from media_callbacks.inbox.base import Inbox
+from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.sqlite import inbox as sqlite
+from media_callbacks.model.errors import ConfigError
 
 _SQLITE = "sqlite:///"
 
@@ -29,7 +29,7 @@ def build_inbox(
     if url.startswith(_SQLITE):
         return sqlite.SqliteInbox(_path(url), is_exclusive=is_exclusive, auto_migrate=auto_migrate)
     # Only now: who stays with SQLite need not have the driver, nor wait for it to be loaded.
-    from media_callbacks.inbox.postgresql import PostgresqlInbox  # noqa: PLC0415
+    from media_callbacks.inbox.postgresql.inbox import PostgresqlInbox  # noqa: PLC0415
 
     return PostgresqlInbox(url, auto_migrate=auto_migrate, pool_size=pool_size, must_connect=must_connect)
 
@@ -47,7 +47,7 @@ async def migrate_store(url: str) -> Sequence[str]:
     """
     if url.startswith(_SQLITE):
         return _migrate_file(_path(url))
-    from media_callbacks.inbox.postgresql import migrate  # noqa: PLC0415
+    from media_callbacks.inbox.postgresql.inbox import migrate  # noqa: PLC0415
 
     return await migrate(url)
 

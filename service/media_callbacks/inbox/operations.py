@@ -11,10 +11,11 @@ from functools import partial
 from secrets import token_hex
 from typing import TypeVar
 
-from media_callbacks.errors import ClockDoubted, JobConflict
-from media_callbacks.events import Delivery, Product
-from media_callbacks.inbox import accepting, clock, inquiries, jobs, purging, reads, replays
-from media_callbacks.inbox.base import (
+from media_callbacks.inbox.database import Database
+from media_callbacks.inbox.healing import inquiries, jobs
+from media_callbacks.inbox.operating import reads, replays
+from media_callbacks.inbox.receiving import accepting
+from media_callbacks.inbox.records import (
     INQUIRIES,
     MAX_CLAIM_BYTES,
     RETRIED,
@@ -28,9 +29,7 @@ from media_callbacks.inbox.base import (
     JobFilter,
     JobRecord,
     Purged,
-    Receipt,
     ReceiptRecord,
-    ReceiptState,
     Reparsed,
     ReplayRecord,
     ReplayRequest,
@@ -38,13 +37,16 @@ from media_callbacks.inbox.base import (
     Settled,
     SinkRecord,
     SinkState,
-    StoredReceipt,
     StoreSpace,
     WaitingCounts,
 )
-from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.rows import from_milliseconds, to_milliseconds
-from media_callbacks.jobs import ExpectedJob
+from media_callbacks.inbox.upkeep import clock, purging
+from media_callbacks.model.errors import ClockDoubted, JobConflict
+from media_callbacks.model.events import Delivery
+from media_callbacks.model.jobs import ExpectedJob
+from media_callbacks.model.kinds import Product
+from media_callbacks.model.receipts import Receipt, ReceiptState, StoredReceipt
 
 # Deliveries in a transaction.
 _FORWARD_STEP = 1000

@@ -6,8 +6,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from media_callbacks.events import OUTCOMES, Delivery, event_id
-from media_callbacks.inbox.base import DeliveryState, EventFilter, Receipt, ReplayRecord, ReplayRequest
+from media_callbacks.inbox.records import DeliveryState, EventFilter, ReplayRecord, ReplayRequest
+from media_callbacks.model.events import Delivery
+from media_callbacks.model.identity import event_id
+from media_callbacks.model.kinds import OUTCOMES
+from media_callbacks.model.receipts import Receipt
 
 _MAX_ID = 2**63 - 1
 _MAX_COLUMN_CHARACTERS = 1000

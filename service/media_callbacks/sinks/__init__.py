@@ -1,1 +1,1 @@
-"""Sinks carry events to where consumers read them."""
+"""One small file a bus: from an event to what is sent, and what its answer means. Knows no store and no retry."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
-from media_callbacks.errors import SinkError, SinkRejected, SinkRetry
-from media_callbacks.events import Delivery
+from media_callbacks.model.errors import SinkError, SinkRejected, SinkRetry
+from media_callbacks.model.events import Delivery
 
 Fields = dict[str, Any]
 

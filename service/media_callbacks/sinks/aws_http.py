@@ -27,7 +27,7 @@ from botocore.exceptions import (
 from botocore.httpsession import ProxyConfiguration, create_urllib3_context, get_cert_path
 from yarl import URL
 
-from media_callbacks.bounded_connector import BoundedConnector, allow_body
+from media_callbacks.http_client.bounded_connector import BoundedConnector, allow_body
 
 # Ten entries, of which each may tell at length why it failed.
 MAX_ANSWER_BYTES = 128 * 1024

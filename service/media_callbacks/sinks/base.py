@@ -19,8 +19,8 @@ configuration is checked, too: what connects belongs into ``open``.
 from collections.abc import Sequence
 from typing import Protocol
 
-from media_callbacks.errors import SinkError
-from media_callbacks.events import Delivery
+from media_callbacks.model.errors import SinkError
+from media_callbacks.model.events import Delivery
 
 
 class Sink(Protocol):

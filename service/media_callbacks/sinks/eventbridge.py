@@ -12,8 +12,8 @@ PutEvents event entry size", https://docs.aws.amazon.com/eventbridge/latest/user
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from media_callbacks.errors import SinkError, SinkRejected
-from media_callbacks.events import Delivery
+from media_callbacks.model.errors import SinkError, SinkRejected
+from media_callbacks.model.events import Delivery
 from media_callbacks.sinks.aws import AwsSink, Entry, bare_code, judge_failure, read_document, region_of
 
 SOURCE = "media-callbacks"

@@ -17,8 +17,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from media_callbacks.errors import SinkError
-from media_callbacks.events import Delivery
+from media_callbacks.model.errors import SinkError
+from media_callbacks.model.events import Delivery
 from media_callbacks.sinks.aws import AwsSink, Entry, digest, judge_failure, read_document, region_of
 
 MAX_KEY_CHARACTERS = 256

@@ -11,8 +11,8 @@ https://docs.aws.amazon.com/sns/latest/dg/large-message-payloads.html.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from media_callbacks.errors import SinkError
-from media_callbacks.events import Delivery
+from media_callbacks.model.errors import SinkError
+from media_callbacks.model.events import Delivery
 from media_callbacks.sinks.aws import AwsSink, Entry, build_message, read_batch, region_of
 
 # Codes that speak of the message itself, where SNS gives them for an entry and calls it the sender's fault.

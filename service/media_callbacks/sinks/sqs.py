@@ -9,8 +9,8 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quota
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from media_callbacks.errors import SinkError
-from media_callbacks.events import Delivery
+from media_callbacks.model.errors import SinkError
+from media_callbacks.model.events import Delivery
 from media_callbacks.sinks.aws import AwsSink, Entry, build_message, read_batch
 
 # Codes that speak of the message itself. All others (KMS, throttling, access) may pass, whosever fault SQS calls them.

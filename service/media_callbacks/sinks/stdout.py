@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from media_callbacks.errors import SinkError, SinkRetry
-from media_callbacks.events import Delivery
+from media_callbacks.model.errors import SinkError, SinkRetry
+from media_callbacks.model.events import Delivery
 
 # What a terminal obeys or hides behind, in UTF-8: DEL and C1 controls, marks and overrides of direction, separators of
 # lines. JSON itself escapes the C0 controls.

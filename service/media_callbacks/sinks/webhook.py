@@ -24,9 +24,9 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 
-from media_callbacks.bounded_connector import AnswerTooLong, BoundedConnector
-from media_callbacks.errors import SinkError, SinkGone, SinkRetry
-from media_callbacks.events import CONTENT_TYPE, Delivery
+from media_callbacks.http_client.bounded_connector import AnswerTooLong, BoundedConnector
+from media_callbacks.model.errors import SinkError, SinkGone, SinkRetry
+from media_callbacks.model.events import CONTENT_TYPE, Delivery
 from media_callbacks.version import read_version
 
 REPLAY_HEADER = "media-callbacks-replay"

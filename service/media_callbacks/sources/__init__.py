@@ -1,6 +1,5 @@
 """
-Sources turn requests into completions: pure functions over values, no clock, no network.
+Pure: from a request to completions. No clock, no network, no store.
 
-Transports say whether a request is genuine: ``http`` (VOD and IMS), ``mns_push``, ``token_url``.
-Products say what it means: ``vod``, ``ims``, ``mts``, ``gif``.
+``transports`` say whether it is genuine, ``products`` what it means, ``intake`` what is kept of it.
 """

@@ -5,18 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from media_callbacks.errors import MalformedCallback
-from media_callbacks.events import (
-    MAX_SNAPSHOT_URLS,
-    EventError,
-    Frozen,
-    Key,
-    Kind,
-    Outcome,
-    Product,
-    Transport,
-    VerifiedBy,
-)
+from media_callbacks.model.errors import MalformedCallback
+from media_callbacks.model.events import EventError
+from media_callbacks.model.identity import Key
+from media_callbacks.model.kinds import Kind, Outcome, Product, Transport, VerifiedBy
+from media_callbacks.model.outputs import MAX_SNAPSHOT_URLS, Frozen
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -93,7 +86,7 @@ class Completion:
     Something that ended, in our words.
 
     Attributes:
-        family: Together with ``id`` the identity of the completion, see ``events.Key``.
+        family: Together with ``id`` the identity of the completion, see ``model.identity.Key``.
         id: The parts of the identity; usually the job id alone.
         occurred_at: The vendor's time of the event, where it gives one.
         subject: What the event is about when there is neither job id nor media id.

@@ -1,7 +1,7 @@
 import asyncio
 from pathlib import Path
 
-from media_callbacks.errors import SinkRetry
+from media_callbacks.model.errors import SinkRetry
 
 
 class FolderSink:

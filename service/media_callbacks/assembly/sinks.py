@@ -1,0 +1,108 @@
+"""From the configuration to sinks, those of third parties included."""
+
+from collections.abc import Mapping
+
+from media_callbacks.config.models import (
+    MAX_SINK_TIMEOUT_S,
+    EventBridgeSinkSettings,
+    KinesisSinkSettings,
+    SinkSettings,
+    SnsSinkSettings,
+    SqsSinkSettings,
+    StdoutSinkSettings,
+    ThirdPartySinkSettings,
+    WebhookSinkSettings,
+    installed_sinks,
+)
+from media_callbacks.model.errors import ConfigError
+from media_callbacks.sinks.base import Sink
+from media_callbacks.sinks.eventbridge import EventBridgeSink
+from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.sns import SnsSink
+from media_callbacks.sinks.sqs import SqsSink
+from media_callbacks.sinks.stdout import StdoutSink
+from media_callbacks.sinks.webhook import WebhookSink
+
+
+def build_sinks(settings: Mapping[str, SinkSettings]) -> list[Sink]:
+    """
+    All sinks, in the order of configuration. Nothing is opened.
+
+    Raises:
+        ConfigError: With every mistake that third parties found in their tables.
+    """
+    sinks: list[Sink] = []
+    problems: list[str] = []
+    for name, table in settings.items():
+        try:
+            sinks.append(build_sink(name, table))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return sinks
+
+
+def build_sink(name: str, settings: SinkSettings) -> Sink:
+    """
+    The sink that a ``[sinks.<name>]`` table describes.
+
+    Raises:
+        ConfigError: A third party's sink can't be loaded, or refuses its options.
+    """
+    match settings:
+        case WebhookSinkSettings():
+            return WebhookSink(
+                name,
+                settings.url,
+                settings.secret_bytes,
+                headers=settings.headers,
+                bearer_token=settings.bearer_token,
+                timeout_s=settings.timeout_s,
+                concurrency=settings.concurrency,
+            )
+        case SqsSinkSettings():
+            return SqsSink(name, settings.queue_url, **settings.client_options)
+        case SnsSinkSettings():
+            return SnsSink(name, settings.topic_arn, **settings.client_options)
+        case EventBridgeSinkSettings():
+            return EventBridgeSink(name, settings.event_bus_name, **settings.client_options)
+        case KinesisSinkSettings():
+            return KinesisSink(name, settings.stream_name, **settings.client_options)
+        case StdoutSinkSettings():
+            return StdoutSink(name)
+        case ThirdPartySinkSettings():
+            return _build_third_party(name, settings)
+
+
+def _build_third_party(name: str, settings: ThirdPartySinkSettings) -> Sink:
+    try:
+        build = installed_sinks()[settings.kind].load()
+    except Exception as error:  # a foreign module may fail in any way while it is imported
+        problem = (
+            f"sinks.{name}.kind: the entry point {settings.kind} can't be loaded ({type(error).__name__}); install its"
+            " distribution again, or choose another kind"
+        )
+        raise ConfigError([problem]) from error
+    try:
+        sink: Sink = build(name, dict(settings.options))
+    except ValueError as error:
+        raise ConfigError([f"sinks.{name}: {' '.join(str(error).split()) or type(error).__name__}"]) from error
+    is_sound = (
+        getattr(sink, "name", None) == name
+        and _is_from(1, getattr(sink, "batch_size", None), 10_000)
+        and _is_from(1, getattr(sink, "concurrency", None), 1000)
+        and _is_from(0.001, getattr(sink, "timeout_s", None), MAX_SINK_TIMEOUT_S)
+    )
+    if not is_sound:
+        problem = (
+            f"sinks.{name}: the sink of kind {settings.kind} must have its name, a batch_size from 1 to 10000, a"
+            f" concurrency from 1 to 1000, and a timeout_s of more than 0 and at most {MAX_SINK_TIMEOUT_S:g}; ask its"
+            " author, or set these where it has options for them"
+        )
+        raise ConfigError([problem])
+    return sink
+
+
+def _is_from(least: float, value: object, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most

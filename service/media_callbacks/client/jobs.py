@@ -1,0 +1,349 @@
+"""
+What an application calls right after it has submitted a job, so that the job ends in an event even when its callback
+is lost. Needs nothing but the standard library.
+
+    from media_callbacks.client import JobsClient
+
+    jobs = JobsClient("http://callbacks.internal:8081", token=os.environ["JOBS_TOKEN"])
+    job_id = vod.submit_snapshot_job(...)
+    jobs.expect(product="vod", family="snapshot", job_id=job_id, media_id=video_id)
+
+For a CreateGifTask the URL is minted and registered first, and the TaskId added when it is known:
+
+    from media_callbacks.client.minting import mint_gif
+
+    minted = mint_gif(
+        url="https://cb.example.com/callbacks/gif", key=os.environ["GIF_URL_KEY"],
+        application_id=..., video_url=..., video_name="holiday",
+    )
+    jobs.expect(product="multimediaai", family="animated_image", nonce=minted.nonce, bind=minted.bind)
+    task_id = submit(CallbackUrl=minted.callback_url, VideoName=minted.video_name, ...)
+    jobs.expect(product="multimediaai", family="animated_image", nonce=minted.nonce, job_id=task_id)
+
+A client can be used by several threads. In asynchronous code: ``await asyncio.to_thread(jobs.expect, product=...)``.
+"""
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote, urlencode, urlsplit
+
+if TYPE_CHECKING:
+    from media_callbacks.model.kinds import Product, Transport
+
+JobState = Literal["expected", "overdue", "completed", "healed", "unknown"]
+
+MAX_JOBS_AT_ONCE = 1000
+_MAX_ANSWER_BYTES = 16 << 20
+_PAGE = 500
+
+
+class JobsClientError(Exception):
+    """
+    The service did not do what was asked.
+
+    Attributes:
+        status: What it answered, or None when no answer came.
+        detail: What it said about it: what was expected, what came. Every mistake of every job, with its place in the
+            list.
+        is_temporary: Whether the same call may work later. Registering twice does no harm.
+    """
+
+    def __init__(self, message: str, *, status: int | None, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = detail
+        self.is_temporary = status is None or status == 408 or status >= 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobToExpect:
+    """
+    A job that was submitted.
+
+    Attributes:
+        family: What the job id is unique in, for example ``snapshot``; a wrong one is refused with those there are.
+        job_id: The vendor's. May be left out where there is a nonce.
+        media_id: The asset; required where the vendor can only be asked by asset.
+        nonce: Of the minted URL, 24 hexadecimal digits.
+        bind: What that URL is bound to, 32 hexadecimal digits.
+        deadline: When the vendor is asked, should nothing have come until then, with a time zone; at most 30 days
+            ahead. None for the service's default.
+        user_data: For the event, where the vendor's answer has none.
+        account: That of the source which callbacks come through.
+    """
+
+    product: "Product"
+    family: str
+    job_id: str | None = None
+    media_id: str | None = None
+    nonce: str | None = None
+    bind: str | None = None
+    deadline: datetime | None = None
+    user_data: str | None = None
+    account: str = "default"
+
+    def to_json(self) -> dict[str, str]:
+        """
+        Raises:
+            ValueError: The deadline has no time zone.
+        """
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.deadline is not None:
+            given["deadline"] = _format_time("deadline", self.deadline)
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedJobStatus:
+    """
+    How far an expected job is.
+
+    Attributes:
+        state: ``expected`` until its deadline, ``overdue`` while the vendor is asked, then ``completed`` (a callback
+            came), ``healed`` (none came, and the vendor was asked) or ``unknown`` (given up).
+        transport: How the event that ended it came, or None.
+        ended_at: When that event was accepted, maybe before the registration.
+        attempts: How often the vendor was asked.
+        notification: What the vendor says of its own notification (MTS alone).
+    """
+
+    id: int
+    state: JobState
+    product: "Product"
+    account: str
+    family: str
+    job_id: str | None
+    media_id: str | None
+    nonce: str | None
+    user_data: str | None
+    registered_at: datetime
+    deadline_at: datetime
+    transport: "Transport | None"
+    event_id: str | None
+    outcome: str | None
+    ended_at: datetime | None
+    attempts: int
+    notification: str | None
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "ExpectedJobStatus":
+        """
+        From the service's answer; what a later version may have added is left out.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is none.
+        """
+        values = {field.name: document[field.name] for field in fields(cls)}
+        for name in ("registered_at", "deadline_at", "ended_at"):
+            if values[name] is not None:
+                values[name] = datetime.fromisoformat(values[name])
+        return cls(**values)
+
+
+class JobsClient:
+    """
+    Every method raises JobsClientError, and tries once; ValueError for a time without a time zone.
+
+    Redirects are not followed, and no proxy of the environment is used: the token is for this address alone.
+
+    Args:
+        url: Of the admin API.
+        token: One of ``admin.jobs_token``. None where the service answers on its own machine without one; then the URL
+            is that of 127.0.0.1, [::1] or localhost.
+        timeout_s: For connecting, and for every pause in the answer.
+
+    Raises:
+        ValueError: The URL or the token can't be one.
+    """
+
+    def __init__(self, url: str, token: str | None, *, timeout_s: float = 5.0) -> None:
+        parts = urlsplit(url)
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.username
+            or parts.query
+            or parts.fragment
+        ):
+            raise ValueError("url: expected http:// or https:// with a host, without user, query and fragment")
+        if token is not None and not (token and token.isascii() and token.isprintable()):
+            raise ValueError("token: expected printable ASCII, came something else")
+        self._host, self._port = parts.hostname, parts.port
+        self._url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._token = token
+        self._timeout_s = timeout_s
+
+    def expect(
+        self,
+        *,
+        product: "Product",
+        family: str,
+        job_id: str | None = None,
+        media_id: str | None = None,
+        nonce: str | None = None,
+        bind: str | None = None,
+        deadline: datetime | None = None,
+        user_data: str | None = None,
+        account: str = "default",
+    ) -> ExpectedJobStatus:
+        """Register one job; see ``JobToExpect``."""
+        job = JobToExpect(
+            product=product,
+            family=family,
+            job_id=job_id,
+            media_id=media_id,
+            nonce=nonce,
+            bind=bind,
+            deadline=deadline,
+            user_data=user_data,
+            account=account,
+        )
+        return self.expect_many([job])[0]
+
+    def expect_many(self, jobs: Sequence[JobToExpect]) -> Sequence[ExpectedJobStatus]:
+        """
+        Register jobs, a thousand at once, each thousand wholly or not at all.
+
+        Returns:
+            Their states, in the same order.
+        """
+        found: _Found = []
+        for start in range(0, len(jobs), MAX_JOBS_AT_ONCE):
+            part = jobs[start : start + MAX_JOBS_AT_ONCE]
+            answered = self._read_jobs(self._ask("POST", "/v1/jobs", [job.to_json() for job in part]))
+            if len(answered) != len(part):
+                raise self._not_ours()
+            found += answered
+        return found
+
+    def get(
+        self, *, product: "Product", family: str, job_id: str, account: str = "default"
+    ) -> ExpectedJobStatus | None:
+        """The job with this id; None when it is not registered."""
+        family = family.lower() if product == "mts" else family
+        for job in self._pages({"product": product, "job_id": job_id.strip()}):
+            if (job.family, job.account) == (family, account):
+                return job
+        return None
+
+    def list(
+        self,
+        *,
+        state: JobState | None = None,
+        product: "Product | None" = None,
+        job_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 100,
+    ) -> Sequence[ExpectedJobStatus]:
+        """The newest registered jobs that meet every condition, at most ``limit``; times are those of registration."""
+        query = {"state": state, "product": product, "job_id": job_id}
+        times = {"since": since, "until": until}
+        query |= {name: None if value is None else _format_time(name, value) for name, value in times.items()}
+        conditions = {name: value for name, value in query.items() if value is not None}
+        return [*islice(self._pages(conditions, size=max(1, min(limit, _PAGE))), limit)]
+
+    def _pages(self, conditions: Mapping[str, str], *, size: int = _PAGE) -> Iterator[ExpectedJobStatus]:
+        query = {**conditions, "limit": str(size)}
+        while True:
+            answer = self._ask("GET", f"/v1/jobs?{urlencode(query)}")
+            if not isinstance(answer, dict):
+                raise self._not_ours()
+            yield from self._read_jobs(answer.get("jobs"))
+            if not answer.get("cursor"):
+                return
+            query["cursor"] = str(answer["cursor"])
+
+    def _read_jobs(self, documents: object) -> Sequence[ExpectedJobStatus]:
+        try:
+            return [ExpectedJobStatus.from_json(document) for document in documents]  # type: ignore[attr-defined]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._not_ours() from error
+
+    def _ask(self, method: str, target: str, document: object = None) -> object:
+        status, body = self._exchange(method, target, None if document is None else json.dumps(document).encode())
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            answer = None
+        if status == 200 and answer is not None:
+            return answer
+        if 200 <= status < 400:
+            raise self._not_ours(status)
+        detail = answer.get("detail") or answer.get("title") if isinstance(answer, dict) else None
+        said = detail if isinstance(detail, str) else None
+        raise JobsClientError(
+            f"{self._place} answered HTTP {status}{f': {said}' if said else ''}", status=status, detail=said
+        )
+
+    def _exchange(self, method: str, target: str, body: bytes | None) -> tuple[int, bytes]:
+        """Status and body of the answer."""
+        try:
+            return exchange(method, self._url + target, body, token=self._token, timeout_s=self._timeout_s)
+        except TimeoutError as error:
+            raise JobsClientError(f"{self._place} did not answer within {self._timeout_s:g} s", status=None) from error
+        except (OSError, http.client.HTTPException) as error:
+            cause = getattr(error, "strerror", None) or type(error).__name__
+            raise JobsClientError(f"{self._place} can't be reached ({cause})", status=None) from error
+
+    @property
+    def _place(self) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"the admin API at {host}{'' if self._port is None else f':{self._port}'}"
+
+    def _not_ours(self, status: int = 200) -> JobsClientError:
+        return JobsClientError(f"{self._place} answered HTTP {status} and not as media-callbacks does", status=status)
+
+
+_Found = list[ExpectedJobStatus]
+
+
+def _format_time(name: str, moment: datetime) -> str:
+    if moment.tzinfo is None:
+        raise ValueError(f"{name}: expected a time with a time zone, such as datetime.now(UTC)")
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def exchange(
+    method: str,
+    url: str,
+    body: bytes | None,
+    *,
+    token: str | None,
+    timeout_s: float,
+    max_answer_bytes: int = _MAX_ANSWER_BYTES,
+) -> tuple[int, bytes]:
+    """
+    Ask the admin API once, for this client and for commands.
+
+    Returns:
+        Status and body of the answer, cut off after ``max_answer_bytes``.
+
+    Raises:
+        TimeoutError, OSError, http.client.HTTPException: There was none, or it broke off.
+    """
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = make(parts.hostname, parts.port or make.default_port, timeout=timeout_s)
+    headers = {"Accept": "application/json"}
+    if method != "GET":
+        # The service wants it without a body, too.
+        headers["Content-Type"] = "application/json"
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    target = quote(parts.path, safe="/%:@!$&'()*+,;=~") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection.request(method, target, body, headers)
+        response = connection.getresponse()
+        found = response.read(max_answer_bytes)
+        if response.length and len(found) < max_answer_bytes:
+            raise http.client.IncompleteRead(found, response.length)
+    finally:
+        connection.close()
+    return response.status, found

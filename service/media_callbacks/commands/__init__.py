@@ -1,0 +1,1 @@
+"""The command line: one module a command. Each is loaded when it is asked for."""

@@ -1,0 +1,284 @@
+"""
+The admin API, as commands ask it.
+
+Where it is: ``--url``, else ``$MEDIA_CALLBACKS_ADMIN_URL``, else ``admin.host`` and ``admin.port`` of the
+configuration. The token: ``--token-file``, else ``$MEDIA_CALLBACKS_ADMIN_TOKEN``, else the first of ``admin.token``,
+else of ``admin.jobs_token``. There is no option for the token itself: command lines can be seen by everybody on the
+machine.
+"""
+
+import argparse
+import getpass
+import http.client
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, ValidationError
+
+from media_callbacks.client.jobs import exchange
+from media_callbacks.commands.errors import AdminError, UsageError
+from media_callbacks.commands.options import add_config_option, read_settings
+from media_callbacks.commands.output import printable
+from media_callbacks.config.values import check_bare_url
+from media_callbacks.model.errors import ConfigError
+
+URL_VARIABLE = "MEDIA_CALLBACKS_ADMIN_URL"
+TOKEN_VARIABLE = "MEDIA_CALLBACKS_ADMIN_TOKEN"  # noqa: S105 - its name
+_TIMEOUT_S = 30.0
+# More than a life of an event with ten thousands of receipts.
+_MAX_ANSWER_BYTES = 256 << 20
+_PAGE = 200
+
+Json = dict[str, Any]
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_answer(model: type[Model], document: object) -> Model:
+    """
+    An answer by its model in ``admin.models``. ``--json`` prints answers as they came; only what is shown to
+    people is read.
+
+    Raises:
+        AdminError: The answer has another shape.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        names = ", ".join(".".join(map(str, mistake["loc"])) for mistake in error.errors()[:3])
+        raise AdminError(
+            f"the admin API answered otherwise than this version of the command expects ({printable(names)});"
+            " is the service of the same version?"
+        ) from error
+
+
+# Where it is
+
+
+def add_admin_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url",
+        help=f"of the admin API (default: ${URL_VARIABLE}, else admin.host and admin.port of the configuration)",
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="PATH",
+        help=f"file with the admin token (default: ${TOKEN_VARIABLE}, else admin.token or admin.jobs_token of the"
+        " configuration)",
+    )
+    add_config_option(parser)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``origin`` says which setting the URL came from."""
+
+    url: str
+    token: str | None = field(repr=False)
+    origin: str
+
+
+def read_address(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Address:
+    """
+    The configuration's token is sent to the configuration's address only, unless ``--config`` was given as well.
+
+    Raises:
+        UsageError: An option can't be used.
+        ConfigError: Neither option nor environment says where the API is, and the configuration is wrong.
+    """
+    url, origin = arguments.url, "--url"
+    if url is None:
+        url, origin = environ.get(URL_VARIABLE) or None, URL_VARIABLE
+    token = environ.get(TOKEN_VARIABLE, "").strip() or None
+    if arguments.token_file is not None:
+        token = read_secret_file("--token-file", arguments.token_file)
+    if url is None or (arguments.config is not None and token is None):
+        try:
+            admin = read_settings(arguments).admin
+        except ConfigError as error:
+            hint = f"or say where the admin API is, without a configuration: --url or {URL_VARIABLE}"
+            raise ConfigError([*error.problems, hint]) from error
+        # The latter is good for /v1/jobs alone; elsewhere the answer says so.
+        token = token or next(iter(admin.token + admin.jobs_token), None)
+        if url is None:
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.host, admin.host)  # noqa: S104 - not bound here
+            url = f"http://[{host}]:{admin.port}" if ":" in host else f"http://{host}:{admin.port}"
+            origin = "admin.host and admin.port of the configuration"
+    try:
+        check_bare_url(url)
+    except ValueError as error:
+        raise UsageError(f"{origin}: {error}") from error
+    if "?" in url or "#" in url:
+        raise UsageError(f"{origin}: expected a URL without query and fragment, came one with them")
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise UsageError("the admin token: expected printable ASCII, came something else")
+    return Address(url.rstrip("/"), token, origin)
+
+
+def read_secret_file(option: str, path: str) -> str:
+    """
+    Raises:
+        UsageError: It can't be read, or is empty.
+    """
+    try:
+        text = Path(path).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(f"{option}: cannot read {printable(path)} ({reason})") from error
+    if not text:
+        raise UsageError(f"{option}: {printable(path)} is empty")
+    return text
+
+
+# Asking
+
+
+class AdminClient:
+    """Every method raises AdminError. Redirects are not followed: the token is for this address alone."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
+        return self._object(self._ask("GET", path, query=query))
+
+    def post(self, path: str, document: Mapping[str, Any] | None = None) -> Json:
+        return self._object(self._ask("POST", path, document=document or {}))
+
+    def post_list(self, path: str, documents: Sequence[Json]) -> list[Json]:
+        """The answers to a list, in its order."""
+        return self._objects(self._ask("POST", path, document=documents))
+
+    def get_list(self, path: str, name: str) -> list[Json]:
+        """The member ``name`` of an answer that is not in pages."""
+        return self._objects(self.get(path).get(name))
+
+    def list_events(self, query: Mapping[str, str], *, limit: int | None = None) -> Iterator[Json]:
+        """Events, newest first, at most ``limit``, page after page."""
+        return self._pages("/v1/events", "events", query, limit)
+
+    def list_jobs(self, query: Mapping[str, str], *, limit: int | None = None) -> Iterator[Json]:
+        """Expected jobs, newest first, at most ``limit``, page after page."""
+        return self._pages("/v1/jobs", "jobs", query, limit)
+
+    def _pages(self, path: str, name: str, query: Mapping[str, str], limit: int | None) -> Iterator[Json]:
+        left, cursor = limit, None
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(left, _PAGE)
+            page = self.get(path, {**query, "limit": str(size)} | ({"cursor": cursor} if cursor else {}))
+            documents = self._objects(page.get(name))
+            yield from documents
+            left = None if left is None else left - len(documents)
+            cursor = page.get("cursor")
+            if not cursor:
+                return
+
+    def _object(self, answer: object) -> Json:
+        if not isinstance(answer, dict):
+            raise self._not_ours()
+        return answer
+
+    def _objects(self, found: object) -> list[Json]:
+        if not isinstance(found, list) or not all(isinstance(document, dict) and document for document in found):
+            raise self._not_ours()
+        return found
+
+    def _ask(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, document: object = None
+    ) -> object:
+        url = self._address.url + path + (f"?{urlencode(query)}" if query else "")
+        body = None if document is None else json.dumps(document).encode()
+        try:
+            status, answered = exchange(
+                method,
+                url,
+                body,
+                token=self._address.token,
+                timeout_s=_TIMEOUT_S,
+                max_answer_bytes=_MAX_ANSWER_BYTES,
+            )
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._unreachable(error) from error
+        try:
+            answer = json.loads(answered)
+        except (ValueError, RecursionError):
+            answer = None
+        if not 200 <= status < 300:
+            raise self._refused(status, answer)
+        return answer
+
+    def _unreachable(self, error: Exception) -> AdminError:
+        if isinstance(error, TimeoutError):
+            cause = f"no answer within {_TIMEOUT_S:g} s"
+        else:
+            cause = getattr(error, "strerror", None) or type(error).__name__
+        return AdminError(
+            f"the admin API can't be reached at {self._address.url} ({printable(cause)}); the address is from"
+            f" {self._address.origin}. Is the service running? Another address: --url or {URL_VARIABLE}"
+        )
+
+    def _not_ours(self) -> AdminError:
+        return AdminError(
+            f"what answers at {self._address.url} is not the admin API of media-callbacks; the address is from"
+            f" {self._address.origin}, another one: --url or {URL_VARIABLE}"
+        )
+
+    def _refused(self, status: int, answer: object) -> AdminError:
+        url = self._address.url
+        set_token = f"--token-file or {TOKEN_VARIABLE}"
+        if status == 401:
+            came = "this token is not it; set the right one" if self._address.token else "none was given; set one"
+            message = f"the admin API at {url} wants its token (admin.token), and {came}: {set_token}"
+        elif status == 403:
+            detail = answer.get("detail") if isinstance(answer, dict) else None
+            message = (
+                f"the admin API at {url} has no admin.token and so answers on its own machine alone"
+                f"{f' ({printable(detail)})' if detail else ''}; run this there, or set admin.token for the service and"
+                f" {set_token} here"
+            )
+        elif 300 <= status < 400:
+            message = (
+                f"{url} answered with a redirect (HTTP {status}), which is not followed; the address is from"
+                f" {self._address.origin}: set the final one"
+            )
+        elif isinstance(answer, dict) and (answer.get("detail") or answer.get("title")):
+            message = printable(answer.get("detail") or answer.get("title"))
+            if status >= 500:
+                message = f"the admin API at {url} can't answer just now (HTTP {status}): {message}"
+        elif status >= 500:
+            message = f"the admin API at {url} can't answer just now (HTTP {status})"
+        else:
+            return AdminError(f"HTTP {status}: {self._not_ours()}", status=status)
+        return AdminError(message, status=status)
+
+
+def build_client(arguments: argparse.Namespace) -> AdminClient:
+    """
+    Raises:
+        UsageError, ConfigError: As in ``read_address``.
+    """
+    return AdminClient(read_address(arguments, os.environ))
+
+
+def run_with_client(arguments: argparse.Namespace, command: Callable[[AdminClient, argparse.Namespace], int]) -> int:
+    """
+    Raises:
+        UsageError, ConfigError: As in ``read_address``.
+    """
+    return command(build_client(arguments), arguments)
+
+
+def requested_by() -> str:
+    """Who asks, for the service's records: ``user@host``, as far as the machine knows them."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not be in any list; OSError since Python 3.13
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,71 @@
+"""``media-callbacks check``: the configuration, and whether what it names can be reached and used from here."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from media_callbacks.assembly.sinks import build_sinks
+from media_callbacks.commands.checks import try_out
+from media_callbacks.commands.checks.base import Finding, Severity
+from media_callbacks.commands.options import add_config_option, add_json_option, read_settings
+from media_callbacks.commands.output import printable
+from media_callbacks.config.settings import Settings
+from media_callbacks.model.errors import ConfigError
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Reads the configuration; then looks whether the store, the journal, the sinks, the vendor's"
+        " certificate, queues and job APIs can be reached and used from here, and whether the clock is right. Nothing"
+        " is sent, received or changed. Exit code 1 when something failed; warnings alone are 0."
+    )
+    parser.add_argument("--offline", action="store_true", help="check the configuration alone")
+    add_config_option(parser)
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        settings = read_settings(arguments)
+        # What third parties' sinks have to say of their tables.
+        build_sinks(settings.sinks)
+    except ConfigError as error:
+        findings = [_of_sentence("error", problem) for problem in error.problems]
+        verdict = "the configuration is wrong"
+    else:
+        findings = [_of_sentence("warning", warning) for warning in settings.warnings]
+        verdict = "the configuration is right"
+        if not arguments.offline:
+            findings += _try_out(settings)
+            count = sum(finding.severity == "error" for finding in findings)
+            verdict += f", {count} check{'s' * (count > 1)} failed" if count else ", and what it names can be used"
+    failed = any(finding.severity == "error" for finding in findings)
+    report(findings, as_json=arguments.json)
+    if not arguments.json:
+        print(verdict, file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _of_sentence(severity: Severity, sentence: str) -> Finding:
+    """What the configuration says of itself: key path and sentence, the remedy within."""
+    subject, _, text = sentence.partition(": ")
+    return Finding(severity, subject, text)
+
+
+def _try_out(settings: Settings) -> list[Finding]:
+    with Console(stderr=True).status("trying out what the configuration names"):
+        return asyncio.run(try_out(settings))
+
+
+def report(findings: Sequence[Finding], *, as_json: bool) -> None:
+    for finding in findings:
+        line = f"{finding.subject}: {finding.text}"
+        if as_json:
+            print(json.dumps({"severity": finding.severity, "finding": line, "remedy": finding.remedy}))
+        else:
+            print(printable(f"{finding.severity}: {line}" + (f"; {finding.remedy}" if finding.remedy else "")))

@@ -1,0 +1,99 @@
+"""
+What the configuration names, tried out: the store, the journal's disk, the sinks, the vendor.
+
+Nothing here has an effect: no callback, event or message is sent, received or deleted, and nothing is migrated. A
+webhook gets a connection and no request. All probes run at once, each with a limit of time of its own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping
+from pathlib import Path
+
+from media_callbacks.aliyun.openapi import endpoint_of
+from media_callbacks.commands.checks.base import Finding, Network, Severity
+from media_callbacks.commands.checks.machine import try_journal, try_store
+from media_callbacks.commands.checks.network import compare_clocks, try_address, try_aws, try_certificate
+from media_callbacks.commands.checks.vendor import QUESTIONS, try_api, try_queue
+from media_callbacks.config.models import (
+    MnsPushSourceSettings,
+    MnsQueueSourceSettings,
+    StdoutSinkSettings,
+    ThirdPartySinkSettings,
+    WebhookSinkSettings,
+)
+from media_callbacks.config.settings import Settings
+from media_callbacks.model.kinds import Product
+from media_callbacks.sources.transports.mns_push import KNOWN_CERTIFICATE_URL
+
+__all__ = ["Finding", "Network", "Severity", "try_out"]
+
+
+async def try_out(settings: Settings, network: Network | None = None) -> list[Finding]:
+    """One finding for each thing that was tried, always in the same order."""
+    network = network or Network()
+    probes = list(_probes(settings, network))
+    return await asyncio.gather(*(_within(network.timeout_s, subject, probe) for subject, probe in probes))
+
+
+async def _within(timeout_s: float, subject: str, probe: Awaitable[Finding]) -> Finding:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await probe
+    except TimeoutError:
+        remedy = "see whether it runs, and whether a firewall or a missing route is in between"
+        return Finding("error", subject, f"no answer within {timeout_s:g} s", remedy)
+    except Exception as error:  # noqa: BLE001 - the other findings are wanted all the more
+        return Finding("error", subject, f"it could not be tried ({type(error).__name__})", "try it by hand")
+
+
+def _probes(settings: Settings, network: Network) -> Iterator[tuple[str, Awaitable[Finding]]]:
+    """Each probe with its subject, for the case that it takes too long."""
+    yield "store.url", try_store(settings.store)
+    if settings.server.journal_path is not None:
+        path, max_bytes = Path(settings.server.journal_path), settings.server.journal_max_bytes
+        yield "server.journal_path", asyncio.to_thread(try_journal, path, max_bytes)
+    for name, source in settings.sources.items():
+        if isinstance(source, MnsPushSourceSettings) and not source.certificates:
+            subject = f"sources.{name}.certificates"
+            yield subject, try_certificate(subject, KNOWN_CERTIFICATE_URL, network)
+        vendor = settings.vendor_of(name)
+        if isinstance(source, MnsQueueSourceSettings) and vendor is not None:
+            subject = f"sources.{name}.queue"
+            yield subject, try_queue(subject, source, vendor, settings.vendor[vendor], network)
+    for (name, product), must_ask in _asked(settings).items():
+        yield f"vendor.{name}", try_api(product, name, settings.vendor[name], network, must_ask=must_ask)
+    for name, sink in settings.sinks.items():
+        subject = f"sinks.{name}"
+        match sink:
+            case WebhookSinkSettings():
+                yield subject, try_address(subject, sink.url, network)
+            case StdoutSinkSettings() | ThirdPartySinkSettings():
+                pass
+            case _:
+                yield subject, try_aws(subject, sink, network)
+    if urls := list(dict.fromkeys(_urls_with_clocks(settings))):
+        yield "clock", compare_clocks(urls, network)
+
+
+def _asked(settings: Settings) -> Mapping[tuple[str, Product], bool]:
+    """Tables of credentials and the products whose job APIs are asked with them; whether a source relies on that."""
+    asked: dict[tuple[str, Product], bool] = {}
+    for name, source in settings.sources.items():
+        vendor = settings.vendor_of(name)
+        if vendor is not None:
+            relies = source.enrich or settings.confirm_of(name) != "never"
+            asked[vendor, source.product] = relies or asked.get((vendor, source.product), False)
+    return asked
+
+
+def _urls_with_clocks(settings: Settings) -> Iterator[str]:
+    """Of the vendor, whose clock is the one that counts."""
+    for source in settings.sources.values():
+        if isinstance(source, MnsQueueSourceSettings):
+            yield source.endpoint
+        elif isinstance(source, MnsPushSourceSettings) and not source.certificates:
+            yield KNOWN_CERTIFICATE_URL
+    for name, product in _asked(settings):
+        vendor, api = settings.vendor[name], QUESTIONS[product].api
+        endpoint = vendor.endpoints.get(api) or endpoint_of(api, vendor.region)
+        yield endpoint if "://" in endpoint else f"https://{endpoint}"

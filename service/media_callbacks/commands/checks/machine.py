@@ -1,0 +1,96 @@
+"""The store and the journal: files of this machine, or a database that answers."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+from media_callbacks.commands.checks.base import Finding
+from media_callbacks.config.models import StoreSettings
+from media_callbacks.inbox.factory import build_inbox
+from media_callbacks.inbox.upkeep.migrations import load_migrations, missing_migrations
+from media_callbacks.model.errors import ConfigError, InboxUnavailable
+
+_STORE, _JOURNAL = "store.url", "server.journal_path"
+# The service says that it is not ready with less, once a receipt has found no room.
+_LITTLE_BYTES = 64 << 20
+_MAKE_ROOM = "make room, lower store.retention_days and run `purge`, or put the file on a larger disk"
+_WILL_MIGRATE = "it can be used; `serve` brings its schema up to date"
+
+
+async def try_store(store: StoreSettings) -> Finding:
+    if store.url.startswith("sqlite:"):
+        return await asyncio.to_thread(_try_file, store.sqlite_path, auto_migrate=store.auto_migrate)
+    # As the service opens it, so that whatever would stop the service is found.
+    inbox = build_inbox(store.url, auto_migrate=False, is_exclusive=False)
+    try:
+        await inbox.open()
+    except ConfigError as error:
+        return _of_mistake(error, auto_migrate=store.auto_migrate)
+    except InboxUnavailable as error:
+        remedy = "see whether the server runs and takes connections from here, and check host, port and user"
+        return Finding("error", _STORE, str(error), remedy)
+    finally:
+        await inbox.close()
+    return Finding("ok", _STORE, "it can be used, and its schema is up to date")
+
+
+def _of_mistake(error: ConfigError, *, auto_migrate: bool) -> Finding:
+    subject, _, sentence = error.problems[0].partition(": ")
+    if subject == "store.auto_migrate" and auto_migrate:
+        return Finding("ok", _STORE, _WILL_MIGRATE)
+    text, _, remedy = sentence.rpartition("; ")
+    return Finding("error", subject, text or sentence, remedy if text else "correct it, or name another database")
+
+
+def _try_file(path: Path, *, auto_migrate: bool) -> Finding:
+    """Opens it for reading alone: whatever it is, it stays as it is."""
+    if not path.parent.is_dir():
+        return Finding("error", _STORE, f"there is no directory {path.parent}", "create it, or name another file")
+    # SQLite keeps files beside it.
+    if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        remedy = "give the service's user the right to write both, or name another file"
+        return Finding("error", _STORE, f"{path} or its directory can't be written by this user", remedy)
+    applied: list[int] = []
+    try:
+        if path.exists():
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'").fetchone():
+                    applied = [number for (number,) in connection.execute("SELECT number FROM migrations")]
+        missing = missing_migrations(load_migrations("sqlite"), applied, apply=auto_migrate)
+    except ConfigError as error:
+        return _of_mistake(error, auto_migrate=auto_migrate)
+    except sqlite3.Error as error:
+        return Finding("error", _STORE, f"{path} can't be read: {error}", "name another file, or restore this one")
+    free = shutil.disk_usage(path.parent).free
+    if free < _LITTLE_BYTES:
+        return Finding(
+            "error", _STORE, f"the disk of {path} has {free} bytes left: no callback could be taken", _MAKE_ROOM
+        )
+    if path.exists() and path.stat().st_mode & 0o077:
+        text = f"others than the service's user may read {path}, which has what the events have"
+        return Finding("warning", _STORE, text, f"chmod 600 {path}*")
+    if missing:
+        return Finding("ok", _STORE, _WILL_MIGRATE if path.exists() else "it can be used; `serve` creates the file")
+    return Finding("ok", _STORE, "it can be used, and its schema is up to date")
+
+
+def try_journal(path: Path, max_bytes: int) -> Finding:
+    """The service makes the directory, but not the one above it."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        text = f"{folder} can't be written: {error.strerror or type(error).__name__}"
+        return Finding("error", _JOURNAL, text, "create it, give the service's user the right to write, or make room")
+    if free < max_bytes:
+        text = f"the disk has {free} bytes left, which is less than server.journal_max_bytes"
+        return Finding("warning", _JOURNAL, text, "make room, or lower server.journal_max_bytes")
+    return Finding("ok", _JOURNAL, f"{folder} can be written")

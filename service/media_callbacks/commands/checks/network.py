@@ -1,0 +1,172 @@
+"""What is reached over the network, apart from the store and the vendor's APIs."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from media_callbacks.commands.checks.base import Finding, Network
+from media_callbacks.config.models import (
+    EventBridgeSinkSettings,
+    KinesisSinkSettings,
+    SnsSinkSettings,
+    SqsSinkSettings,
+)
+from media_callbacks.edge.certificates import fetch_https, read_certificate
+from media_callbacks.http_client.bounded_connector import BoundedConnector
+from media_callbacks.model.errors import BadSignature
+from media_callbacks.sinks.aws import region_of
+from media_callbacks.sinks.eventbridge import EventBridgeSink
+from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.sns import SnsSink
+from media_callbacks.sinks.sqs import SqsSink
+
+AwsSinkSettings = SqsSinkSettings | SnsSinkSettings | EventBridgeSinkSettings | KinesisSinkSettings
+_SERVICES: Mapping[type[Any], str] = {
+    SqsSinkSettings: SqsSink.service,
+    SnsSinkSettings: SnsSink.service,
+    EventBridgeSinkSettings: EventBridgeSink.service,
+    KinesisSinkSettings: KinesisSink.service,
+}
+# What the vendor signs is refused here when it is older than some minutes, and the other way round.
+MAX_CLOCK_DIFFERENCE_S = 60.0
+
+
+async def try_address(subject: str, url: str, network: Network) -> Finding:
+    """Connect, with TLS where the URL says so, and hang up."""
+    parts = urlsplit(url)
+    is_tls = parts.scheme == "https"
+    port = parts.port or (443 if is_tls else 80)
+    context = (network.ssl_context or await asyncio.to_thread(ssl.create_default_context)) if is_tls else None
+    try:
+        _, writer = await asyncio.open_connection(parts.hostname, port, ssl=context)
+    # ValueError: a host that is no name, such as one with a label of 64 characters.
+    except (OSError, ValueError) as error:
+        return Finding("error", subject, *explain(error))
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return Finding(
+        "ok", subject, f"{parts.hostname} takes connections on port {port}" + (" with TLS" if is_tls else "")
+    )
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """
+    Why there was no connection, and what to do. Without the errors' own texts where these may hold the URL.
+
+    Raises:
+        TimeoutError: It is one, which is told elsewhere.
+    """
+    is_unknown = isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror | UnicodeError)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error
+    match error:
+        case _ if is_unknown:
+            return "its host name can't be resolved", "check the host, and this machine's name servers"
+        case TimeoutError():
+            raise error
+        case ConnectionRefusedError():
+            return "nothing takes connections there", "start it, or correct host and port"
+        case ssl.SSLCertVerificationError():
+            reason = f"its TLS certificate is not accepted: {error.verify_message}"
+            return reason, "give it a valid one, or make its authority known to this machine"
+        case ssl.SSLError() | ConnectionResetError():
+            return "it hangs up while TLS is agreed on", "check scheme and port: does it speak TLS there?"
+        case OSError():
+            return f"no connection: {error.strerror or type(error).__name__}", "check the address, routes and firewalls"
+        case _:
+            return f"no usable answer ({type(error).__name__})", "check host and port: what answers there?"
+
+
+async def try_certificate(subject: str, url: str, network: Network) -> Finding:
+    """A push whose certificate can't be fetched is answered with 503, and lost after the vendor's last try."""
+    pin = 'or pin the certificate: certificates = { "<url>" = "file:/path.pem" }'
+    try:
+        fetched = await fetch_https(
+            url, timeout_s=network.timeout_s, resolver=network.resolver, ssl_context=network.ssl_context
+        )
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        text, remedy = explain(error)
+        return Finding("error", subject, f"{urlsplit(url).hostname}: {text}", f"{remedy}, {pin}")
+    remedy = f"see whether a proxy answers in the vendor's place, {pin}"
+    if fetched.status != 200:
+        return Finding("error", subject, f"{url} was answered with HTTP {fetched.status}", remedy)
+    try:
+        read_certificate(fetched.body)
+    except BadSignature as error:
+        return Finding("error", subject, f"{url}: {error}, came something else", remedy)
+    return Finding("ok", subject, "the signing certificate can be fetched")
+
+
+async def try_aws(subject: str, sink: AwsSinkSettings, network: Network) -> Finding:
+    """Credentials and region as boto finds them, and a connection to where it would send."""
+    region = sink.region or region_of(getattr(sink, sink.destination_key))
+    try:
+        get_session = await asyncio.to_thread(_load_boto)
+        session = get_session()
+        if await session.get_credentials() is None:
+            remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the role of this machine"
+            return Finding("error", subject, "no AWS credentials found", remedy)
+        client = session.create_client(_SERVICES[type(sink)], region_name=region, endpoint_url=sink.endpoint_url)
+        async with client as opened:
+            url = opened.meta.endpoint_url
+    except TimeoutError:
+        raise
+    # boto's providers of credentials read files and run programs, and fail in as many ways.
+    except Exception as error:  # noqa: BLE001
+        if type(error).__name__ == "NoRegionError":
+            return Finding("error", subject, "no AWS region is known", f"set {subject}.region, or AWS_DEFAULT_REGION")
+        text = f"boto can't be used as it is set up ({type(error).__name__})"
+        return Finding("error", subject, text, "check AWS_* variables and the files in ~/.aws")
+    finding = await try_address(subject, url, network)
+    if finding.severity == "ok":
+        return Finding("ok", subject, f"{finding.text}, and there are credentials")
+    return finding
+
+
+def _load_boto():  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """A good part of a second, which the other probes should not wait for."""
+    from aiobotocore.session import get_session  # noqa: PLC0415
+
+    return get_session
+
+
+async def compare_clocks(urls: Sequence[str], network: Network) -> Finding:
+    """Our clock and that of the first URL that answers with a date."""
+    connector = BoundedConnector(resolver=network.resolver, ssl=network.ssl_context or True)
+    # So that the last one has its time, too.
+    timeout = aiohttp.ClientTimeout(total=network.timeout_s / (len(urls) + 1))
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        for url in urls:
+            theirs = await _ask_for_date(session, url)
+            if theirs is not None:
+                return _judge_clock(network.clock(), theirs, urlsplit(url).hostname or "")
+    return Finding("warning", "clock", "nobody told the time", "see that the clock of this machine is kept right")
+
+
+async def _ask_for_date(session: aiohttp.ClientSession, url: str) -> datetime | None:
+    try:
+        async with session.head(url, allow_redirects=False) as response:
+            date = parsedate_to_datetime(response.headers["Date"])
+    except (aiohttp.ClientError, OSError, ValueError, KeyError):
+        return None
+    return date if date.tzinfo is not None else None
+
+
+def _judge_clock(ours: datetime, theirs: datetime, host: str) -> Finding:
+    difference_s = (ours - theirs).total_seconds()
+    if abs(difference_s) <= MAX_CLOCK_DIFFERENCE_S:
+        return Finding("ok", "clock", f"it agrees with that of {host}")
+    side = "ahead of" if difference_s > 0 else "behind"
+    text = f"the clock of this machine is {abs(difference_s):.0f} s {side} that of {host}"
+    return Finding("error", "clock", text, "have it set by NTP: callbacks and our requests are refused for their times")

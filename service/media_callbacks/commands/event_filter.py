@@ -1,0 +1,38 @@
+"""Which events are meant: the options that ``events list`` and ``events replay`` have in common."""
+
+import argparse
+from datetime import datetime
+from typing import get_args
+
+from media_callbacks.commands.moments import TIMES, read_range
+from media_callbacks.inbox.records import DeliveryState
+from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS
+
+STATES = (*get_args(DeliveryState), "unrouted")
+_NAMES = ("job_id", "media_id", "product", "kind", "outcome", "state", "sink", "since", "until")
+
+
+def add_filter_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which events (all that are given must fit)")
+    group.add_argument("--job-id", metavar="ID", help="the vendor's job id")
+    group.add_argument("--media-id", metavar="ID", help="the vendor's media id")
+    group.add_argument("--product", choices=PRODUCTS)
+    group.add_argument("--kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
+    group.add_argument("--outcome", choices=OUTCOMES)
+    group.add_argument(
+        "--state", choices=STATES, help="with a delivery in this state; unrouted: no sink was meant to get it"
+    )
+    group.add_argument("--sink", metavar="NAME", help="with a delivery to this sink; with --state, in that state there")
+    group.add_argument("--since", metavar="TIME", help=f"accepted then or later: {TIMES}")
+    group.add_argument("--until", metavar="TIME", help="accepted before then")
+
+
+def read_filter(arguments: argparse.Namespace, *, now: datetime) -> dict[str, str]:
+    """
+    The filter under the names of the admin API; empty when no option was given.
+
+    Raises:
+        UsageError: A time can't be read, or the range is empty.
+    """
+    found = {name: getattr(arguments, name) for name in _NAMES} | read_range(arguments, now=now)
+    return {name: value for name, value in found.items() if value is not None}

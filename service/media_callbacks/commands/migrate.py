@@ -1,0 +1,36 @@
+"""``media-callbacks migrate``: bring the store's schema up to date."""
+
+import argparse
+import asyncio
+import sys
+
+from media_callbacks.commands.options import add_config_option, add_json_option, read_settings
+from media_callbacks.commands.output import print_json
+from media_callbacks.inbox.factory import migrate_store
+from media_callbacks.model.errors import InboxUnavailable
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Applies the migrations that are missing. `serve` does so by itself unless store.auto_migrate is"
+        " false. Works beside running services, also of the version before."
+    )
+    add_config_option(parser)
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = read_settings(arguments)
+    try:
+        applied = asyncio.run(migrate_store(settings.store.url))
+    except InboxUnavailable as error:
+        print(f"store.url: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print_json({"applied": list(applied)})
+    for name in () if arguments.json else applied:
+        print(f"applied {name}")
+    if not arguments.json and not applied:
+        print("nothing to apply: the schema is up to date", file=sys.stderr)
+    return 0

@@ -1,0 +1,97 @@
+"""``media-callbacks mint gif``: a CallbackUrl for one CreateGifTask."""
+
+import argparse
+import json
+from datetime import timedelta
+
+from media_callbacks.client.minting import MintedUrl, mint_gif
+from media_callbacks.commands.admin_client import AdminClient, add_admin_options, build_client
+from media_callbacks.commands.errors import UsageError
+from media_callbacks.commands.moments import DEADLINES, read_deadline
+from media_callbacks.commands.options import add_json_option, read_settings
+from media_callbacks.config.models import TokenUrlSourceSettings
+from media_callbacks.config.settings import Settings
+from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.times import format_time
+from media_callbacks.timing.clock import utc_now
+
+DEFAULT_DAYS = 7.0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    gif = what.add_parser("gif", help="for one CreateGifTask")
+    gif.add_argument("--source", metavar="NAME", help="the token-url source, where there are several")
+    gif.add_argument("--application-id", required=True, help="ApplicationId, as you will submit it")
+    gif.add_argument("--video-url", required=True, help="VideoUrl, as you will submit it")
+    gif.add_argument("--video-name", required=True, help="VideoName without suffix; submit the name that is printed")
+    gif.add_argument("--days", type=float, default=DEFAULT_DAYS, help="how long the URL is valid (default: 7)")
+    gif.add_argument(
+        "--register",
+        action="store_true",
+        help="tell the running service to expect the task; bind its TaskId later with: jobs expect multimediaai"
+        " animated_image TASK_ID --nonce NONCE",
+    )
+    gif.add_argument("--deadline", metavar="TIME", help=f"with --register: {DEADLINES}")
+    add_admin_options(gif)
+    add_json_option(gif)
+    gif.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    source = choose_source(read_settings(arguments), arguments.source)
+    if not 0 < arguments.days <= 365:
+        raise UsageError(f"--days: expected more than 0 and at most 365, came {arguments.days:g}")
+    now = utc_now()
+    if arguments.deadline is not None and not arguments.register:
+        raise UsageError("--deadline: only together with --register")
+    deadline = None if arguments.deadline is None else read_deadline(arguments.deadline, now=now)
+    minted = mint_gif(
+        url=source.url,
+        key=source.keys[0],
+        application_id=arguments.application_id,
+        video_url=arguments.video_url,
+        video_name=arguments.video_name,
+        expires_at=now + timedelta(days=arguments.days),
+    )
+    if arguments.register:
+        # First: a URL that nobody has seen can be forgotten.
+        register(build_client(arguments), minted, account=source.account_name, deadline=deadline)
+    printed = {
+        "callback_url": minted.callback_url,
+        "nonce": minted.nonce,
+        "video_name": minted.video_name,
+        "expires_at": format_time(minted.expires_at),
+    }
+    if arguments.json:
+        print(json.dumps(printed))
+    else:
+        for name, value in printed.items():
+            print(f"{name:13} {value}")
+    return 0
+
+
+def register(client: AdminClient, minted: MintedUrl, *, account: str, deadline: str | None) -> None:
+    job = {
+        "product": "multimediaai",
+        "family": "animated_image",
+        "nonce": minted.nonce,
+        "bind": minted.bind,
+        "account": account,
+    }
+    client.post("/v1/jobs", job | ({} if deadline is None else {"deadline": deadline}))
+
+
+def choose_source(settings: Settings, name: str | None) -> TokenUrlSourceSettings:
+    """
+    Raises:
+        ConfigError: There is no such source, or more than one to choose from.
+    """
+    configured = {
+        source: table for source, table in settings.sources.items() if isinstance(table, TokenUrlSourceSettings)
+    }
+    found = [table for source, table in configured.items() if name in (None, source)]
+    if len(found) != 1:
+        names = ", ".join(configured) or "none"
+        raise ConfigError([f"--source: expected one token-url source, configured are: {names}"])
+    return found[0]

@@ -1,0 +1,31 @@
+"""Options that several commands have."""
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from media_callbacks.config.settings import Settings
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="PATH",
+        help="configuration file (default: $MEDIA_CALLBACKS_CONFIG, else ./media-callbacks.toml)",
+    )
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, one object per line, instead of a table")
+
+
+def read_settings(arguments: argparse.Namespace) -> "Settings":
+    """
+    Raises:
+        ConfigError: With every mistake found.
+    """
+    # Here: every command has these options, and with --url most of them read no configuration.
+    from media_callbacks.config.settings import load_settings  # noqa: PLC0415
+
+    return load_settings(arguments.config, environ=os.environ)

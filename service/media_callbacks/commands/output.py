@@ -1,0 +1,129 @@
+"""
+What commands print: tables on a terminal, and in a pipe one line per row with tabs between the cells, without a head.
+
+Whatever comes from elsewhere (a vendor's job id, a receiver's words) may hold control characters or markup. All of it
+goes through ``printable``, and to rich as ``Text``, which is never read as markup.
+
+What needs rich is in ``commands.terminal``, which is loaded when there is a terminal to draw on and not before.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from types import MappingProxyType
+
+Piece = str | tuple[str, str]
+"""A text, or a text and its style."""
+Cell = Piece | list[str]
+"""The same, or several lines; in a pipe they are one, with a blank between."""
+ShowProgress = Callable[[int, int | None], None]
+"""Told how much is done, and of how much if that is known."""
+
+_STYLES = {
+    "delivered": "green",
+    "active": "green",
+    "accepted": "green",
+    "finished": "green",
+    "completed": "green",
+    "healed": "green",
+    "retrying": "yellow",
+    "pending": "cyan",
+    "running": "cyan",
+    "expected": "cyan",
+    "parked": "magenta",
+    "paused": "magenta",
+    "half_open": "yellow",
+    "unparsed": "yellow",
+    "overdue": "yellow",
+    "unknown": "bold red",
+    "conflict": "bold red",
+    "differing": "bold red",
+    "dead": "bold red",
+    "disabled": "bold red",
+    "open": "bold red",
+}
+
+
+def printable(text: object) -> str:
+    """One line, with everything that a terminal would obey, or can't show, as an escape sequence of Python."""
+    shown = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in str(text)
+    )
+    encoding = sys.stdout.encoding or "utf-8"
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def style_of(word: str) -> str:
+    """The style in which a state is shown."""
+    return _STYLES.get(word, "")
+
+
+def print_json(document: object) -> None:
+    print(json.dumps(document), flush=True)
+
+
+def print_line(*pieces: Piece) -> None:
+    """One line of text in pieces, each with its style; without styles in a pipe."""
+    styled = [(piece, "") if isinstance(piece, str) else piece for piece in pieces]
+    if sys.stdout.isatty():
+        from media_callbacks.commands.terminal import draw_line  # noqa: PLC0415
+
+        draw_line(styled)
+    else:
+        print("".join(printable(text) for text, _ in styled).rstrip(), flush=True)
+
+
+def print_table(
+    head: Sequence[str], rows: Iterable[Sequence[Cell]], *, widths: Mapping[str, int] = MappingProxyType({})
+) -> None:
+    """
+    Args:
+        widths: Columns that are broken at this many characters and never before, so that what is in them can be copied.
+    """
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(_plain(cell) for cell in row))
+        return
+    from media_callbacks.commands.terminal import draw_table  # noqa: PLC0415
+
+    draw_table(head, rows, widths)
+
+
+@contextmanager
+def showing_progress(what: str) -> Iterator[ShowProgress]:
+    """How far long work is, on the terminal; quiet where standard error is none."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from media_callbacks.commands.terminal import draw_progress  # noqa: PLC0415
+
+    with draw_progress(what) as show:
+        yield show
+
+
+def _plain(cell: Cell) -> str:
+    if isinstance(cell, tuple):
+        cell = cell[0]
+    return printable(cell if isinstance(cell, str) else " ".join(cell))
+
+
+def in_words(duration: timedelta) -> str:
+    """A length of time as a person would say it, two units at most: ``2 h 5 min``."""
+    seconds = duration.total_seconds()
+    if seconds < 0:
+        return f"-{in_words(-duration)}"
+    if seconds < 10:
+        return f"{seconds:.3g} s" if seconds >= 1 else f"{round(seconds, 3):g} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    days, hours_left = divmod(hours, 24)
+    if not minutes:
+        return f"{rest_s} s"
+    if not hours:
+        return f"{minutes} min {rest_s} s" if rest_s else f"{minutes} min"
+    if not days:
+        return f"{hours} h {minutes_left} min" if minutes_left else f"{hours} h"
+    return f"{days} d {hours_left} h" if hours_left else f"{days} d"

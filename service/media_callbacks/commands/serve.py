@@ -1,0 +1,150 @@
+"""``media-callbacks serve``: run the service until it is told to stop."""
+
+import argparse
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+
+import structlog
+
+from media_callbacks.commands.options import add_config_option, read_settings
+from media_callbacks.config.settings import Settings
+from media_callbacks.model.errors import ConfigError
+from media_callbacks.observe.logs import configure_logs
+from media_callbacks.process.listeners import Listeners, bind, open_listeners, start_anew, try_listeners
+from media_callbacks.process.workers import Workers, check_workers, settings_of
+
+log = structlog.get_logger()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Runs until SIGTERM or SIGINT. SIGHUP checks the configuration and starts anew with it behind the same sockets,"
+        " so that nobody is refused, or says what is wrong and goes on as before. Sockets are taken over from systemd"
+        " (LISTEN_FDS)."
+    )
+    add_config_option(parser)
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="processes that share the port, with a PostgreSQL store; the operators' listener of each further one has"
+        " the next port (default: 1)",
+    )
+    parser.set_defaults(run=run)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 64, found {text!r}")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    # Before there is any other thread: see server._on_hangup.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    settings = read_settings(arguments)
+    check_workers(arguments.workers, settings)
+    configure_logs(arguments.log_level)
+    for warning in settings.warnings:
+        log.warning("configuration", detail=warning)
+    with closing(open_listeners(settings, os.environ)) as listeners:
+        if arguments.workers == 1:
+            would_start = partial(_would_start, arguments, settings, listeners)
+            code, anew = 0, _serve(settings, listeners, may_start_anew=would_start)
+        else:
+            code, anew = _serve_with_workers(arguments, settings, listeners)
+        if anew:
+            start_anew(listeners, settings, read_settings(arguments), os.environ)
+    return code
+
+
+def _serve(
+    settings: Settings,
+    listeners: Listeners,
+    *,
+    lifeline: int | None = None,
+    listening: Callable[[], None] = lambda: None,
+    may_start_anew: Callable[[], bool] | None = None,
+) -> bool:
+    # Here, so that the other commands need not load the server.
+    import uvloop  # noqa: PLC0415
+
+    from media_callbacks.process.server import exit_after, serve  # noqa: PLC0415
+
+    async def main() -> bool:
+        stop = asyncio.Event()
+        if lifeline is not None:
+            asyncio.get_running_loop().add_reader(lifeline, stop.set)
+        return await serve(
+            settings,
+            listeners,
+            stop=stop,
+            stopping=exit_after,
+            listening=lambda *_: listening(),
+            may_start_anew=None if may_start_anew is None else partial(asyncio.to_thread, may_start_anew),
+        )
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main())
+
+
+def _serve_with_workers(arguments: argparse.Namespace, settings: Settings, listeners: Listeners) -> tuple[int, bool]:
+    def run_worker(worker: int, lifeline: int, listening: Callable[[], None]) -> int:
+        own = settings_of(worker, settings)
+        try:
+            if worker:
+                listeners.admin.close()
+                # The first one's is the one that was opened already.
+                listeners.admin = bind(own.admin.host, own.admin.port, "admin.port")
+            _serve(own, listeners, lifeline=lifeline, listening=listening)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("worker_failed", worker=worker, detail=problem)
+            return 1
+        return 0
+
+    would_start = partial(_would_start, arguments, settings, listeners)
+    return Workers(arguments.workers, listeners, run_worker).supervise(would_start)
+
+
+def _would_start(arguments: argparse.Namespace, before: Settings, listeners: Listeners) -> bool:
+    """Whether the command could start now."""
+    problems = _problems_of_configuration(arguments)
+    if not problems:
+        try:
+            after = read_settings(arguments)
+            check_workers(arguments.workers, after)
+            try_listeners(listeners, before, after)
+            problems = _problems_of_store(after)
+        except ConfigError as error:
+            problems = list(error.problems)
+    for problem in problems:
+        log.error("not_started_anew", detail=problem)
+    return not problems
+
+
+def _problems_of_configuration(arguments: argparse.Namespace) -> list[str]:
+    """Found by a process of its own, because the code may be another one, too."""
+    command = [sys.executable, "-m", "media_callbacks", "check", "--offline"]
+    if arguments.config is not None:
+        command += ["--config", arguments.config]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603 - ours
+    if checked.returncode == 0:
+        return []
+    return checked.stdout.splitlines() or checked.stderr.splitlines()[-1:] or [f"exit code {checked.returncode}"]
+
+
+def _problems_of_store(settings: Settings) -> list[str]:
+    # Here, so that a start need not load the checks.
+    from media_callbacks.commands.checks.machine import try_store  # noqa: PLC0415
+
+    found = asyncio.run(try_store(settings.store))
+    return [f"{found.subject}: {found.text}; {found.remedy}"] if found.severity == "error" else []

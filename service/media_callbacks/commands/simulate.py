@@ -1,0 +1,302 @@
+"""
+``media-callbacks simulate PRODUCT [EVENT]``: send what the vendor would send, to the configured source. For
+``simulate cloud`` see ``commands.simulate_cloud``.
+"""
+
+import argparse
+import asyncio
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from yarl import URL
+
+from media_callbacks.assembly.sources import build_source
+from media_callbacks.commands import simulate_cloud
+from media_callbacks.commands.errors import UsageError
+from media_callbacks.commands.options import add_config_option, add_json_option, read_settings
+from media_callbacks.config.models import MnsPushSourceSettings
+from media_callbacks.config.settings import Settings
+from media_callbacks.model.errors import ConfigError
+from media_callbacks.rehearsal.payloads import PAYLOADS, WITHOUT_FAILURE, Json
+from media_callbacks.rehearsal.simulate import (
+    MnsSigner,
+    SimulatedRequest,
+    forge,
+    http_request,
+    make_mns_key,
+    set_field,
+    token_url_request,
+)
+from media_callbacks.sources.base import CallbackSource
+from media_callbacks.sources.transports.http import HttpSource
+from media_callbacks.sources.transports.mns_push import MnsPushSource
+from media_callbacks.sources.transports.token_url import TokenUrlSource
+
+KEY_FILE, CERTIFICATE_FILE = "mns-simulator.key.pem", "mns-simulator.certificate.pem"
+CLOUD = "cloud"
+# Older than every freshness window that a configuration may set by default.
+STALE_S = 3600
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add_config_option(parser)
+    parser.add_argument(
+        "product",
+        choices=[*sorted(PAYLOADS), CLOUD],
+        help=f"whose callback to send; {CLOUD} plays all of them, their job APIs and queues until it is stopped",
+    )
+    parser.add_argument("event", nargs="?", help="the vendor's name of the message (default: the first one known)")
+    parser.add_argument("--list", action="store_true", help="print the messages that are known, and send nothing")
+    parser.add_argument("--source", metavar="NAME", help="which source of that product, where there are several")
+    parser.add_argument("--to", metavar="URL", help="scheme, host and port to send to (default: [server] on loopback)")
+    parser.add_argument("--job-id", help="instead of a random one")
+    parser.add_argument("--fail", action="store_true", help="tell of a failed job")
+    parser.add_argument(
+        "--set",
+        metavar="PATH=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="overwrite a field of the payload (JSON, else text); may be given several times",
+    )
+    parser.add_argument("--format", choices=("XML", "JSON", "SIMPLIFIED"), default="SIMPLIFIED", help="of an MNS push")
+    parser.add_argument("--count", type=int, default=1, help="how many jobs (default: 1)")
+    parser.add_argument("--rate", type=float, help="jobs per second (default: as fast as answered)")
+    parser.add_argument("--duplicate", action="store_true", help="send everything twice")
+    parser.add_argument("--forge", action="store_true", help="sign without the key")
+    parser.add_argument("--stale", action="store_true", help="sign as an hour ago")
+    parser.add_argument(
+        "--signing-key", metavar="FILE", default=KEY_FILE, help=f"private key of MNS pushes (default: ./{KEY_FILE})"
+    )
+    parser.add_argument(
+        "--make-signing-key",
+        action="store_true",
+        help="make that key and a certificate beside it, say what to pin in the configuration, and send nothing",
+    )
+    add_json_option(parser)
+    simulate_cloud.add_options(parser)
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    job_id: str
+    status: int | None
+    error: str | None = None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.product == CLOUD:
+        return run_cloud(arguments)
+    if given := simulate_cloud.given_options(arguments):
+        raise UsageError(f"{given[0]}: expected together with {CLOUD} alone")
+    if arguments.list:
+        list_events(arguments.product, as_json=arguments.json)
+        return 0
+    settings = read_settings(arguments)
+    if arguments.make_signing_key:
+        return make_signing_key(Path(arguments.signing_key))
+    if arguments.count < 1 or (arguments.rate is not None and arguments.rate <= 0):
+        raise UsageError("--count and --rate: expected numbers above zero")
+    source = choose_source(settings, arguments.product, arguments.source)
+    signer = None
+    if isinstance(source, MnsPushSource):
+        signer = read_signer(settings.sources[source.name], Path(arguments.signing_key))
+    base = arguments.to or f"http://127.0.0.1:{settings.server.port}"
+    answers = asyncio.run(send_all(arguments, source, signer, base))
+    report(answers, as_json=arguments.json)
+    expected = range(400, 500) if arguments.forge or arguments.stale else range(200, 300)
+    return 0 if all(answer.status in expected for answer in answers) else 1
+
+
+def run_cloud(arguments: argparse.Namespace) -> int:
+    if arguments.event is not None or arguments.list:
+        raise UsageError(f"expected no EVENT and no --list together with {CLOUD}")
+    settings = read_settings(arguments)
+    if arguments.make_signing_key:
+        return make_signing_key(Path(arguments.signing_key))
+    pushes = [table for table in settings.sources.values() if isinstance(table, MnsPushSourceSettings)]
+    signers = [read_signer(table, Path(arguments.signing_key)) for table in pushes]
+    return simulate_cloud.run(arguments, settings, signers[0] if signers else None)
+
+
+def list_events(product: str, *, as_json: bool) -> None:
+    if as_json:
+        for event in PAYLOADS[product]:
+            print(json.dumps({"product": product, "event": event, "can_fail": event not in WITHOUT_FAILURE}))
+        return
+    table = Table("event", "--fail")
+    for event in PAYLOADS[product]:
+        table.add_row(event, "no change: nothing has ended" if event in WITHOUT_FAILURE else "a failed job")
+    Console().print(table)
+
+
+def choose_source(settings: Settings, product: str, name: str | None) -> CallbackSource:
+    """
+    Raises:
+        ConfigError: No source, or several, fit.
+    """
+    tables = settings.callback_sources
+    names = [key for key, table in tables.items() if table.product == product and name in (None, key)]
+    if len(names) != 1:
+        raise ConfigError([f"--source: expected one source of product {product}, configured are: {names or 'none'}"])
+    return build_source(names[0], tables[names[0]])
+
+
+def make_signing_key(path: Path) -> int:
+    """Write a key and its certificate, and say how to pin it."""
+    if path.exists():
+        raise ConfigError([f"--signing-key: {path} is there already; remove it first or name another file"])
+    key, certificate = make_mns_key(now=datetime.now(UTC))
+    path.touch(mode=0o600)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    certificate_path = path.with_name(CERTIFICATE_FILE)
+    certificate_path.write_text(certificate)
+    print("pin it in the mns-push source, for rehearsals only:")
+    print(f'certificates = {{ "{MnsSigner(key).certificate_url}" = "file:{certificate_path.resolve()}" }}')
+    return 0
+
+
+def read_signer(table: object, path: Path) -> MnsSigner:
+    """
+    The signer whose certificate the source pins.
+
+    Raises:
+        ConfigError: There is no key, or the source does not pin its certificate.
+    """
+    hint = "make one with --make-signing-key and pin its certificate in the source"
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except OSError as error:
+        raise ConfigError([f"--signing-key: cannot read {path} ({error.strerror}); {hint}"]) from error
+    except ValueError as error:
+        raise ConfigError([f"--signing-key: {path} holds no private key in PEM form; {hint}"]) from error
+    assert isinstance(table, MnsPushSourceSettings)
+    if isinstance(key, RSAPrivateKey):
+        for url, pem in table.certificates.items():
+            if x509.load_pem_x509_certificate(pem.encode()).public_key() == key.public_key():
+                return MnsSigner(key, url)
+    raise ConfigError([f"--signing-key: no certificate pinned by the source belongs to {path}; {hint}"])
+
+
+def build_requests(
+    arguments: argparse.Namespace, source: CallbackSource, signer: MnsSigner | None
+) -> Iterator[tuple[str, SimulatedRequest]]:
+    """
+    Raises:
+        UsageError: An unknown event, or an override that does not fit the payload.
+    """
+    known = PAYLOADS[arguments.product]
+    event = arguments.event or next(iter(known))
+    if event not in known:
+        raise UsageError(f"EVENT: expected one of {', '.join(known)}; came {event}")
+    for number in range(arguments.count):
+        job_id = arguments.job_id if arguments.job_id and not number else secrets.token_hex(16)
+        now = datetime.now(UTC) - timedelta(seconds=STALE_S if arguments.stale else 0)
+        payload = known[event](job_id, now, arguments.fail)
+        for override in arguments.overrides:
+            override_field(payload, override)
+        request = build_request(source, signer, payload, now=now, arguments=arguments)
+        request = forge(request) if arguments.forge else request
+        for _ in range(2 if arguments.duplicate else 1):
+            yield job_id, request
+
+
+def override_field(payload: Json, override: str) -> None:
+    path, separator, text = override.partition("=")
+    if not separator:
+        raise UsageError(f"--set: expected PATH=VALUE, came {override}")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    try:
+        set_field(payload, path, value)
+    except ValueError as error:
+        raise UsageError(f"--set: {error}") from error
+
+
+def build_request(
+    source: CallbackSource, signer: MnsSigner | None, payload: Json, *, now: datetime, arguments: argparse.Namespace
+) -> SimulatedRequest:
+    if isinstance(source, HttpSource):
+        return http_request(source, payload, now=now)
+    if isinstance(source, MnsPushSource):
+        assert signer is not None
+        return signer.push(source, payload, now=now, push_format=arguments.format)
+    assert isinstance(source, TokenUrlSource)
+    url = source.mint(
+        application_id="simulated",
+        video_url="https://media.example.com/in.mp4",
+        video_name="in.mp4",
+        nonce=secrets.token_bytes(12),
+        expires_at=int(now.timestamp()) + 600,
+    )
+    return token_url_request(source, url.rpartition("/")[2], payload)
+
+
+async def send_all(
+    arguments: argparse.Namespace, source: CallbackSource, signer: MnsSigner | None, base: str
+) -> list[Answer]:
+    answers = []
+    total = arguments.count * (2 if arguments.duplicate else 1)
+    show = sys.stderr.isatty() and total > 1
+    requests: Any = build_requests(arguments, source, signer)
+    if show:
+        requests = track(requests, total=total, console=Console(stderr=True))
+    started = time.perf_counter()
+    timeout = aiohttp.ClientTimeout(total=30)
+    async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
+        for number, (job_id, request) in enumerate(requests):
+            if arguments.rate:
+                await asyncio.sleep(max(0.0, started + number / arguments.rate - time.perf_counter()))
+            answers.append(await send(session, base, job_id, request))
+    return answers
+
+
+async def send(session: aiohttp.ClientSession, base: str, job_id: str, request: SimulatedRequest) -> Answer:
+    url = URL(base.rstrip("/") + request.target, encoded=True)
+    try:
+        async with session.request(
+            request.method, url, data=request.body, headers=request.headers, allow_redirects=False
+        ) as response:
+            await response.read()
+            return Answer(job_id, response.status)
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        return Answer(job_id, None, type(error).__name__)
+
+
+def report(answers: list[Answer], *, as_json: bool) -> None:
+    if as_json:
+        for answer in answers:
+            print(json.dumps({"job_id": answer.job_id, "status": answer.status, "error": answer.error}))
+        return
+    table = Table("job id", "answer")
+    for answer in answers[:20]:
+        table.add_row(answer.job_id, str(answer.status or answer.error))
+    console = Console()
+    console.print(table)
+    if len(answers) > 20:
+        counts: dict[str, int] = {}
+        for answer in answers:
+            counts[str(answer.status or answer.error)] = counts.get(str(answer.status or answer.error), 0) + 1
+        console.print(", ".join(f"{count} answered {status}" for status, count in sorted(counts.items())))

@@ -1,0 +1,323 @@
+"""
+Checking tables: one by its model, and several against each other.
+
+A table with a mistake still takes part in the checks across tables with the values that are right, so that one start
+tells all there is to mend.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from media_callbacks.config.file import UNRESOLVED, KeyPath, Problems, closest, suggest
+from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS, Kind, Product
+
+# What can come of each product's messages.
+PRODUCT_KINDS: Mapping[Product, frozenset[Kind]] = {
+    "vod": frozenset(KINDS) - {"analysis"},
+    "ims": frozenset(KINDS) - {"analysis"},
+    "mts": frozenset(KINDS) - {"animated_image", "transcode_task", "upload", "asset"},
+    "multimediaai": frozenset({"animated_image", "notice"}),  # CreateGifTask makes images and nothing else
+}
+
+
+class Section(BaseModel):
+    """A table of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: ARG003 - for subclasses
+        """
+        Rules across keys.
+
+        Args:
+            given: The values that are right by themselves, defaults included. A rule whose keys are not all there
+                says nothing.
+
+        Returns:
+            Key and sentence of each mistake.
+        """
+        yield from ()
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _keep(cls, value: Any, info: ValidationInfo) -> Any:
+        # Runs for each field that is right, whatever is wrong with others.
+        if info.context is not None and info.field_name is not None:
+            info.context[info.field_name] = value
+        return value
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+# One table
+
+
+def table_of(path: KeyPath, value: Any, problems: Problems) -> dict[str, Any] | None:
+    if isinstance(value, dict):
+        return value
+    if value is not UNRESOLVED:
+        problems.add(path, f"expected a table, came {problems.describe(path, value, secret=True)}")
+    return None
+
+
+def check_name(path: KeyPath, problems: Problems) -> None:
+    if not re.fullmatch(r"[a-z0-9-]+", str(path[-1])):
+        problems.add(path, "expected a name of a-z, 0-9 and hyphens, came another one; rename it")
+
+
+def choose_model(
+    path: KeyPath,
+    key: str,
+    table: Any,
+    problems: Problems,
+    *,
+    models: Mapping[str, type[SectionT]],
+    refused: Mapping[str, str],
+) -> type[SectionT] | None:
+    """The model that a table's ``transport`` or ``kind`` asks for; None, and a sentence, where there is none."""
+    fields = table_of(path, table, problems)
+    if fields is None:
+        return None
+    at, known = (*path, key), ", ".join(models)
+    word = fields.get(key)
+    if key not in fields:
+        problems.add(at, f"missing; expected one of {known}")
+    elif isinstance(word, str) and word in models:
+        return models[word]
+    elif isinstance(word, str) and word in refused:
+        problems.add(at, refused[word])
+    elif word is not UNRESOLVED:
+        hint = closest(word, models) if isinstance(word, str) else None
+        came = problems.describe(at, word, secret=False)
+        problems.add(at, f"expected one of {known}, came {came}" + (f'; did you mean "{hint}"?' if hint else ""))
+    return None
+
+
+def validate_section(
+    model: type[SectionT], path: KeyPath, table: Any, problems: Problems
+) -> tuple[SectionT | None, dict[str, Any]]:
+    """
+    Check one table by itself.
+
+    Returns:
+        The section, unless there was a mistake, and the values that are right by themselves, defaults included.
+    """
+    fields = table_of(path, table, problems)
+    if fields is None:
+        return None, {}
+    given: dict[str, Any] = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in model.model_fields.items()
+        if name not in fields and not field.is_required()
+    }
+    section = None
+    try:
+        section = model.model_validate(fields, context=given)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            problems.add_error(path, model, fields, detail)
+    for key, sentence in model.mistakes(given):
+        problems.add((*path, key), sentence)
+    return section, given
+
+
+# Several tables
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """
+    What is known of a source, right or not; None where it is not known.
+
+    Attributes:
+        account: As in events, "default" where none is configured.
+        path: None where it has none, too.
+        covers_below: It serves every path below its own, too.
+        queue: Endpoint and name of the queue that it reads.
+    """
+
+    name: str
+    product: Product | None
+    account: str | None
+    path: str | None
+    covers_below: bool
+    queue: tuple[str, str] | None = None
+
+    @classmethod
+    def read(cls, name: str, given: Mapping[str, Any], *, is_checked: bool) -> "Entrance":
+        """``is_checked``: ``given`` holds only what is right. Else it is as written; path and queue are left alone."""
+        product, account = given.get("product"), given.get("account", None if is_checked else "default")
+        if is_checked and "account" in given and account is None:
+            account = "default"
+        return cls(
+            name=name,
+            product=product if isinstance(product, str) and product in PRODUCTS else None,
+            account=account if isinstance(account, str) else None,
+            path=given.get("path") if is_checked else None,
+            covers_below=given.get("transport") == "token-url",
+            # Host names are the same in any case.
+            queue=(given["endpoint"].lower(), given["queue"])
+            if is_checked and {"endpoint", "queue"} <= given.keys()
+            else None,
+        )
+
+
+def check_entrances(entrances: Sequence[Entrance], problems: Problems) -> None:
+    """
+    No request and no queue may belong to two sources. The paths are not shown: they may be what keeps strangers out.
+    """
+    for index, entrance in enumerate(entrances):
+        for other in entrances[:index]:
+            if entrance.queue is not None and entrance.queue == other.queue:
+                problems.add(
+                    ("sources", entrance.name, "queue"),
+                    f"the same as sources.{other.name}.queue, so that each would get a part of the messages; give each"
+                    " source a queue of its own, or raise pollers to read one queue faster",
+                )
+            if entrance.path is None or other.path is None:
+                continue
+            at = ("sources", entrance.name, "path")
+            if entrance.path == other.path:
+                problems.add(at, f"the same as sources.{other.name}.path; give each source a path of its own")
+            elif other.covers_below and entrance.path.startswith(other.path + "/"):
+                problems.add(at, f"lies below sources.{other.name}.path, which takes all paths below it; move one")
+            elif entrance.covers_below and other.path.startswith(entrance.path + "/"):
+                problems.add(at, f"takes all paths below it, and sources.{other.name}.path is one; move one of them")
+
+
+def choose_vendor(named: str | None, vendors: Collection[str]) -> str | None:
+    """The table with the credentials of a source that names this one or none: then it is the only one there is."""
+    if named is not None or len(vendors) != 1:
+        return named
+    return next(iter(vendors))
+
+
+def check_vendor(path: KeyPath, given: Mapping[str, Any], vendors: Collection[str], problems: Problems) -> None:
+    """
+    A source that asks the vendor needs credentials.
+
+    Args:
+        path: Of the source.
+        given: What is right of the source, defaults included.
+        vendors: The names of all tables with credentials, right or not.
+    """
+    named = given.get("vendor")
+    if named is not None and named not in vendors:
+        came = problems.describe((*path, "vendor"), named, secret=False)
+        known = suggest(named, dict.fromkeys(vendors)) if vendors else "there is none: add a table [vendor.<name>]"
+        problems.add((*path, "vendor"), f"expected the name of a table [vendor.<name>], came {came}; {known}")
+    if "vendor" not in given or choose_vendor(named, vendors) is not None:
+        return
+    remedy = (
+        f'say whose with vendor = "<name>" ({suggest("", vendors)})'
+        if vendors
+        else "add a table [vendor.<name>] with a region and, unless the environment has them, access_key_id and"
+        " access_key_secret"
+    )
+    if given.get("transport") == "mns-queue":
+        problems.add((*path, "vendor"), f"missing; a queue is read with credentials: {remedy}")
+    for key in ("confirm", "enrich"):
+        if given.get(key) not in (None, "never", False):
+            problems.add((*path, key), f"needs credentials to ask the vendor's job API: {remedy}, or remove this key")
+
+
+def check_addresses(server: Mapping[str, Any], admin: Mapping[str, Any], problems: Problems) -> None:
+    if not {"host", "port"} <= server.keys() & admin.keys() or server["port"] == 0 or server["port"] != admin["port"]:
+        return
+    first, second = server["host"], admin["host"]
+    is_one_family = (":" in first) == (":" in second)
+    if first == second or (is_one_family and {first, second} & {"0.0.0.0", "::"}):  # noqa: S104 - only compared
+        problems.add(("admin", "port"), "the same as server.port on the same address; give admin a port of its own")
+
+
+def check_journal(server: Any, store: Mapping[str, Any], problems: Problems) -> None:
+    """
+    Args:
+        server: The table as written.
+        store: What is right of the other one, defaults included.
+    """
+    if not isinstance(server, dict) or "url" not in store:
+        return
+    for key in ("journal_path", "journal_max_bytes"):
+        if key in server and store["url"].startswith("sqlite:"):
+            problems.add(
+                ("server", key),
+                "needs a PostgreSQL store, because SQLite is on this machine's disk itself and can't be away; remove"
+                " this key",
+            )
+        elif key in server and "journal_path" not in server:
+            problems.add(("server", key), "has no meaning without journal_path; set that, too, or remove this key")
+
+
+def check_match(path: KeyPath, given: Mapping[str, Any], entrances: Sequence[Entrance], problems: Problems) -> None:
+    """Refuse a match that no event can fulfil."""
+    wanted = {key: words for key, words in given.items() if words is not None}
+    entrances = entrances if not entrances else list(_select(path, wanted, entrances, problems))
+    if "kind" not in given or "outcome" not in given:
+        return
+    kinds, outcomes = frozenset(wanted.get("kind", KINDS)), frozenset(wanted.get("outcome", OUTCOMES))
+    if not _can_meet(kinds, outcomes):
+        problems.add(
+            (*path, "outcome"),
+            'can never be true with this kind: "received" is the outcome of "notice" alone, and its only one;'
+            " change one of the two",
+        )
+        return
+    products = sorted({entrance.product for entrance in entrances if entrance.product is not None})
+    if not entrances or any(entrance.product is None for entrance in entrances):
+        return
+    made = frozenset[str]().union(*(PRODUCT_KINDS[product] for product in products))
+    if not _can_meet(kinds & made, outcomes):
+        problems.add(
+            (*path, "kind" if "kind" in wanted else "outcome"),
+            f"can never be true: the sources that this match leaves are of product {', '.join(products)}, which gives"
+            f" only {', '.join(kind for kind in KINDS if kind in made)} (received); add one of these or widen the"
+            " match",
+        )
+
+
+def _can_meet(kinds: frozenset[str], outcomes: frozenset[str]) -> bool:
+    return any((kind == "notice") == (outcome == "received") for kind in kinds for outcome in outcomes)
+
+
+def _select(
+    path: KeyPath, wanted: Mapping[str, frozenset[str]], entrances: Sequence[Entrance], problems: Problems
+) -> Iterator[Entrance]:
+    """The sources whose events the match may let through."""
+    is_known = True
+    for key, attribute in (("source", "name"), ("account", "account")):
+        known = [getattr(entrance, attribute) for entrance in entrances]
+        for word in sorted(wanted.get(key, ())):
+            if None not in known and word not in known:
+                is_known = False
+                came = problems.describe((*path, key), word, secret=False)
+                what = "the name of a source" if key == "source" else "the account of a source"
+                problems.add((*path, key), f"expected {what}, came {came}; {suggest(word, dict.fromkeys(known))}")
+    left = [
+        entrance
+        for entrance in entrances
+        if all(
+            value is None or value in wanted.get(key, (value,))
+            for key, value in (("source", entrance.name), ("account", entrance.account), ("product", entrance.product))
+        )
+    ]
+    if not left and is_known:
+        keys = [key for key in ("product", "account", "source") if key in wanted]
+        problems.add(
+            (*path, keys[0]),
+            f"can never be true: no configured source has this {' with this '.join(keys)}; change the match or add the"
+            " source",
+        )
+    yield from left

@@ -1,0 +1,255 @@
+"""
+The configuration, checked once at start.
+
+``load_settings`` reads it, ``build_settings`` checks tables that are there already. Both report every mistake at once
+in one ConfigError.
+
+    config_file     file and environment to plain tables; the lines in which mistakes are told
+    config_values   kinds of values and their rules
+    config_models   the tables and their keys
+    config_checks   a table by its model, and tables against each other
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from media_callbacks.config.checks import (
+    Entrance,
+    check_addresses,
+    check_entrances,
+    check_journal,
+    check_match,
+    check_name,
+    check_vendor,
+    choose_model,
+    choose_vendor,
+    table_of,
+    validate_section,
+)
+from media_callbacks.config.file import Problems, interpolate, read_tables, suggest
+from media_callbacks.config.models import (
+    REFUSED_TRANSPORTS,
+    SINK_MODELS,
+    SOURCE_MODELS,
+    AdminSettings,
+    CallbackSourceSettings,
+    Confirm,
+    HttpSourceSettings,
+    JobsSettings,
+    Match,
+    MnsPushSourceSettings,
+    MnsQueueSourceSettings,
+    ServerSettings,
+    SinkSettings,
+    SourceSettings,
+    StoreSettings,
+    ThirdPartySinkSettings,
+    TokenUrlSourceSettings,
+    VendorSettings,
+    installed_sinks,
+)
+from media_callbacks.config.values import split_url, unguessable_segments
+
+# An unguessable segment shorter than this is worth a warning where nothing better proves the sender.
+STRONG_SEGMENT_CHARACTERS = 16
+
+
+class Settings(BaseModel):
+    """All of it, right by itself and in itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    server: ServerSettings
+    admin: AdminSettings
+    store: StoreSettings
+    jobs: JobsSettings
+    sources: dict[str, SourceSettings]
+    vendor: dict[str, VendorSettings]
+    sinks: dict[str, SinkSettings]
+
+    @property
+    def callback_sources(self) -> dict[str, CallbackSourceSettings]:
+        """The sources that the vendor sends requests to: all but queues."""
+        return {name: source for name, source in self.sources.items() if not isinstance(source, MnsQueueSourceSettings)}
+
+    def vendor_of(self, source: str) -> str | None:
+        """The table of the credentials for a source: the one that it names, else the only one there is, else None."""
+        return choose_vendor(self.sources[source].vendor, self.vendor)
+
+    def confirm_of(self, source: str) -> Confirm:
+        """What a source says, else "when-unsigned" for minted URLs once there are credentials, else "never"."""
+        settings = self.sources[source]
+        if settings.confirm is not None:
+            return settings.confirm
+        can_ask = isinstance(settings, TokenUrlSourceSettings) and self.vendor_of(source) is not None
+        return "when-unsigned" if can_ask else "never"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What may be right and deserves a look, one line each, beginning with the key path."""
+        return tuple(_warn(self))
+
+
+def _warn(settings: Settings) -> Iterator[str]:
+    admin = settings.admin
+    if not admin.token and admin.host not in ("127.0.0.1", "::1", "localhost"):
+        yield f'admin.token: not set, so admin answers only on loopback, although admin.host is "{admin.host}"'
+    if not settings.sinks:
+        yield "sinks: none is configured, so every event is kept as unrouted; add a table [sinks.<name>]"
+    for name, source in settings.sources.items():
+        yield from _warn_of_doubtful_claims(settings, name)
+        if isinstance(source, MnsQueueSourceSettings):
+            if source.product == "ims" and not source.queue.startswith("ice-callback-"):
+                yield (
+                    f"sources.{name}.queue: IMS writes only to queues whose names begin with ice-callback-, and this"
+                    " one does not; look the name up"
+                )
+            continue
+        is_unsigned = isinstance(source, HttpSourceSettings) and source.unsigned is not None
+        segments = unguessable_segments(source.path)
+        is_strong = any(len(segment) >= STRONG_SEGMENT_CHARACTERS for segment in segments)
+        if (is_unsigned or isinstance(source, MnsPushSourceSettings)) and not is_strong:
+            yield (
+                f"sources.{name}.path: much hangs on it being unguessable, and no segment with a digit has"
+                f" {STRONG_SEGMENT_CHARACTERS} characters or more; make one with: openssl rand -hex 16"
+            )
+        urls = () if isinstance(source, MnsPushSourceSettings) else source.url
+        for url in (urls,) if isinstance(urls, str) else urls:
+            parts = split_url(url)
+            if parts is not None and parts.scheme == "http":
+                yield (
+                    f"sources.{name}.url: registered with http://, so that anyone on the way can read callbacks and"
+                    " send them again; register an https:// URL"
+                )
+                break
+    yield from _warn_of_unused_credentials(settings)
+
+
+def _warn_of_unused_credentials(settings: Settings) -> Iterator[str]:
+    used = {settings.vendor_of(name) for name in settings.sources}
+    for name in settings.vendor:
+        if name not in used:
+            yield f"vendor.{name}: no source uses these credentials; name them in one with vendor, or remove the table"
+
+
+def _warn_of_doubtful_claims(settings: Settings, name: str) -> Iterator[str]:
+    source = settings.sources[name]
+    if settings.confirm_of(name) != "never" or not settings.vendor:
+        return
+    at = f"sources.{name}.confirm"
+    if settings.vendor_of(name) is not None:
+        if isinstance(source, HttpSourceSettings) and source.unsigned is not None:
+            yield f'{at}: anyone could send these callbacks; with confirm = "when-unsigned" the vendor is asked first'
+    elif isinstance(source, TokenUrlSourceSettings) and source.confirm is None:
+        yield (
+            f"{at}: nothing is confirmed, because there are several tables [vendor.<name>] and the source does not say"
+            ' whose credentials to use; set vendor, or confirm = "never"'
+        )
+
+
+# Reading and checking
+
+
+def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str]) -> Settings:
+    """
+    Read and check the configuration.
+
+    Args:
+        path: The file; without one ``$MEDIA_CALLBACKS_CONFIG``, else ``media-callbacks.toml`` in the working directory.
+            The latter two may be missing where the environment has overrides.
+        environ: The environment, for overrides and ``${NAME}``.
+
+    Raises:
+        ConfigError: With every mistake found.
+    """
+    problems = Problems()
+    return _build(read_tables(path, environ, problems), environ, problems)
+
+
+def build_settings(tables: Mapping[str, Any], *, environ: Mapping[str, str]) -> Settings:
+    """
+    Check a configuration given as tables. ``environ`` serves ``${NAME}`` alone.
+
+    Raises:
+        ConfigError: With every mistake found.
+    """
+    return _build(dict(tables), environ, Problems())
+
+
+def _build(tables: dict[str, Any], environ: Mapping[str, str], problems: Problems) -> Settings:
+    tables = interpolate(tables, environ, problems)
+    for key in tables:
+        if key not in Settings.model_fields:
+            problems.add((key,), f"unknown section; {suggest(key, Settings.model_fields)}")
+    server, server_given = validate_section(ServerSettings, ("server",), tables.get("server", {}), problems)
+    admin, admin_given = validate_section(AdminSettings, ("admin",), tables.get("admin", {}), problems)
+    check_addresses(server_given, admin_given, problems)
+    store, store_given = validate_section(StoreSettings, ("store",), tables.get("store", {}), problems)
+    check_journal(tables.get("server"), store_given, problems)
+    jobs, _ = validate_section(JobsSettings, ("jobs",), tables.get("jobs", {}), problems)
+    sources, entrances = _build_sources(tables, problems)
+    vendor = {
+        name: validate_section(VendorSettings, ("vendor", name), table, problems)[0]
+        for name, table in _named_tables("vendor", tables, problems)
+    }
+    sinks = _build_sinks(tables, entrances, problems)
+    problems.raise_if_any()
+    return Settings.model_validate(
+        {
+            "server": server,
+            "admin": admin,
+            "store": store,
+            "jobs": jobs,
+            "sources": sources,
+            "vendor": vendor,
+            "sinks": sinks,
+        }
+    )
+
+
+def _named_tables(section: str, tables: Mapping[str, Any], problems: Problems) -> Iterator[tuple[str, Any]]:
+    named = table_of((section,), tables.get(section, {}), problems) or {}
+    for name, table in named.items():
+        check_name((section, name), problems)
+        yield name, table
+
+
+def _build_sources(tables: Mapping[str, Any], problems: Problems) -> tuple[dict[str, Any], list[Entrance]]:
+    sources: dict[str, Any] = {}
+    entrances = []
+    vendors = tables.get("vendor", {})
+    if tables.get("sources", {}) == {}:
+        problems.add(("sources",), "expected at least one source, came none; add a table [sources.<name>]")
+    for name, table in _named_tables("sources", tables, problems):
+        path = ("sources", name)
+        model = choose_model(path, "transport", table, problems, models=SOURCE_MODELS, refused=REFUSED_TRANSPORTS)
+        given: Mapping[str, Any] = table if isinstance(table, dict) else {}
+        if model is not None:
+            sources[name], given = validate_section(model, path, table, problems)
+            # What is wrong with the whole section has been said.
+            if isinstance(vendors, dict):
+                check_vendor(path, given, vendors, problems)
+        entrances.append(Entrance.read(name, given, is_checked=model is not None))
+    check_entrances(entrances, problems)
+    return sources, entrances
+
+
+def _build_sinks(tables: Mapping[str, Any], entrances: list[Entrance], problems: Problems) -> dict[str, Any]:
+    sinks: dict[str, Any] = {}
+    models = {**SINK_MODELS, **dict.fromkeys(installed_sinks(), ThirdPartySinkSettings)}
+    for name, table in _named_tables("sinks", tables, problems):
+        path = ("sinks", name)
+        model = choose_model(path, "kind", table, problems, models=models, refused={})
+        fields = table
+        if isinstance(table, dict) and "match" in table:
+            match, given = validate_section(Match, (*path, "match"), table["match"], problems)
+            check_match((*path, "match"), given, entrances, problems)
+            fields = {**table, "match": match}
+        if model is ThirdPartySinkSettings:
+            fields = ThirdPartySinkSettings.split(fields)
+        if model is not None:
+            sinks[name], _ = validate_section(model, path, fields, problems)
+    return sinks

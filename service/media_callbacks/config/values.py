@@ -1,0 +1,303 @@
+"""
+The kinds of values that settings have, each with the rule that it must keep.
+
+A rule that has more to say than "expected this, came that" raises a sentence for the operator. None of them holds the
+value: it may be a secret, or have one in it.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from media_callbacks.config.file import SENTENCE
+from media_callbacks.model.kinds import PRODUCTS, Product
+
+MAX_REGISTERED_URL_BYTES = 256
+
+
+def sentence(text: str) -> PydanticCustomError:
+    return PydanticCustomError(SENTENCE, "{text}", {"text": text})
+
+
+def _refuse_boolean(value: Any) -> Any:
+    # pydantic takes true for 1.
+    if isinstance(value, bool):
+        raise ValueError("a boolean is no number")  # noqa: TRY004 - pydantic lets a TypeError pass
+    return value
+
+
+def one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def check_token(text: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]{16,}", text):
+        raise sentence(
+            "expected a token of at least 16 visible ASCII characters, came a string of"
+            f" {len(text)} characters; make one with: openssl rand -hex 32"
+        )
+    return text
+
+
+def split_url(url: str) -> SplitResult | None:
+    """An absolute http or https URL in its parts; None when it is not one."""
+    if re.search(r"[\s\x00-\x1f\x7f]", url):
+        return None
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if parts.scheme in ("http", "https") and parts.hostname else None
+
+
+def check_url(url: str) -> str:
+    if split_url(url) is None:
+        raise sentence("expected an absolute URL, http:// or https:// with a host and no blanks, came something else")
+    return url
+
+
+def check_registered_url(url: str) -> str:
+    size = len(check_url(url).encode())
+    if size > MAX_REGISTERED_URL_BYTES:
+        raise sentence(f"expected at most {MAX_REGISTERED_URL_BYTES} bytes, came {size}; the vendor takes no more")
+    return url
+
+
+def check_bare_url(url: str) -> str:
+    parts = split_url(check_url(url))
+    if parts and (parts.username is not None or parts.password is not None):
+        raise sentence("expected a URL without user name and password, came one with them; leave them out")
+    return url
+
+
+def check_endpoint(url: str) -> str:
+    """Returns it without a slash at its end."""
+    parts = split_url(check_bare_url(url))
+    if parts and (parts.path not in ("", "/") or re.search(r"[?#]", url)):
+        raise sentence(
+            "expected a URL of scheme and host alone, came one with a path, query or fragment; the queue's name goes"
+            " into queue"
+        )
+    return url.removesuffix("/")
+
+
+def check_path(path: str) -> str:
+    if "?" in path or "#" in path:
+        raise sentence("expected a path alone, came one with a query or fragment (? or #); leave it out")
+    if len(path) > 1 and path.endswith("/"):
+        raise sentence("expected a path without a slash at its end, came one with it; leave it out")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+", path) or {".", ".."} & set(path.split("/")):
+        raise sentence(
+            'expected a path that begins with "/", its segments of letters, digits and -._~!$&\'()*+,;=:@ (no %, no //,'
+            " no dot segments), came something else"
+        )
+    if path.split("/")[1] == "health":
+        raise sentence("expected a path outside /health, which belongs to the service; take another one")
+    return path
+
+
+def _decode_base64(text: str) -> bytes | None:
+    """Standard base64 with its padding; None when it is something else."""
+    try:
+        return base64.b64decode(text.encode("ascii"), validate=True)
+    except (ValueError, binascii.Error):
+        return None
+
+
+def read_url_key(text: str) -> tuple[int, bytes]:
+    key_id, colon, encoded = text.partition(":")
+    if not colon or not re.fullmatch(r"[0-9]{1,3}", key_id) or int(key_id) > 255:
+        raise sentence(
+            'expected "<key id>:<base64>" with a key id from 0 to 255, came something else;'
+            ' for example "1:${GIF_URL_KEY}"'
+        )
+    # Either alphabet, padding or not: this side is the only one that reads these.
+    plain = encoded.rstrip("=").replace("-", "+").replace("_", "/")
+    key = _decode_base64(plain + "=" * (-len(plain) % 4))
+    if key is None:
+        raise sentence("expected base64 after the key id, came something else; make one with: openssl rand -base64 32")
+    if len(key) < 32:
+        raise sentence(f"expected a key of at least 32 bytes, came {len(key)}; make one with: openssl rand -base64 32")
+    return int(key_id), key
+
+
+def check_url_key(text: str) -> str:
+    read_url_key(text)
+    return text
+
+
+def read_webhook_secret(text: str) -> bytes:
+    # The standard alphabet alone: receivers decode with their own library, and some skip what they don't know.
+    secret = _decode_base64(text.removeprefix("whsec_"))
+    if secret is None:
+        raise sentence(
+            "expected whsec_ and base64 of 24 to 64 bytes, came something else; make one with:"
+            ' echo "whsec_$(openssl rand -base64 32)"'
+        )
+    if not 24 <= len(secret) <= 64:
+        raise sentence(
+            f"expected a secret of 24 to 64 bytes, came {len(secret)}; make one with:"
+            ' echo "whsec_$(openssl rand -base64 32)"'
+        )
+    return secret
+
+
+def check_webhook_secret(text: str) -> str:
+    read_webhook_secret(text)
+    return text
+
+
+def check_certificate(pem: str) -> str:
+    # Here: it takes longer to load than a configuration without certificates to check.
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey  # noqa: PLC0415
+
+    # Neither dates nor key size are looked at: the vendor's own certificate is expired and has 512 bits.
+    try:
+        certificates = x509.load_pem_x509_certificates(pem.encode())
+        keys = [certificate.public_key() for certificate in certificates]
+    except (ValueError, UnsupportedAlgorithm):
+        raise sentence(
+            "expected one certificate in PEM form, came something else; name a file as file:/path/to/mns.pem"
+        ) from None
+    if len(keys) != 1:
+        raise sentence(f"expected one certificate in PEM form, came {len(keys)}; keep the one that signs")
+    if not isinstance(keys[0], RSAPublicKey):
+        raise sentence("expected a certificate with an RSA key, came another kind of key; MNS signs with RSA")
+    return pem
+
+
+def _check_postgresql_url(url: str) -> str:
+    if not re.match(r"postgres(ql)?://", url):
+        raise sentence("expected postgresql:// at its beginning, came another spelling of it")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        parts = None
+    # A # in a password would end the URL, and a / would end the host.
+    if parts is None or parts.fragment or re.search(r"[\s\x00-\x1f]", url) or not re.fullmatch(r"/[^/]+", parts.path):
+        raise sentence(
+            "expected postgresql://user:password@host:port/database, came something else; percent-encode what is"
+            " special in the password, such as %23 for # and %2F for /"
+        )
+    return url
+
+
+def check_store_url(url: str) -> str:
+    if re.match(r"postgres(ql)?(\+\w+)?:", url, re.IGNORECASE):
+        return _check_postgresql_url(url)
+    file = url.removeprefix("sqlite:///")
+    if file == url:
+        raise sentence(
+            "expected sqlite:///relative/path.db, sqlite:////absolute/path.db or postgresql://user@host/database, came"
+            " something else"
+        )
+    if ":memory:" in file or file.rpartition("/")[2] in ("", ".", ".."):
+        raise sentence("expected a file after sqlite:///, came none; without one nothing would be durable")
+    if re.search(r"[?#\x00-\x1f]", file):
+        raise sentence("expected a plain file name after sqlite:///, came one with ?, # or control characters")
+    return url
+
+
+_PRODUCT_TRANSPORTS: Mapping[Product, str] = {
+    "vod": 'use transport = "http" or "mns-queue"',
+    "ims": 'use transport = "http" or "mns-queue"',
+    "mts": 'use transport = "mns-push" or "mns-queue"',
+    "multimediaai": 'use transport = "token-url"',
+}
+
+
+def refuse_other_products(transport: str, *carried: Product) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if value in PRODUCTS and value not in carried:
+            queues = "the vendor writes its messages to queues only; " if transport == "mns-push" else ""
+            if value not in ("vod", "ims"):
+                queues = ""
+            raise sentence(
+                f'transport "{transport}" carries {", ".join(carried)}, not {value}; {queues}'
+                f"{_PRODUCT_TRANSPORTS[value]}, or correct the product"
+            )
+        return value
+
+    return BeforeValidator(lambda value: check(value) if isinstance(value, str) else value)
+
+
+# What the service says itself, and what a proxy or the HTTP client takes for its own.
+_OWN_HEADERS = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "media-callbacks-replay",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def check_header_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", name):
+        raise sentence("expected a header name of letters, digits and hyphens, came something else")
+    if name.lower() in _OWN_HEADERS or name.lower().startswith("webhook-"):
+        raise sentence("a header that the service sets itself; leave it out")
+    return name
+
+
+def check_header_value(value: str) -> str:
+    if not re.fullmatch(r"[\x20-\x7e]{0,4096}", value):
+        raise sentence(
+            "expected at most 4096 printable ASCII characters, came something else; encode what has others, and leave"
+            " line breaks out"
+        )
+    return value
+
+
+Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:%_-]{1,253}$")]
+Port = Annotated[
+    int,
+    BeforeValidator(_refuse_boolean),
+    Field(ge=0, le=65535, description="a port from 0 (any free one) to 65535", examples=["8080"]),
+]
+Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
+Seconds = Annotated[float, BeforeValidator(_refuse_boolean), Field(allow_inf_nan=False)]
+Days = Annotated[Integer, Field(ge=1, le=36500)]
+Token = Annotated[str, AfterValidator(check_token)]
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
+Account = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+Credential = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,}$")]
+UrlPath = Annotated[str, AfterValidator(check_path)]
+RegisteredUrl = Annotated[str, AfterValidator(check_registered_url)]
+BareUrl = Annotated[str, AfterValidator(check_bare_url)]
+Endpoint = Annotated[str, AfterValidator(check_endpoint)]
+QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,120}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
+HeaderName = Annotated[str, AfterValidator(check_header_name)]
+HeaderValue = Annotated[str, AfterValidator(check_header_value)]
+
+_ARN = r"arn:aws[a-z-]*:{}:[a-z0-9-]{{1,64}}:[0-9]{{12}}:{}"
+_TOPIC = r"[A-Za-z0-9_-]{1,256}(\.fifo)?"
+_BUS = r"[A-Za-z0-9._/-]{1,256}"
+_STREAM = r"[A-Za-z0-9_.-]{1,128}"
+TopicArn = Annotated[str, StringConstraints(pattern=f"^{_ARN.format('sns', _TOPIC)}$")]
+EventBus = Annotated[str, StringConstraints(pattern=f"^({_ARN.format('events', 'event-bus/' + _BUS)}|{_BUS})$")]
+Stream = Annotated[str, StringConstraints(pattern=f"^({_ARN.format('kinesis', 'stream/' + _STREAM)}|{_STREAM})$")]
+
+
+def unguessable_segments(path: str) -> tuple[str, ...]:
+    """The parts of a path that nobody hits upon by reading about us: six characters or more, with a digit."""
+    return tuple(part for part in path.split("/") if len(part) >= 6 and re.search(r"[0-9]", part))

@@ -1,0 +1,1 @@
+"""Events on their way to sinks: claim, send, record, replay. Knows sinks and inbox by their roles only."""

@@ -1,0 +1,419 @@
+"""
+Intelligent Media Services (IMS, also called ICE, 2020-11-09): what became of a job.
+
+One action per job, by its id; the reply holds one object named after the job, or is about the job itself. Its state
+alone decides: a documented sample has ``Success`` beside the code ``ResourceNotFound``. Where a job has several
+outputs, these decide.
+
+No page says which job an AI event is about. The actions that take the ids of reviews, fingerprints, tags and
+intelligent productions are asked on the assumption that they know it; that they do not, proves nothing.
+
+Source: GetDynamicImageJob and the other Get...Job actions, https://www.alibabacloud.com/help/en/ims/developer-reference/;
+names of fields as in the SDK alibabacloud_ice20201109 6.20.2.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from media_callbacks.aliyun.calls import ApiRequest, CallApi
+from media_callbacks.healing.queries.base import Answer, Family
+from media_callbacks.healing.queries.replies import (
+    MAX_URL_LENGTH,
+    Json,
+    ask_all,
+    build_meta,
+    clip,
+    end,
+    find_objects,
+    judge_state,
+    other_job,
+    read_as_callback,
+    read_part,
+    required,
+)
+from media_callbacks.model.errors import Unparseable, VendorRefused
+from media_callbacks.model.jobs import JobReference
+from media_callbacks.model.kinds import Outcome
+from media_callbacks.model.outputs import (
+    MAX_SNAPSHOT_URLS,
+    AiOutput,
+    AnimatedImageOutput,
+    Frozen,
+    ProductionOutput,
+    ReviewOutput,
+    SnapshotOutput,
+    TranscodeOutput,
+)
+from media_callbacks.sources.base import Completion, Message, Parsed, expand_urls
+from media_callbacks.sources.products import ims, vod
+from media_callbacks.sources.products.outcomes import has_outputs, read_outcome, whole_outcome
+from media_callbacks.sources.reading.fields import Fields
+
+# At most 30 pictures a page (documented).
+_PAGE_SIZE = 30
+# For how long picture URLs work: 36 hours, the most there is, because consumers may read the event late.
+_URL_TIMEOUT_S = 129600
+
+
+# Outputs
+
+
+def _animated_image_outputs(job: Fields) -> tuple[Frozen, ...]:
+    # The reply has no measurements; the picture has what the template asked for.
+    template = job.decoded("TemplateConfig")
+    wanted = template if isinstance(template, dict) else {}
+    return (_animated_image_output(Fields(wanted), job.text("OutputUrl")),)
+
+
+def _animated_image_output(wanted: Fields, url: str | None) -> AnimatedImageOutput:
+    return AnimatedImageOutput(
+        url=url,
+        format=wanted.text("Format") or vod.url_suffix(url),
+        width=wanted.integer("Width"),
+        height=wanted.integer("Height"),
+        fps=wanted.number("Fps"),
+        size_bytes=wanted.integer("FileSize"),
+    )
+
+
+def _snapshot_outputs(job: Fields) -> tuple[Frozen, ...]:
+    count, word = job.integer("Count"), job.text("Type")
+    template = _location(job)
+    is_web = template is not None and template.startswith(("http://", "https://"))
+    urls = _urls(job.decoded("SnapshotUrls"))
+    return (
+        SnapshotOutput(
+            url_template=template,
+            count=count,
+            urls=urls or (expand_urls(template, "{Count}", count) if is_web else ()),
+            snapshot_type=word.lower() if word else None,
+        ),
+    )
+
+
+def _urls(value: Any) -> tuple[str, ...]:
+    texts = value if isinstance(value, list) else []
+    urls = [text.strip() for text in texts if isinstance(text, str) and 0 < len(text) <= MAX_URL_LENGTH]
+    return tuple(urls[:MAX_SNAPSHOT_URLS])
+
+
+def _location(job: Fields) -> str | None:
+    """Where the output is, unless that is said by the id of an asset."""
+    output = job.object("Output")
+    return output.text("Media") if output is not None and output.text("Type") != "Media" else None
+
+
+def _transcode_outputs(job: Fields) -> tuple[Frozen, ...]:
+    return tuple(
+        _transcode_output(sub.text("JobId"), sub.object("Output"), sub.object("OutFileMeta"))
+        for sub in job.objects("TranscodeJobList")
+        if read_outcome(sub.text("Status")) == "succeeded"
+    )
+
+
+def _convert_outputs(job: Fields) -> tuple[Frozen, ...]:
+    found = []
+    for detail in _convert_details(job):
+        result = detail.object("Result")
+        if read_outcome(detail.text("Status")) == "succeeded" and result is not None:
+            file, meta = result.object("OutputFile"), result.object("OutFileMeta")
+            found.append(_transcode_output(detail.text("TaskId"), file, meta))
+    return tuple(found)
+
+
+def _convert_details(job: Fields) -> list[Fields]:
+    groups = [output for group in job.objects("OutputGroupDetails") for output in group.objects("Outputs")]
+    details = [*job.objects("OutputDetails"), *groups]
+    return [detail for detail in details if (detail.text("Status") or "").lower() != "skipped"]
+
+
+def _transcode_output(job_id: str | None, file: Fields | None, meta: Fields | None) -> TranscodeOutput:
+    info = (meta.object("FileBasicInfo") if meta else None) or Fields({})
+    videos = meta.objects("VideoStreamInfoList") if meta else []
+    url = file.text("OutputUrl", "Url") if file else None
+    if url is None and file is not None and file.text("Type") != "Media":
+        url = file.text("Media")
+    url = url or info.text("FileUrl")
+    return TranscodeOutput(
+        job_id=job_id,
+        url=url,
+        format=vod.url_suffix(url) or info.text("FormatName"),
+        width=info.integer("Width"),
+        height=info.integer("Height"),
+        fps=videos[0].number("Fps") if videos else None,
+        bitrate_kbps=info.number("Bitrate"),
+        duration_s=info.number("Duration"),
+        size_bytes=info.integer("FileSize"),
+    )
+
+
+def _production_outputs(job: Fields) -> tuple[Frozen, ...]:
+    return (_production_output(job),)
+
+
+def _batch_outputs(job: Fields) -> tuple[Frozen, ...]:
+    subs = job.objects("SubJobList")
+    return tuple(_production_output(sub) for sub in subs if read_outcome(sub.text("Status")) == "succeeded")
+
+
+def _smart_outputs(job: Fields) -> tuple[Frozen, ...]:
+    result = job.object("JobResult") or Fields({})
+    return (ProductionOutput(url=result.text("MediaUrl"), media_id=result.text("MediaId")),)
+
+
+def _intelligent_outputs(job: Fields) -> tuple[Frozen, ...]:
+    urls, ids = _urls(job.decoded("OutputUrls")), job.decoded("OutputMediaIds")
+    media_ids = [one for one in ids if isinstance(one, str)] if isinstance(ids, list) else []
+    function = job.text("FunctionName")
+    return tuple(
+        ProductionOutput(url=url, media_id=media_id, function=function)
+        for url, media_id in zip_longest(urls, media_ids[:MAX_SNAPSHOT_URLS])
+    ) or (ProductionOutput(function=function),)
+
+
+def _review_outputs(job: Fields) -> tuple[Frozen, ...]:
+    suggestion = job.text("Suggestion")
+    return (ReviewOutput(suggestion=suggestion.lower()),) if suggestion else ()
+
+
+def _tag_outputs(job: Fields) -> tuple[Frozen, ...]:
+    results = [
+        {"Type": result.text("Type"), "Data": result.decoded("Data")}
+        for result in map(Fields, find_objects({"Results": job.value("Results")}, "Results", "Result"))
+    ]
+    return (AiOutput(result=results),) if results else ()
+
+
+def _production_output(job: Fields) -> ProductionOutput:
+    return ProductionOutput(
+        url=job.text("MediaURL"), media_id=job.text("MediaId", "VodMediaId"), project_id=job.text("ProjectId")
+    )
+
+
+# Jobs
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """
+    How one family is asked about.
+
+    Attributes:
+        id_name: What both the question and the reply call the job's id.
+        member: The object of the reply; None where the reply itself is about the job.
+        outputs: Read from the reply; None leaves what the callback's own rule finds.
+        state: Where the reply says it.
+        parts: The outputs of a job that has several, which decide together how it ended.
+        parameter: What the question calls the job's id, where that is another name.
+        is_assumed: That the action knows the job is likely and not documented.
+    """
+
+    action: str
+    member: str | None
+    outputs: Callable[[Fields], tuple[Frozen, ...]] | None = None
+    id_name: str = "JobId"
+    state: str = "Status"
+    parts: Callable[[Fields], list[Fields]] | None = None
+    parameter: str | None = None
+    is_assumed: bool = False
+
+
+_JOBS: Mapping[str, _Job] = {
+    "DynamicImageComplete": _Job("GetDynamicImageJob", "DynamicImageJob", _animated_image_outputs),
+    "SnapshotComplete": _Job("GetSnapshotJob", "SnapshotJob", _snapshot_outputs),
+    "TranscodeParentComplete": _Job(
+        "GetTranscodeJob",
+        "TranscodeParentJob",
+        _transcode_outputs,
+        "ParentJobId",
+        parts=lambda job: job.objects("TranscodeJobList"),
+    ),
+    "MediaConvertComplete": _Job("GetMediaConvertJob", "Job", _convert_outputs, state="State", parts=_convert_details),
+    "ProduceMediaComplete": _Job("GetMediaProducingJob", "MediaProducingJob", _production_outputs),
+    # Finished says nothing about the sub jobs.
+    "BatchProduceMediaComplete": _Job(
+        "GetBatchMediaProducingJob", "EditingBatchJob", _batch_outputs, parts=lambda job: job.objects("SubJobList")
+    ),
+    "WorkflowTaskComplete": _Job("GetWorkflowTask", "WorkflowTask", id_name="TaskId"),
+    "SmartJobComplete": _Job("GetSmartHandleJob", None, _smart_outputs, state="State"),
+    "AIProduceComplete": _Job("QueryIProductionJob", None, _intelligent_outputs, is_assumed=True),
+    "AIMediaAuditComplete": _Job(
+        "QueryMediaCensorJobDetail", "MediaCensorJobDetail", _review_outputs, state="State", is_assumed=True
+    ),
+    # Of what it has found there is just the URL of a file.
+    "AIMediaDNAComplete": _Job("QueryDNAJobList", "JobList", parameter="JobIds", is_assumed=True),
+    "AIVideoTagComplete": _Job("QuerySmarttagJob", None, _tag_outputs, state="JobStatus", is_assumed=True),
+}
+
+# Jobs with an id that no documented query takes. The id of a sub job of a transcoding (TranscodeComplete) is one:
+# GetTranscodeJob wants that of its parent. And where two messages could be meant by the jobs of one action, its answers
+# are of the one that is named like it: an answer does not tell them apart, and one job must not prove both.
+_UNKNOWN_TO_QUERIES = (
+    "AIVideoCensorComplete",
+    "MediaAiAnalysisComplete",
+    "TranscodeComplete",
+    "UploadByURLComplete",
+    "UploadStreamByURLComplete",
+)
+
+# Their messages list several results, each with a status; the reply has one word.
+_WITHOUT_PARTS = ("SmartJobComplete", "AIProduceComplete")
+
+FAMILIES: Mapping[str, Family] = {
+    **{name: Family(kind=ims.KINDS[name], tells_parts=name not in _WITHOUT_PARTS) for name in _JOBS},
+    **{name: Family(kind=ims.KINDS[name], batch=0) for name in _UNKNOWN_TO_QUERIES},
+}
+
+
+def _query(action: str, **parameters: str) -> ApiRequest:
+    return ApiRequest(api="ice", action=action, version="2020-11-09", parameters=parameters)
+
+
+async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Answer]:
+    """See ``healing.queries.base.Ask``."""
+    return [await _ask_one(reference, call) for reference in references]
+
+
+async def _ask_one(reference: JobReference, call: CallApi) -> Answer:
+    job = _JOBS.get(reference.family)
+    if job is None:
+        return Answer(state="unlearnable", detail=f"IMS has no query for {clip(reference.family)}")
+
+    def read(reply: Mapping[str, Any], reference: JobReference) -> Answer:
+        return _read(job, reply, reference)
+
+    name = job.parameter or job.id_name
+    [answer] = await ask_all([reference], call, lambda ids: _query(job.action, **{name: ids[0]}), read)
+    if job.is_assumed and answer.state == "not_found":
+        return Answer(state="unlearnable", detail=f"{job.action} does not know it: {answer.detail}")
+    if job.action == "GetSnapshotJob" and answer.state == "ended":
+        return await _add_snapshot_urls(answer, reference, call)
+    return answer
+
+
+def _read(job: _Job, reply: Mapping[str, Any], reference: JobReference) -> Answer:
+    parts = [dict(reply)] if job.member is None else find_objects(reply, job.member, "")
+    if not parts:
+        return Answer(state="not_found", detail=f"the reply has no {job.member}")
+    own = (part for part in parts if Fields(part).text(job.id_name, "Id") == reference.job_id)
+    part = next(own, parts[0])
+    fields = Fields(part)
+    return (
+        other_job(reference.job_id or "", fields.text(job.id_name, "Id"))
+        or _judge(job, fields)
+        or end(part, build_meta(job.action, reference), parse)
+    )
+
+
+def _judge(job: _Job, part: Fields) -> Answer | None:
+    """None when the job ended."""
+    word = part.text(job.state)
+    unfinished = judge_state(word)
+    if unfinished is not None or job.parts is None or read_outcome(word) != "succeeded":
+        # Of a job that failed, outputs may never have been begun.
+        return unfinished
+    if any(judge_state(output.text("Status")) is not None for output in job.parts(part)):
+        return Answer(state="pending", detail=f"{word}, but one of its outputs has not ended")
+    return None
+
+
+async def _add_snapshot_urls(answer: Answer, reference: JobReference, call: CallApi) -> Answer:
+    """
+    The pictures are listed by another action, page by page. Without the right to call it the event has none; that it
+    never comes would be worse.
+    """
+    part: Json = json.loads(answer.body)
+    if read_outcome(Fields(part).text("Status")) != "succeeded":
+        return answer
+    urls: list[str] = []
+    for page in range(1, -(-MAX_SNAPSHOT_URLS // _PAGE_SIZE) + 1):
+        query = _query(
+            "GetSnapshotUrls",
+            JobId=reference.job_id or "",
+            PageNumber=str(page),
+            PageSize=str(_PAGE_SIZE),
+            OrderBy="Asc",
+            Timeout=str(_URL_TIMEOUT_S),
+        )
+        try:
+            reply = Fields(dict(await call(query)))
+        except VendorRefused:
+            break
+        found = _urls(reply.decoded("SnapshotUrls"))
+        urls += found
+        total = reply.integer("Total")
+        if len(found) < _PAGE_SIZE or (total is not None and len(urls) >= total):
+            break
+    return end({**part, "SnapshotUrls": urls[:MAX_SNAPSHOT_URLS]}, answer.meta, parse) if urls else answer
+
+
+# Reading
+
+
+def parse(message: Message) -> Parsed:
+    """
+    Read an answer's body.
+
+    Raises:
+        Unparseable: It is not about a job that ended.
+    """
+    part, family, job_id = read_part(message), required(message.meta, "family"), required(message.meta, "job_id")
+    job = _JOBS.get(family)
+    if job is None:
+        raise Unparseable(f"expected a family that IMS is asked about, found {clip(family)}")
+    if _judge(job, part) is not None:
+        raise Unparseable("expected a job that ended, found one that has not")
+    body: Json = {
+        job.id_name: job_id,
+        "MediaId": part.text("MediaId") or _asset(part) or message.meta.get("media_id"),
+        "Status": _word(job, part),
+        "Code": part.text("Code", "ErrorCode"),
+        "Message": part.text("Message", "ErrorMessage"),
+        "ActivityResults": part.value("ActivityResults"),
+        "UserData": part.verbatim("UserData"),
+    }
+    callback = {"EventType": family, "EventTime": part.text("FinishTime", "CompleteTime"), "MessageBody": body}
+
+    def amend(completion: Completion) -> None:
+        if job.outputs is not None:
+            completion.outputs = job.outputs(part) if has_outputs(completion.outcome) else ()
+
+    return read_as_callback(message, callback, ims.parse, amend)
+
+
+def _word(job: _Job, part: Fields) -> str | None:
+    """The state of the job; where it has several outputs, what they come to."""
+    word = part.text(job.state)
+    outputs = job.parts(part) if job.parts else []
+    own = read_outcome(word)
+    if not outputs or own == "cancelled" or own == "progress":  # noqa: PLR1714, mypy follows these and not a tuple
+        return word
+    outcomes: list[Outcome] = []
+    for output in outputs:
+        outcome = read_outcome(output.text("Status"))
+        # What never began shares the fate of the whole.
+        outcomes.append(own if outcome == "progress" or outcome == "unknown" else outcome)  # noqa: PLR1714, as above
+    outcome = whole_outcome(own, outcomes)
+    is_partial = outcome == "partial" or (outcome == "succeeded" and own == "failed")
+    return "partial-succeeded" if is_partial else outcome
+
+
+def _asset(part: Fields) -> str | None:
+    """The asset that was made, else the one that was worked on, if it was one and not a file."""
+    result = part.object("JobResult")
+    if result is not None:
+        return result.text("MediaId")
+    if "OutputMediaIds" in part:
+        made = part.decoded("OutputMediaIds")
+        return made[0] if isinstance(made, list) and len(made) == 1 and isinstance(made[0], str) else None
+    for name in ("Input", "TaskInput"):
+        source = part.object(name)
+        if source is not None and source.text("Type") == "Media":
+            return source.text("Media")
+    config = part.object("Config") or Fields({})
+    files = [one.object("InputFile") for one in config.objects("Inputs")]
+    inputs = [*part.objects("InputGroup"), *(file for file in files if file is not None)]
+    return inputs[0].text("Media") if inputs and inputs[0].text("Type") == "Media" else None

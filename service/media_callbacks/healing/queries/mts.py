@@ -1,0 +1,359 @@
+"""
+ApsaraVideo Media Processing (MTS, 2014-06-18): what became of a job.
+
+Most actions take ten ids. A list in a reply is wrapped twice (``JobList.Job[]``), or flat in a document of 2021; ids
+that do not exist are listed beside it, with status 200. Each job says whether its notification was published
+(``MNSMessageResult``), so "lost on the way" can be told from "never sent".
+
+Source: QueryJobList and the other Query... actions, https://www.alibabacloud.com/help/en/mps/developer-reference/;
+names of fields as in the SDK alibabacloud_mts20140618 6.0.3.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, unquote
+
+from media_callbacks.aliyun.calls import ApiRequest, CallApi
+from media_callbacks.healing.queries.base import Answer, Family
+from media_callbacks.healing.queries.replies import (
+    BATCH,
+    MAX_URL_LENGTH,
+    Json,
+    ask_all,
+    build_meta,
+    check_ended,
+    clip,
+    end,
+    find_object,
+    find_objects,
+    find_texts,
+    judge_state,
+    other_job,
+    read_as_callback,
+    read_part,
+    required,
+)
+from media_callbacks.model.errors import Unparseable
+from media_callbacks.model.jobs import JobReference
+from media_callbacks.model.outputs import (
+    AiOutput,
+    FingerprintOutput,
+    Frozen,
+    MediaInfoOutput,
+    ProductionOutput,
+    ReviewOutput,
+    SnapshotOutput,
+    TranscodeOutput,
+)
+from media_callbacks.sources.base import Completion, Message, Parsed, expand_urls
+from media_callbacks.sources.products import mts, vod
+from media_callbacks.sources.products.outcomes import has_outputs
+from media_callbacks.sources.reading.fields import Fields
+
+_BUCKET = re.compile("[a-z0-9-]{3,63}")
+_LOCATION = re.compile("oss-[a-z0-9-]{2,40}")
+
+
+# Outputs
+
+
+def _object_url(file: Fields | None) -> str | None:
+    """
+    Where a file is in OSS. Names of objects are percent-encoded in replies (documented), slashes and placeholders
+    included, which are spelled as in the callback.
+    """
+    if file is None:
+        return None
+    bucket, location, name = file.text("Bucket"), file.text("Location"), file.text("Object")
+    if bucket is None or location is None or name is None or len(name) > MAX_URL_LENGTH // 2:
+        return None
+    if not _BUCKET.fullmatch(bucket) or not _LOCATION.fullmatch(location):
+        return None
+    path = quote(unquote(name), safe="/{}", errors="replace")
+    return f"http://{bucket}.{location}.aliyuncs.com/{path}"
+
+
+def _snapshot_outputs(job: Fields) -> tuple[Frozen, ...]:
+    config = job.object("SnapshotConfig") or Fields({})
+    template, count = _object_url(config.object("OutputFile")), job.integer("Count")
+    points = config.object("TimeArray") if isinstance(config.decoded("TimeArray"), dict) else None
+    return (
+        SnapshotOutput(
+            url_template=template,
+            count=count,
+            # A synchronous job makes one picture and says no number.
+            urls=expand_urls(template, "{Count}", 1 if count is None else count),
+            times_s=tuple(milliseconds / 1000 for milliseconds in points.numbers("TimePointList")) if points else (),
+        ),
+    )
+
+
+def _transcode_outputs(job: Fields) -> tuple[Frozen, ...]:
+    output = job.object("Output") or Fields({})
+    properties, container = output.object("Properties") or Fields({}), output.object("Container")
+    url = _object_url(output.object("OutputFile"))
+    return (
+        TranscodeOutput(
+            job_id=job.text("JobId"),
+            url=url,
+            format=(container.text("Format") if container else None) or vod.url_suffix(url),
+            width=properties.integer("Width"),
+            height=properties.integer("Height"),
+            fps=properties.number("Fps"),
+            bitrate_kbps=properties.number("Bitrate"),
+            duration_s=properties.number("Duration"),
+            size_bytes=properties.integer("FileSize"),
+        ),
+    )
+
+
+def _media_info_outputs(job: Fields) -> tuple[Frozen, ...]:
+    properties = job.object("Properties")
+    if properties is None:
+        return ()
+    return (
+        MediaInfoOutput(
+            width=properties.integer("Width"),
+            height=properties.integer("Height"),
+            fps=properties.number("Fps"),
+            bitrate_kbps=properties.number("Bitrate"),
+            duration_s=properties.number("Duration"),
+            size_bytes=properties.integer("FileSize"),
+        ),
+    )
+
+
+def _production_outputs(job: Fields) -> tuple[Frozen, ...]:
+    return (ProductionOutput(function=job.text("FunctionName")),)
+
+
+def _review_outputs(job: Fields) -> tuple[Frozen, ...]:
+    suggestion = job.text("Suggestion")
+    return (ReviewOutput(suggestion=suggestion.lower()),) if suggestion else ()
+
+
+def _fingerprint_outputs(job: Fields) -> tuple[Frozen, ...]:
+    result = job.object("FpShotResult")
+    shots = find_objects({"FpShots": result.value("FpShots")}, "FpShots", "FpShot") if result else []
+    return tuple(
+        FingerprintOutput(primary_key=shot.text("PrimaryKey"), similarity=shot.number("Similarity"))
+        for shot in map(Fields, shots)
+    )
+
+
+def _ai_outputs(job: Fields) -> tuple[Frozen, ...]:
+    results = [
+        {"Type": result.text("Type"), "Data": result.decoded("Data")}
+        for result in map(Fields, find_objects({"Results": job.value("Results")}, "Results", "Result"))
+    ]
+    return (AiOutput(result=results),) if results else ()
+
+
+def _no_outputs(_: Fields) -> tuple[Frozen, ...]:
+    return ()
+
+
+# Jobs
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """
+    How one family is asked about.
+
+    Attributes:
+        type: Of the callback.
+        parameter: The ids, or the id.
+        members: Names of the list in the reply, one inside the other; the object alone, or nothing, where the reply is
+            about one job.
+        missing: The list of the ids that do not exist; None where the question is about one job.
+        state: Where the reply says it.
+    """
+
+    type: str
+    action: str
+    parameter: str
+    members: tuple[str, ...]
+    missing: str | None = None
+    outputs: Callable[[Fields], tuple[Frozen, ...]] = _no_outputs
+    state: str = "State"
+
+
+_JOBS: Mapping[str, _Job] = {
+    "snapshot": _Job(
+        "Snapshot",
+        "QuerySnapshotJobList",
+        "SnapshotJobIds",
+        ("SnapshotJobList", "SnapshotJob"),
+        "NonExistSnapshotJobIds",
+        _snapshot_outputs,
+    ),
+    "transcode": _Job("Transcode", "QueryJobList", "JobIds", ("JobList", "Job"), "NonExistJobIds", _transcode_outputs),
+    "mediainfo": _Job(
+        "MediaInfo",
+        "QueryMediaInfoJobList",
+        "MediaInfoJobIds",
+        ("MediaInfoJobList", "MediaInfoJob"),
+        "NonExistMediaInfoJobIds",
+        _media_info_outputs,
+    ),
+    "analysis": _Job(
+        "Analysis",
+        "QueryAnalysisJobList",
+        "AnalysisJobIds",
+        ("AnalysisJobList", "AnalysisJob"),
+        "NonExistAnalysisJobIds",
+    ),
+    "fpshot": _Job(
+        "FpShot", "QueryFpShotJobList", "JobIds", ("FpShotJobList", "FpShotJob"), "NonExistIds", _fingerprint_outputs
+    ),
+    "run": _Job(
+        "Report",
+        "QueryMediaWorkflowExecutionList",
+        "RunIds",
+        ("MediaWorkflowExecutionList", "MediaWorkflowExecution"),
+        "NonExistRunIds",
+    ),
+    "iproduction": _Job("IProduction", "QueryIProductionJob", "JobId", (), outputs=_production_outputs),
+    "smarttag": _Job("smarttag", "QuerySmarttagJob", "JobId", (), outputs=_ai_outputs, state="JobStatus"),
+    "mediacensor": _Job(
+        "MediaCensor", "QueryMediaCensorJobDetail", "JobId", ("MediaCensorJobDetail",), outputs=_review_outputs
+    ),
+}
+
+FAMILIES: Mapping[str, Family] = {
+    name: Family(
+        kind="workflow" if name == "run" else mts.KINDS[name],
+        batch=BATCH if job.missing else 1,
+        # Its messages list several results, each with a status; the reply has one word.
+        tells_parts=name != "iproduction",
+    )
+    for name, job in _JOBS.items()
+}
+
+
+async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Answer]:
+    """See ``healing.queries.base.Ask``."""
+    family = references[0].family
+    job = _JOBS.get(family)
+    if job is None:
+        return [Answer(state="unlearnable", detail=f"MTS has no query for {clip(family)}") for _ in references]
+
+    def query(job_ids: Sequence[str]) -> ApiRequest:
+        return ApiRequest(
+            api="mts", action=job.action, version="2014-06-18", parameters={job.parameter: ",".join(job_ids)}
+        )
+
+    def read(reply: Mapping[str, Any], reference: JobReference) -> Answer:
+        return _read_listed(job, reply, reference) if job.missing else _read_single(job, reply, reference)
+
+    size = BATCH if job.missing else 1
+    chunks = [references[start : start + size] for start in range(0, len(references), size)]
+    return [answer for chunk in chunks for answer in await ask_all(chunk, call, query, read)]
+
+
+def _read_listed(job: _Job, reply: Mapping[str, Any], reference: JobReference) -> Answer:
+    for part in find_objects(reply, *job.members):
+        fields = Fields(part)
+        if fields.text("JobId", "Id", "RunId") == reference.job_id:
+            return judge_state(fields.text(job.state)) or _end(job, part, reference)
+    if job.missing and reference.job_id in find_texts(reply, job.missing):
+        return Answer(state="not_found")
+    return Answer(state="not_found", detail="the reply does not mention it")
+
+
+def _read_single(job: _Job, reply: Mapping[str, Any], reference: JobReference) -> Answer:
+    part = find_object(reply, job.members[0]) if job.members else dict(reply)
+    if part is None:
+        return Answer(state="not_found", detail=f"the reply has no {job.members[0]}")
+    fields = Fields(part)
+    return (
+        other_job(reference.job_id or "", fields.text("JobId"))
+        or judge_state(fields.text(job.state))
+        or _end(job, part, reference)
+    )
+
+
+def _end(job: _Job, part: Json, reference: JobReference) -> Answer:
+    notification = _notification(job, Fields(part))
+    return end(part, build_meta(job.action, reference), parse, notification=notification)
+
+
+def _notification(job: _Job, part: Fields) -> str | None:
+    """What the vendor says of its notification; None for the jobs that say nothing of it."""
+    if job.missing is None or job.type == "FpShot":
+        return None
+    if job.type == "Report":
+        reports = [activity for activity in _activities(part) if (activity.text("Type") or "").lower() == "report"]
+        part = reports[0] if reports else Fields({})
+    result = part.object("MNSMessageResult") or Fields({})
+    code = result.text("ErrorCode")
+    # A document's sample has both; what has an id was published.
+    if result.text("MessageId"):
+        return "sent"
+    return f"not sent: {clip(code)}" if code else "not configured"
+
+
+def _activities(execution: Fields) -> list[Fields]:
+    return [Fields(activity) for activity in _activity_list(execution)]
+
+
+def _activity_list(execution: Fields) -> list[Json]:
+    return find_objects({"ActivityList": execution.value("ActivityList")}, "ActivityList", "Activity")
+
+
+# Reading
+
+
+def parse(message: Message) -> Parsed:
+    """
+    Read an answer's body.
+
+    Raises:
+        Unparseable: It is not about a job that ended.
+    """
+    part, family, job_id = read_part(message), required(message.meta, "family"), required(message.meta, "job_id")
+    job = _JOBS.get(family)
+    if job is None:
+        raise Unparseable(f"expected a family that MTS is asked about, found {clip(family)}")
+    word = check_ended(part.text(job.state))
+    if family == "run":
+        return _parse_run(message, part, job_id)
+    output = part.object("Output") if family == "transcode" else None
+    callback = {
+        "Type": job.type,
+        "JobId": job_id,
+        "State": word,
+        "Code": part.text("Code"),
+        "Message": part.text("Message"),
+        "UserData": part.verbatim("UserData") or (output.verbatim("UserData") if output else None),
+    }
+
+    def amend(completion: Completion) -> None:
+        completion.outputs = job.outputs(part) if has_outputs(completion.outcome) else ()
+        completion.occurred_at = part.time("FinishTime")
+
+    return read_as_callback(message, callback, mts.parse, amend)
+
+
+def _parse_run(message: Message, execution: Fields, run_id: str) -> Parsed:
+    names = ("MediaId", "Input", "State")
+    activities = _activity_list(execution)
+    callback = {
+        "Type": "Report",
+        "RunId": run_id,
+        "MediaWorkflowExecution": {
+            **{name: execution.value(name) for name in names},
+            "RunId": run_id,
+            "ActivityList": activities,
+        },
+    }
+    reports = [Fields(activity) for activity in activities if Fields(activity).text("Type") == "Report"]
+
+    def amend(completion: Completion) -> None:
+        if completion.family == "run":
+            completion.occurred_at = reports[0].time("EndTime") if reports else None
+
+    return read_as_callback(message, callback, mts.parse, amend)

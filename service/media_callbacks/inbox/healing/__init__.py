@@ -1,0 +1,1 @@
+"""Expected jobs and inquiries, in any database. SQL and decisions, no driver."""

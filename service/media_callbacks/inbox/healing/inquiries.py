@@ -1,0 +1,282 @@
+"""What is asked of the vendor. Times are milliseconds since 1970 in UTC."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from media_callbacks.inbox.database import Database, Row
+from media_callbacks.inbox.healing import jobs
+from media_callbacks.inbox.receiving import accepting, holds
+from media_callbacks.inbox.receiving.accepting import Brought
+from media_callbacks.inbox.receiving.holds import Held
+from media_callbacks.inbox.records import INQUIRIES, Finding, Inquiry, Settled
+from media_callbacks.inbox.rows import Arrival, from_milliseconds, to_id, to_milliseconds
+from media_callbacks.inbox.upkeep import clock
+from media_callbacks.model.events import parse_event
+from media_callbacks.model.identity import key_digest
+from media_callbacks.model.kinds import Outcome, Product
+
+
+async def free_leases(database: Database) -> None:
+    """Whoever held them is gone."""
+    now = await database.now()
+    await database.execute(
+        "UPDATE jobs SET due_at = CASE WHEN registered_at < $1 THEN registered_at ELSE $1 END, lease = NULL"
+        " WHERE due_at IS NOT NULL AND lease IS NOT NULL",
+        now,
+    )
+    await database.execute(
+        "UPDATE held SET due_at = CASE WHEN held_at < $1 THEN held_at ELSE $1 END, lease = NULL"
+        " WHERE lease IS NOT NULL",
+        now,
+    )
+
+
+async def next_at(database: Database, product: Product) -> int | None:
+    # Each minimum by itself, so that it is the first entry of an index.
+    row = await database.fetch_row(
+        "SELECT (SELECT min(due_at) FROM jobs WHERE product = $1 AND due_at IS NOT NULL),"
+        " (SELECT min(due_at) FROM held WHERE product = $1)",
+        product,
+    )
+    return min([at for at in row or () if at is not None], default=None)
+
+
+# Asking
+
+
+async def claim(database: Database, product: Product, *, limit: int, lease_ms: int, lease: str) -> list[Inquiry]:
+    now = await database.now()
+    until = now + lease_ms
+    due: list[tuple[int, str, int, Row]] = []
+    for table, columns in (("jobs", f"{jobs.REFERENCE}, deadline_at, attempts, user_data"), ("held", holds.COLUMNS)):
+        rows = await database.fetch(
+            f"SELECT t.due_at AS due, t.id AS number, {columns} FROM {table} t"
+            f" WHERE product = $1 AND due_at <= $2 ORDER BY due_at LIMIT $3"
+            f"{database.for_update('t', skip_locked=True)}",
+            product,
+            now,
+            limit,
+        )
+        due += [(row[0], table, row[1], row[2:]) for row in rows]
+    due = sorted(due, key=lambda one: one[:3])[:limit]
+    for table in ("jobs", "held"):
+        if leases := [(until, lease, row_id) for _, kind, row_id, _ in due if kind == table]:
+            await database.execute_many(f"UPDATE {table} SET due_at = $1, lease = $2 WHERE id = $3", leases)
+    held = {row_id: holds.held_of(row) for _, table, row_id, row in due if table == "held"}
+    names = await _only_names(database, list(held.values()))
+    keys = {key_digest(one.entry.event.id) for one in held.values() if one.reason == "confirm"}
+    known = await _confirmed(database, keys)
+    seen = await clock.read_now(database) if due else clock.Sighting()
+    return [
+        _job_inquiry(row_id, row, lease, seen)
+        if table == "jobs"
+        else _held_inquiry(held[row_id], lease, names.get(row_id), known, seen)
+        for _, table, row_id, row in due
+    ]
+
+
+async def _confirmed(database: Database, keys: Collection[bytes]) -> dict[bytes, frozenset[Outcome]]:
+    """How the vendor's job API has said that jobs ended, as far as the events' bodies are still there; by keys."""
+    found: dict[bytes, frozenset[Outcome]] = {}
+    rows = await database.fetch_for(
+        "SELECT e.key_digest, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
+        f" WHERE {database.by_key('e.key_digest IN ({values})')}",
+        list(keys),
+    )
+    for digest, body in rows:
+        data = parse_event(body).data
+        if data.outcome_verified_by == "query":
+            found[bytes(digest)] = found.get(bytes(digest), frozenset()) | {data.outcome}
+    return found
+
+
+async def _only_names(database: Database, held: Sequence[Held]) -> dict[int, str | None]:
+    """The ids of the jobs that held messages which name none may be about, where there is just one; by held events."""
+    assets = {
+        one.id: jobs.asset_of(message)
+        for one in held
+        if (message := one.entry.nameless) is not None and message.takes_name
+    }
+    meant: dict[bytes, list[str | None]] = {}
+    for asset, job_id in await database.fetch_for(
+        f"SELECT asset, job_id FROM jobs WHERE asset IN ({{values}}) AND {jobs.IS_AWAITED}", list(set(assets.values()))
+    ):
+        meant.setdefault(asset, []).append(job_id)
+    return {row_id: meant[asset][0] for row_id, asset in assets.items() if asset and len(meant.get(asset, ())) == 1}
+
+
+def _job_inquiry(row_id: int, row: Row, lease: str, seen: clock.Sighting) -> Inquiry:
+    deadline_at, attempts, user_data = row[7:]
+    return Inquiry(
+        id=row_id,
+        reason="expected",
+        reference=jobs.reference_of(row),
+        since=from_milliseconds(clock.patience_from(deadline_at, seen)),
+        until=None,
+        attempt=attempts + 1,
+        lease=lease,
+        user_data=user_data,
+    )
+
+
+def _held_inquiry(
+    held: Held,
+    lease: str,
+    job_id: str | None,
+    confirmed: Mapping[bytes, frozenset[Outcome]],
+    seen: clock.Sighting,
+) -> Inquiry:
+    since = clock.patience_from(held.held_at, seen)
+    return Inquiry(
+        id=held.id,
+        reason=held.reason,
+        reference=held.reference if job_id is None else replace(held.reference, job_id=job_id),
+        since=from_milliseconds(since),
+        until=from_milliseconds(held.until + since - held.held_at),
+        attempt=held.attempts + 1,
+        lease=lease,
+        event=held.entry.event,
+        confirmed=confirmed.get(key_digest(held.entry.event.id), frozenset()),
+    )
+
+
+# What came of it
+
+
+async def settle(database: Database, finding: Finding) -> tuple[Settled, set[str]]:
+    """Returns what became of a finding, and what listeners must be told of."""
+    now = await database.now()
+    inquiry = finding.inquiry
+    row_id = to_id(inquiry.id)
+    woken: set[str] = set()
+    entries = [] if finding.receipt is None else list(finding.receipt.entries)
+    held = None
+    if inquiry.reason == "expected":
+        table = "jobs"
+        digest = await database.fetch_value("SELECT key_digest FROM jobs WHERE id = $1", row_id)
+    else:
+        table = "held"
+        held = await holds.find(database, row_id)
+        digest = None if held is None else key_digest(held.entry.event.id)
+        if held is not None and finding.release is not None:
+            entries.append(replace(held.entry, event=finding.release))
+    if digest is None:
+        return Settled(is_ours=False), woken
+    await accepting.lock(database, entries, [digest])
+    # Only now, so that nobody ends it, or asks about it, in between.
+    row = await database.fetch_row(
+        f"SELECT 1 FROM {table} t WHERE t.id = $1 AND t.lease = $2{database.for_update('t')}", row_id, inquiry.lease
+    )
+    if row is None:
+        return Settled(is_ours=False), woken
+    if held is None:
+        return await _settle_job(database, digest, finding, now, woken), woken
+    # As it is by now: its receipt may have been read again.
+    held = await holds.find(database, row_id) or held
+    return await _settle_held(database, held, finding, now, woken), woken
+
+
+async def _settle_job(database: Database, digest: bytes, finding: Finding, now: int, woken: set[str]) -> Settled:
+    row_id = finding.inquiry.id
+    is_open = await database.fetch_value(f"SELECT 1 FROM jobs WHERE id = $1 AND {jobs.IS_AWAITED}", row_id)
+    settled, brought = await _put_receipt(database, finding, woken)
+    due_at = None
+    if finding.ask_again_at is not None:
+        due_at = to_milliseconds(finding.ask_again_at)
+    elif is_open:
+        await _end(database, row_id, digest, brought, now)
+    await database.execute(
+        f"UPDATE jobs SET due_at = CASE WHEN {jobs.IS_AWAITED} THEN CAST($1 AS bigint) END, lease = NULL,"
+        " attempts = attempts + 1, notification = coalesce($2, notification) WHERE id = $3",
+        due_at,
+        finding.notification,
+        row_id,
+    )
+    return settled
+
+
+async def _end(database: Database, row_id: int, digest: bytes, brought: Brought | None, now: int) -> None:
+    """End a job with what the vendor has answered about it."""
+    events = [] if brought is None else [event for event in brought.events if event.data.outcome != "received"]
+    if brought is None or not events:
+        await database.execute("UPDATE jobs SET state = 'unknown', ended_at = $1 WHERE id = $2", now, row_id)
+        return
+    own = [event for event in events if key_digest(event.id) == digest]
+    event = (own or events)[-1]
+    ending = await jobs.find_ending(database, event)
+    assert ending is not None
+    state = "completed"
+    if not jobs.ends_job(event):
+        state = "unknown"
+    elif event.id in {new.id for new in brought.accepted}:
+        state = "healed"
+    await jobs.end_job(database, row_id, ending, state)
+
+
+async def _settle_held(database: Database, held: Held, finding: Finding, now: int, woken: set[str]) -> Settled:
+    if finding.ask_again_at is not None:
+        await database.execute(
+            "UPDATE held SET due_at = $1, lease = NULL, attempts = attempts + 1 WHERE id = $2",
+            to_milliseconds(finding.ask_again_at),
+            held.id,
+        )
+        return (await _put_receipt(database, finding, woken))[0]
+    digest = key_digest(held.entry.event.id)
+    is_answered = finding.receipt is not None
+    if finding.release is not None and finding.inquiry.reason == "confirm":
+        is_answered = finding.release.data.outcome_verified_by == "query"
+        if not is_answered and await _is_contradicted_since(database, held, finding):
+            # The vendor has said something since it was asked about this: judged again, with that in mind.
+            await database.execute("UPDATE held SET due_at = $1, lease = NULL WHERE id = $2", now, held.id)
+            woken.add(INQUIRIES)
+            return Settled(is_ours=True)
+    if is_answered:
+        # What else is claimed of the job need wait no longer than for the same answer.
+        others = await database.execute(
+            "UPDATE held SET due_at = $1 WHERE key_digest = $2 AND coalesce(binding, '') = $3 AND due_at > $1"
+            " AND lease IS NULL AND id <> $4",
+            now,
+            digest,
+            held.entry.binding or "",
+            held.id,
+        )
+        if others:
+            woken.add(INQUIRIES)
+    if finding.release is not None:
+        # First, so that it is this that leaves, should the receipt bring the same event.
+        entry = replace(held.entry, event=finding.release)
+        if not finding.may_bind and not await jobs.is_bound(database, key_digest(entry.event.id)):
+            entry = replace(entry, binding=None)
+        brought = await accepting.bring(database, [entry], held.receipt_id, now)
+        ids = [event.id for event in brought.events]
+        await holds.forget(database, held, brought=ids, conflict=brought.conflict, waits=brought.waits)
+        if brought.accepted:
+            woken.update(entry.sinks)
+        if brought.waits:
+            woken.add(INQUIRIES)
+        settled, _ = await _put_receipt(database, finding, woken)
+        return replace(settled, accepted=brought.accepted + settled.accepted)
+    settled, _ = await _put_receipt(database, finding, woken)
+    # The vendor's own answer may be the same event.
+    ids = await holds.link_known(database, held) if finding.conflict is None else []
+    await holds.forget(database, held, brought=ids, conflict=finding.conflict, waits=None)
+    return settled
+
+
+async def _is_contradicted_since(database: Database, held: Held, finding: Finding) -> bool:
+    """Whether the vendor has confirmed another outcome since it was asked; what the binding refuses is decided."""
+    digest, binding = key_digest(held.entry.event.id), held.entry.binding
+    if binding is not None and await jobs.other_binding(database, digest, binding) is not None:
+        return False
+    known = (await _confirmed(database, {digest})).get(digest, frozenset())
+    return bool(known - finding.inquiry.confirmed) and held.entry.event.data.outcome not in known
+
+
+async def _put_receipt(database: Database, finding: Finding, woken: set[str]) -> tuple[Settled, Brought | None]:
+    receipt = finding.receipt
+    if receipt is None:
+        return Settled(is_ours=True), None
+    verdict, brought = await accepting.put_locked(database, Arrival(receipt, to_milliseconds(receipt.received_at)))
+    if verdict.accepted:
+        woken.update(*(entry.sinks for entry in receipt.entries))
+    return Settled(is_ours=True, accepted=verdict.accepted, receipt_state=verdict.state), brought

@@ -1,0 +1,1 @@
+"""Where callbacks wait, durably, while a PostgreSQL store is away."""

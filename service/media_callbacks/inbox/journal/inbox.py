@@ -1,0 +1,650 @@
+"""
+An inbox that keeps receipts while its store is away: in a local journal, flushed, until the store is back.
+
+``put`` tries the store first. When it refuses, or does not answer soon, the receipt goes to the journal, and so does
+every later one of this instance until the journal is empty again, so that nothing overtakes. A task drains it into the
+store, in order; what is drained twice because of a crash in between is found to be a duplicate by the store.
+
+Journaled is what arrived, not what was read from it: it is read again when it is drained, by whatever version and
+configuration there is then. When it can't be read, it is kept in the store as ``unparsed``.
+
+One receipt holds up nobody: one that keeps failing while the store works, or that ends the process, is set aside.
+
+One thread does everything with the files, and flushes once for all that has gathered meanwhile.
+"""
+
+import asyncio
+import base64
+import json
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import structlog
+
+from media_callbacks.inbox.journal.attempts import digest_of
+from media_callbacks.inbox.journal.segments import Journal, Page
+from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.rows import size_bytes
+from media_callbacks.model.errors import ConfigError, InboxUnavailable
+from media_callbacks.model.identity import key_digest
+from media_callbacks.model.kinds import Product, Transport
+from media_callbacks.model.receipts import Receipt, StoredReceipt, Verdict
+from media_callbacks.timing.waiting import Wait, wait_for
+
+# VOD and IMS wait five seconds for an answer, of which these two together are three.
+PUT_TIMEOUT_S = 1.5
+JOURNAL_TIMEOUT_S = 1.5
+CHECK_TIMEOUT_S = 2.0
+# The store may be slow while it recovers.
+DRAIN_TIMEOUT_S = 15.0
+FIRST_RETRY_S = 0.2
+MAX_RETRY_S = 2.0
+CLOSE_TIMEOUT_S = 3.0
+# Receipts that the store gets at once. Reading them again holds up the event loop, some tenth of a millisecond each, or
+# more: much may come of a few.
+_CHUNK = 64
+_CHUNK_BYTES = 8 << 20
+# How often one record may fail, while the store works otherwise, or end the process, until it is set aside.
+MAX_ATTEMPTS = 3
+# Until one that was set aside is tried again; four times as long before each further time.
+RETRY_ASIDE_S = 60.0
+MAX_RETRY_ASIDE_S = 6 * 3600.0
+# Where one after the other is to be set aside, it may be the store after all: they are set aside ever more slowly.
+MAX_ASIDE_PAUSE_S = 30.0
+_MAX_PENDING = 10_000
+_MAX_PENDING_BYTES = 64 << 20
+_T = TypeVar("_T")
+
+Rebuild = Callable[[StoredReceipt], Receipt | None]
+"""Reads what a source received again. None when the source is not configured any more."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Append:
+    payload: bytes
+    future: "asyncio.Future[None]"
+
+
+@dataclass(slots=True)
+class _Work:
+    run: Callable[[], Any]
+    future: "asyncio.Future[Any]"
+
+
+class JournaledInbox:
+    """
+    Args:
+        inbox: The store's. It must open although the store is away.
+        path: The journal's directory; it is created when it is missing.
+        max_bytes: How large the journal may become.
+        rebuild: Makes a receipt of what was journaled.
+        drained: Told what became of a receipt that was journaled, whenever the store has it.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        path: Path,
+        *,
+        max_bytes: int,
+        rebuild: Rebuild,
+        drained: Callable[[Receipt, Verdict], None] = lambda *_: None,
+        wait: Wait = wait_for,
+    ) -> None:
+        self._inbox = inbox
+        self._journal = Journal(path, max_bytes=max_bytes)
+        self._rebuild = rebuild
+        self._tell_drained = drained
+        self._wait = wait
+        # How often records were tried, by digest: those that may have ended the process, and those that have failed.
+        self._suspects: dict[str, int] = {}
+        # Whether the store may be away.
+        self._is_doubtful = True
+        self._asides_in_a_row = 0
+        self._has_aside = asyncio.Event()
+        self._aside_due_at: dict[str, float] = {}
+        # Records of the journal: flushed, and drained since it was opened. It is empty when these are equal.
+        self._appended = self._drained = 0
+        # On their way to the journal.
+        self._pending = self._pending_bytes = 0
+        self._has_receipts = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._queue: queue.SimpleQueue[_Append | _Work | None] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        # All else is the store's alone.
+        self.listen = inbox.listen
+        self.now = inbox.now
+        self.watch_clock = inbox.watch_clock
+        self.trust_clock = inbox.trust_clock
+        self.claim = inbox.claim
+        self.record = inbox.record
+        self.due_in_s = inbox.due_in_s
+        self.outdated_receipts = inbox.outdated_receipts
+        self.reparse = inbox.reparse
+        self.find_event = inbox.find_event
+        self.list_receipts = inbox.list_receipts
+        self.list_events = inbox.list_events
+        self.count_events = inbox.count_events
+        self.list_sinks = inbox.list_sinks
+        self.set_sink_state = inbox.set_sink_state
+        self.retry_sink = inbox.retry_sink
+        self.create_replay = inbox.create_replay
+        self.advance_replays = inbox.advance_replays
+        self.cancel_replay = inbox.cancel_replay
+        self.find_replay = inbox.find_replay
+        self.list_replays = inbox.list_replays
+        self.purge = inbox.purge
+        self.expect = inbox.expect
+        self.list_jobs = inbox.list_jobs
+        self.claim_inquiries = inbox.claim_inquiries
+        self.inquiry_due_in_s = inbox.inquiry_due_in_s
+        self.settle = inbox.settle
+        self.report_jobs = inbox.report_jobs
+        self.count_waiting = inbox.count_waiting
+        self.measure = inbox.measure
+
+    # For metrics
+
+    @property
+    def receipts(self) -> int:
+        """How many wait in the journal."""
+        return self._appended - self._drained
+
+    @property
+    def bytes_used(self) -> int:
+        """How large the journal's files are."""
+        return self._journal.size + self._journal.attempts.size
+
+    @property
+    def set_aside(self) -> int:
+        """How many receipts the store did not take though it worked; they are tried again from time to time."""
+        return len(self._journal.attempts.aside)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the latest write to the journal went well, if there was one, and it is not full."""
+        return self._journal.problem is None and self.bytes_used < self._journal.max_bytes
+
+    # Life
+
+    async def open(self) -> None:
+        """
+        Raises:
+            ConfigError: The journal's directory or the store can't be used as configured.
+        """
+        self._loop = asyncio.get_running_loop()
+        await asyncio.to_thread(self._journal.open)
+        try:
+            await self._inbox.open()
+        except BaseException:
+            self._journal.close()
+            raise
+        self._appended = self._journal.appended
+        self._suspects = dict(self._journal.suspects)
+        for digest in self._journal.attempts.aside:
+            self._plan(digest)
+        if self._appended or self.set_aside:
+            log.warning("journal_found", receipts=self._appended, bytes=self.bytes_used, set_aside=self.set_aside)
+        self._has_receipts.set()
+        self._thread = threading.Thread(target=self._write, name="journal-writer", daemon=True)
+        self._thread.start()
+        self._tasks = [
+            asyncio.create_task(self._drain_on(), name="journal-drainer"),
+            asyncio.create_task(self._retry_on(), name="journal-set-aside"),
+        ]
+
+    async def close(self) -> None:
+        self._stopping.set()
+        self._has_receipts.set()
+        self._has_aside.set()
+        if self._tasks:
+            # The receipts that the store has by now need not be drained again.
+            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._tasks = []
+        if self._thread is not None:
+            # Whatever was under way, it is not what ends this life.
+            suspects = dict(self._suspects)
+            self._queue.put(_Work(lambda: self._journal.attempts.note(suspects), self._new_future()))
+            thread, self._thread = self._thread, None
+            self._queue.put(None)
+            await asyncio.to_thread(thread.join, CLOSE_TIMEOUT_S)
+            if self.receipts:
+                log.warning("journal_left", receipts=self.receipts, bytes=self._journal.size)
+            # Not under a thread that a disk holds up.
+            if not thread.is_alive():
+                self._journal.close()
+        await self._inbox.close()
+
+    # Receipts
+
+    async def put(self, receipt: Receipt) -> Verdict:
+        """As every inbox does, or durable in the journal: then it says that it is journaled."""
+        problem = "not asked"
+        if not self._must_journal():
+            try:
+                async with asyncio.timeout(PUT_TIMEOUT_S):
+                    return await self._inbox.put(receipt)
+            except InboxUnavailable as error:
+                problem = str(error)
+            except TimeoutError:
+                problem = f"no answer within {PUT_TIMEOUT_S:g} s"
+        begins = not self._must_journal()
+        await self._append(encode_receipt(receipt))
+        if begins:
+            # Not before: a journal that can't take it has not begun.
+            log.warning("journal_begun", store=problem)
+        return Verdict("accepted", is_journaled=True)
+
+    def _must_journal(self) -> bool:
+        return self._appended != self._drained or self._pending > 0
+
+    async def _append(self, payload: bytes) -> None:
+        if self._thread is None:
+            raise InboxUnavailable("the journal is not open")
+        if self._pending >= _MAX_PENDING or self._pending_bytes + len(payload) > _MAX_PENDING_BYTES:
+            raise InboxUnavailable(f"{self._pending} receipts are waiting for the journal, which is the limit")
+        append = _Append(payload, self._new_future())
+        self._pending += 1
+        self._pending_bytes += len(payload)
+        self._queue.put(append)
+        try:
+            async with asyncio.timeout(JOURNAL_TIMEOUT_S):
+                await append.future
+        except TimeoutError as error:
+            # It may still get there; the sender, coming again, will be a duplicate.
+            raise InboxUnavailable(f"the journal's disk has not answered for {JOURNAL_TIMEOUT_S:g} s") from error
+
+    async def check(self) -> None:
+        """
+        Return if the store works, or if it is away and the journal can take more. A store that is there and can't be
+        used as configured will not mend itself, and the journal only ends some time.
+        """
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await self._inbox.check()
+            return
+        except ConfigError as error:
+            raise InboxUnavailable(f"store: {error}") from error
+        except InboxUnavailable as error:
+            problem = str(error)
+        except TimeoutError:
+            problem = "no answer"
+        try:
+            async with asyncio.timeout(JOURNAL_TIMEOUT_S):
+                journal_problem = await self._do(self._journal.probe)
+        except TimeoutError:
+            journal_problem = "the journal's disk does not answer"
+        if journal_problem is not None:
+            raise InboxUnavailable(f"store: {problem}; {journal_problem}")
+
+    # The thread of the files
+
+    def _new_future(self) -> "asyncio.Future[Any]":
+        assert self._loop is not None
+        return self._loop.create_future()
+
+    async def _do(self, run: Callable[[], _T]) -> _T:
+        if self._thread is None:
+            raise InboxUnavailable("the journal is not open")
+        work = _Work(run, self._new_future())
+        self._queue.put(work)
+        return cast(_T, await work.future)
+
+    def _write(self) -> None:
+        is_open = True
+        while is_open:
+            gathered = [self._queue.get()]
+            while not self._queue.empty():
+                gathered.append(self._queue.get())
+            is_open = None not in gathered
+            appends = [one for one in gathered if isinstance(one, _Append)]
+            done: list[tuple[_Append | _Work, Any]] = []
+            if appends:
+                done += zip(appends, self._append_to_file([append.payload for append in appends]), strict=True)
+            done += [(work, _run(work)) for work in gathered if isinstance(work, _Work)]
+            assert self._loop is not None
+            try:
+                self._loop.call_soon_threadsafe(self._resolve, done, self._journal.appended)
+            except RuntimeError:
+                # The loop was closed under us: everything is on disk, and nobody is left to be told.
+                return
+
+    def _append_to_file(self, payloads: Sequence[bytes]) -> Sequence[InboxUnavailable | None]:
+        try:
+            problems = self._journal.append(payloads)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and say so
+            problems = [f"the journal failed: {type(error).__name__}"] * len(payloads)
+        return [None if problem is None else InboxUnavailable(problem) for problem in problems]
+
+    def _resolve(self, done: Sequence[tuple[_Append | _Work, Any]], appended: int) -> None:
+        self._appended = appended
+        if self._must_journal():
+            self._has_receipts.set()
+        for one, result in done:
+            if isinstance(one, _Append):
+                self._pending -= 1
+                self._pending_bytes -= len(one.payload)
+            if one.future.done():
+                continue
+            if isinstance(result, BaseException):
+                one.future.set_exception(result)
+                # Whoever waited may be gone; that is no reason for a warning of the event loop.
+                one.future.exception()
+            else:
+                one.future.set_result(result)
+
+    # Draining
+
+    async def _drain_on(self) -> None:
+        after = 0
+        failures = 0
+        while not self._stopping.is_set():
+            if not self._must_journal():
+                self._has_receipts.clear()
+                await self._has_receipts.wait()
+                continue
+            try:
+                page = await self._read(after)
+                # None while the first one is still on its way, or was refused.
+                if page is not None and await self._drain(page):
+                    # First this, so that nothing is drained again because a file can't be removed.
+                    after = page.end
+                    after = 0 if await self._release(page) else page.end
+                failures = 0
+            except Exception as error:  # noqa: BLE001 - receipts must be drained after whatever it was
+                failures += 1
+                log.error("journal_not_drained", error=f"{type(error).__name__}: {error}")
+                await self._wait(self._stopping, _delay_s(failures))
+            else:
+                if not self._must_journal():
+                    log.info("journal_empty", drained=self._drained)
+                    self._suspects.clear()
+                    await self._note({})
+
+    async def _read(self, after: int) -> Page | None:
+        return await self._do(lambda: self._journal.read(after=after))
+
+    async def _release(self, page: Page) -> bool:
+        return await self._do(lambda: self._journal.release(page.number, page.end))
+
+    async def _note(self, tried: Mapping[str, int]) -> None:
+        """Durable before it is tried: a record may end the process."""
+        noted = self._suspects | dict(tried)
+        try:
+            await self._do(lambda: self._journal.attempts.note(noted))
+        except OSError as error:
+            # Such as a full disk, on which draining makes room: then nobody knows of it, should the process end now.
+            log.warning("journal_attempt_not_noted", error=error.strerror)
+
+    async def _drain(self, page: Page) -> bool:
+        """Give all of a page to the store. False when that has to end before."""
+        left = list(page.payloads)
+        while left:
+            done = await self._drain_some(left, page.number)
+            if not done:
+                return False
+            del left[:done]
+            # Damaged ones were counted, too; they go first.
+            self._drained = page.through - len(left)
+        self._drained = page.through
+        return True
+
+    async def _drain_some(self, payloads: Sequence[bytes], number: int) -> int:
+        """
+        Give the first ones of a segment to the store, together if it can be.
+
+        Returns:
+            How many; none when that has to end before.
+        """
+        digest = digest_of(payloads[0])
+        attempts = self._suspects.get(digest, 0)
+        if digest in self._journal.attempts.aside:
+            # The process ended before the segment could be removed.
+            return 1
+        if attempts >= MAX_ATTEMPTS:
+            await self._set_aside(digest, payloads[0], attempts, "each time the process has ended")
+            return 1
+        if self._is_doubtful and not await self._until_store_works():
+            return 0
+        records = {digest: payloads[0]}
+        if not attempts:
+            for payload in payloads[1:_CHUNK]:
+                digest = digest_of(payload)
+                if digest in records or digest in self._suspects or digest in self._journal.attempts.aside:
+                    break
+                records[digest] = payload
+        # Reading them is a part of it.
+        await self._note({digest: self._suspects.get(digest, 0) + 1 for digest in records})
+        taken = size = 0
+        chunk: dict[str, Receipt] = {}
+        keys: set[bytes] = set()
+        for digest, payload in records.items():
+            try:
+                receipt = self._restore(decode_receipt(payload))
+            except ValueError as error:
+                reason = f"a record is not what this version writes: {error}"
+                await self._do(partial(self._journal.keep_damaged, number, reason))
+                taken += 1
+                continue
+            its_keys = {key_digest(entry.event.id) for entry in receipt.entries}
+            size += size_bytes(receipt)
+            # Of one key only when the other one is in the store: one of the two might fail and come later.
+            if chunk and (keys & its_keys or size > _CHUNK_BYTES):
+                break
+            keys |= its_keys
+            chunk[digest] = receipt
+            taken += 1
+        if attempts:
+            is_done = all([await self._put_alone(*one, records) for one in chunk.items()])
+        else:
+            is_done = await self._put_all(chunk, records)
+        return taken if is_done else 0
+
+    async def _put_all(self, receipts: Mapping[str, Receipt], payloads: Mapping[str, bytes]) -> bool:
+        """Together; those that fail alone. False when that has to end before."""
+        results = await asyncio.gather(*map(self._put_into_store, receipts.values()), return_exceptions=True)
+        for receipt, result in zip(receipts.values(), results, strict=True):
+            if isinstance(result, Verdict):
+                self._tell_drained(receipt, result)
+                self._asides_in_a_row = 0
+        for (digest, receipt), result in zip(receipts.items(), results, strict=True):
+            if not isinstance(result, Verdict):
+                self._is_doubtful = True
+                if not await self._put_alone(digest, receipt, payloads):
+                    return False
+        return True
+
+    async def _put_alone(self, digest: str, receipt: Receipt, payloads: Mapping[str, bytes]) -> bool:
+        """Until the store has it, or it is set aside. False when that has to end before."""
+        failures = 0
+        while await self._until_store_works():
+            attempts = self._suspects.get(digest, 0) + 1
+            await self._note({digest: attempts})
+            try:
+                verdict = await self._put_into_store(receipt)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others wait behind it
+                reason = f"{type(error).__name__}: {error}"
+                # Otherwise it failed as everything does.
+                if await self._store_works():
+                    self._suspects[digest] = attempts
+                    if attempts >= MAX_ATTEMPTS:
+                        await self._set_aside(digest, payloads[digest], attempts, reason, source=receipt.source)
+                        return True
+            else:
+                self._suspects.pop(digest, None)
+                self._asides_in_a_row = 0
+                self._tell_drained(receipt, verdict)
+                return True
+            failures += 1
+            await self._wait(self._stopping, _delay_s(failures))
+        return False
+
+    async def _until_store_works(self) -> bool:
+        """False when that has to end before."""
+        failures = 0
+        while not self._stopping.is_set():
+            if await self._store_works():
+                self._is_doubtful = False
+                return True
+            failures += 1
+            await self._wait(self._stopping, _delay_s(failures))
+        return False
+
+    # Set aside
+
+    async def _set_aside(self, digest: str, payload: bytes, attempts: int, reason: str, *, source: str = "?") -> None:
+        """Go on without a record."""
+        await self._do(lambda: self._journal.attempts.set_aside(digest, payload, attempts))
+        log.error("journaled_receipt_set_aside", source=source, attempts=attempts, error=reason)
+        self._suspects.pop(digest, None)
+        self._plan(digest)
+        self._asides_in_a_row += 1
+        if self._asides_in_a_row > 1:
+            pause_s = FIRST_RETRY_S * 2 ** min(self._asides_in_a_row, 20)
+            await self._wait(self._stopping, min(pause_s, MAX_ASIDE_PAUSE_S))
+
+    def _plan(self, digest: str) -> None:
+        further = max(0, self._journal.attempts.aside[digest] - MAX_ATTEMPTS)
+        delay_s = min(RETRY_ASIDE_S * 4 ** min(further, 20), MAX_RETRY_ASIDE_S)
+        self._aside_due_at[digest] = asyncio.get_running_loop().time() + delay_s
+        self._has_aside.set()
+
+    async def _retry_on(self) -> None:
+        """Try what was set aside again, one after the other, alone."""
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            self._has_aside.clear()
+            if not self._aside_due_at:
+                await self._has_aside.wait()
+                continue
+            digest, due_at = min(self._aside_due_at.items(), key=lambda one: one[1])
+            if due_at > loop.time():
+                await self._wait(self._has_aside, due_at - loop.time())
+                continue
+            try:
+                await self._retry(digest)
+            except Exception as error:  # noqa: BLE001 - the others must be tried after whatever it was
+                log.error("journaled_receipt_not_stored", error=f"{type(error).__name__}: {error}")
+            if digest in self._journal.attempts.aside:
+                self._plan(digest)
+            else:
+                del self._aside_due_at[digest]
+
+    async def _retry(self, digest: str) -> None:
+        if not await self._store_works():
+            return
+        payload = await self._do(lambda: self._journal.attempts.take(digest))
+        receipt = self._restore(decode_receipt(payload))
+        verdict = await self._put_into_store(receipt)
+        await self._do(lambda: self._journal.attempts.forget(digest))
+        self._tell_drained(receipt, verdict)
+        log.info("journaled_receipt_stored", source=receipt.source, state=verdict.state)
+
+    def _restore(self, journaled: "_Journaled") -> Receipt:
+        """As the source reads it now; without events, when it does not."""
+        reason = "it was journaled, and its source is not configured any more"
+        try:
+            receipt = self._rebuild(journaled.stored)
+        except Exception as error:  # noqa: BLE001 - it must be kept, whatever a parser does
+            log.error("journaled_receipt_not_read", source=journaled.stored.source, error=type(error).__name__)
+            return journaled.as_unparsed(f"it was journaled, and reading it again failed: {type(error).__name__}")
+        if receipt is None or (receipt.product, receipt.transport) != (journaled.product, journaled.transport):
+            return journaled.as_unparsed(reason)
+        return receipt
+
+    async def _put_into_store(self, receipt: Receipt) -> Verdict:
+        async with asyncio.timeout(DRAIN_TIMEOUT_S):
+            return await self._inbox.put(receipt)
+
+    async def _store_works(self) -> bool:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                await self._inbox.check()
+        except (InboxUnavailable, ConfigError, TimeoutError):
+            return False
+        return True
+
+
+def _run(work: _Work) -> Any:
+    try:
+        return work.run()
+    except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and say so
+        return error
+
+
+def _delay_s(failures: int) -> float:
+    """Before the next attempt, in seconds."""
+    return float(min(FIRST_RETRY_S * 2 ** (min(failures, 10) - 1), MAX_RETRY_S))
+
+
+# What is in a record
+
+
+@dataclass(frozen=True, slots=True)
+class _Journaled:
+    """A receipt as it was journaled."""
+
+    stored: StoredReceipt
+    product: Product
+    transport: Transport
+
+    def as_unparsed(self, reason: str) -> Receipt:
+        return Receipt(
+            source=self.stored.source,
+            product=self.product,
+            transport=self.transport,
+            verified_by=self.stored.verified_by,
+            received_at=self.stored.received_at,
+            body=self.stored.body,
+            meta=self.stored.meta,
+            entries=(),
+            reason=reason,
+        )
+
+
+def encode_receipt(receipt: Receipt) -> bytes:
+    """What must be kept of a receipt to make it again: what arrived, and how."""
+    return json.dumps(
+        {
+            "source": receipt.source,
+            "product": receipt.product,
+            "transport": receipt.transport,
+            "verified_by": receipt.verified_by,
+            "received_at": receipt.received_at.isoformat(),
+            "meta": dict(receipt.meta),
+            "body": base64.b64encode(receipt.body).decode(),
+        }
+    ).encode()
+
+
+def decode_receipt(payload: bytes) -> _Journaled:
+    """
+    Raises:
+        ValueError: It is not what ``encode_receipt`` makes.
+    """
+    try:
+        fields = json.loads(payload)
+        stored = StoredReceipt(
+            id=0,
+            source=fields["source"],
+            verified_by=fields["verified_by"],
+            received_at=datetime.fromisoformat(fields["received_at"]),
+            body=base64.b64decode(fields["body"], validate=True),
+            meta=fields["meta"],
+        )
+        return _Journaled(stored, fields["product"], fields["transport"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(type(error).__name__) from error

@@ -1,0 +1,1 @@
+"""What operators list, look at and replay, in any database."""

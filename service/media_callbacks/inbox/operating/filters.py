@@ -1,0 +1,158 @@
+"""Which events a filter means, in SQL. Queries name the table of events ``e``."""
+
+from media_callbacks.inbox.database import Database, Value
+from media_callbacks.inbox.records import EventFilter
+from media_callbacks.inbox.rows import to_id, to_milliseconds
+from media_callbacks.model.identity import job_prefix, parse_event_id
+from media_callbacks.model.kinds import OUTCOMES
+
+# Events are accepted nearly in order of their ids; clocks that differ or are set back may disturb that for this long.
+_DISORDER_MS = 3_600_000
+
+_IS_INACTIVE = "EXISTS (SELECT 1 FROM sinks s WHERE s.name = d.sink AND s.state <> 'active')"
+_IS_LATEST = (
+    "NOT EXISTS (SELECT 1 FROM deliveries l WHERE l.event_id = d.event_id AND l.sink = d.sink AND l.replay > d.replay)"
+)
+_STATES = {
+    "pending": f"d.state = 'pending' AND NOT {_IS_INACTIVE}",
+    "retrying": f"d.state = 'retrying' AND NOT {_IS_INACTIVE}",
+    "parked": f"d.state IN ('pending', 'retrying') AND {_IS_INACTIVE}",
+    "dead": "d.state = 'dead'",
+    "delivered": "d.state = 'delivered'",
+}
+
+
+class Query:
+    """
+    Conditions and their parameters, by number.
+
+    Args:
+        source: What follows FROM.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._conditions: list[str] = []
+        self.parameters: list[Value] = []
+
+    def mark(self, value: Value) -> str:
+        """What stands for a value."""
+        self.parameters.append(value)
+        return f"${len(self.parameters)}"
+
+    def add(self, condition: str, *values: Value) -> None:
+        """A condition with ``{}`` for each value."""
+        self._conditions.append(condition.format(*map(self.mark, values)))
+
+    def select(self, columns: str) -> str:
+        return f"SELECT {columns} FROM {self._source} WHERE {' AND '.join(self._conditions) or 'true'}"
+
+
+async def find_ids(database: Database, wanted: EventFilter) -> range:
+    """The range of ids that the times of a filter leave."""
+    first_id, end_id = 0, to_id(None)
+    if wanted.since is not None:
+        first_id = await _first_id_at(database, to_milliseconds(wanted.since) - _DISORDER_MS)
+    if wanted.until is not None:
+        end_id = await _first_id_at(database, to_milliseconds(wanted.until) + _DISORDER_MS)
+    return range(first_id, end_id)
+
+
+async def _first_id_at(database: Database, at: int) -> int:
+    """An id below which everything was accepted before ``at``, give or take the disorder."""
+    # Two queries: asked for both at once, SQLite would go through everything between.
+    low = int(await database.fetch_value("SELECT coalesce(min(id), 1) FROM events"))
+    high = int(await database.fetch_value("SELECT coalesce(max(id), 0) + 1 FROM events"))
+    while low < high:
+        middle = (low + high) // 2
+        row = await database.fetch_row("SELECT id, accepted_at FROM events WHERE id >= $1 ORDER BY id LIMIT 1", middle)
+        if row is not None and row[1] < at:
+            low = int(row[0]) + 1
+        else:
+            high = middle
+    return low
+
+
+def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_index: bool = True) -> Query:
+    """
+    Args:
+        ids: Only these, of those that ``find_ids`` returns. There is no other condition about ids: of several, SQLite
+            would use one and go through the rest.
+        by_index: Gather the events of a state from the indexes of what is not delivered, which costs as much as there
+            is of those. Otherwise go through events by their ids and look at the deliveries of each, which suits a
+            short range of ids.
+    """
+    is_named = wanted.event_id is not None or wanted.job_id is not None
+    by_index = by_index and not is_named
+    is_unrouted = wanted.state == "unrouted"
+    query = Query("events e" + (database.using("events_unrouted") if is_unrouted and by_index else ""))
+    first_id, end_id = query.mark(ids.start), query.mark(ids.stop)
+    # With the sign it is an expression that is in no index, so that what is named is found by its name.
+    column = "+e.id" if is_named else "e.id"
+    query.add(f"{column} >= {first_id} AND {column} < {end_id}")
+    if wanted.event_id is not None:
+        digest, outcome = [query.mark(value) for value in _identity(wanted.event_id)]
+        query.add(database.by_key(f"e.key_digest = {digest} AND e.outcome = {outcome}"))
+    if wanted.job_id is not None:
+        # The digest has only a hash of the job id, and what is bound may not be a job id: so the column is the judge.
+        prefix = job_prefix(wanted.job_id)
+        first, last, job_id = (
+            query.mark(prefix + b"\x00" * 8),
+            query.mark(prefix + b"\xff" * 8),
+            query.mark(wanted.job_id),
+        )
+        has_job = database.by_key(f"e.key_digest BETWEEN {first} AND {last}")
+        is_bound = database.by_key(f"e.key_digest IN (SELECT key_digest FROM bindings WHERE value = {job_id})")
+        query.add(
+            f"e.id IN (SELECT e.id FROM events e WHERE {has_job} UNION ALL"
+            f" SELECT e.id FROM events e WHERE {is_bound}) AND e.job_id = {job_id}"
+        )
+    for name in ("media_id", "product", "kind"):
+        value = getattr(wanted, name)
+        if value is not None:
+            query.add(f"e.{name} = {{}}", value)
+    if wanted.outcome is not None:
+        query.add("e.outcome = {}", _outcome_index(wanted.outcome))
+    if is_unrouted:
+        query.add("NOT e.is_routed")
+    if wanted.sink is not None or wanted.state not in (None, "unrouted"):
+        condition = _delivery_condition(query, wanted)
+        if by_index and wanted.state in ("pending", "retrying", "parked", "dead"):
+            query.add(
+                f"e.id IN (SELECT d.event_id FROM deliveries d{database.using('deliveries_due')}"
+                f" WHERE d.due_at IS NOT NULL AND {condition}"
+                f" UNION ALL SELECT d.event_id FROM deliveries d{database.using('deliveries_waiting')}"
+                f" WHERE d.due_at IS NULL AND d.state IN ('pending', 'dead') AND {condition})"
+            )
+        else:
+            # The range once more, because PostgreSQL does not conclude it, and may read the whole table.
+            query.add(
+                f"EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = e.id AND d.event_id >= {first_id}"
+                f" AND d.event_id < {end_id} AND {condition})"
+            )
+    if wanted.since is not None:
+        query.add("e.accepted_at >= {}", to_milliseconds(wanted.since))
+    if wanted.until is not None:
+        query.add("e.accepted_at < {}", to_milliseconds(wanted.until))
+    return query
+
+
+def _delivery_condition(query: Query, wanted: EventFilter) -> str:
+    conditions = []
+    if wanted.state not in (None, "unrouted"):
+        conditions += [_STATES[str(wanted.state)], _IS_LATEST]
+    if wanted.sink is not None:
+        conditions.append(f"d.sink = {query.mark(wanted.sink)}")
+    return " AND ".join(conditions)
+
+
+def _identity(event_id: str) -> tuple[bytes, int]:
+    try:
+        digest, outcome = parse_event_id(event_id)
+    except ValueError:
+        return b"", -1
+    return digest, OUTCOMES.index(outcome)
+
+
+def _outcome_index(outcome: str) -> int:
+    return next((index for index, known in enumerate(OUTCOMES) if known == outcome), -1)

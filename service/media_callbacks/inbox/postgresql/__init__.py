@@ -1,0 +1,1 @@
+"""The inbox in PostgreSQL, shared by any number of instances."""

@@ -1,0 +1,419 @@
+"""
+Receipts that need care: with events that are held, or with messages that name no job; and receipts that are read again.
+Times are milliseconds since 1970 in UTC.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from media_callbacks.inbox.database import Candidate, Database, identity
+from media_callbacks.inbox.healing import jobs
+from media_callbacks.inbox.receiving import holds
+from media_callbacks.inbox.receiving.differing import describe, differing_members
+from media_callbacks.inbox.records import Reparsed
+from media_callbacks.inbox.rows import Arrival, to_column
+from media_callbacks.model.events import Event
+from media_callbacks.model.identity import key_digest
+from media_callbacks.model.receipts import Entry, NamelessJob, Receipt, ReceiptState, Verdict
+
+
+async def lock(database: Database, entries: Sequence[Entry], others: Collection[bytes] = ()) -> None:
+    """
+    Lock what entries are about: once in a transaction, before anything is looked at.
+
+    Args:
+        others: Further keys.
+    """
+    keys = {*others, *(key_digest(entry.event.id) for entry in entries)}
+    messages = [(entry.event, entry.nameless) for entry in entries if entry.nameless is not None]
+    assets = {asset for _, message in messages if (asset := jobs.asset_of(message)) is not None}
+    if assets:
+        await database.lock(assets=assets)
+        keys |= await jobs.keys_to_match(database, assets, {key_digest(event.id) for event, _ in messages})
+    await database.lock(keys=keys)
+
+
+async def put(database: Database, arrivals: Sequence[Arrival]) -> list[Verdict]:
+    """Keep receipts whatever is in them, in order."""
+    await lock(database, [entry for arrival in arrivals for entry in arrival.receipt.entries])
+    return [(await put_locked(database, arrival))[0] for arrival in arrivals]
+
+
+async def put_locked(database: Database, arrival: Arrival) -> tuple[Verdict, "Brought"]:
+    """One where what it is about is locked; what became of it, and of its entries."""
+    receipt, now = arrival.receipt, await database.now()
+    receipt_id = await database.fetch_value(
+        "INSERT INTO receipts (received_at, source, product, transport, verified_by, state, reason, warnings, meta,"
+        " parser, body, stored_at) VALUES ($1, $2, $3, $4, $5, 'unparsed', $6, $7, $8, $9, $10, $11) RETURNING id",
+        arrival.at,
+        receipt.source,
+        receipt.product,
+        receipt.transport,
+        receipt.verified_by,
+        receipt.reason,
+        dump(receipt.warnings),
+        dump(dict(receipt.meta)),
+        receipt.parser_version,
+        receipt.body,
+        now,
+    )
+    brought = await bring(database, receipt.entries, receipt_id, now, body=receipt.body)
+    has_events = bool(brought.accepted) or brought.waits is not None
+    differs = await differences(database, brought.repeated, receipt.body)
+    new_state = state(receipt, has_events=has_events, conflict=brought.conflict, differs=differs)
+    if new_state != "unparsed":
+        await database.execute(
+            "UPDATE receipts SET state = $1, reason = $2, event_ids = $3 WHERE id = $4",
+            new_state,
+            reason(receipt, conflict=brought.conflict, differs=differs, waits=brought.waits),
+            event_ids([event.id for event in brought.events], new_state),
+            receipt_id,
+        )
+    return Verdict(new_state, brought.accepted, brought.held, differs=differs), brought
+
+
+def conflict(bound: str, binding: str) -> str:
+    return f"the key is bound to {bound[:64]}, this receipt says {binding[:64]}"
+
+
+async def differences(database: Database, repeated: Sequence[tuple[Candidate, str]], body: bytes) -> tuple[str, ...]:
+    """
+    In which members what a receipt brings is another completion than what was accepted.
+
+    Args:
+        repeated: What it brings again, each with what was accepted.
+        body: The receipt's.
+    """
+    differs: dict[str, None] = {}
+    for candidate, known in repeated:
+        found = differing_members(known, candidate.body)
+        if found and not await _is_what_first_came(database, candidate, body):
+            differs |= dict.fromkeys(found)
+    return tuple(differs)
+
+
+async def _is_what_first_came(database: Database, candidate: Candidate, body: bytes) -> bool:
+    """
+    Whether the receipt that brought an event first is of these very bytes. Then the event has become another one by
+    what the vendor's job API has said, or by a later parser, and not because the sender says something else.
+    """
+    condition = database.by_key("e.key_digest = $1 AND e.outcome = $2")
+    row = await database.fetch_row(
+        f"SELECT r.body FROM events e JOIN receipts r ON r.id = e.receipt_id WHERE {condition}",
+        candidate.digest,
+        candidate.outcome,
+    )
+    return row is not None and row[0] == body
+
+
+def reason(
+    receipt: Receipt, *, conflict: str | None = None, differs: tuple[str, ...] = (), waits: str | None = None
+) -> str | None:
+    """Why a receipt is what it is, where there is something to say."""
+    found = [conflict, describe(differs) if differs else None, waits]
+    return "; ".join([one for one in found if one is not None]) or receipt.reason
+
+
+def state(receipt: Receipt, *, has_events: bool, conflict: str | None, differs: tuple[str, ...] = ()) -> ReceiptState:
+    # What differs is not to be overlooked for what else is there; of two reasons for a refusal, the conflict is graver.
+    if differs and conflict is None:
+        return "differing"
+    if has_events:
+        return "accepted"
+    if conflict is not None:
+        return "conflict"
+    return "duplicate" if receipt.entries else "unparsed"
+
+
+def event_ids(ids: Sequence[str], state: ReceiptState) -> str | None:
+    """What a receipt is said to have brought."""
+    # A conflict has brought nothing, though there may be an event under the id that it would have had.
+    return None if state == "conflict" else " ".join(ids) or None
+
+
+def dump(value: Sequence[str] | Mapping[str, str]) -> str | None:
+    """Warnings, or what else is known of a receipt, as JSON; in ASCII, so that nothing is lost whatever is in it."""
+    return json.dumps(value) if value else None
+
+
+# Reading again
+
+
+class _Rehearsed(Exception):
+    pass
+
+
+async def reparse(database: Database, receipt_id: int, receipt: Receipt, *, dry_run: bool) -> Reparsed:
+    """Give a kept receipt its present meaning; in a dry run everything is taken back."""
+    await lock(database, receipt.entries)
+    with suppress(_Rehearsed):
+        async with database.savepoint():
+            reparsed = await _reparse(database, receipt_id, receipt)
+            if dry_run:
+                raise _Rehearsed
+    return reparsed
+
+
+async def _reparse(database: Database, receipt_id: int, receipt: Receipt) -> Reparsed:
+    before = await database.fetch_value(
+        f"SELECT r.event_ids FROM receipts r WHERE r.id = $1{database.for_update('r')}", receipt_id
+    )
+    before_ids = frozenset((before or "").split())
+    entries, kept = _under_their_old_ids(receipt.entries, await holds.brought_by(database, receipt_id, before_ids))
+    brought = await bring(database, entries, receipt_id, await database.now(), body=receipt.body)
+    changed: list[str] = []
+    repeated: list[tuple[Candidate, str]] = []
+    for candidate, known in brought.repeated:
+        became = await _update_event(database, candidate)
+        if became is None:
+            repeated.append((candidate, known))
+        elif became:
+            changed.append(candidate.event.id)
+    differs = await differences(database, repeated, receipt.body)
+    ids = {*before_ids, *(event.id for event in brought.events)}
+    has_events = bool(await holds.brought_by(database, receipt_id, ids)) or brought.waits is not None
+    new_state = state(receipt, has_events=has_events, conflict=brought.conflict, differs=differs)
+    await database.execute(
+        "UPDATE receipts SET state = $1, reason = $2, warnings = $3, parser = $4, event_ids = $5 WHERE id = $6",
+        new_state,
+        reason(receipt, conflict=brought.conflict, differs=differs, waits=brought.waits),
+        dump(receipt.warnings),
+        receipt.parser_version,
+        event_ids([*kept, *(event.id for event in brought.events)], new_state),
+        receipt_id,
+    )
+    return Reparsed(new_state, tuple([event.id for event in brought.accepted]), tuple(changed))
+
+
+def _under_their_old_ids(entries: Sequence[Entry], own: Collection[str]) -> tuple[list[Entry], list[str]]:
+    """
+    What is new in a receipt, and the ids of what it has brought before under a name that is not given any more.
+
+    The id of an event stays for good. So an event of the same thing and outcome (what an id begins and ends with) is
+    the one that this receipt has brought, when that comes of it under no other name.
+    """
+    old = set(own) - {entry.event.id for entry in entries}
+    new, kept = [], []
+    for entry in entries:
+        one = entry.event.id
+        match = next((id_ for id_ in sorted(old) if id_[:20] == one[:20] and id_[-2:] == one[-2:]), None)
+        if one in own or match is None:
+            new.append(entry)
+        else:
+            old.remove(match)
+            kept.append(match)
+    return new, kept
+
+
+async def _update_event(database: Database, candidate: Candidate) -> bool | None:
+    """
+    Put the present content into an event that this receipt brought first. False where it is the same, None where
+    another receipt has brought the event.
+    """
+    row = await database.fetch_row(
+        "SELECT e.id, e.revision, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
+        f" WHERE {database.by_key('e.key_digest = $1 AND e.outcome = $2')} AND e.receipt_id = $3",
+        candidate.digest,
+        candidate.outcome,
+        candidate.receipt_id,
+    )
+    if row is None:
+        return None
+    row_id, revision, body = row
+    data = candidate.event.data
+    new_body = candidate.event.with_revision(revision).to_json().decode()
+    if new_body == body:
+        return False
+    await database.execute("UPDATE event_bodies SET body = $1 WHERE event_id = $2", new_body, row_id)
+    await database.execute(
+        "UPDATE events SET kind = $1, job_id = $2, media_id = $3 WHERE id = $4",
+        data.kind,
+        to_column(data.job_id),
+        to_column(data.media_id),
+        row_id,
+    )
+    return True
+
+
+# Entries that are held, or that name no job
+
+
+@dataclass(slots=True)
+class Brought:
+    """
+    What became of the entries of a receipt.
+
+    Attributes:
+        accepted: The new events, with the revision they got.
+        events: All events that they stand for, new or not, under the names found for them.
+        repeated: Those that were there before and whose content may be compared, each with what was accepted, as far
+            as that is still kept.
+        held: How many wait for the vendor's answer since now.
+        waits: Why something has not become an event, or None.
+        conflict: Why something will not, or None.
+    """
+
+    accepted: tuple[Event, ...]
+    events: tuple[Event, ...]
+    repeated: tuple[tuple[Candidate, str], ...]
+    held: int
+    waits: str | None
+    conflict: str | None
+
+
+@dataclass(slots=True)
+class _Sorted:
+    """
+    The entries of a receipt by what may happen with them.
+
+    Attributes:
+        body: The receipt's, where any of them is to be held.
+        leaving: Those that become events, under the names found for them.
+        known: Ids of events that are there already, and whose content was compared or says nothing of these entries.
+        taken: Jobs that were found to be meant.
+    """
+
+    body: bytes | None
+    leaving: list[Entry] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+    taken: set[int] = field(default_factory=set)
+    held: int = 0
+    waits: str | None = None
+    conflict: str | None = None
+
+
+async def bring(
+    database: Database, entries: Sequence[Entry], receipt_id: int, at: int, *, body: bytes | None = None
+) -> Brought:
+    """
+    Let the entries of a receipt become events with deliveries, as far as they may. What they are about is locked. The
+    receipt's row is left.
+
+    Args:
+        body: The receipt's, where any of them is to be held.
+    """
+    found = _Sorted(body)
+    for entry in entries:
+        await _sort(database, entry, receipt_id, at, found)
+    candidates = [
+        Candidate(receipt_id, entry.event, entry.body.decode(), entry.binding, entry.sinks) for entry in found.leaving
+    ]
+    accepted: list[Event] = []
+    events: list[Event] = []
+    repeated: list[tuple[Candidate, str]] = []
+    nameless: list[tuple[Event, NamelessJob]] = []
+    fates = await database.accept_events(candidates) if candidates else []
+    for entry, candidate, (event, bound, known) in zip(found.leaving, candidates, fates, strict=True):
+        if bound is not None:
+            found.conflict = conflict(bound, entry.binding or "")
+            continue
+        events.append(candidate.event)
+        if event is None:
+            if known is not None and candidate.event.id not in found.known:
+                repeated.append((candidate, known))
+            continue
+        accepted.append(event)
+        if entry.nameless is not None:
+            nameless.append((event, entry.nameless))
+    await jobs.end(database, [(event, at) for event in accepted])
+    for event, message in nameless:
+        await _match(database, event, message, at)
+    return Brought(tuple(accepted), tuple(events), tuple(repeated), found.held, found.waits, found.conflict)
+
+
+async def _sort(database: Database, entry: Entry, receipt_id: int, at: int, found: _Sorted) -> None:
+    if entry.nameless is not None and entry.nameless.takes_name:
+        named = await _name(database, entry, entry.nameless, at, found)
+        if named is None:
+            return
+        entry = named
+    if entry.hold is None:
+        found.leaving.append(entry)
+        return
+    event = entry.event
+    if entry.binding is not None:
+        bound = await jobs.other_binding(database, key_digest(event.id), entry.binding)
+        if bound is not None:
+            found.conflict = conflict(bound, entry.binding)
+            return
+    if await database.find_event(*identity(event)) is not None:
+        differs = await _differences_of_claim(database, entry, receipt_id, found.body)
+        if differs:
+            found.conflict = describe(differs)
+            return
+        found.known.add(event.id)
+        # Without its binding: what was not confirmed binds nothing.
+        found.leaving.append(replace(entry, binding=None))
+        return
+    became = await holds.hold(database, entry, entry.hold, receipt_id, at)
+    if became == "held":
+        found.held += 1
+    if became != "other":
+        found.waits = holds.WAITS
+
+
+async def _differences_of_claim(
+    database: Database, entry: Entry, receipt_id: int, body: bytes | None
+) -> tuple[str, ...]:
+    """In which members a claim that would be held is another completion than the one that was accepted."""
+    candidate = Candidate(receipt_id, entry.event, entry.event.to_json().decode(), None, ())
+    known = await database.fetch_value(
+        "SELECT b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
+        f" WHERE {database.by_key('e.key_digest = $1 AND e.outcome = $2')}",
+        candidate.digest,
+        candidate.outcome,
+    )
+    return () if known is None else await differences(database, [(candidate, known)], body or b"")
+
+
+async def _name(database: Database, entry: Entry, message: NamelessJob, at: int, found: _Sorted) -> Entry | None:
+    """The entry of the job that it was found to be about, or as it is; None when it gives no event."""
+    event = entry.event
+    digest = key_digest(event.id)
+    if await database.fetch_row(f"SELECT 1 FROM events e WHERE {database.by_key('e.key_digest = $1')} LIMIT 1", digest):
+        # Nobody took it when it came before.
+        return entry
+    if (recalled := await jobs.recall(database, digest)) is not None:
+        (job,) = recalled
+        return None if job is None else _renamed(entry, job, found)
+    if entry.hold is not None:
+        # Whom it means is asked when it leaves.
+        return entry
+    meant = [job for job in await jobs.meant_by(database, message) if job.row_id not in found.taken]
+    if len(meant) > 1:
+        await jobs.remember(database, digest, None, at)
+        await jobs.ask_now(database, [job.row_id for job in meant], at)
+        found.waits = holds.SEVERAL
+        return None
+    job = meant[0] if meant else await jobs.asked_about(database, message, event.data.outcome)
+    if job is None:
+        return entry
+    found.taken.add(job.row_id)
+    await jobs.remember(database, digest, job.row_id, at)
+    return _renamed(entry, job, found)
+
+
+def _renamed(entry: Entry, job: jobs.Meant, found: _Sorted) -> Entry:
+    """The entry of a job."""
+    event = entry.event.renamed(job.reference.key(), job.reference.job_id or job.reference.nonce or "")
+    if job.event_id is not None and job.event_id != event.id and job.outcome == event.data.outcome:
+        # The vendor has told of it under another key; that event is brought again, and being there needs no lock.
+        found.known.add(job.event_id)
+        return replace(entry, event=event.model_copy(update={"id": job.event_id}), binding=None, nameless=None)
+    return replace(entry, event=event, nameless=None)
+
+
+async def _match(database: Database, event: Event, message: NamelessJob, at: int) -> None:
+    """Find the job of a new event that has kept its own key."""
+    if not jobs.ends_job(event):
+        return
+    meant = [job.row_id for job in await jobs.meant_by(database, message)]
+    if not meant:
+        await jobs.keep_nameless(database, event, message, at)
+    elif len(meant) == 1:
+        ending = jobs.Ending(event.id, event.data.outcome, at, event.data.transport)
+        await jobs.end_job(database, meant[0], ending)
+    else:
+        await jobs.ask_now(database, meant, at)

@@ -1,0 +1,473 @@
+"""What an inbox hands out and takes, apart from receipts: deliveries, attempts, jobs, inquiries, what operators see."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from media_callbacks.model.events import Delivery, Event
+from media_callbacks.model.jobs import JobReference
+from media_callbacks.model.kinds import Outcome, Product, Transport
+from media_callbacks.model.receipts import HoldReason, Receipt, ReceiptState
+
+DeliveryState = Literal["pending", "retrying", "delivered", "dead", "parked"]
+
+
+EventState = Literal[DeliveryState, "unrouted"]
+
+
+SinkState = Literal["active", "paused", "disabled"]
+
+
+ReplayState = Literal["running", "finished", "cancelled"]
+
+
+AttemptOutcome = Literal["delivered", "dead", "retrying", "interrupted", "late"]
+
+
+AttemptWord = Literal["delivered", "dead", "retrying", "late", "unrecorded"]
+"""How attempts are counted. ``late``: the lease was lost, and whoever has the delivery by now decides about it."""
+
+
+JobState = Literal["expected", "overdue", "completed", "healed", "unknown"]
+
+
+MAX_CLAIM_BYTES = 64 * 2**20
+
+
+RETRIED = "!"
+"""What comes before the name of a sink when listeners are told that an operator wants it tried now, whatever it did."""
+
+
+INQUIRIES = "?"
+"""What listeners are told, in place of a sink's name, when there is something new to ask the vendor about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reparsed:
+    """
+    What reading a receipt again came to.
+
+    Attributes:
+        accepted: Ids of events that are new.
+        changed: Ids of events whose content is another now; they are sent to nobody.
+    """
+
+    state: ReceiptState
+    accepted: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRecord:
+    """What an operator sees of a receipt. ``event_ids`` are the events that it brought, first or again."""
+
+    id: int
+    received_at: datetime
+    source: str
+    product: str
+    transport: str
+    verified_by: str
+    state: ReceiptState
+    reason: str | None
+    warnings: tuple[str, ...]
+    event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """
+    One attempt of a delivery.
+
+    Attributes:
+        number: 1 for the first. An interrupted attempt (the service stopped in the middle) and a late one (its lease
+            was lost before it was recorded) do not count, so that another one has the same number.
+    """
+
+    number: int
+    started_at: datetime
+    duration_s: float
+    result: AttemptOutcome
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRecord:
+    """
+    What an operator sees of a delivery.
+
+    Attributes:
+        state: ``parked`` is a pending or retrying delivery whose sink is paused or disabled.
+        attempts: How many were made, apart from interrupted ones.
+        due_at: None when it is not to be claimed just now.
+        history: The attempts, oldest first.
+    """
+
+    sink: str
+    replay: int
+    state: DeliveryState
+    attempts: int
+    due_at: datetime | None
+    changed_at: datetime
+    error: str | None
+    history: tuple[AttemptRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """
+    The life of an event.
+
+    Attributes:
+        body: Its JSON, or None once the retention period is over.
+        is_routed: Whether a sink matched when it was accepted.
+    """
+
+    id: str
+    accepted_at: datetime
+    body: bytes | None
+    is_routed: bool
+    receipts: tuple[ReceiptRecord, ...]
+    deliveries: tuple[DeliveryRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """
+    Which events are meant. What is left out asks for nothing.
+
+    Attributes:
+        state: Events with a delivery in this state (one that was sent again counts by its latest replay), or those
+            that matched no sink.
+        sink: Events with a delivery to this sink; together with ``state``, in that state there.
+        since: Accepted at this time or later.
+        until: Accepted before this time.
+    """
+
+    event_id: str | None = None
+    job_id: str | None = None
+    media_id: str | None = None
+    product: str | None = None
+    kind: str | None = None
+    outcome: str | None = None
+    state: EventState | None = None
+    sink: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventSummary:
+    """
+    An event in a list.
+
+    Attributes:
+        cursor: The inbox's own number, ascending in order of acceptance.
+        deliveries: The state of the latest delivery, by sink.
+    """
+
+    cursor: int
+    id: str
+    accepted_at: datetime
+    product: str
+    kind: str
+    outcome: str
+    revision: int
+    job_id: str | None
+    media_id: str | None
+    deliveries: Mapping[str, DeliveryState]
+
+
+@dataclass(frozen=True, slots=True)
+class SinkRecord:
+    """
+    A sink that was paused or disabled, or to which something is on its way.
+
+    Attributes:
+        reason: Why it is paused or disabled, with ``changed_by`` and ``changed_at``; None for an active one.
+        deliveries: How many there are by state; delivered ones, and dead ones that were sent again, are left out.
+        oldest_pending_at: When the oldest event that is pending, retrying or parked was accepted.
+    """
+
+    name: str
+    state: SinkState = "active"
+    reason: str | None = None
+    changed_by: str | None = None
+    changed_at: datetime | None = None
+    deliveries: Mapping[DeliveryState, int] = field(default_factory=dict)
+    oldest_pending_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRequest:
+    """
+    Events to deliver again.
+
+    Attributes:
+        sinks: Where to; empty for the sinks that each event has gone to before, of these only those where its latest
+            delivery is in the filter's state, should it have one.
+        rate_per_s: How many events a second become deliverable.
+        requested_by: Who asked, for the record.
+        reason: Why, for the record.
+    """
+
+    filter: EventFilter
+    sinks: tuple[str, ...] = ()
+    rate_per_s: float = 50.0
+    requested_by: str | None = None
+    reason: str | None = None
+
+
+def replayed_states(event_filter: EventFilter) -> frozenset[str]:
+    """The states as stored, of which a delivery must be in one to be made again unasked; empty for all."""
+    match event_filter.state:
+        case None | "unrouted":
+            return frozenset()
+        case "parked":
+            return frozenset({"pending", "retrying"})
+        case state:
+            return frozenset({state})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayRecord:
+    """
+    A replay and how far it is.
+
+    Attributes:
+        total: How many events the filter meant when the replay was created. Later ones are not part of it.
+        done: How many of them were gone through.
+    """
+
+    id: int
+    created_at: datetime
+    changed_at: datetime
+    state: ReplayState
+    total: int
+    done: int
+    request: ReplayRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """How much a step of ``purge`` removed. ``is_finished`` is false when there may be more."""
+
+    payloads: int
+    keys: int
+    is_finished: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """
+    Something to ask the vendor about, leased to whoever holds this.
+
+    Attributes:
+        id: The inbox's own, unique together with ``reason``.
+        reason: ``expected`` for a job whose deadline is over (or that must be asked about sooner), else that of the
+            hold.
+        since: The deadline of the expected job, or when the event was held; later by the step that the store's clock
+            has made since, as long as that is doubted.
+        until: Of the hold, likewise; None for an expected job.
+        attempt: 1 when the vendor is asked for the first time.
+        lease: Proof that the inquiry is still ours.
+        user_data: Of the expected job.
+        event: What is held; None for an expected job.
+        confirmed: How the vendor's job API has said before that what is held ended; empty for an expected job.
+    """
+
+    id: int
+    reason: Literal["expected"] | HoldReason
+    reference: JobReference
+    since: datetime
+    until: datetime | None
+    attempt: int
+    lease: str
+    user_data: str | None = None
+    event: Event | None = None
+    confirmed: frozenset[Outcome] = frozenset()
+
+
+@dataclass(slots=True, kw_only=True)
+class Finding:
+    """
+    What asking came to. With ``ask_again_at`` nothing is decided; without it, the inquiry is over.
+
+    Attributes:
+        receipt: What the vendor said, to be kept with its events as ``put`` does; none of them is held. It may come
+            with ``release`` or ``conflict``, or alone.
+        release: What was held leaves, in this form: of the same key, perhaps better verified or with more outputs, and
+            where the outcome was unknown, maybe with another one. It counts as brought by the receipt that was held
+            for it, and binds what that would have bound if ``may_bind`` says so.
+        conflict: What was held does not leave, and its receipt becomes a ``conflict`` with these words.
+        notification: What the vendor says of its own notification about an expected job (MTS alone): ``sent``,
+            ``not sent: <code>`` or ``not configured``.
+    """
+
+    inquiry: Inquiry
+    ask_again_at: datetime | None = None
+    receipt: Receipt | None = None
+    release: Event | None = None
+    conflict: str | None = None
+    notification: str | None = None
+
+    @property
+    def may_bind(self) -> bool:
+        """
+        Whether what leaves binds its key. What was to be confirmed and was not does not, or a lie that leaves because
+        nobody could be asked would have the truth refused; it still must agree with what the key is bound to already.
+        """
+        if self.release is None:
+            return False
+        return self.inquiry.reason != "confirm" or self.release.data.outcome_verified_by == "query"
+
+
+@dataclass(slots=True)
+class Settled:
+    """
+    What became of a finding.
+
+    Attributes:
+        is_ours: False when the lease was lost meanwhile: nothing was changed.
+        accepted: The events that were new, released ones among them.
+        receipt_state: Of the finding's own receipt, if it had one.
+    """
+
+    is_ours: bool
+    accepted: tuple[Event, ...] = ()
+    receipt_state: ReceiptState | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """
+    An expected job.
+
+    Attributes:
+        id: The inbox's own, ascending in order of registration.
+        state: ``overdue`` is an expected job whose deadline is over. ``healed``: the vendor had to be asked because
+            nothing came. ``unknown``: given up.
+        registered_at: When it was registered first; doing so again changes nothing of this.
+        ended_at: When the event that ended it was accepted (maybe before the registration), or it was given up; None
+            while it is expected.
+        transport: How that event came, or None.
+        event_id: Of that event, or None.
+        outcome: Of that event, or None.
+        attempts: How often the vendor was asked.
+        notification: See ``Finding``.
+    """
+
+    id: int
+    reference: JobReference
+    state: JobState
+    registered_at: datetime
+    deadline_at: datetime
+    user_data: str | None
+    ended_at: datetime | None
+    transport: Transport | None
+    event_id: str | None
+    outcome: str | None
+    attempts: int
+    notification: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which expected jobs are meant. What is left out asks for nothing. Times are those of registration."""
+
+    state: JobState | None = None
+    product: str | None = None
+    job_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRow:
+    """
+    Expected jobs of one product that were registered within one hour and stand alike.
+
+    Attributes:
+        hour: When the hour begins.
+        transport: How their events came; None while there is none.
+        notification: See ``Finding``.
+        count: How many.
+        seconds: From registration to event, one number per job in ascending order, 0 for an event that was there
+            first; empty where ``transport`` is None.
+    """
+
+    hour: datetime
+    product: Product
+    state: JobState
+    transport: Transport | None
+    notification: str | None
+    count: int
+    seconds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingCounts:
+    """
+    What waits for the vendor's answer just now.
+
+    Attributes:
+        jobs: Expected jobs that have not ended, by product and state (``expected`` or ``overdue``).
+        held: Held events, by product.
+        oldest_held_at: When the oldest of them came, or None.
+    """
+
+    jobs: Mapping[tuple[str, JobState], int]
+    held: Mapping[str, int]
+    oldest_held_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptResult:
+    """
+    What an attempt came to.
+
+    Attributes:
+        state: ``delivered`` and ``dead`` are final; ``retrying`` is due again after ``delay_s``; ``pending`` gives the
+            lease back as if nothing had been attempted.
+        error: For the operator, at most a line; None after success.
+        started_at: None when no attempt was made. A ``pending`` one that was made is kept as ``interrupted``.
+    """
+
+    delivery: Delivery
+    state: Literal["delivered", "dead", "retrying", "pending"]
+    delay_s: float = 0.0
+    error: str | None = None
+    started_at: datetime | None = None
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSpace:
+    """
+    Attributes:
+        size_bytes: Of all that the store has on its disk.
+        free_bytes: What this user may still write there; None where only the database's server knows.
+    """
+
+    size_bytes: int
+    free_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockRecord:
+    """
+    What is known of the store's clock.
+
+    Attributes:
+        now: What it says.
+        doubted_s: How far it has stepped forward while nobody saw it, as long as that is doubted; else 0.
+        trusted_at: When that is not doubted any more, unless it steps back before.
+        behind_s: How far it is behind what it was before; else 0.
+        corrected_s: How far it has just stepped back, so that a step forward has proved wrong; else 0.
+    """
+
+    now: datetime
+    doubted_s: float = 0.0
+    trusted_at: datetime | None = None
+    behind_s: float = 0.0
+    corrected_s: float = 0.0

@@ -1,0 +1,1 @@
+"""The inbox in a SQLite file: one writer, one thread that flushes."""

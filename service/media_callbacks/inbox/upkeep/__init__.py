@@ -1,0 +1,1 @@
+"""Migrations, purging and the clock of the store, in any database."""

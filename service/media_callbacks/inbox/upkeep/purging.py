@@ -1,0 +1,234 @@
+"""Removing what is old, a step in a transaction. What somebody else is working on is left for the next pass."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from media_callbacks.inbox.database import Database, Row
+from media_callbacks.inbox.records import Purged
+from media_callbacks.inbox.upkeep import clock
+from media_callbacks.model.identity import parse_event_id
+from media_callbacks.model.kinds import OUTCOMES
+
+# What is asked of a second table is asked by a subquery for each row: a planner that takes tables for empty may join
+# them by going through all of one.
+_IS_WAITING = "d.state IN ('pending', 'retrying')"
+# Older rows have no other time; see service.inbox.sql.
+_STORED_AT = "coalesce(r.stored_at, r.received_at)"
+# Keys that a step may lock: receipts of these wait for it, and of those that share their locks.
+_MAX_LOCKED = 100
+# Tables, with the columns of what is remembered and of the time.
+_NAMELESS = (("nameless_keys", "key_digest", "matched_at"), ("nameless_events", "event_id", "accepted_at"))
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """
+    How far the present pass is, so that no step looks again at what an earlier one had to leave.
+
+    Attributes:
+        receipt_id: Receipts up to this one were looked at; None when all were.
+        body_id: The same of events' bodies.
+        key_id: The same of keys' events. They come after all payloads, because a key stays as long as it has any.
+        job_id: The same of expected jobs. They come last, because a binding stays as long as its key.
+    """
+
+    receipt_id: int | None = 0
+    body_id: int | None = 0
+    key_id: int | None = 0
+    job_id: int | None = 0
+
+
+async def purge(
+    database: Database, position: Position, *, keep_payloads_ms: int, keep_keys_ms: int, limit: int
+) -> tuple[Purged | str, Position]:
+    """
+    Look at the next rows of a kind or two, and remove what is old and no longer needed; or say why it can't be told
+    what is old.
+    """
+    doubt = await clock.doubt(database)
+    if doubt is not None:
+        return doubt, position
+    now = await database.now()
+    payloads_before, keys_before = now - keep_payloads_ms, now - keep_keys_ms
+    payloads = keys = 0
+    is_finished = False
+    # Steps for keys and for jobs wait for locks, and must hold nothing that another one may want who has these.
+    if position.receipt_id is not None or position.body_id is not None:
+        if position.receipt_id is not None:
+            payloads, receipt_id = await _purge_receipts(database, position.receipt_id, payloads_before, limit)
+            position = replace(position, receipt_id=receipt_id)
+        if position.body_id is not None:
+            body_id = await _purge_bodies(database, position.body_id, payloads_before, limit)
+            position = replace(position, body_id=body_id)
+    elif position.key_id is not None:
+        keys, key_id = await _purge_keys(database, position.key_id, keys_before, min(limit, _MAX_LOCKED))
+        position = replace(position, key_id=key_id)
+    else:
+        if position.job_id is not None:
+            keys, job_id = await _purge_jobs(database, position.job_id, keys_before, min(limit, _MAX_LOCKED))
+            position = replace(position, job_id=job_id)
+        nameless = [await _purge_nameless(database, columns, keys_before, limit) for columns in _NAMELESS]
+        is_finished = position.job_id is None and max(nameless) < limit
+    return Purged(payloads, keys, is_finished), Position() if is_finished else position
+
+
+def _next_id(rows: Sequence[Row], before: int, limit: int) -> int | None:
+    """
+    Where to go on after rows that begin with id and time; None where no older ones are to be expected. A row or two out
+    of order, because a clock was set, do not end the pass.
+    """
+    if len(rows) < limit or all(row[1] >= before for row in rows):
+        return None
+    return int(rows[-1][0])
+
+
+async def _remove(database: Database, table: str, column: str, values: Collection[int | bytes]) -> None:
+    await database.execute_many(f"DELETE FROM {table} WHERE {column} = $1", [(value,) for value in values])
+
+
+async def _purge_receipts(database: Database, after: int, before: int, limit: int) -> tuple[int, int | None]:
+    rows = await database.fetch(
+        f"SELECT r.id, {_STORED_AT} FROM receipts r WHERE r.id > $1 ORDER BY r.id LIMIT $2", after, limit
+    )
+    if not any(stored_at < before for _, stored_at in rows):
+        return 0, _next_id(rows, before, limit)
+    last = rows[-1][0]
+    locked = await database.fetch(
+        f"SELECT r.id, r.event_ids FROM receipts r WHERE r.id > $1 AND r.id <= $2 AND {_STORED_AT} < $3 ORDER BY r.id"
+        + database.for_update("r", skip_locked=True),
+        after,
+        last,
+        before,
+    )
+    # Only now: what is held of a receipt may change until its row is locked, and not after that.
+    held = await database.fetch("SELECT receipt_id FROM held WHERE receipt_id > $1 AND receipt_id <= $2", after, last)
+    held_ids = {receipt_id for (receipt_id,) in held}
+    events_of = {
+        receipt_id: [_identity(text) for text in (event_ids or "").split()]
+        for receipt_id, event_ids in locked
+        if receipt_id not in held_ids
+    }
+    found, waiting = await _find_events(database, {event for events in events_of.values() for event in events})
+    removed = [receipt_id for receipt_id, events in events_of.items() if waiting.isdisjoint(events)]
+    await database.execute_many(
+        "DELETE FROM event_receipts WHERE event_id = $1 AND receipt_id = $2",
+        [(found[event], receipt_id) for receipt_id in removed for event in events_of[receipt_id] if event in found],
+    )
+    await _remove(database, "receipts", "id", removed)
+    return len(removed), _next_id(rows, before, limit)
+
+
+def _identity(event_id: str) -> tuple[bytes, int]:
+    digest, outcome = parse_event_id(event_id)
+    return digest, OUTCOMES.index(outcome)
+
+
+async def _find_events(
+    database: Database, wanted: Collection[tuple[bytes, int]]
+) -> tuple[dict[tuple[bytes, int], int], set[tuple[bytes, int]]]:
+    """Rows of events, and which events wait for delivery, by digest and number of outcome."""
+    rows = await database.fetch_for(
+        "SELECT e.key_digest, e.outcome, e.id,"
+        f" (SELECT min(d.event_id) FROM deliveries d WHERE d.event_id = e.id AND {_IS_WAITING})"
+        f" FROM events e WHERE {database.by_key('e.key_digest IN ({values})')}",
+        list({digest for digest, _ in wanted}),
+    )
+    found = {(digest, number): row_id for digest, number, row_id, _ in rows}
+    return found, {(digest, number) for digest, number, _, waiting in rows if waiting is not None}
+
+
+async def _purge_bodies(database: Database, after: int, before: int, limit: int) -> int | None:
+    """Bodies of events, with deliveries and attempts."""
+    rows = await database.fetch(
+        "SELECT b.event_id, coalesce((SELECT e.accepted_at FROM events e WHERE e.id = b.event_id), 0)"
+        " FROM event_bodies b WHERE b.event_id > $1 ORDER BY b.event_id LIMIT $2",
+        after,
+        limit,
+    )
+    old = {event_id for event_id, accepted_at in rows if accepted_at < before}
+    if not old:
+        return _next_id(rows, before, limit)
+    last = max(old)
+    locked = await database.fetch(
+        "SELECT b.event_id FROM event_bodies b WHERE b.event_id > $1 AND b.event_id <= $2 ORDER BY b.event_id"
+        + database.for_update("b", skip_locked=True),
+        after,
+        last,
+    )
+    # Only now: who sends an event again locks its body.
+    waiting = await database.fetch(
+        f"SELECT d.event_id FROM deliveries d WHERE d.event_id > $1 AND d.event_id <= $2 AND {_IS_WAITING}", after, last
+    )
+    removed = old & {event_id for (event_id,) in locked} - {event_id for (event_id,) in waiting}
+    for table in ("attempts", "deliveries", "event_bodies"):
+        await _remove(database, table, "event_id", removed)
+    return _next_id(rows, before, limit)
+
+
+async def _purge_keys(database: Database, after: int, before: int, limit: int) -> tuple[int, int | None]:
+    rows = await database.fetch(
+        "SELECT id, accepted_at, key_digest FROM events WHERE id > $1 ORDER BY id LIMIT $2", after, limit
+    )
+    old = await _find_old_keys(database, {digest for _, accepted_at, digest in rows if accepted_at < before}, before)
+    # Who accepts another outcome has the lock. It may have come before we got it.
+    await database.lock(keys=list(old))
+    old = await _find_old_keys(database, list(old), before)
+    removed = [event_id for event_ids in old.values() for event_id in event_ids]
+    await _remove(database, "events", "id", removed)
+    await _remove(database, "event_receipts", "event_id", removed)
+    await _remove(database, "bindings", "key_digest", list(old))
+    return len(removed), _next_id(rows, before, limit)
+
+
+async def _find_old_keys(database: Database, digests: Collection[bytes], before: int) -> dict[bytes, list[int]]:
+    """
+    Of these keys those that are not needed, with the rows of their events. A key goes with all its outcomes or not at
+    all: else a later outcome would get the revision of an earlier one.
+    """
+    found: dict[bytes, list[int]] = {}
+    needed: set[bytes] = set()
+    for digest, event_id, accepted_at, body in await database.fetch_for(
+        "SELECT e.key_digest, e.id, e.accepted_at, (SELECT b.event_id FROM event_bodies b WHERE b.event_id = e.id)"
+        f" FROM events e WHERE {database.by_key('e.key_digest IN ({values})')}",
+        list(digests),
+    ):
+        found.setdefault(digest, []).append(event_id)
+        if accepted_at >= before or body is not None:
+            needed.add(digest)
+    return {digest: event_ids for digest, event_ids in found.items() if digest not in needed}
+
+
+async def _purge_jobs(database: Database, after: int, before: int, limit: int) -> tuple[int, int | None]:
+    """Jobs that ended, and what they were bound to."""
+    rows = await database.fetch(
+        "SELECT id, registered_at, key_digest, ended_at FROM jobs WHERE id > $1 ORDER BY id LIMIT $2", after, limit
+    )
+    old = {row_id: digest for row_id, _, digest, ended_at in rows if ended_at is not None and ended_at < before}
+    # Who ends a job again, or accepts an event that needs the binding, has the lock.
+    await database.lock(keys=list(old.values()))
+    locked = await database.fetch_for(
+        "SELECT j.id, j.key_digest FROM jobs j WHERE j.ended_at < $1 AND j.due_at IS NULL AND j.id IN ({values})"
+        + database.for_update("j", skip_locked=True),
+        list(old),
+        before,
+    )
+    await _remove(database, "jobs", "id", [row_id for row_id, _ in locked])
+    has_events = f"EXISTS (SELECT 1 FROM events e WHERE {database.by_key('e.key_digest = $1')})"
+    await database.execute_many(
+        f"DELETE FROM bindings WHERE key_digest = $1 AND NOT {has_events}",
+        [(digest,) for _, digest in locked],
+    )
+    return len(locked), _next_id(rows, before, limit)
+
+
+async def _purge_nameless(database: Database, columns: tuple[str, str, str], before: int, limit: int) -> int:
+    """What is remembered of messages that named no job."""
+    table, key, time = columns
+    rows = await database.fetch(
+        f"SELECT n.{key} FROM {table} n WHERE n.{time} < $1 ORDER BY n.{time} LIMIT $2"
+        + database.for_update("n", skip_locked=True),
+        before,
+        limit,
+    )
+    await _remove(database, table, key, [value for (value,) in rows])
+    return len(rows)

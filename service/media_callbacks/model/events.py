@@ -1,0 +1,289 @@
+"""
+The events that consumers read: CloudEvents 1.0 with one frozen model per kind.
+
+An event is built once, when a completion is accepted, and never changes afterwards, apart from the
+``revision`` that the store assigns while it holds the key. ``Event.to_json`` gives the structured
+JSON form (``application/cloudevents+json``); ``parse_event`` reads it back.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+from pydantic_core import to_json
+
+from media_callbacks.model.identity import Key, event_id
+from media_callbacks.model.kinds import Kind, Outcome, Product, Transport, VerifiedBy
+from media_callbacks.model.outputs import (
+    AiOutput,
+    AnalysisOutput,
+    AnimatedImageOutput,
+    AssetOutput,
+    FingerprintOutput,
+    Frozen,
+    MediaInfoOutput,
+    ProductionOutput,
+    ReviewOutput,
+    SnapshotOutput,
+    Time,
+    TranscodeOutput,
+    UploadOutput,
+    WorkflowOutput,
+)
+from media_callbacks.model.times import format_time
+
+CONTENT_TYPE = "application/cloudevents+json"
+SCHEMA_VERSION = 1
+
+
+class EventError(Frozen):
+    """Why the job failed."""
+
+    code: str | None = Field(description="The vendor's error code.")
+    message: str | None = Field(description="The vendor's text, for people.")
+    retryable: bool | None = Field(
+        description="Whether the same job may succeed when submitted again; null where the vendor's tables do not say."
+    )
+
+
+class EventData(Frozen):
+    """What every kind of completion says. Every member is always present, null when unknown."""
+
+    product: Product = Field(description="Who made the message.")
+    kind: Kind = Field(description="What ended, whichever product it came from.")
+    outcome: Outcome = Field(description="How it ended; unknown is a status that nobody has seen, never a failure.")
+    job_id: str | None = Field(description="The vendor's, trimmed; null where it gives none.")
+    media_id: str | None = Field(description="The vendor's id of the asset that the job was about.")
+    vendor_event: str | None = Field(description="The vendor's own name for the message.")
+    outputs: tuple[Frozen, ...] = Field(description="What the job left behind; empty when it failed.")
+    error: EventError | None = Field(description="Why the job, or a part of it, failed; else null.")
+    user_data: str | None = Field(description="The text given at submit, unchanged.")
+    revision: int = Field(
+        description="1 for the first outcome of the job, 2 for a different one accepted later, and so on.",
+        json_schema_extra={"minimum": 1},
+    )
+    source: str = Field(description="The configured source that the completion came through first.")
+    transport: Transport = Field(description="How it came.")
+    verified_by: VerifiedBy = Field(
+        description="What proves everything in data that came from outside; query, said by the vendor's job API, is the"
+        " strongest."
+    )
+    outcome_verified_by: VerifiedBy = Field(
+        description="What proves kind, outcome and job id alone, in the same words: query once the vendor's job API has"
+        " confirmed them, whatever proves the rest."
+    )
+    received_at: Time = Field(description="When it was received first, in UTC, to the millisecond.")
+
+
+class AnimatedImage(EventData):
+    """An animated image (GIF, WebP) was made of a video."""
+
+    kind: Literal["animated_image"] = "animated_image"
+    outputs: tuple[AnimatedImageOutput, ...] = ()
+
+
+class Snapshot(EventData):
+    """Pictures were taken from a video."""
+
+    kind: Literal["snapshot"] = "snapshot"
+    outputs: tuple[SnapshotOutput, ...] = ()
+
+
+class Transcode(EventData):
+    """One output of a transcoding ended."""
+
+    kind: Literal["transcode"] = "transcode"
+    outputs: tuple[TranscodeOutput, ...] = ()
+
+
+class TranscodeTask(EventData):
+    """All outputs of the transcoding of one video ended; partial when some failed."""
+
+    kind: Literal["transcode_task"] = "transcode_task"
+    outputs: tuple[TranscodeOutput, ...] = ()
+
+
+class MediaInfo(EventData):
+    """A media file was measured."""
+
+    kind: Literal["media_info"] = "media_info"
+    outputs: tuple[MediaInfoOutput, ...] = ()
+
+
+class Analysis(EventData):
+    """A template analysis ended; its result is only in the vendor's job API."""
+
+    kind: Literal["analysis"] = "analysis"
+    outputs: tuple[AnalysisOutput, ...] = ()
+
+
+class Workflow(EventData):
+    """A workflow run ended; partial when one of its activities failed."""
+
+    kind: Literal["workflow"] = "workflow"
+    outputs: tuple[WorkflowOutput, ...] = ()
+
+
+class Production(EventData):
+    """A new asset was produced from others: edited, generated or spoken."""
+
+    kind: Literal["production"] = "production"
+    outputs: tuple[ProductionOutput, ...] = ()
+
+
+class Review(EventData):
+    """A content review ended. The outcome says that the job ran; the verdict is in the outputs."""
+
+    kind: Literal["review"] = "review"
+    outputs: tuple[ReviewOutput, ...] = ()
+
+
+class Fingerprint(EventData):
+    """A media file was compared with a fingerprint library."""
+
+    kind: Literal["fingerprint"] = "fingerprint"
+    outputs: tuple[FingerprintOutput, ...] = ()
+
+
+class Ai(EventData):
+    """An AI analysis, such as tagging, ended."""
+
+    kind: Literal["ai"] = "ai"
+    outputs: tuple[AiOutput, ...] = ()
+
+
+class Upload(EventData):
+    """An asset came to be: uploaded, registered, pulled from a URL or recorded."""
+
+    kind: Literal["upload"] = "upload"
+    outputs: tuple[UploadOutput, ...] = ()
+
+
+class Asset(EventData):
+    """An asset changed: deleted, updated, moved to another storage class, restored or refreshed."""
+
+    kind: Literal["asset"] = "asset"
+    outputs: tuple[AssetOutput, ...] = ()
+
+
+class Notice(EventData):
+    """Nothing ended: a start, a progress, or an authentic message of a type that is not known yet."""
+
+    kind: Literal["notice"] = "notice"
+    outputs: tuple[()] = ()
+
+
+Data = (
+    AnimatedImage
+    | Snapshot
+    | Transcode
+    | TranscodeTask
+    | MediaInfo
+    | Analysis
+    | Workflow
+    | Production
+    | Review
+    | Fingerprint
+    | Ai
+    | Upload
+    | Asset
+    | Notice
+)
+
+DATA_MODELS: Mapping[Kind, type[Data]] = {
+    get_args(model.model_fields["kind"].annotation)[0]: model for model in get_args(Data)
+}
+
+
+class Event(Frozen):
+    """A CloudEvent 1.0 whose data is one of the models above."""
+
+    specversion: Literal["1.0"] = Field("1.0", description="Version of CloudEvents.")
+    id: str = Field(
+        description="The same on every retry and replay: an event with an id that you have seen is a repetition.",
+        json_schema_extra={"pattern": "^evt_[0-9a-f]{34}$"},
+    )
+    source: str = Field(
+        description="/aliyun/<product>/<account>, the account being default where none is configured.",
+        json_schema_extra={"format": "uri-reference"},
+    )
+    type: str = Field(description="media.<kind>.<outcome>, to route and filter by.")
+    subject: str | None = Field(
+        description="The job id; where there is none the media id, or the nonce of a minted URL. Absent when unknown."
+    )
+    time: Time = Field(
+        description="The vendor's time of the event, else that of its publication, else of its receipt; in UTC."
+    )
+    datacontenttype: Literal["application/json"] = Field("application/json", description="Media type of data.")
+    dataschema: str = Field(
+        description="Name of this schema. Its number grows with a change that could break a reader."
+    )
+    data: Annotated[Data, Field(discriminator="kind")]
+
+    @property
+    def account(self) -> str:
+        return self.source.rpartition("/")[2]
+
+    def to_json(self) -> bytes:
+        """Structured CloudEvents JSON. The context attribute ``subject`` is left out when there is none."""
+        # Not by model_dump_json, which takes half as long again for its options and for calling back for each time.
+        attributes, data = dict(self.__dict__), dict(self.data.__dict__)
+        attributes["time"] = format_time(self.time)
+        data["received_at"] = format_time(data["received_at"])
+        attributes["data"] = data
+        if self.subject is None:
+            del attributes["subject"]
+        return to_json(attributes)
+
+    def with_revision(self, revision: int) -> "Event":
+        """The same event as the n-th outcome of its job."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"revision": revision})})
+
+    def renamed(self, key: Key, job_id: str) -> "Event":
+        """The same event of the job that it was found to be about."""
+        data = self.data.model_copy(update={"job_id": job_id})
+        changes = {"id": event_id(key.digest(), data.outcome), "subject": job_id, "data": data}
+        return self.model_copy(update=changes)
+
+
+def parse_event(body: bytes | str) -> Event:
+    """
+    Read an event back from its JSON form.
+
+    Raises:
+        pydantic.ValidationError: This is not one of our events.
+    """
+    document = json.loads(body)
+    if isinstance(document, dict):
+        document.setdefault("subject", None)
+        if isinstance(data := document.get("data"), dict) and "verified_by" in data:
+            # Events of before it was told apart.
+            data.setdefault("outcome_verified_by", data["verified_by"])
+    return Event.model_validate(document)
+
+
+# On the way out
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """
+    One event on its way to one sink, leased to whoever holds this.
+
+    Attributes:
+        row_id: The inbox's own name for the event.
+        body: The CloudEvent as structured JSON.
+        attempt: 1 for the first attempt.
+        lease: Proof that the delivery is still ours.
+        replay: 0 for the original delivery, n for the n-th time it was asked for again.
+    """
+
+    row_id: int
+    sink: str
+    event_id: str
+    body: bytes
+    attempt: int
+    lease: str
+    replay: int = 0

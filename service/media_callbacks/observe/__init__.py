@@ -1,0 +1,1 @@
+"""What operators see: metrics, logs, one line a receipt."""

@@ -1,0 +1,1 @@
+"""The vendor, played: payloads, simulated callbacks, the fake cloud. Never imported by the service."""

@@ -1,0 +1,1 @@
+"""Tolerant reading of JSON and XML, within bounds. Knows no product."""

@@ -1,0 +1,1 @@
+"""How a message comes, and whether it is genuine. Pure: no clock, no network."""

@@ -1,0 +1,1 @@
+"""Keeps the store in order in the background: removes what is old, watches the clock."""

@@ -1,0 +1,133 @@
+"""
+Removing what is older than the operator wants to keep: in small steps with pauses between them, so that callbacks get
+their turn, once an hour.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from random import Random
+
+import structlog
+
+from media_callbacks.inbox.roles import Inbox
+from media_callbacks.model.errors import ClockDoubted
+from media_callbacks.timing.waiting import Wait, wait_for
+
+# Rows of each kind in one transaction.
+STEP_ROWS = 500
+MIN_PAUSE_S = 0.05
+INTERVAL_S = 3600.0
+# After the start, when there is most to do.
+FIRST_DELAY_S = 60.0
+# Of both, up or down, so that several instances do not begin together.
+JITTER = 0.2
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Totals:
+    """What one run removed. ``is_finished`` is false when it was stopped before the end."""
+
+    payloads: int = 0
+    keys: int = 0
+    is_finished: bool = False
+
+
+async def purge(
+    inbox: Inbox,
+    *,
+    retention_days: float,
+    dedup_days: float,
+    stopping: asyncio.Event,
+    wait: Wait = wait_for,
+    monotonic: Callable[[], float] = time.monotonic,
+    progress: Callable[[Totals], None] = lambda _: None,
+) -> Totals:
+    """
+    Remove all that is too old.
+
+    After each step comes a pause as long as the step has taken: at most half of the store's time goes here.
+
+    Args:
+        stopping: Ends the run after the step that is under way.
+        progress: Told after each step what has been removed until then.
+
+    Raises:
+        InboxUnavailable: The store failed on the way; what was done stays done.
+        ClockDoubted: What is old can't be told.
+    """
+    totals = Totals()
+    while not stopping.is_set():
+        started = monotonic()
+        step = await inbox.purge(
+            keep_payloads=timedelta(days=retention_days),
+            keep_keys=timedelta(days=dedup_days),
+            limit=STEP_ROWS,
+        )
+        totals.payloads += step.payloads
+        totals.keys += step.keys
+        totals.is_finished = step.is_finished
+        progress(totals)
+        if step.is_finished:
+            break
+        await wait(stopping, max(monotonic() - started, MIN_PAUSE_S))
+    return totals
+
+
+class Retention:
+    """
+    Args:
+        wait: How to wait for an event with a time-out in seconds.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        *,
+        retention_days: float,
+        dedup_days: float,
+        rng: Random,
+        wait: Wait = wait_for,
+    ) -> None:
+        self._inbox = inbox
+        self._retention_days = retention_days
+        self._dedup_days = dedup_days
+        self._rng = rng
+        self._wait = wait
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run_on(), name="retention")
+
+    async def stop(self) -> None:
+        """Finish the step that is under way. May come twice, and without ``start``."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+
+    async def _run_on(self) -> None:
+        await self._wait(self._stopping, self._jittered(FIRST_DELAY_S))
+        while not self._stopping.is_set():
+            try:
+                totals = await purge(
+                    self._inbox,
+                    retention_days=self._retention_days,
+                    dedup_days=self._dedup_days,
+                    stopping=self._stopping,
+                    wait=self._wait,
+                )
+            except ClockDoubted as error:
+                log.warning("purge_refused", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - the next run goes on where this one ended, whatever it was
+                log.error("purge_failed", error=f"{type(error).__name__}: {error}")
+            else:
+                log.info("purged", payloads=totals.payloads, keys=totals.keys, is_finished=totals.is_finished)
+            await self._wait(self._stopping, self._jittered(INTERVAL_S))
+
+    def _jittered(self, delay_s: float) -> float:
+        return delay_s * self._rng.uniform(1 - JITTER, 1 + JITTER)

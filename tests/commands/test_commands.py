@@ -1,0 +1,428 @@
+"""The commands, as an operator types them."""
+
+import asyncio
+import json
+import os
+import stat
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from media_callbacks.__main__ import COMMANDS, main
+from media_callbacks.config.settings import build_settings
+from media_callbacks.model.errors import ExpiredToken
+from media_callbacks.model.events import Delivery
+from media_callbacks.rehearsal.simulate import PAYLOADS
+from media_callbacks.sinks.webhook import build_request
+from media_callbacks.sources.base import Callback
+from media_callbacks.sources.transports.token_url import TokenUrlSource
+from media_callbacks.sources.transports.url_tokens import bind_task, read_token
+from tests.factories.running import (
+    GIF_KEY,
+    PATIENCE_S,
+    Running,
+    make_source,
+    make_tables,
+    run_service,
+    signing_key_pem,
+    to_toml,
+)
+
+ROOT = Path(__file__).parents[2]
+SOURCE_OF = {"vod": "vod", "ims": "ims", "mts": "mts", "multimediaai": "gif"}
+MINT = ["--application-id", "app", "--video-url", "https://media.example.com/in.mp4", "--video-name", "holiday"]
+EVENTS = [(product, event) for product, events in PAYLOADS.items() for event in events]
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """The exit code, however it comes about."""
+    try:
+        return main(arguments)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+
+
+def run_process(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "media_callbacks", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A configuration file, its signing key beside it."""
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(make_tables(tmp_path, {"orders": "https://orders.example.com/"})))
+    (tmp_path / "key.pem").write_bytes(signing_key_pem())
+    return path
+
+
+# In general
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["serve", "--nonsense"],
+        ["serve", "--log-level", "loud"],
+        ["demo", "now"],
+        ["mint"],
+        ["mint", "png"],
+        ["mint", "gif"],
+        ["simulate"],
+        ["simulate", "nonsense"],
+        ["simulate", "vod", "--count", "many"],
+        ["simulate", "mts", "--format", "YAML"],
+        ["simulate", "vod", "NonsenseComplete"],
+        ["simulate", "ims", "StreamTranscodeComplete"],
+        ["simulate", "vod", "--count", "0"],
+        ["simulate", "vod", "--count", "-5"],
+        ["simulate", "vod", "--rate", "0"],
+        ["simulate", "vod", "--set", "Status"],
+        ["simulate", "vod", "--set", "Status.Deep.Path=1"],
+        ["mint", "gif", "--application-id", "a", "--video-url", "b", "--video-name", "c", "--days", "0"],
+        ["mint", "gif", "--application-id", "a", "--video-url", "b", "--video-name", "c", "--days", "366"],
+        ["mint", "gif", "--application-id", "a", "--video-url", "b", "--video-name", "c", "--days", "nan"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_told_apart(arguments, config, capsys, monkeypatch):
+    monkeypatch.setenv("MEDIA_CALLBACKS_CONFIG", str(config))
+    assert run_command(arguments) == 2
+    output = capsys.readouterr()
+    assert output.err.strip()
+    assert not output.out
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "mint gif", "events replay", "jobs expect", "sinks pause"])
+def test_every_command_has_help(command, capsys):
+    assert run_command([*command.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"usage: media-callbacks {command} [-h] " in shown, "and something else"
+
+
+def test_the_help_names_every_command(capsys):
+    assert run_command(["--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, text in COMMANDS.items():
+        assert f"{name} {text}" in shown
+
+
+async def test_there_is_one_version_and_everything_says_it(running, capsys):
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert run_command(["--version"]) == 0
+    assert capsys.readouterr().out == f"media-callbacks {version}\n", "not installed since it was raised?"
+    async with aiohttp.ClientSession(f"http://{running.admin_address}") as session:
+        async with session.get("/metrics") as response:
+            assert f'media_callbacks_build_info{{version="{version}"}} 1' in await response.text()
+        async with session.get("/openapi.json") as response:
+            assert (await response.json())["info"]["version"] == version
+    delivery = Delivery(0, "orders", "evt_1", b"{}", 1, "")
+    assert build_request(delivery, [b"k" * 32], 0)["User-Agent"] == f"media-callbacks/{version}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check"],
+        ["serve"],
+        ["simulate", "vod"],
+        ["mint", "gif", "--application-id", "a", "--video-url", "b", "--video-name", "c"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_wrong_configuration_is_told_whole(arguments, config, capsys, monkeypatch):
+    monkeypatch.setenv("MEDIA_CALLBACKS_CONFIG", str(config))
+    monkeypatch.setenv("MEDIA_CALLBACKS__SERVER__PORT", "99999")
+    monkeypatch.setenv("MEDIA_CALLBACKS__SOURCES__VOD__KEYS", '["short"]')
+    assert run_command(arguments) == 1
+    output = capsys.readouterr()
+    text = output.out + output.err
+    assert "server.port: " in text
+    assert "sources.vod.keys[0]: " in text
+
+
+def test_the_configuration_is_found_where_it_is_expected(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_command(["check", "--offline"]) == 1
+    config.rename(tmp_path / "media-callbacks.toml")
+    assert run_command(["check", "--offline"]) == 0
+    monkeypatch.setenv("MEDIA_CALLBACKS_CONFIG", str(tmp_path / "none.toml"))
+    assert run_command(["check", "--offline"]) == 1
+    assert run_command(["check", "--offline", "--config", "media-callbacks.toml"]) == 0
+    capsys.readouterr()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error_to_shout_about(config):
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", "media_callbacks", "mint", "gif", "--config", str(config), *MINT],
+            cwd=ROOT,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert result.returncode == 1
+    assert result.stderr == b""
+
+
+# demo
+
+
+def test_the_demo_shows_every_product_and_ends_by_itself():
+    result = run_process("demo")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stderr == ""
+    for word in ("vod", "ims", "mts", "multimediaai", "animated_image", "a lie", "lost", "all as expected"):
+        assert word in result.stdout
+
+
+def test_the_demo_in_json_can_be_read_by_machines():
+    result = run_process("demo", "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(lines) == 18
+    assert all(line["as_expected"] for line in lines)
+    events = [line["event"]["data"] for line in lines if line["event"]]
+    assert [(event["product"], event["verified_by"]) for event in events] == [
+        ("vod", "signature"),
+        ("ims", "signature"),
+        ("mts", "signature"),
+        ("multimediaai", "query"),
+        ("mts", "query"),
+    ]
+    assert {line["answer"] for line in lines} == {200, 204, 403, 404, None}
+    lies = [line for line in lines if line["sent"].startswith("a lie")]
+    assert [(line["answer"], line["event"]) for line in lies] == [(200, None)] * 2
+
+
+# mint
+
+
+def read_url(folder: Path, url: str, *, now: datetime | None = None) -> Any:
+    """What a service with this configuration thinks of a URL."""
+    source = make_source("gif", build_settings(make_tables(folder, {}), environ={}))
+    assert isinstance(source, TokenUrlSource)
+    prefix, _, token = url.rpartition("/")
+    assert prefix == source.url
+    callback = Callback("POST", f"{source.path}/{token}".encode(), b"", [], b"")
+    message = source.verify(callback, now=now or datetime.now(UTC), public_key=None)
+    assert message.meta["nonce"] == read_token(token.encode(), source.keys, now=now or datetime.now(UTC)).nonce.hex()
+    return message.meta
+
+
+def test_a_minted_url_verifies_and_is_tied_to_its_task(config, tmp_path, capsys):
+    assert run_command(["mint", "gif", "--config", str(config), *MINT, "--json"]) == 0
+    (minted,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    meta = read_url(tmp_path, minted["callback_url"])
+    assert meta["nonce"] == minted["nonce"]
+    # The name to submit carries the nonce, and the URL is for that name.
+    assert minted["video_name"] == f"holiday#{minted['nonce']}"
+    bind = bind_task("app", "https://media.example.com/in.mp4", minted["video_name"])
+    assert meta["bind"] == bind.hex()
+    assert len(minted["callback_url"].encode()) <= 256
+    assert GIF_KEY not in json.dumps(minted)
+
+
+@pytest.mark.parametrize("days", [None, 0.5, 30])
+def test_a_minted_url_is_valid_for_seven_days_unless_told_otherwise(config, tmp_path, capsys, days):
+    arguments = ["mint", "gif", "--config", str(config), *MINT, "--json"]
+    assert run_command([*arguments, *([] if days is None else ["--days", str(days)])]) == 0
+    minted = json.loads(capsys.readouterr().out)
+    end = datetime.now(UTC) + timedelta(days=days or 7)
+    assert abs(datetime.fromisoformat(minted["expires_at"]) - end) < timedelta(minutes=2)
+    read_url(tmp_path, minted["callback_url"], now=end - timedelta(minutes=2))
+    with pytest.raises(ExpiredToken):
+        read_url(tmp_path, minted["callback_url"], now=end + timedelta(minutes=2))
+
+
+def test_every_minted_url_is_another(config, capsys):
+    for _ in range(20):
+        assert run_command(["mint", "gif", "--config", str(config), *MINT]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    urls = [line.split()[1] for line in lines if line.startswith("callback_url")]
+    assert len(set(urls)) == 20
+    assert [line.split()[0] for line in lines[:4]] == ["callback_url", "nonce", "video_name", "expires_at"]
+
+
+def test_mint_asks_which_source_where_there_are_several(tmp_path, capsys):
+    tables = make_tables(tmp_path, {})
+    tables["sources"]["gif-two"] = tables["sources"]["gif"] | {"path": "/callbacks/two"}
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(tables))
+    arguments = ["mint", "gif", "--config", str(path), *MINT]
+    assert run_command(arguments) == 1
+    assert "gif, gif-two" in capsys.readouterr().err
+    assert run_command([*arguments, "--source", "gif-two"]) == 0
+    assert run_command([*arguments, "--source", "vod"]) == 1
+
+
+# simulate
+
+
+async def simulate(running: Running, config: Path, *arguments: str) -> int:
+    """The command, while the service runs beside it."""
+    every = ["simulate", *arguments, "--config", str(config), "--to", f"http://{running.address}"]
+    every += ["--signing-key", str(config.with_name("key.pem"))]
+    return await asyncio.to_thread(run_command, every)
+
+
+@pytest.mark.parametrize("product, event", EVENTS)
+async def test_every_message_can_be_simulated(running, config, product, event, capsys):
+    assert await simulate(running, config, product, event, "--json", "--job-id", "job-1") == 0
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert line == {"job_id": "job-1", "status": 204 if product == "mts" else 200, "error": None}
+    await running.receiver.wait_for(1)
+    assert [line["state"] for line in running.lines] == ["accepted"]
+    assert [line["source"] for line in running.lines] == [SOURCE_OF[product]]
+
+
+@pytest.mark.parametrize("product", PAYLOADS)
+async def test_the_first_known_message_of_a_failed_job(running, config, product, capsys):
+    assert await simulate(running, config, product, "--fail") == 0
+    (event,) = await running.receiver.wait_for(1)
+    assert event["data"]["outcome"] == "failed"
+    assert event["data"]["error"]["code"]
+    assert event["data"]["vendor_event"] == next(iter(PAYLOADS[product]))
+
+
+@pytest.mark.parametrize("product", PAYLOADS)
+async def test_duplicates_are_answered_with_success_and_give_one_event_each(running, config, product, capsys):
+    assert await simulate(running, config, product, "--duplicate", "--count", "3", "--json") == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 6
+    assert [line["job_id"] for line in lines[::2]] == [line["job_id"] for line in lines[1::2]]
+    assert len({line["job_id"] for line in lines}) == 3
+    await running.receiver.wait_for(3)
+    assert [line["state"] for line in running.lines] == ["accepted", "duplicate"] * 3
+
+
+@pytest.mark.parametrize("fault", ["--forge", "--stale"])
+@pytest.mark.parametrize("product", PAYLOADS)
+async def test_faults_are_refused_which_is_what_is_asked_for(running, config, product, fault, capsys):
+    assert await simulate(running, config, product, fault, "--json") == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["status"] == (404 if product == "multimediaai" else 403)
+    reasons = {
+        "--forge": {"signature_mismatch", "unknown_token"},
+        "--stale": {"stale", "expired_token"},
+    }
+    assert {line["reason"] for line in running.lines} <= reasons[fault]
+    assert running.rows("SELECT count(*) FROM receipts") == [(0,)]
+
+
+@pytest.mark.parametrize("push_format", ["XML", "JSON", "SIMPLIFIED"])
+async def test_pushes_come_in_every_format(running, config, push_format, capsys):
+    assert await simulate(running, config, "mts", "Transcode", "--format", push_format) == 0
+    (event,) = await running.receiver.wait_for(1)
+    assert event["type"] == "media.transcode.succeeded"
+    (meta,) = running.rows("SELECT meta FROM receipts")[0]
+    assert json.loads(meta)["format"].upper() == push_format
+
+
+async def test_any_field_can_be_overwritten(running, config, capsys):
+    overrides = ["StreamInfos.0.Height=99", "StreamInfos.0.FileUrl=http://x/y.mp4", 'Extend={"a": 1}', "VideoId=v=1"]
+    arguments = [argument for override in overrides for argument in ("--set", override)]
+    assert await simulate(running, config, "vod", "TranscodeComplete", *arguments) == 0
+    events = {event["data"]["kind"]: event["data"] for event in await running.receiver.wait_for(2)}
+    assert events["transcode"]["outputs"][0]["height"] == 99
+    assert events["transcode"]["outputs"][0]["url"] == "http://x/y.mp4"
+    assert events["transcode_task"]["media_id"] == "v=1"
+    assert json.loads(events["transcode_task"]["user_data"]) == {"a": 1}
+
+
+async def test_jobs_can_be_sent_at_a_rate(running, config, capsys):
+    assert await simulate(running, config, "vod", "--count", "25", "--rate", "1000") == 0
+    output = capsys.readouterr().out
+    assert "25 answered 200" in output
+    await running.receiver.wait_for(25)
+
+
+async def test_a_service_that_does_not_answer_is_an_error(running, config, capsys):
+    running.stop.set()
+    await running.ended
+    assert await simulate(running, config, "vod", "--json") == 1
+    line = json.loads(capsys.readouterr().out)
+    assert line["status"] is None
+    assert "Connector" in line["error"]
+
+
+async def test_a_service_with_other_keys_is_an_error(tmp_path, config, capsys):
+    (tmp_path / "other").mkdir()
+    changes = {"sources.vod.keys": ["quite-another-key-31ff"]}
+    async with run_service(tmp_path / "other", changes=changes) as running:
+        assert await simulate(running, config, "vod") == 1
+        assert "403" in capsys.readouterr().out
+
+
+# The signing key of rehearsals
+
+
+async def test_a_signing_key_is_made_pinned_and_used(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "media-callbacks.toml"
+    config.write_text(to_toml(make_tables(tmp_path, {})))
+    assert await asyncio.to_thread(run_command, ["simulate", "mts", "--make-signing-key"]) == 0
+    key = tmp_path / "mns-simulator.key.pem"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    snippet = capsys.readouterr().out.splitlines()[-1]
+    pinned = tomllib.loads(snippet)["certificates"]
+    text = to_toml(make_tables(tmp_path, {}, {"sources.mts.certificates": pinned}))
+    config.write_text(text)
+    async with run_service(tmp_path, changes={"sources.mts.certificates": pinned}) as running:
+        arguments = ["simulate", "mts", "--to", f"http://{running.address}"]
+        assert await asyncio.to_thread(run_command, arguments) == 0
+        await running.receiver.wait_for(1)
+    # It is not made over.
+    before = key.read_bytes()
+    assert await asyncio.to_thread(run_command, ["simulate", "mts", "--make-signing-key"]) == 1
+    assert key.read_bytes() == before
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, b"no key", b"another key"], ids=["missing", "nonsense", "another"])
+def test_a_signing_key_that_will_not_do_is_told_with_its_remedy(config, tmp_path, capsys, content):
+    path = tmp_path / "other.pem"
+    if content == b"another key":
+        assert (
+            run_command(["simulate", "mts", "--config", str(config), "--signing-key", str(path), "--make-signing-key"])
+            == 0
+        )
+    elif content is not None:
+        path.write_bytes(content)
+    capsys.readouterr()
+    assert run_command(["simulate", "mts", "--config", str(config), "--signing-key", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("--signing-key: ")
+    assert "--make-signing-key" in error
+
+
+def test_simulate_asks_which_source_where_there_are_several(tmp_path, capsys):
+    tables = make_tables(tmp_path, {})
+    tables["sources"]["vod-two"] = tables["sources"]["vod"] | {"path": "/callbacks/two"}
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(tables))
+    assert run_command(["simulate", "vod", "--config", str(path)]) == 1
+    error = capsys.readouterr().err
+    assert "vod" in error
+    assert "vod-two" in error

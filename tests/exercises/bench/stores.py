@@ -1,0 +1,214 @@
+"""
+PostgreSQL beside SQLite: what accepting costs with each, into an empty store and into one that is full of delivered
+events. All four services are up for the whole run, on one core with the database's server.
+"""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.exercises.bench.callbacks import Jobs
+from tests.exercises.bench.compare import WARM_UP_S, progress
+from tests.exercises.bench.filling import fill_postgresql, fill_sqlite
+from tests.exercises.bench.load import InvalidRun, Load, closed_loop
+from tests.exercises.bench.servers import (
+    COUNTS,
+    Server,
+    SilentReceiver,
+    check_counts,
+    count_rows,
+    database,
+    processor_seconds,
+    start_service,
+)
+from tests.factories.postgresql import NoServer, PostgresqlServer, execute, find_binaries
+
+SQLITE, POSTGRESQL = "SQLite", "PostgreSQL"
+EMPTY, FULL = "empty", "full"
+_SINK = "silent"
+# Once for each, so that what is measured is how it goes on. A page that PostgreSQL changes for the first time after a
+# checkpoint is logged whole, which for a while makes each event cost a page of the full store's largest index; SQLite
+# begins to move keys to its index when there are many; and what is needed of the full stores comes from the disk first.
+_FIRST_WARM_UP_S = 30.0
+_QUIET_S = 0.25
+_QUIET_PATIENCE_S = 20.0
+# Every commit is flushed; sizes are those that README.md recommends, and the rest is as nobody has tuned it.
+_SETTINGS = {
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "shared_buffers": "1GB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "15min",
+    "autovacuum_naptime": "1min",
+}
+
+
+def _leave_memory(folder: Path) -> None:
+    """
+    Let the system's memory have nothing of these files: what was just filled is more than fits, and of that each store
+    needs little.
+    """
+    os.sync()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def why_not() -> str | None:
+    """Why no PostgreSQL can be started here, if so."""
+    try:
+        find_binaries()
+    except NoServer as error:
+        return str(error)
+    return None
+
+
+@dataclass(slots=True)
+class Accepting:
+    """
+    Attributes:
+        loads: By database and fill, one per round.
+        cpu_us: Processor time of an answer, that of the database's server included.
+        stored: How many events the full ones had.
+    """
+
+    loads: dict[tuple[str, str], list[Load]] = field(default_factory=dict)
+    cpu_us: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    stored: int = 0
+
+
+class Stores:
+    """
+    Args:
+        folder: An empty one on a real disk.
+        core: Where services and database run; the caller runs on another one.
+        stored: How many events the full stores have.
+    """
+
+    def __init__(self, folder: Path, *, core: int, rounds: int, seconds: float, stored: int) -> None:
+        self._folder = folder
+        self._core = core
+        self._rounds = rounds
+        self._seconds = seconds
+        self._jobs = Jobs()
+        self._acknowledged: Counter[tuple[str, str]] = Counter()
+        self._servers: dict[tuple[str, str], Server] = {}
+        self.figures = Accepting(stored=stored)
+
+    async def run(self) -> Accepting:
+        """
+        Raises:
+            InvalidRun: A server did not start, an answer was wrong or missing, or work was lost.
+        """
+        receiver = SilentReceiver()
+        try:
+            postgresql = PostgresqlServer(settings=_SETTINGS)
+        except NoServer as error:
+            raise InvalidRun(str(error)) from error
+        try:
+            self._start_postgresql(postgresql)
+            for fill in (EMPTY, FULL):
+                await execute(postgresql.url(), f"CREATE DATABASE bench_{fill}")
+                (self._folder / fill).mkdir()
+            stored = self.figures.stored
+            progress(f"filling {SQLITE} with {stored:,} events")
+            await fill_sqlite(database(self._folder / FULL), stored, [_SINK], is_delivered=True)
+            progress(f"filling {POSTGRESQL} with {stored:,} events")
+            await fill_postgresql(postgresql.url(f"bench_{FULL}"), stored, [_SINK], is_delivered=True)
+            for filled in (self._folder, postgresql.data):
+                _leave_memory(filled)
+            self._start_services(postgresql, receiver)
+            for which in self._servers:
+                await self._saturate(which, postgresql, window_s=_FIRST_WARM_UP_S)
+            for number in range(self._rounds):
+                await self._round(number, postgresql)
+            for server in self._servers.values():
+                server.stop()
+            await self._check(postgresql)
+        finally:
+            for server in self._servers.values():
+                server.kill()
+            postgresql.remove()
+            receiver.close()
+        return self.figures
+
+    def _start_postgresql(self, postgresql: PostgresqlServer) -> None:
+        ours = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {self._core})
+        try:
+            postgresql.start()
+        except NoServer as error:
+            raise InvalidRun(str(error)) from error
+        finally:
+            os.sched_setaffinity(0, ours)
+
+    def _start_services(self, postgresql: PostgresqlServer, receiver: SilentReceiver) -> None:
+        for fill in (EMPTY, FULL):
+            self._servers[SQLITE, fill] = start_service(
+                f"{SQLITE}, {fill}", self._folder / fill, core=self._core, receiver=receiver.address
+            )
+            folder = self._folder / f"postgresql-{fill}"
+            folder.mkdir()
+            self._servers[POSTGRESQL, fill] = start_service(
+                f"{POSTGRESQL}, {fill}",
+                folder,
+                core=self._core,
+                receiver=receiver.address,
+                store=postgresql.url(f"bench_{fill}"),
+            )
+
+    async def _round(self, number: int, postgresql: PostgresqlServer) -> None:
+        names = list(self._servers)
+        for which in names[number % len(names) :] + names[: number % len(names)]:
+            load, cpu_s = await self._saturate(which, postgresql, window_s=self._seconds)
+            self.figures.loads.setdefault(which, []).append(load)
+            self.figures.cpu_us.setdefault(which, []).append(cpu_s / load.answers * 1e6)
+            progress(f"round {number + 1} of {self._rounds}: {', '.join(which)} {load.rate:,.0f}/s")
+
+    async def _saturate(
+        self, which: tuple[str, str], postgresql: PostgresqlServer, *, window_s: float
+    ) -> tuple[Load, float]:
+        server, marks = self._servers[which], []
+        await self._wait_for_quiet(postgresql)
+
+        def mark() -> None:
+            pids: Sequence[int] = postgresql.processes() if which[0] == POSTGRESQL else ()
+            marks.append(processor_seconds(server.process.pid, *pids))
+
+        load = await closed_loop(
+            server.address,
+            self._jobs.requests(now=datetime.now(UTC)),
+            warm_up_s=WARM_UP_S,
+            window_s=window_s,
+            mark=mark,
+        )
+        self._acknowledged[which] += load.acknowledged
+        return load, marks[1] - marks[0]
+
+    async def _wait_for_quiet(self, postgresql: PostgresqlServer) -> None:
+        """Until neither the disk nor PostgreSQL's vacuum is busy with what was done before."""
+        os.sync()
+        deadline = time.monotonic() + _QUIET_PATIENCE_S
+        before, now = -1.0, processor_seconds(*postgresql.processes())
+        while now - before > _QUIET_S / 20 and time.monotonic() < deadline:
+            await asyncio.sleep(_QUIET_S)
+            before, now = now, processor_seconds(*postgresql.processes())
+
+    async def _check(self, postgresql: PostgresqlServer) -> None:
+        for (kind, fill), server in self._servers.items():
+            if kind == SQLITE:
+                found = count_rows(self._folder / fill)
+            else:
+                url = postgresql.url(f"bench_{fill}")
+                found = {name: int((await execute(url, sql))[0][0]) for name, sql in COUNTS.items()}
+            stored = self.figures.stored if fill == FULL else 0
+            acknowledged = self._acknowledged[kind, fill]
+            check_counts(server.name, found, acknowledged=acknowledged, stored=stored, has_sink=True)
+            progress(f"{server.name}: all of {acknowledged:,} acknowledged jobs are stored, each once")

@@ -1,0 +1,49 @@
+"""Chaos in small: everything breaks once, and nothing is lost, doubled, forged or out of order."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.exercises.chaos.cluster import make_parent
+from tests.exercises.chaos.report import Report
+from tests.exercises.chaos.run import run_chaos, run_rolling
+
+# Every fault at another moment than in the seeds of ``make chaos``.
+SEED = 20261121
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = make_parent()
+    yield made
+    shutil.rmtree(made)
+
+
+def assert_clean(report: Report) -> None:
+    report.print()
+    assert not report.violations, "\n".join(report.violations[:20])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+async def test_whatever_breaks_nothing_is_lost_and_nothing_comes_as_two(folder: Path) -> None:
+    report = await run_chaos(folder, seed=SEED, jobs=1500, rate_per_s=60.0, instances=2, is_short=True)
+    assert_clean(report)
+    assert report.figures["incidents"].keys() >= {"kill", "pause", "outage", "outage with kill", "freeze", "cut"}
+    assert report.figures["incidents"].keys() >= {f"queues {what}" for what in ("throttled", "failing")}
+    assert report.figures["forged"]
+    assert report.figures["from_queues"] == report.figures["queued"] > 200
+    assert report.figures["from_queues_again"], "none came a second time: nothing was taken from anybody"
+    assert report.figures["journaled"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+async def test_restarting_all_instances_one_by_one_fails_no_request(folder: Path) -> None:
+    report = await run_rolling(folder, seed=SEED, rate_per_s=40.0)
+    assert_clean(report)
+    figures = report.figures
+    assert figures["acknowledged"] == figures["requests"] + figures["queued"] > 100
+    assert figures["from_queues"] == figures["queued"]

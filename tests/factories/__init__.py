@@ -1,0 +1,1 @@
+"""What tests have in common: services that run, vendors and consumers that do as told, clocks, tables."""
