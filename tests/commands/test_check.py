@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from media_callbacks.commands.checks import try_out
-from media_callbacks.commands.checks.base import Finding, Network
+from media_callbacks.commands.checks.base import CheckResult, Network
 from media_callbacks.commands.checks.machine import try_journal, try_store
 from media_callbacks.commands.checks.network import compare_clocks, explain, try_address, try_aws, try_certificate
 from media_callbacks.commands.checks.vendor import try_api, try_queue
@@ -71,7 +71,7 @@ def closed_port() -> int:
         return int(unused.getsockname()[1])
 
 
-def shape(finding: Finding) -> tuple[str, str]:
+def shape(finding: CheckResult) -> tuple[str, str]:
     assert (finding.remedy is None) == (finding.severity == "ok"), finding
     return finding.severity, finding.subject
 
@@ -83,7 +83,7 @@ def shape(finding: Finding) -> tuple[str, str]:
 async def test_a_store_with_its_schema(tmp_path, auto_migrate):
     await migrate_store(f"sqlite:///{tmp_path}/inbox.db")
     finding = await try_store(StoreSettings(url=f"sqlite:///{tmp_path}/inbox.db", auto_migrate=auto_migrate))
-    assert finding == Finding("ok", "store.url", "it can be used, and its schema is up to date")
+    assert finding == CheckResult("ok", "store.url", "it can be used, and its schema is up to date")
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -164,11 +164,11 @@ def test_a_journal_that_can_t_be_written_or_has_no_room(tmp_path):
 async def test_a_webhook_gets_a_connection_and_no_request(tmp_path):
     async with serving(refuse) as port:
         finding = await try_address("sinks.a", f"http://127.0.0.1:{port}/secret-path", NETWORK)
-    assert finding == Finding("ok", "sinks.a", f"127.0.0.1 takes connections on port {port}")
+    assert finding == CheckResult("ok", "sinks.a", f"127.0.0.1 takes connections on port {port}")
     network = replace(NETWORK, ssl_context=client_context())
     async with serving(refuse, server_context(tmp_path, "localhost")) as port:
         finding = await try_address("sinks.a", f"https://localhost:{port}/secret-path", network)
-    assert finding == Finding("ok", "sinks.a", f"localhost takes connections on port {port} with TLS")
+    assert finding == CheckResult("ok", "sinks.a", f"localhost takes connections on port {port} with TLS")
 
 
 async def test_why_an_address_can_t_be_used(tmp_path):
@@ -190,7 +190,7 @@ async def test_an_address_that_never_answers_is_given_up_on(tmp_path, loop_clock
     """Takes the connection and says nothing, so that TLS is never agreed on."""
     store_tried = asyncio.Event()
 
-    async def try_store_and_tell(settings: StoreSettings) -> Finding:
+    async def try_store_and_tell(settings: StoreSettings) -> CheckResult:
         found = await try_store(settings)
         store_tried.set()
         return found
@@ -280,7 +280,7 @@ async def test_aws(sink, monkeypatch):
         for name, value in AWS.items():
             monkeypatch.setenv(name, value)
         finding = await try_aws("sinks.bus", sink, network)
-    assert finding == Finding(
+    assert finding == CheckResult(
         "ok", "sinks.bus", f"127.0.0.1 takes connections on port {port}, and there are credentials"
     )
     finding = await try_aws("sinks.bus", sink, network)

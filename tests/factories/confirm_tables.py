@@ -17,7 +17,7 @@ from typing import Any
 from media_callbacks.aliyun.calls import ApiRequest
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.healing.queries.catalogue import QUERIES, build_query_source
-from media_callbacks.healing.queries.findings import Judgement, Patience, judge
+from media_callbacks.healing.queries.findings import Judgement, Patience, conclude
 from media_callbacks.inbox.records import Inquiry
 from media_callbacks.model.events import Event, EventData
 from media_callbacks.model.kinds import PRODUCTS, Product
@@ -96,7 +96,7 @@ class Vendor:
         # As the reconciler asks.
         reference = inquiry.reference if family.needs_media_id else replace(inquiry.reference, media_id=None)
         (answer,) = await QUERIES[product].ask([reference], self.call)
-        return judge(
+        return conclude(
             replace(inquiry, event=event),
             answer,
             family=family,

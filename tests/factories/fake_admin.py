@@ -97,7 +97,7 @@ def make_id(number: int) -> str:
     return event_id(number.to_bytes(16, "big"), "succeeded")
 
 
-def _document(model: type[models.Answer], fields: Json) -> Json:
+def _document(model: type[models.ApiModel], fields: Json) -> Json:
     document: Json = model.model_validate(fields).model_dump(mode="json")
     return document
 

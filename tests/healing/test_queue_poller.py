@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import structlog
 
-from media_callbacks.aliyun.mns import QueueMessage
+from media_callbacks.aliyun.mns import ReceivedMessage
 from media_callbacks.healing.queue_poller import EXTENSION_S, QueuePoller
 from media_callbacks.model.errors import InboxUnavailable, VendorError, VendorRefused, VendorUnavailable
 from media_callbacks.model.receipts import Receipt, Verdict
@@ -25,7 +25,7 @@ from tests.factories.running import PATIENCE_S
 from tests.inbox.conformance import NOW
 
 SOURCE = MnsQueueSource(name="mts-queue", product="mts", account="123", parser=mts.parse)
-NO_MESSAGES: list[QueueMessage] = []
+NO_MESSAGES: list[ReceivedMessage] = []
 
 
 class Time:
@@ -50,7 +50,7 @@ class Time:
             self.now += timedelta(seconds=timeout_s)
 
 
-Step = VendorError | Exception | Sequence[QueueMessage] | Callable[[], Sequence[QueueMessage]]
+Step = VendorError | Exception | Sequence[ReceivedMessage] | Callable[[], Sequence[ReceivedMessage]]
 
 
 class ScriptedQueue:
@@ -66,7 +66,7 @@ class ScriptedQueue:
         self.extend_steps: list[VendorError] = []
         self.idle = asyncio.Event()
 
-    async def receive(self, limit: int, wait_s: int) -> Sequence[QueueMessage]:
+    async def receive(self, limit: int, wait_s: int) -> Sequence[ReceivedMessage]:
         self.limits.append(limit)
         if not self.steps:
             self.idle.set()
@@ -76,10 +76,10 @@ class ScriptedQueue:
             raise step
         return step() if callable(step) else step
 
-    def waited(self, seconds: float) -> Callable[[], Sequence[QueueMessage]]:
+    def waited(self, seconds: float) -> Callable[[], Sequence[ReceivedMessage]]:
         """An empty answer after so long."""
 
-        def answer() -> Sequence[QueueMessage]:
+        def answer() -> Sequence[ReceivedMessage]:
             self.time.now += timedelta(seconds=seconds)
             return NO_MESSAGES
 
@@ -150,9 +150,9 @@ class Scene:
         return [line["event"] for line in self.logs]
 
 
-def queued(number: int, body: bytes | None = None, *, visible_s: float = 30) -> QueueMessage:
+def queued(number: int, body: bytes | None = None, *, visible_s: float = 30) -> ReceivedMessage:
     job = {"type": "Transcode", "jobId": f"J{number}", "state": "Success"}
-    return QueueMessage(
+    return ReceivedMessage(
         id=f"M{number}",
         handle=f"H{number}",
         body=json.dumps(job).encode() if body is None else body,

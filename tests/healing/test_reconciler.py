@@ -14,7 +14,7 @@ import structlog
 
 from media_callbacks.aliyun.calls import CallApi
 from media_callbacks.healing.queries import unknown
-from media_callbacks.healing.queries.base import Answer, Family, ProductQueries, QuerySource
+from media_callbacks.healing.queries.base import Family, JobAnswer, ProductQueries, QuerySource
 from media_callbacks.healing.queries.findings import Patience
 from media_callbacks.healing.reconciler import ASK_TIMEOUT_S, LEASE_S, MAX_IN_FLIGHT, Desk, Reconciler
 from media_callbacks.inbox.records import Inquiry, JobFilter, JobRecord
@@ -55,9 +55,9 @@ def parse(message: Message) -> Parsed:
     )
 
 
-def ended(reference: JobReference, outcome: str = "succeeded", url: str | None = None) -> Answer:
+def ended(reference: JobReference, outcome: str = "succeeded", url: str | None = None) -> JobAnswer:
     body = {"family": reference.family, "job_id": reference.job_id, "outcome": outcome, "url": url}
-    return Answer(state="ended", body=json.dumps(body).encode(), meta={"action": "GetJobDetail"})
+    return JobAnswer(state="ended", body=json.dumps(body).encode(), meta={"action": "GetJobDetail"})
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Vendor:
         self.gate.set()
         self.begun = asyncio.Event()
 
-    async def ask(self, references: Sequence[JobReference], call: CallApi) -> Sequence[Answer]:
+    async def ask(self, references: Sequence[JobReference], call: CallApi) -> Sequence[JobAnswer]:
         self.asked.append([reference.job_id for reference in references])
         self.media_ids.append([reference.media_id for reference in references])
         self.begun.set()
@@ -216,8 +216,8 @@ async def test_a_job_is_not_asked_about_before_its_deadline(setting: Setting, ve
     [
         (VendorUnavailable("away"), "unavailable"),
         (VendorRefused("no", code="Forbidden", status=403), "refused"),
-        (Answer(state="not_found"), "not_found"),
-        (Answer(state="pending"), "pending"),
+        (JobAnswer(state="not_found"), "not_found"),
+        (JobAnswer(state="pending"), "pending"),
     ],
 )
 async def test_whoever_gives_no_answer_is_asked_again_later(
@@ -240,7 +240,7 @@ async def test_whoever_gives_no_answer_is_asked_again_later(
 
 
 async def test_one_unreadable_job_of_a_batch_spoils_only_itself(setting: Setting, vendor: Vendor) -> None:
-    vendor.answers["job-1"] = Answer(state="not_found")
+    vendor.answers["job-1"] = JobAnswer(state="not_found")
     await setting.expect("job-1", "job-2")
     await setting.turn()
     assert {name: record.state for name, record in (await setting.jobs()).items()} == {
@@ -277,7 +277,7 @@ async def test_what_cannot_be_asked_ends_as_unknown_when_it_is_given_up(
 
 
 async def test_what_is_known_later_is_a_further_revision(setting: Setting, vendor: Vendor) -> None:
-    vendor.answers["job-1"] = Answer(state="not_found")
+    vendor.answers["job-1"] = JobAnswer(state="not_found")
     await setting.expect("job-1")
     await setting.turn(seconds=86401)
     assert (await setting.jobs())["job-1"].state == "unknown"

@@ -17,7 +17,7 @@ from media_callbacks.inbox.upkeep.clock import (
     TOLERANCE_MS,
     AnchoredClock,
     Sighting,
-    judge,
+    next_sighting,
 )
 from media_callbacks.model.errors import ClockDoubted
 from media_callbacks.timing.waiting import seconds_since_boot
@@ -32,7 +32,7 @@ def test_whatever_a_clock_does_it_is_trusted_only_after_having_gone_on(steps: li
     seen, now, stepped_at = Sighting(NOW_MS), NOW_MS, None
     for step in steps:
         before, now = seen, now + step
-        seen, too_late_ms = judge(before, now)
+        seen, too_late_ms = next_sighting(before, now)
         assert seen.seen_at is not None
         assert before.seen_at is not None
         is_doubted = seen.stepped_to is not None
@@ -54,22 +54,22 @@ def test_whatever_a_clock_does_it_is_trusted_only_after_having_gone_on(steps: li
 
 def test_a_doubt_ends_after_as_long_as_the_step_was_and_after_a_week_at_most() -> None:
     for step in (DOUBTED_STEP_MS + 1, 3 * DOUBTED_STEP_MS, 3000 * DOUBTED_STEP_MS):
-        seen, _ = judge(Sighting(NOW_MS), NOW_MS + step)
+        seen, _ = next_sighting(Sighting(NOW_MS), NOW_MS + step)
         assert seen == Sighting(NOW_MS + step, NOW_MS, NOW_MS + step, NOW_MS + step + min(step, LONGEST_DOUBT_MS))
-    assert judge(Sighting(NOW_MS), NOW_MS + DOUBTED_STEP_MS) == (Sighting(NOW_MS + DOUBTED_STEP_MS), 0)
+    assert next_sighting(Sighting(NOW_MS), NOW_MS + DOUBTED_STEP_MS) == (Sighting(NOW_MS + DOUBTED_STEP_MS), 0)
 
 
 def test_a_second_step_forward_begins_the_doubt_anew_and_the_first_is_what_may_be_wrong() -> None:
-    seen, _ = judge(Sighting(NOW_MS), NOW_MS + 9 * DOUBTED_STEP_MS)
-    seen, _ = judge(seen, NOW_MS + 19 * DOUBTED_STEP_MS)
+    seen, _ = next_sighting(Sighting(NOW_MS), NOW_MS + 9 * DOUBTED_STEP_MS)
+    seen, _ = next_sighting(seen, NOW_MS + 19 * DOUBTED_STEP_MS)
     assert (seen.stepped_from, seen.stepped_to) == (NOW_MS, NOW_MS + 9 * DOUBTED_STEP_MS)
     assert seen.trusted_at == NOW_MS + 26 * DOUBTED_STEP_MS
-    assert judge(seen, NOW_MS + 1) == (Sighting(NOW_MS + 1), 19 * DOUBTED_STEP_MS - 1)
+    assert next_sighting(seen, NOW_MS + 1) == (Sighting(NOW_MS + 1), 19 * DOUBTED_STEP_MS - 1)
 
 
 def test_a_small_correction_disproves_nothing() -> None:
-    seen, _ = judge(Sighting(NOW_MS), NOW_MS + 9 * DOUBTED_STEP_MS)
-    assert judge(seen, NOW_MS + 9 * DOUBTED_STEP_MS - TOLERANCE_MS) == (seen, 0)
+    seen, _ = next_sighting(Sighting(NOW_MS), NOW_MS + 9 * DOUBTED_STEP_MS)
+    assert next_sighting(seen, NOW_MS + 9 * DOUBTED_STEP_MS - TOLERANCE_MS) == (seen, 0)
 
 
 def test_a_machine_tells_the_seconds_since_boot() -> None:

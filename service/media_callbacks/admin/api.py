@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from media_callbacks.admin.models import (
     MAX_REPORT,
-    Answer,
+    ApiModel,
     CancelOrder,
     DryRun,
     EventDetail,
@@ -33,7 +33,7 @@ from media_callbacks.admin.models import (
     JobQuery,
     JobRules,
     Order,
-    Page,
+    PageParameters,
     PauseOrder,
     ReceiptPage,
     ReceiptQuery,
@@ -152,12 +152,12 @@ class AdminApi:
 
     # Events and receipts
 
-    async def list_events(self, query: EventQuery) -> tuple[int, Answer]:
+    async def list_events(self, query: EventQuery) -> tuple[int, ApiModel]:
         found = await self._inbox.list_events(query.to_filter(), before=query.before, limit=query.limit)
         cursor = str(found[-1].cursor) if len(found) == query.limit else None
         return 200, EventPage.model_validate({"events": found, "cursor": cursor})
 
-    async def show_event(self, event_id: str) -> tuple[int, Answer]:
+    async def show_event(self, event_id: str) -> tuple[int, ApiModel]:
         _check_event_id(event_id)
         record = await self._inbox.find_event(event_id)
         if record is None:
@@ -173,7 +173,7 @@ class AdminApi:
             }
         )
 
-    async def list_receipts(self, query: ReceiptQuery) -> tuple[int, Answer]:
+    async def list_receipts(self, query: ReceiptQuery) -> tuple[int, ApiModel]:
         found = await self._inbox.list_receipts(
             state=query.state, source=query.source, since=query.since, before_id=query.before, limit=query.limit
         )
@@ -207,7 +207,7 @@ class AdminApi:
             )
         )
 
-    async def create_replay(self, body: ReplayOrder) -> Response | tuple[int, Answer]:
+    async def create_replay(self, body: ReplayOrder) -> Response | tuple[int, ApiModel]:
         event_filter = body.filter.to_filter()
         if event_filter == EventFilter():
             raise Refused(
@@ -248,18 +248,18 @@ class AdminApi:
     def _configured(self) -> str:
         return f"configured are {', '.join(self._sinks) or 'none'}"
 
-    async def list_replays(self, query: Page) -> tuple[int, Answer]:
+    async def list_replays(self, query: PageParameters) -> tuple[int, ApiModel]:
         found = await self._inbox.list_replays(before_id=query.before, limit=query.limit)
         cursor = str(found[-1].id) if len(found) == query.limit else None
         return 200, ReplayPage(replays=tuple(map(ReplayItem.of, found)), cursor=cursor)
 
-    async def show_replay(self, replay_id: str) -> tuple[int, Answer]:
+    async def show_replay(self, replay_id: str) -> tuple[int, ApiModel]:
         record = await self._inbox.find_replay(_read_replay_id(replay_id))
         if record is None:
             raise _no_replay()
         return 200, ReplayItem.of(record)
 
-    async def cancel_replay(self, replay_id: str, body: CancelOrder) -> tuple[int, Answer]:
+    async def cancel_replay(self, replay_id: str, body: CancelOrder) -> tuple[int, ApiModel]:
         record = await self._inbox.cancel_replay(_read_replay_id(replay_id))
         if record is None:
             raise _no_replay()
@@ -267,23 +267,23 @@ class AdminApi:
 
     # Sinks
 
-    async def list_sinks(self) -> tuple[int, Answer]:
+    async def list_sinks(self) -> tuple[int, ApiModel]:
         breakers, now = self._breaker_states(), await self._inbox.now()
         return 200, SinkList(sinks=tuple(self._sink_item(record, breakers, now) for record in await self._all_sinks()))
 
-    async def pause_sink(self, sink: str, body: PauseOrder) -> tuple[int, Answer]:
+    async def pause_sink(self, sink: str, body: PauseOrder) -> tuple[int, ApiModel]:
         await self._set_sink_state(sink, "paused", body.reason, body.requested_by)
         return 200, await self._find_sink(sink)
 
-    async def resume_sink(self, sink: str, body: ResumeOrder) -> tuple[int, Answer]:
+    async def resume_sink(self, sink: str, body: ResumeOrder) -> tuple[int, ApiModel]:
         await self._set_sink_state(sink, "active", body.reason, body.requested_by)
         return await self._try_now(sink, body)
 
-    async def retry_sink(self, sink: str, body: RetryOrder) -> tuple[int, Answer]:
+    async def retry_sink(self, sink: str, body: RetryOrder) -> tuple[int, ApiModel]:
         await self._check_known(sink)
         return await self._try_now(sink, body)
 
-    async def _try_now(self, name: str, order: Order) -> tuple[int, Answer]:
+    async def _try_now(self, name: str, order: Order) -> tuple[int, ApiModel]:
         brought_forward = await self._inbox.retry_sink(name)
         log.info("sink_retried", sink=name, brought_forward=brought_forward, requested_by=order.requested_by)
         item = await self._find_sink(name)
@@ -343,12 +343,12 @@ class AdminApi:
     def _job_rules(self) -> JobRules:
         return JobRules(self._families, self._clock())
 
-    async def list_jobs(self, query: JobQuery) -> tuple[int, Answer]:
+    async def list_jobs(self, query: JobQuery) -> tuple[int, ApiModel]:
         found = await self._inbox.list_jobs(query.to_filter(), before_id=query.before, limit=query.limit)
         cursor = str(found[-1].id) if len(found) == query.limit else None
         return 200, JobPage(jobs=tuple(map(JobItem.of, found)), cursor=cursor)
 
-    async def report(self, query: ReportQuery) -> tuple[int, Answer]:
+    async def report(self, query: ReportQuery) -> tuple[int, ApiModel]:
         until = query.until or await self._inbox.now()
         since = query.since or max(until, _FIRST_DAY) - timedelta(days=1)
         if not timedelta() < until - since <= MAX_REPORT:
@@ -461,7 +461,7 @@ class AdminApi:
                 name="listReplays",
                 summary="Replays, newest first",
                 run=self.list_replays,
-                query=Page,
+                query=PageParameters,
                 answers={200: ReplayPage},
                 refusals=away,
             ),

@@ -100,11 +100,11 @@ def _optional(description: str, **options: Any) -> Any:
 # Questions
 
 
-class Query(BaseModel):
+class QueryParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Page(Query):
+class PageParameters(QueryParameters):
     cursor: Cursor = _optional("The `cursor` of the page before.")
     limit: Limit = 50
 
@@ -128,18 +128,18 @@ class _EventConditions(BaseModel):
     until: Moment = _optional("Accepted before this time.")
 
 
-class EventQuery(Page, _EventConditions):
+class EventQuery(PageParameters, _EventConditions):
     def to_filter(self) -> EventFilter:
         return EventFilter(**self.model_dump(exclude={"cursor", "limit"}))
 
 
-class ReceiptQuery(Page):
+class ReceiptQuery(PageParameters):
     state: ReceiptState = _optional("What became of them.")
     source: Text = _optional("Name of the source that they came through.")
     since: Moment = _optional("Received at this time or later.")
 
 
-class JobQuery(Page):
+class JobQuery(PageParameters):
     state: JobState = _optional("How far they are.")
     product: Product = _optional("Who runs them.")
     job_id: Text = _optional("The vendor's job id.")
@@ -150,7 +150,7 @@ class JobQuery(Page):
         return JobFilter(**self.model_dump(exclude={"cursor", "limit"}))
 
 
-class ReportQuery(Query):
+class ReportQuery(QueryParameters):
     since: Moment = _optional("Jobs registered at this time or later. Left out: 24 hours before `until`.")
     until: Moment = _optional("Jobs registered before this time. Left out: now. At most 31 days after `since`.")
 
@@ -405,11 +405,11 @@ class JobOrders(
 # Answers
 
 
-class Answer(BaseModel):
+class ApiModel(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True)
 
 
-class Problem(Answer):
+class Problem(ApiModel):
     """What was wrong, as RFC 9457 has it."""
 
     title: str = Field(description="The meaning of the status.", examples=["Not Found"])
@@ -420,7 +420,7 @@ class Problem(Answer):
 NextCursor = Annotated[str | None, Field(description="For the next page; null when there is none.")]
 
 
-class EventItem(Answer):
+class EventItem(ApiModel):
     """An event in a list."""
 
     id: str = Field(examples=["evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"])
@@ -436,14 +436,14 @@ class EventItem(Answer):
     )
 
 
-class EventPage(Answer):
+class EventPage(ApiModel):
     """Events, newest first."""
 
     events: tuple[EventItem, ...]
     cursor: NextCursor
 
 
-class ReceiptItem(Answer):
+class ReceiptItem(ApiModel):
     """One arrival through a source."""
 
     id: int
@@ -458,14 +458,14 @@ class ReceiptItem(Answer):
     event_ids: tuple[str, ...] = Field(description="The events that it brought, first or again.")
 
 
-class ReceiptPage(Answer):
+class ReceiptPage(ApiModel):
     """Receipts, newest first."""
 
     receipts: tuple[ReceiptItem, ...]
     cursor: NextCursor
 
 
-class AttemptItem(Answer):
+class AttemptItem(ApiModel):
     """One attempt of a delivery."""
 
     number: int = Field(description="1 for the first; an interrupted one does not count, so the next has its number.")
@@ -475,7 +475,7 @@ class AttemptItem(Answer):
     error: str | None
 
 
-class DeliveryItem(Answer):
+class DeliveryItem(ApiModel):
     """An event on its way to one sink."""
 
     sink: str = Field(examples=["orders"])
@@ -488,7 +488,7 @@ class DeliveryItem(Answer):
     history: tuple[AttemptItem, ...] = Field(description="The attempts, oldest first.")
 
 
-class EventDetail(Answer):
+class EventDetail(ApiModel):
     """The life of an event."""
 
     id: str = Field(examples=["evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"])
@@ -502,7 +502,7 @@ class EventDetail(Answer):
     deliveries: tuple[DeliveryItem, ...]
 
 
-class FilterItem(Answer):
+class FilterItem(ApiModel):
     """Which events a replay meant; null asks for nothing."""
 
     event_id: str | None
@@ -517,7 +517,7 @@ class FilterItem(Answer):
     until: Timestamp | None
 
 
-class ReplayItem(Answer):
+class ReplayItem(ApiModel):
     """A replay and how far it is."""
 
     id: int
@@ -550,21 +550,21 @@ class ReplayItem(Answer):
         )
 
 
-class ReplayPage(Answer):
+class ReplayPage(ApiModel):
     """Replays, newest first."""
 
     replays: tuple[ReplayItem, ...]
     cursor: NextCursor
 
 
-class DryRun(Answer):
+class DryRun(ApiModel):
     """What a replay would do."""
 
     dry_run: Literal[True] = True
     total: int = Field(description="How many events the filter means now.")
 
 
-class SinkItem(Answer):
+class SinkItem(ApiModel):
     """A sink that is configured, or that something still waits for."""
 
     name: str = Field(examples=["orders"])
@@ -594,13 +594,13 @@ class TriedSink(SinkItem):
     )
 
 
-class SinkList(Answer):
+class SinkList(ApiModel):
     """Sinks, the configured ones first."""
 
     sinks: tuple[SinkItem, ...]
 
 
-class JobItem(Answer):
+class JobItem(ApiModel):
     """An expected job."""
 
     id: int
@@ -650,7 +650,7 @@ class JobItem(Answer):
         )
 
 
-class JobPage(Answer):
+class JobPage(ApiModel):
     """Expected jobs, newest first."""
 
     jobs: tuple[JobItem, ...]
@@ -661,7 +661,7 @@ class RegisteredJobs(RootModel[JobItem | tuple[JobItem, ...]]):
     """The job as it is registered, or the jobs in the order of the list."""
 
 
-class Percentiles(Answer):
+class Percentiles(ApiModel):
     """In seconds, by nearest rank."""
 
     p50: float
@@ -669,7 +669,7 @@ class Percentiles(Answer):
     p99: float
 
 
-class JobCounts(Answer):
+class JobCounts(ApiModel):
     """Expected jobs by what became of them until now."""
 
     submitted: int = Field(description="All of them.")
@@ -705,7 +705,7 @@ class ReportTotal(JobCounts):
     )
 
 
-class Report(Answer):
+class Report(ApiModel):
     """What became of the jobs that were registered in this time."""
 
     since: Timestamp

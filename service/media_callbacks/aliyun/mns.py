@@ -64,7 +64,7 @@ _ADVICE: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class QueueMessage:
+class ReceivedMessage:
     """
     A message that this client has for some time to itself.
 
@@ -88,7 +88,7 @@ class QueueMessage:
 class Queue(Protocol):
     """What a poller needs of a queue. Every method raises VendorUnavailable or VendorRefused."""
 
-    async def receive(self, limit: int, wait_s: int) -> Sequence[QueueMessage]: ...
+    async def receive(self, limit: int, wait_s: int) -> Sequence[ReceivedMessage]: ...
 
     async def delete(self, handles: Sequence[str]) -> Sequence[str]: ...
 
@@ -127,7 +127,7 @@ class MnsQueue:
         if self._session is not None:
             await self._session.close()
 
-    async def receive(self, limit: int, wait_s: int) -> Sequence[QueueMessage]:
+    async def receive(self, limit: int, wait_s: int) -> Sequence[ReceivedMessage]:
         """
         Up to ``limit`` messages (16 at most), as soon as there is one; none when there was none for ``wait_s`` (30 at
         most) seconds. Fewer than ``limit`` does not mean that the queue is empty now.
@@ -191,7 +191,7 @@ class MnsQueue:
             raise _unreadable("ChangeMessageVisibility", reply.status, "ReceiptHandle or NextVisibleTime is missing")
         return new_handle, visible_at
 
-    def _read_message(self, element: Element, reply: "_Reply") -> QueueMessage:
+    def _read_message(self, element: Element, reply: "_Reply") -> ReceivedMessage:
         identifier, handle = element.text_of("MessageId"), element.text_of("ReceiptHandle")
         body, visible_at = element.find("MessageBody"), reply.time(element.text_of("NextVisibleTime"))
         if not identifier or not handle or body is None or visible_at is None:
@@ -201,7 +201,7 @@ class MnsQueue:
                 "a message is without MessageId, ReceiptHandle, MessageBody or NextVisibleTime",
             )
         count = element.text_of("DequeueCount") or ""
-        return QueueMessage(
+        return ReceivedMessage(
             id=identifier,
             handle=handle,
             body=body.text.encode(),

@@ -34,8 +34,8 @@ from media_callbacks.sources.reading.decoding import decode_json
 from media_callbacks.timing.throttle import RateLimit
 from media_callbacks.timing.waiting import Wait, wait_for
 
-Result = Literal["ok", "not_found", "throttled", "unavailable", "refused"]
-Observe = Callable[[Api, str, Result], None]
+CallResult = Literal["ok", "not_found", "throttled", "unavailable", "refused"]
+Observe = Callable[[Api, str, CallResult], None]
 """Is told how each request went: api, action, result."""
 
 MAX_REPLY_BYTES = 4 * 2**20
@@ -245,7 +245,7 @@ class OpenApiClient:
         self._note(query, "ok")
         return content
 
-    def _note(self, query: ApiRequest, result: Result) -> None:
+    def _note(self, query: ApiRequest, result: CallResult) -> None:
         if self._observe is not None:
             self._observe(query.api, query.action, result)
 

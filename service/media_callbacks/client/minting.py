@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from media_callbacks.config.values import read_url_key
-from media_callbacks.sources.transports.url_tokens import Token, bind_task, mint_token
+from media_callbacks.sources.transports.url_tokens import UrlToken, bind_task, mint_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def mint_gif(
     bind = bind_task(application_id, video_url, video_name)
     seconds = int(expires_at.timestamp())
     return MintedUrl(
-        callback_url=f"{url.rstrip('/')}/{mint_token(Token(key_id, seconds, nonce, bind), key_bytes)}",
+        callback_url=f"{url.rstrip('/')}/{mint_token(UrlToken(key_id, seconds, nonce, bind), key_bytes)}",
         video_name=video_name,
         nonce=nonce.hex(),
         bind=bind.hex(),

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from media_callbacks.assembly.sinks import build_sinks
 from media_callbacks.commands.checks import try_out
-from media_callbacks.commands.checks.base import Finding, Severity
+from media_callbacks.commands.checks.base import CheckResult, Severity
 from media_callbacks.commands.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.output import printable
 from media_callbacks.config.settings import Settings
@@ -51,18 +51,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _of_sentence(severity: Severity, sentence: str) -> Finding:
+def _of_sentence(severity: Severity, sentence: str) -> CheckResult:
     """What the configuration says of itself: key path and sentence, the remedy within."""
     subject, _, text = sentence.partition(": ")
-    return Finding(severity, subject, text)
+    return CheckResult(severity, subject, text)
 
 
-def _try_out(settings: Settings) -> list[Finding]:
+def _try_out(settings: Settings) -> list[CheckResult]:
     with Console(stderr=True).status("trying out what the configuration names"):
         return asyncio.run(try_out(settings))
 
 
-def report(findings: Sequence[Finding], *, as_json: bool) -> None:
+def report(findings: Sequence[CheckResult], *, as_json: bool) -> None:
     for finding in findings:
         line = f"{finding.subject}: {finding.text}"
         if as_json:

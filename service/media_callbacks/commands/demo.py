@@ -56,7 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(slots=True)
-class Step:
+class DemoStep:
     """
     One request of the demo, or one that the vendor never sends.
 
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if is_right else 1
 
 
-async def play(folder: Path) -> tuple[Sequence[Step], Receiver]:
+async def play(folder: Path) -> tuple[Sequence[DemoStep], Receiver]:
     receiver = Receiver(secrets.token_bytes(32))
     app = web.Application()
     app.router.add_post("/events", receiver.receive)
@@ -159,7 +159,7 @@ async def play(folder: Path) -> tuple[Sequence[Step], Receiver]:
     return steps, receiver
 
 
-async def expect_lost_jobs(steps: Sequence[Step], admin_url: str) -> None:
+async def expect_lost_jobs(steps: Sequence[DemoStep], admin_url: str) -> None:
     """As an application does right after it has submitted a job; here with a deadline that is over at once."""
     client, now = JobsClient(admin_url, None), datetime.now(UTC)
     for step in steps:
@@ -169,7 +169,7 @@ async def expect_lost_jobs(steps: Sequence[Step], admin_url: str) -> None:
             )
 
 
-async def collect(steps: Sequence[Step], receiver: Receiver) -> None:
+async def collect(steps: Sequence[DemoStep], receiver: Receiver) -> None:
     """Wait for as many events as must come, and note at each step the one that it caused."""
     expected = [step for step in steps if step.gives_event is not None]
     deadline = time.monotonic() + PATIENCE_S
@@ -245,7 +245,7 @@ def demo_settings(
     )
 
 
-def build_steps(settings: Settings, signer: MnsSigner, cloud: FakeCloud) -> Iterator[Step]:
+def build_steps(settings: Settings, signer: MnsSigner, cloud: FakeCloud) -> Iterator[DemoStep]:
     """
     For each product a genuine request, the same again, a forgery and a stale one; of GIF tasks, which nobody signs, a
     lie that the vendor's job API exposes; and a job whose callback is lost.
@@ -262,15 +262,15 @@ def build_steps(settings: Settings, signer: MnsSigner, cloud: FakeCloud) -> Iter
         forged = forge(sign(source, signer, build(other, now, False), now))
         stale = sign(source, signer, build(other, now, False), now - timedelta(seconds=STALE_S))
         success = source.success_status
-        yield Step(source.product, event, genuine, success, job, gives_event="signature")
-        yield Step(source.product, AGAIN, genuine, success, job)
-        yield Step(source.product, "forged", forged, 403, other)
-        yield Step(source.product, "an hour old", stale, 403, other)
+        yield DemoStep(source.product, event, genuine, success, job, gives_event="signature")
+        yield DemoStep(source.product, AGAIN, genuine, success, job)
+        yield DemoStep(source.product, "forged", forged, 403, other)
+        yield DemoStep(source.product, "an hour old", stale, 403, other)
     lost = cloud.submit("mts", "snapshot", duration_s=0, is_lost=True)
-    yield Step("mts", "nothing: the callback is lost", None, None, lost.job_id, gives_event="query")
+    yield DemoStep("mts", "nothing: the callback is lost", None, None, lost.job_id, gives_event="query")
 
 
-def gif_steps(source: TokenUrlSource, cloud: FakeCloud) -> Iterator[Step]:
+def gif_steps(source: TokenUrlSource, cloud: FakeCloud) -> Iterator[DemoStep]:
     """The vendor signs nothing here: what it is asked afterwards tells the truth from lies."""
     # The cloud knows the task and calls nobody: its callbacks are the demo's to send.
     job = cloud.submit("multimediaai", "animated_image", duration_s=0, sources=())
@@ -280,11 +280,11 @@ def gif_steps(source: TokenUrlSource, cloud: FakeCloud) -> Iterator[Step]:
     genuine = token_url_request(source, token, truth)
     foreign = token_url_request(source, token, describe(other, other.outcome))
     contrary = token_url_request(source, token, describe(job, "failed"))
-    yield Step(source.product, "a lie: another task", foreign, 200, job.job_id)
-    yield Step(source.product, "a lie: it failed", contrary, 200, job.job_id)
-    yield Step(source.product, job.event, genuine, 200, job.job_id, gives_event="query")
-    yield Step(source.product, AGAIN, genuine, 200, job.job_id)
-    yield Step(source.product, "forged", forge(genuine), 404, job.job_id)
+    yield DemoStep(source.product, "a lie: another task", foreign, 200, job.job_id)
+    yield DemoStep(source.product, "a lie: it failed", contrary, 200, job.job_id)
+    yield DemoStep(source.product, job.event, genuine, 200, job.job_id, gives_event="query")
+    yield DemoStep(source.product, AGAIN, genuine, 200, job.job_id)
+    yield DemoStep(source.product, "forged", forge(genuine), 404, job.job_id)
 
 
 def sign(source: CallbackSource, signer: MnsSigner, payload: dict[str, Any], now: datetime) -> SimulatedRequest:
@@ -294,7 +294,7 @@ def sign(source: CallbackSource, signer: MnsSigner, payload: dict[str, Any], now
     return signer.push(source, payload, now=now)
 
 
-def report(steps: Sequence[Step], *, as_json: bool) -> None:
+def report(steps: Sequence[DemoStep], *, as_json: bool) -> None:
     if as_json:
         for step in steps:
             event = json.loads(step.event.to_json()) if step.event else None

@@ -98,7 +98,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SentResult:
     job_id: str
     status: int | None
     error: str | None = None
@@ -256,7 +256,7 @@ def build_request(
 
 async def send_all(
     arguments: argparse.Namespace, source: CallbackSource, signer: MnsSigner | None, base: str
-) -> list[Answer]:
+) -> list[SentResult]:
     answers = []
     total = arguments.count * (2 if arguments.duplicate else 1)
     show = sys.stderr.isatty() and total > 1
@@ -273,19 +273,19 @@ async def send_all(
     return answers
 
 
-async def send(session: aiohttp.ClientSession, base: str, job_id: str, request: SimulatedRequest) -> Answer:
+async def send(session: aiohttp.ClientSession, base: str, job_id: str, request: SimulatedRequest) -> SentResult:
     url = URL(base.rstrip("/") + request.target, encoded=True)
     try:
         async with session.request(
             request.method, url, data=request.body, headers=request.headers, allow_redirects=False
         ) as response:
             await response.read()
-            return Answer(job_id, response.status)
+            return SentResult(job_id, response.status)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        return Answer(job_id, None, type(error).__name__)
+        return SentResult(job_id, None, type(error).__name__)
 
 
-def report(answers: list[Answer], *, as_json: bool) -> None:
+def report(answers: list[SentResult], *, as_json: bool) -> None:
     if as_json:
         for answer in answers:
             print(json.dumps({"job_id": answer.job_id, "status": answer.status, "error": answer.error}))

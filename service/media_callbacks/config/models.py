@@ -17,6 +17,7 @@ from media_callbacks.config.checks import Section
 from media_callbacks.config.values import (
     Account,
     BareUrl,
+    BearerToken,
     Credential,
     Days,
     Endpoint,
@@ -32,7 +33,6 @@ from media_callbacks.config.values import (
     RegisteredUrl,
     Seconds,
     Stream,
-    Token,
     TopicArn,
     UrlPath,
     check_certificate,
@@ -103,7 +103,7 @@ class ServerSettings(Section):
 
 # Several, so that one takes the place of another without a moment in which a client has none that is good.
 _Tokens = Annotated[
-    tuple[Token, ...],
+    tuple[BearerToken, ...],
     BeforeValidator(one_or_many),
     Field(
         min_length=1,

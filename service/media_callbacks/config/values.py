@@ -276,7 +276,7 @@ Port = Annotated[
 Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
 Seconds = Annotated[float, BeforeValidator(_refuse_boolean), Field(allow_inf_nan=False)]
 Days = Annotated[Integer, Field(ge=1, le=36500)]
-Token = Annotated[str, AfterValidator(check_token)]
+BearerToken = Annotated[str, AfterValidator(check_token)]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
 Account = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
 Credential = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,}$")]

@@ -100,7 +100,7 @@ class Dispatcher:
         self._inbox = inbox
         self._stop_timeout_s = stop_timeout_s
         self._workers = {
-            destination.sink.name: _Worker(
+            destination.sink.name: _SinkWorker(
                 inbox, destination, clock=clock, elapsed=elapsed, rng=rng, observer=observer, wait=wait
             )
             for destination in destinations
@@ -137,7 +137,7 @@ class _Claimed(NamedTuple):
     at: float
 
 
-class _Worker:
+class _SinkWorker:
     """Everything about one sink."""
 
     def __init__(

@@ -17,13 +17,13 @@ from media_callbacks.edge.core import MAX_HEADER_BYTES
 from media_callbacks.explain.captured_request import CapturedRequest
 from media_callbacks.explain.case import (
     Case,
-    Finding,
-    Step,
+    Diagnosis,
+    Examination,
+    RequestVerdict,
     Surroundings,
-    Verdict,
     find_token,
     head_size,
-    judge,
+    judge_request,
     registered_path_serves,
     serves,
     token_places,
@@ -60,9 +60,9 @@ class Explanation:
     judged_at: datetime
     is_arrival_known: bool
     notes: tuple[str, ...]
-    steps: tuple[Step, ...]
-    findings: tuple[Finding, ...]
-    verdict: Verdict
+    steps: tuple[Examination, ...]
+    findings: tuple[Diagnosis, ...]
+    verdict: RequestVerdict
     events: tuple[Event, ...]
     unparsed: str | None
     warnings: tuple[str, ...]
@@ -105,7 +105,7 @@ def _choose_source(callback: Callback, around: Surroundings, name: str | None) -
     if not fitting:
         return None, "no source has the request's path, and its headers look like those of none"
     for source in fitting:
-        if judge(source, callback, around)[0].state in ("accepted", "unparsed"):
+        if judge_request(source, callback, around)[0].state in ("accepted", "unparsed"):
             return source, "no source has the request's path; this one finds it genuine"
     words = "the only one" if len(fitting) == 1 else f"the first of {len(fitting)}"
     return fitting[0], f"no source has the request's path; this is {words} whose requests look like this"
@@ -137,7 +137,7 @@ class _Explainer(Case):
         if source is None:
             self.explain_strangers()
             return
-        self.verdict, message = judge(source, self.callback, self.around)
+        self.verdict, message = judge_request(source, self.callback, self.around)
         if isinstance(source, HttpSource):
             HttpSteps(self, source).run()
         elif isinstance(source, MnsPushSource):
@@ -268,7 +268,7 @@ class _Explainer(Case):
     def explain_content(self, source: CallbackSource, message: Message | None) -> None:
         """What the message means, or would mean if it were accepted."""
         if message is None and self.sent_at is not None:
-            message = judge(source, self.callback, self.around, now=self.sent_at)[1]
+            message = judge_request(source, self.callback, self.around, now=self.sent_at)[1]
         if message is None:
             message = self._supposed_message(source)
         if message is None:

@@ -38,7 +38,7 @@ MAX_SHOWN_STRINGS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Examination:
     """
     One thing that was looked at.
 
@@ -55,7 +55,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Diagnosis:
     """
     A cause that explains what was seen.
 
@@ -70,7 +70,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class RequestVerdict:
     """
     What the service does with this request.
 
@@ -147,39 +147,39 @@ def urls_of(source: CallbackSource) -> tuple[str, ...]:
 # The verdict
 
 
-def judge(
+def judge_request(
     source: CallbackSource, callback: Callback, around: Surroundings, *, now: datetime | None = None
-) -> tuple[Verdict, Message | None]:
+) -> tuple[RequestVerdict, Message | None]:
     """What the service does, in the service's order: route, method, sizes, signature, parser."""
     if not serves(source, callback.raw_path) and not registered_path_serves(source, callback.raw_path):
         text = "no source listens on the request's path"
-        return Verdict(state="refused", answer=404, reason="unknown_path", text=text), None
+        return RequestVerdict(state="refused", answer=404, reason="unknown_path", text=text), None
     if callback.method not in source.methods:
         text = f"expected {' or '.join(sorted(source.methods))}, came {visible(callback.method)}"
-        return Verdict(state="refused", answer=405, reason="method", text=text), None
+        return RequestVerdict(state="refused", answer=405, reason="method", text=text), None
     if (size := head_size(callback)) > MAX_HEADER_BYTES:
         text = f"expected at most {MAX_HEADER_BYTES} bytes of headers, came {size}"
-        return Verdict(state="refused", answer=431, reason="headers_too_large", text=text), None
+        return RequestVerdict(state="refused", answer=431, reason="headers_too_large", text=text), None
     if (size := len(callback.body)) > around.max_body_bytes:
         text = f"expected a body of at most {around.max_body_bytes} bytes, came {size}"
-        return Verdict(state="refused", answer=413, reason="body_too_large", text=text), None
+        return RequestVerdict(state="refused", answer=413, reason="body_too_large", text=text), None
     try:
         url = source.certificate_url(callback)
         key = None if url is None else _service_key(source, url, around)
         if url is not None and key is None:
             text = "everything but the signature was checked: give the signing certificate with --certificate FILE"
-            return Verdict(state="undecided", answer=None, reason=None, text=text), None
+            return RequestVerdict(state="undecided", answer=None, reason=None, text=text), None
         message = source.verify(callback, now=now or around.now, public_key=key)
     except Rejected as error:
-        return Verdict(state="refused", answer=error.status, reason=error.reason, text=visible(str(error))), None
+        return RequestVerdict(state="refused", answer=error.status, reason=error.reason, text=visible(str(error))), None
     except Unavailable as error:
-        return Verdict(state="refused", answer=503, reason=error.reason, text=visible(str(error))), None
+        return RequestVerdict(state="refused", answer=503, reason=error.reason, text=visible(str(error))), None
     receipt = build_receipt(source, message, received_at=around.now, route=lambda _: ())
     if receipt.reason is not None:
         text = f"genuine, and kept without an event: {visible(receipt.reason)}"
-        return Verdict(state="unparsed", answer=source.success_status, reason="unparsed", text=text), message
+        return RequestVerdict(state="unparsed", answer=source.success_status, reason="unparsed", text=text), message
     text = "genuine and fresh; whether it is a duplicate, or says otherwise, only the store can tell"
-    return Verdict(state="accepted", answer=source.success_status, reason=None, text=text), message
+    return RequestVerdict(state="accepted", answer=source.success_status, reason=None, text=text), message
 
 
 def _service_key(source: CallbackSource, url: str, around: Surroundings) -> RSAPublicKey | None:
@@ -206,11 +206,13 @@ class Case:
         self.around = around
         self.source = source
         self.chosen_by = chosen_by
-        self.steps: list[Step] = []
-        self.findings: list[Finding] = []
+        self.steps: list[Examination] = []
+        self.findings: list[Diagnosis] = []
         # When the sender says that it was sent, and whether the signature that covers this is right.
         self.sent_at: datetime | None = None
-        self.verdict = Verdict(state="refused", answer=404, reason="unknown_path", text="no source fits the request")
+        self.verdict = RequestVerdict(
+            state="refused", answer=404, reason="unknown_path", text="no source fits the request"
+        )
         self.events: tuple[Event, ...] = ()
         self.unparsed: str | None = None
         self.warnings: tuple[str, ...] = ()
@@ -232,11 +234,11 @@ class Case:
     ) -> None:
         if isinstance(status, bool):
             status = "ok" if status else "failed"
-        self.steps.append(Step(name=name, status=status, expected=expected, came=came, lines=tuple(lines)))
+        self.steps.append(Examination(name=name, status=status, expected=expected, came=came, lines=tuple(lines)))
 
     def find(self, cause: str, text: str, remedy: str) -> None:
         if all((finding.cause, finding.text) != (cause, text) for finding in self.findings):
-            self.findings.append(Finding(cause=cause, text=text, remedy=remedy))
+            self.findings.append(Diagnosis(cause=cause, text=text, remedy=remedy))
 
     # What is in the request
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 import structlog
 
-from media_callbacks.aliyun.mns import MAX_BATCH, Queue, QueueMessage
+from media_callbacks.aliyun.mns import MAX_BATCH, Queue, ReceivedMessage
 from media_callbacks.inbox.roles import Inbox
 from media_callbacks.model.errors import InboxUnavailable, VendorError, VendorRefused, VendorUnavailable
 from media_callbacks.model.receipts import Receipt, Verdict
@@ -88,7 +88,7 @@ class QueuePoller:
         self._timer = timer
         self._wait = wait
         self._stopping = asyncio.Event()
-        self._polls: set[asyncio.Task[Sequence[QueueMessage]]] = set()
+        self._polls: set[asyncio.Task[Sequence[ReceivedMessage]]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         # What was logged last, so that an hour without the queue is one line.
         self._trouble: tuple[PollResult, str] | None = None
@@ -122,7 +122,7 @@ class QueuePoller:
         while not self._stopping.is_set():
             started = self._timer()
             retry_after_s = None
-            messages: Sequence[QueueMessage] = ()
+            messages: Sequence[ReceivedMessage] = ()
             result: PollResult
             try:
                 messages = await self._receive(limit)
@@ -155,7 +155,7 @@ class QueuePoller:
             else:
                 await self._pause(_PAUSES_S[result], in_a_row)
 
-    async def _receive(self, limit: int) -> Sequence[QueueMessage]:
+    async def _receive(self, limit: int) -> Sequence[ReceivedMessage]:
         poll = asyncio.ensure_future(self._queue.receive(limit, self._long_poll_s))
         self._polls.add(poll)
         try:
@@ -168,14 +168,14 @@ class QueuePoller:
         task = asyncio.current_task()
         return not self._stopping.is_set() or (task is not None and task.cancelling() > 0)
 
-    async def _take_safely(self, messages: Sequence[QueueMessage]) -> bool:
+    async def _take_safely(self, messages: Sequence[ReceivedMessage]) -> bool:
         try:
             return await self._take(messages)
         except Exception as error:  # noqa: BLE001 - as above; what is kept and not deleted is a duplicate next time
             log.error("queue_batch_failed", source=self._source.name, error=type(error).__name__)
             return False
 
-    async def _take(self, messages: Sequence[QueueMessage]) -> bool:
+    async def _take(self, messages: Sequence[ReceivedMessage]) -> bool:
         """
         Keep messages, then delete those that are kept.
 
@@ -200,7 +200,7 @@ class QueuePoller:
             await self._delete(handles)
         return all(kept)
 
-    async def _keep(self, message: QueueMessage, batch: "_Batch") -> bool:
+    async def _keep(self, message: ReceivedMessage, batch: "_Batch") -> bool:
         started = self._timer()
         try:
             receipt = self._build(self._source.open(message), self._clock())
@@ -299,7 +299,7 @@ class _Batch:
         error: Why some could not be kept.
     """
 
-    def __init__(self, messages: Sequence[QueueMessage]) -> None:
+    def __init__(self, messages: Sequence[ReceivedMessage]) -> None:
         self.handles = {message.id: message.handle for message in messages}
         self.visible_at = {message.id: message.next_visible_at for message in messages}
         self.open = set(self.handles)

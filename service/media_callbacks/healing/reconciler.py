@@ -19,8 +19,8 @@ from typing import Protocol
 import structlog
 
 from media_callbacks.aliyun.calls import CallApi
-from media_callbacks.healing.queries.base import Answer, Family, ProductQueries, QuerySource
-from media_callbacks.healing.queries.findings import Decision, Judgement, Patience, Result, judge
+from media_callbacks.healing.queries.base import Family, JobAnswer, ProductQueries, QuerySource
+from media_callbacks.healing.queries.findings import AskResult, Decision, Judgement, Patience, conclude
 from media_callbacks.inbox.records import INQUIRIES, Finding, Inquiry, Settled
 from media_callbacks.inbox.roles import Inbox
 from media_callbacks.model.errors import ServiceError, VendorError, VendorUnavailable
@@ -62,7 +62,7 @@ class Desk:
 class InquiryObserver(Protocol):
     """Told about every inquiry, for metrics."""
 
-    def inquiry_judged(self, *, product: Product, reason: str, result: Result, decision: Decision) -> None: ...
+    def inquiry_judged(self, *, product: Product, reason: str, result: AskResult, decision: Decision) -> None: ...
 
     def events_learned(self, events: Collection[Event]) -> None: ...
 
@@ -93,7 +93,7 @@ class Reconciler:
         self._inbox = inbox
         self._stop_timeout_s = stop_timeout_s
         self._workers = [
-            _Worker(
+            _ProductWorker(
                 inbox,
                 product,
                 rules,
@@ -129,7 +129,7 @@ class Reconciler:
         await asyncio.gather(*(worker.stop(self._stop_timeout_s) for worker in self._workers))
 
 
-class _Worker:
+class _ProductWorker:
     """Everything about one product."""
 
     def __init__(
@@ -246,10 +246,10 @@ class _Worker:
 
     async def _answers(
         self, desk: Desk, family: Family | None, inquiries: Sequence[Inquiry]
-    ) -> Sequence[Answer | VendorError]:
+    ) -> Sequence[JobAnswer | VendorError]:
         unasked = _reason_not_to_ask(desk, family, inquiries[0])
         if unasked is not None:
-            return [Answer(state="unlearnable", detail=unasked)] * len(inquiries)
+            return [JobAnswer(state="unlearnable", detail=unasked)] * len(inquiries)
         assert desk.call is not None
         asked = [_question(inquiry, family) for inquiry in inquiries]
         questions = list(dict.fromkeys(asked))
@@ -267,9 +267,9 @@ class _Worker:
             return [VendorUnavailable(f"its answer could not be read ({type(error).__name__})")] * len(inquiries)
 
     def _judge(
-        self, inquiry: Inquiry, answer: Answer | VendorError, desk: Desk, family: Family | None, *, now: datetime
+        self, inquiry: Inquiry, answer: JobAnswer | VendorError, desk: Desk, family: Family | None, *, now: datetime
     ) -> Judgement:
-        return judge(
+        return conclude(
             inquiry,
             answer,
             family=family,

@@ -48,7 +48,7 @@ _OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CallEntry:
     """
     One event on its way into a call.
 
@@ -111,7 +111,7 @@ class AwsSink(ABC):
         self._connecting = asyncio.Lock()
 
     @abstractmethod
-    def build_entry(self, position: int, delivery: Delivery) -> Entry:
+    def build_entry(self, position: int, delivery: Delivery) -> CallEntry:
         """
         Pure: an event as the API takes it, of whatever size.
 
@@ -120,16 +120,16 @@ class AwsSink(ABC):
         """
 
     @abstractmethod
-    async def put(self, client: Any, entries: Sequence[Entry]) -> Iterable[tuple[Entry, SinkError | None]]:
+    async def put(self, client: Any, entries: Sequence[CallEntry]) -> Iterable[tuple[CallEntry, SinkError | None]]:
         """One call, and what its answer says of each entry. Entries that it does not mention are left out."""
 
-    def arrange(self, entries: list[Entry]) -> Iterable[list[Entry]]:
+    def arrange(self, entries: list[CallEntry]) -> Iterable[list[CallEntry]]:
         """Entries that may be in one call with each other, as far as numbers and sizes allow."""
         return [entries]
 
-    def build_calls(self, deliveries: Sequence[Delivery]) -> tuple[list[list[Entry]], dict[int, SinkRejected]]:
+    def build_calls(self, deliveries: Sequence[Delivery]) -> tuple[list[list[CallEntry]], dict[int, SinkRejected]]:
         """What to send, call by call; and for the deliveries that are in none of them, why."""
-        entries: list[Entry] = []
+        entries: list[CallEntry] = []
         rejected: dict[int, SinkRejected] = {}
         for position, delivery in enumerate(deliveries):
             try:
@@ -221,7 +221,9 @@ class AwsSink(ABC):
                 self._client = await context.__aenter__()
             return self._client
 
-    async def _send_calls(self, client: Any, calls: list[list[Entry]], outcomes: dict[int, SinkError | None]) -> None:
+    async def _send_calls(
+        self, client: Any, calls: list[list[CallEntry]], outcomes: dict[int, SinkError | None]
+    ) -> None:
         held: set[str | None] = set()
         for entries in calls:
             await self._send_entries(client, [entry for entry in entries if entry.group not in held], outcomes)
@@ -233,7 +235,7 @@ class AwsSink(ABC):
                 ):
                     held.add(entry.group)
 
-    async def _send_entries(self, client: Any, entries: list[Entry], outcomes: dict[int, SinkError | None]) -> None:
+    async def _send_entries(self, client: Any, entries: list[CallEntry], outcomes: dict[int, SinkError | None]) -> None:
         """
         One call, or more where one entry spoils it.
 
@@ -261,8 +263,8 @@ class AwsSink(ABC):
             outcomes[entries[0].position] = SinkRejected(message) if is_hopeless else SinkRetry(message)
 
 
-def _cut(entries: Iterable[Entry], *, max_entries: int, max_bytes: int) -> Iterator[list[Entry]]:
-    call: list[Entry] = []
+def _cut(entries: Iterable[CallEntry], *, max_entries: int, max_bytes: int) -> Iterator[list[CallEntry]]:
+    call: list[CallEntry] = []
     size_bytes = 0
     for entry in entries:
         if call and (len(call) == max_entries or size_bytes + entry.size_bytes > max_bytes):
@@ -366,8 +368,8 @@ def digest(subject: str) -> str:
 
 
 def read_batch(
-    answer: Any, entries: Sequence[Entry], *, title: str, bad_messages: frozenset[str]
-) -> Iterator[tuple[Entry, SinkError | None]]:
+    answer: Any, entries: Sequence[CallEntry], *, title: str, bad_messages: frozenset[str]
+) -> Iterator[tuple[CallEntry, SinkError | None]]:
     """
     The answer of SendMessageBatch or PublishBatch, whose entries are named by their positions.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from media_callbacks.model.errors import SinkError, SinkRejected
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.aws import AwsSink, Entry, bare_code, judge_failure, read_document, region_of
+from media_callbacks.sinks.aws import AwsSink, CallEntry, bare_code, judge_failure, read_document, region_of
 
 SOURCE = "media-callbacks"
 MAX_DETAIL_TYPE_CHARACTERS = 128
@@ -46,7 +46,7 @@ class EventBridgeSink(AwsSink):
         super().__init__(name, region or region_of(event_bus_name), endpoint_url, **options)
         self._event_bus_name = event_bus_name
 
-    def build_entry(self, position: int, delivery: Delivery) -> Entry:
+    def build_entry(self, position: int, delivery: Delivery) -> CallEntry:
         detail, document = read_document(delivery)
         detail_type = document.get("type")
         if not isinstance(detail_type, str) or not 0 < len(detail_type) <= MAX_DETAIL_TYPE_CHARACTERS:
@@ -58,13 +58,13 @@ class EventBridgeSink(AwsSink):
             "EventBusName": self._event_bus_name,
         }
         # As EventBridge counts: without the bus.
-        return Entry(position, fields, len(SOURCE) + len(detail_type.encode()) + len(delivery.body))
+        return CallEntry(position, fields, len(SOURCE) + len(detail_type.encode()) + len(delivery.body))
 
-    async def put(self, client: Any, entries: Sequence[Entry]) -> Iterable[tuple[Entry, SinkError | None]]:
+    async def put(self, client: Any, entries: Sequence[CallEntry]) -> Iterable[tuple[CallEntry, SinkError | None]]:
         answer = await client.put_events(Entries=[entry.fields for entry in entries])
         return self._read_answer(answer, entries)
 
-    def _read_answer(self, answer: Any, entries: Sequence[Entry]) -> Iterator[tuple[Entry, SinkError | None]]:
+    def _read_answer(self, answer: Any, entries: Sequence[CallEntry]) -> Iterator[tuple[CallEntry, SinkError | None]]:
         for entry, result in zip(entries, answer.get("Entries", ()), strict=False):
             if result.get("EventId"):
                 yield entry, None

@@ -19,7 +19,7 @@ from typing import Any
 
 from media_callbacks.model.errors import SinkError
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.aws import AwsSink, Entry, digest, judge_failure, read_document, region_of
+from media_callbacks.sinks.aws import AwsSink, CallEntry, digest, judge_failure, read_document, region_of
 
 MAX_KEY_CHARACTERS = 256
 
@@ -49,14 +49,14 @@ class KinesisSink(AwsSink):
         super().__init__(name, region or region_of(stream_name), endpoint_url, **options)
         self._stream = {"StreamARN" if stream_name.startswith("arn:") else "StreamName": stream_name}
 
-    def build_entry(self, position: int, delivery: Delivery) -> Entry:
+    def build_entry(self, position: int, delivery: Delivery) -> CallEntry:
         subject = read_document(delivery)[1].get("subject")
         key = _partition_key(subject) if isinstance(subject, str) and subject else delivery.event_id
         fields = {"Data": delivery.body, "PartitionKey": key}
-        return Entry(position, fields, len(delivery.body) + len(key.encode()), key)
+        return CallEntry(position, fields, len(delivery.body) + len(key.encode()), key)
 
-    def arrange(self, entries: list[Entry]) -> Iterable[list[Entry]]:
-        rounds: list[list[Entry]] = []
+    def arrange(self, entries: list[CallEntry]) -> Iterable[list[CallEntry]]:
+        rounds: list[list[CallEntry]] = []
         seen: dict[str | None, int] = defaultdict(int)
         for entry in entries:
             if seen[entry.group] == len(rounds):
@@ -65,11 +65,11 @@ class KinesisSink(AwsSink):
             seen[entry.group] += 1
         return rounds
 
-    async def put(self, client: Any, entries: Sequence[Entry]) -> Iterable[tuple[Entry, SinkError | None]]:
+    async def put(self, client: Any, entries: Sequence[CallEntry]) -> Iterable[tuple[CallEntry, SinkError | None]]:
         answer = await client.put_records(Records=[entry.fields for entry in entries], **self._stream)
         return self._read_answer(answer, entries)
 
-    def _read_answer(self, answer: Any, entries: Sequence[Entry]) -> Iterator[tuple[Entry, SinkError | None]]:
+    def _read_answer(self, answer: Any, entries: Sequence[CallEntry]) -> Iterator[tuple[CallEntry, SinkError | None]]:
         for entry, result in zip(entries, answer.get("Records", ()), strict=False):
             if code := result.get("ErrorCode"):
                 yield entry, judge_failure(code, title=self.title, size_bytes=entry.size_bytes, is_hopeless=False)

@@ -13,7 +13,7 @@ from typing import Any
 
 from media_callbacks.model.errors import SinkError
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.aws import AwsSink, Entry, build_message, read_batch, region_of
+from media_callbacks.sinks.aws import AwsSink, CallEntry, build_message, read_batch, region_of
 
 # Codes that speak of the message itself, where SNS gives them for an entry and calls it the sender's fault.
 _BAD_MESSAGE = frozenset({"InvalidParameter", "InvalidParameterValue", "Validation", "ValidationError"})
@@ -43,11 +43,11 @@ class SnsSink(AwsSink):
         self._topic_arn = topic_arn
         self._fifo = topic_arn.endswith(".fifo")
 
-    def build_entry(self, position: int, delivery: Delivery) -> Entry:
+    def build_entry(self, position: int, delivery: Delivery) -> CallEntry:
         fields, size_bytes = build_message(delivery, body_name="Message", fifo=self._fifo)
-        return Entry(position, {"Id": str(position), **fields}, size_bytes, fields.get("MessageGroupId"))
+        return CallEntry(position, {"Id": str(position), **fields}, size_bytes, fields.get("MessageGroupId"))
 
-    async def put(self, client: Any, entries: Sequence[Entry]) -> Iterable[tuple[Entry, SinkError | None]]:
+    async def put(self, client: Any, entries: Sequence[CallEntry]) -> Iterable[tuple[CallEntry, SinkError | None]]:
         answer = await client.publish_batch(
             TopicArn=self._topic_arn, PublishBatchRequestEntries=[entry.fields for entry in entries]
         )

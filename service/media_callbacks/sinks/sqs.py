@@ -11,7 +11,7 @@ from typing import Any
 
 from media_callbacks.model.errors import SinkError
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.aws import AwsSink, Entry, build_message, read_batch
+from media_callbacks.sinks.aws import AwsSink, CallEntry, build_message, read_batch
 
 # Codes that speak of the message itself. All others (KMS, throttling, access) may pass, whosever fault SQS calls them.
 _BAD_MESSAGE = frozenset({"InvalidMessageContents", "InvalidParameterValue", "InvalidAttributeValue"})
@@ -41,10 +41,10 @@ class SqsSink(AwsSink):
         self._queue_url = queue_url
         self._fifo = queue_url.endswith(".fifo")
 
-    def build_entry(self, position: int, delivery: Delivery) -> Entry:
+    def build_entry(self, position: int, delivery: Delivery) -> CallEntry:
         fields, size_bytes = build_message(delivery, body_name="MessageBody", fifo=self._fifo)
-        return Entry(position, {"Id": str(position), **fields}, size_bytes, fields.get("MessageGroupId"))
+        return CallEntry(position, {"Id": str(position), **fields}, size_bytes, fields.get("MessageGroupId"))
 
-    async def put(self, client: Any, entries: Sequence[Entry]) -> Iterable[tuple[Entry, SinkError | None]]:
+    async def put(self, client: Any, entries: Sequence[CallEntry]) -> Iterable[tuple[CallEntry, SinkError | None]]:
         answer = await client.send_message_batch(QueueUrl=self._queue_url, Entries=[entry.fields for entry in entries])
         return read_batch(answer, entries, title=self.title, bad_messages=_BAD_MESSAGE)

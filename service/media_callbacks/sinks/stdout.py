@@ -34,7 +34,7 @@ def build_line(delivery: Delivery) -> bytes:
 
 
 @dataclass(slots=True)
-class _Job:
+class _Writing:
     """
     Lines that a thread writes while the event loop looks on.
 
@@ -77,7 +77,7 @@ class StdoutSink:
 
     async def send(self, deliveries: Sequence[Delivery]) -> Sequence[SinkError | None]:
         assert self._stream is not None, "open() comes before send()"
-        job = _Job(self._stream, [build_line(delivery) for delivery in deliveries])
+        job = _Writing(self._stream, [build_line(delivery) for delivery in deliveries])
         failure = SinkRetry(f"standard output took nothing more within {self.timeout_s:g} s: its reader is stuck")
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -94,7 +94,7 @@ class StdoutSink:
     async def close(self) -> None:
         self._stream = None
 
-    def _start(self, job: _Job) -> asyncio.Future[None]:
+    def _start(self, job: _Writing) -> asyncio.Future[None]:
         """The turn, taken by the caller, is given back when the thread has ended and not when the caller gave up."""
         loop = asyncio.get_running_loop()
         finished: asyncio.Future[None] = loop.create_future()
@@ -118,7 +118,7 @@ class StdoutSink:
             finish()
         return finished
 
-    def _write_lines(self, job: _Job) -> None:
+    def _write_lines(self, job: _Writing) -> None:
         stream = job.stream
         try:
             stream.flush()

@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from media_callbacks.healing.queries.base import Answer, Family, QuerySource
+from media_callbacks.healing.queries.base import Family, JobAnswer, QuerySource
 from media_callbacks.healing.queries.findings import (
     HOLD_RETRY_S,
     PENDING_PATIENCE,
     RESULT_ATTEMPTS,
     Judgement,
     Patience,
-    judge,
+    conclude,
 )
 from media_callbacks.healing.queries.unknown import parse as parse_unknown
 from media_callbacks.inbox.records import Inquiry
@@ -69,7 +69,7 @@ SOURCE = QuerySource(name="vod", product="vod", account="default", parser=parse)
 
 
 def ended(outcome="succeeded", job_id="job-1", url=URL, **told):
-    return Answer(
+    return JobAnswer(
         state="ended",
         body=json.dumps({"jobs": {job_id: outcome} if outcome else {}, "url": url, **told}).encode(),
         meta={"action": "GetJobDetail"},
@@ -109,7 +109,7 @@ def make_held(outcome="succeeded", *, verified_by="signature", url=None, transpo
 
 
 def ask(inquiry, answer, *, now=NOW, family: Family | None = SNAPSHOT, jitter=0.5) -> Judgement:
-    return judge(
+    return conclude(
         inquiry,
         answer,
         family=family,
@@ -147,10 +147,10 @@ def test_the_end_of_an_expected_job_is_emitted(outcome):
 @pytest.mark.parametrize(
     "answer",
     [
-        Answer(state="pending"),
-        Answer(state="not_found"),
-        Answer(state="unlearnable"),
-        Answer(state="foreign"),
+        JobAnswer(state="pending"),
+        JobAnswer(state="not_found"),
+        JobAnswer(state="unlearnable"),
+        JobAnswer(state="foreign"),
         UNAVAILABLE,
         REFUSED,
         ended(None),
@@ -168,7 +168,7 @@ def test_an_expected_job_is_asked_about_at_growing_intervals_and_given_up_in_the
         finding = ask(make_inquiry(), answer, jitter=jitter).finding
         assert finding.ask_again_at == NOW + timedelta(seconds=wait_s)
 
-    limit = timedelta(days=PENDING_PATIENCE if answer == Answer(state="pending") else 1)
+    limit = timedelta(days=PENDING_PATIENCE if answer == JobAnswer(state="pending") else 1)
     just_before = ask(make_inquiry(attempt=30), answer, now=NOW + limit - timedelta(seconds=1))
     assert just_before.finding.ask_again_at == NOW + limit
     given_up = ask(make_inquiry(attempt=30), answer, now=NOW + limit)
@@ -183,7 +183,7 @@ def test_an_expected_job_is_asked_about_at_growing_intervals_and_given_up_in_the
 
 @pytest.mark.parametrize("family", [None, Family(kind="snapshot", batch=0)])
 def test_what_the_vendor_cannot_be_asked_about_is_looked_at_once_more_when_it_is_given_up(family):
-    finding = ask(make_inquiry(), Answer(state="unlearnable", detail="no query"), family=family).finding
+    finding = ask(make_inquiry(), JobAnswer(state="unlearnable", detail="no query"), family=family).finding
     assert finding.ask_again_at == NOW + timedelta(seconds=PATIENCE.give_up_s)
 
 
@@ -472,14 +472,18 @@ def test_what_a_message_of_unknown_outcome_says_of_a_result_is_about_another_end
 
 
 def test_a_foreign_task_is_refused_at_once():
-    judgement = ask(make_inquiry("confirm", event=make_held(verified_by="token")), Answer(state="foreign"))
+    judgement = ask(make_inquiry("confirm", event=make_held(verified_by="token")), JobAnswer(state="foreign"))
     assert judgement.decision == "foreign"
     assert judgement.finding.conflict
     assert judgement.finding.release is None
     assert judgement.finding.receipt is None
 
 
-PENDING, NOT_FOUND, UNLEARNABLE = Answer(state="pending"), Answer(state="not_found"), Answer(state="unlearnable")
+PENDING, NOT_FOUND, UNLEARNABLE = (
+    JobAnswer(state="pending"),
+    JobAnswer(state="not_found"),
+    JobAnswer(state="unlearnable"),
+)
 
 
 @pytest.mark.parametrize(

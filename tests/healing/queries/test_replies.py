@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media_callbacks.healing.queries.base import Answer
+from media_callbacks.healing.queries.base import JobAnswer
 from media_callbacks.healing.queries.catalogue import QUERIES
 from media_callbacks.healing.queries.replies import find_object, find_objects, find_texts
 from media_callbacks.model.errors import Unparseable
@@ -208,7 +208,7 @@ def test_a_reply_that_is_nested_too_deeply_is_asked_for_again(levels):
         return {"SnapshotJob": {"JobId": "j-1", "Status": "Fail", "Input": nested(levels)}}
 
     [answer] = ask("ims", [reference("ims", "SnapshotComplete", "j-1")], call)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, JobAnswer)
     assert answer.state == "pending"
     assert "nested" in (answer.detail or "")
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from media_callbacks.aliyun.calls import ApiRequest
-from media_callbacks.healing.queries.base import Answer, QuerySource
+from media_callbacks.healing.queries.base import JobAnswer, QuerySource
 from media_callbacks.healing.queries.catalogue import QUERIES
 from media_callbacks.model.errors import VendorError, VendorRefused
 from media_callbacks.model.identity import event_id
@@ -61,7 +61,7 @@ async def ask(vendor: Vendor, *references: JobReference) -> list[Any]:
     return answers
 
 
-async def ask_one(vendor: Vendor, reference: JobReference) -> Answer:
+async def ask_one(vendor: Vendor, reference: JobReference) -> JobAnswer:
     """
     Raises:
         VendorError: In place of the answer.
@@ -69,11 +69,11 @@ async def ask_one(vendor: Vendor, reference: JobReference) -> Answer:
     [answer] = await ask(vendor, reference)
     if isinstance(answer, VendorError):
         raise answer
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, JobAnswer)
     return answer
 
 
-def read(product: str, answer: Answer) -> Parsed:
+def read(product: str, answer: JobAnswer) -> Parsed:
     """What an answer means, read as the inbox does: from body and meta alone."""
     assert answer.state == "ended", answer
     message = Message(answer.body, answer.body, "query", meta=dict(answer.meta))

@@ -12,7 +12,7 @@ import pytest
 from media_callbacks.aliyun.credentials import Credentials, StaticCredentials
 from media_callbacks.aliyun.openapi import OpenApiClient
 from media_callbacks.assembly.sources import build_source
-from media_callbacks.healing.queries.base import Answer
+from media_callbacks.healing.queries.base import JobAnswer
 from media_callbacks.healing.queries.catalogue import QUERIES
 from media_callbacks.model.errors import VendorError, VendorUnavailable
 from media_callbacks.model.jobs import JobReference
@@ -52,14 +52,14 @@ async def client(cloud) -> AsyncIterator[OpenApiClient]:
     await client.close()
 
 
-async def ask_about(client: OpenApiClient, product: Product, reference: JobReference) -> Answer:
+async def ask_about(client: OpenApiClient, product: Product, reference: JobReference) -> JobAnswer:
     (answer,) = await QUERIES[product].ask([reference], client.call)
     if isinstance(answer, VendorError):
         raise answer
     return answer
 
 
-async def ask(client: OpenApiClient, job) -> Answer:
+async def ask(client: OpenApiClient, job) -> JobAnswer:
     return await ask_about(client, job.product, job.reference())
 
 

@@ -20,7 +20,7 @@ from mns.mns_exception import MNSServerException
 from mns.queue import Message, QueueMeta
 from yarl import URL
 
-from media_callbacks.aliyun.mns import QueueMessage
+from media_callbacks.aliyun.mns import ReceivedMessage
 from media_callbacks.aliyun.signing import sign_mns_v2, sign_mns_v4
 from media_callbacks.rehearsal.fake_cloud.queues import FakeQueues
 from tests.factories.fake_queues import KEY_ID, QUEUE, SECRET, Clock, client_of, serving_queues
@@ -328,7 +328,7 @@ async def test_a_message_of_the_vendors_client_is_the_same_to_ours(queue, url):
     sent = await call(queue.send_message, Message('{"jobId":"J1"}'))
     async with client_of(url) as client:
         (ours,) = await client.receive(16, 1)
-        assert isinstance(ours, QueueMessage)
+        assert isinstance(ours, ReceivedMessage)
         assert (ours.id, ours.body, ours.body_md5) == (sent.message_id, b'{"jobId":"J1"}', sent.message_body_md5)
         assert await client.delete([ours.handle]) == []
     await refused("MessageNotExist", queue.receive_message)

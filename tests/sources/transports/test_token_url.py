@@ -11,7 +11,7 @@ from media_callbacks.model.errors import ExpiredToken, Rejected, UnknownToken
 from media_callbacks.sources.base import Callback
 from media_callbacks.sources.products import gif
 from media_callbacks.sources.transports.token_url import TokenUrlSource
-from media_callbacks.sources.transports.url_tokens import Token, bind_task, mint_token, read_token
+from media_callbacks.sources.transports.url_tokens import UrlToken, bind_task, mint_token, read_token
 
 # A fixed example of this token format: multimediaai has none of its own.
 KEY = bytes(range(32))
@@ -49,8 +49,8 @@ def verify(callback, *, now=NOW, **settings):
 
 def test_the_vector():
     assert bind_task(APPLICATION, VIDEO_URL, VIDEO_NAME) == BIND
-    assert mint_token(Token(7, EXPIRES_AT, NONCE, BIND), KEY) == TOKEN
-    assert read_token(TOKEN.encode(), {7: KEY}, now=NOW) == Token(7, EXPIRES_AT, NONCE, BIND)
+    assert mint_token(UrlToken(7, EXPIRES_AT, NONCE, BIND), KEY) == TOKEN
+    assert read_token(TOKEN.encode(), {7: KEY}, now=NOW) == UrlToken(7, EXPIRES_AT, NONCE, BIND)
 
 
 def test_the_vector_by_hand():
@@ -185,7 +185,7 @@ def test_the_usual_base64_alphabet_is_another_spelling():
     token = next(
         token
         for nonce in range(1000)
-        if {"-", "_"} <= set(token := mint_token(Token(7, EXPIRES_AT, nonce.to_bytes(12, "big"), BIND), KEY))
+        if {"-", "_"} <= set(token := mint_token(UrlToken(7, EXPIRES_AT, nonce.to_bytes(12, "big"), BIND), KEY))
     )
     assert verify(call(token)).verified_by == "token"
     for spelling in (
@@ -201,13 +201,13 @@ def test_the_usual_base64_alphabet_is_another_spelling():
 @pytest.mark.parametrize(
     "token",
     [
-        Token(7, EXPIRES_AT, NONCE[:-1], BIND),
-        Token(7, EXPIRES_AT, NONCE + b"x", BIND),
-        Token(7, EXPIRES_AT, NONCE, BIND[:-1]),
-        Token(256, EXPIRES_AT, NONCE, BIND),
-        Token(-1, EXPIRES_AT, NONCE, BIND),
-        Token(7, 2**32, NONCE, BIND),
-        Token(7, -1, NONCE, BIND),
+        UrlToken(7, EXPIRES_AT, NONCE[:-1], BIND),
+        UrlToken(7, EXPIRES_AT, NONCE + b"x", BIND),
+        UrlToken(7, EXPIRES_AT, NONCE, BIND[:-1]),
+        UrlToken(256, EXPIRES_AT, NONCE, BIND),
+        UrlToken(-1, EXPIRES_AT, NONCE, BIND),
+        UrlToken(7, 2**32, NONCE, BIND),
+        UrlToken(7, -1, NONCE, BIND),
     ],
 )
 def test_parts_that_do_not_fit_are_not_minted(token):
@@ -234,7 +234,7 @@ def test_a_token_names_its_task(change):
 )
 @settings(max_examples=200, deadline=None)
 def test_what_was_minted_is_read_back(key_id, key, expires_at, nonce, bind):
-    token = Token(key_id, expires_at, nonce, bind)
+    token = UrlToken(key_id, expires_at, nonce, bind)
     text = mint_token(token, key)
     assert len(text) == 67
     assert set(text) <= set(ALPHABET)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Iterator, Mapping
 from pathlib import Path
 
 from media_callbacks.aliyun.openapi import endpoint_of
-from media_callbacks.commands.checks.base import Finding, Network, Severity
+from media_callbacks.commands.checks.base import CheckResult, Network, Severity
 from media_callbacks.commands.checks.machine import try_journal, try_store
 from media_callbacks.commands.checks.network import compare_clocks, try_address, try_aws, try_certificate
 from media_callbacks.commands.checks.vendor import QUESTIONS, try_api, try_queue
@@ -25,28 +25,28 @@ from media_callbacks.config.settings import Settings
 from media_callbacks.model.kinds import Product
 from media_callbacks.sources.transports.mns_push import KNOWN_CERTIFICATE_URL
 
-__all__ = ["Finding", "Network", "Severity", "try_out"]
+__all__ = ["CheckResult", "Network", "Severity", "try_out"]
 
 
-async def try_out(settings: Settings, network: Network | None = None) -> list[Finding]:
+async def try_out(settings: Settings, network: Network | None = None) -> list[CheckResult]:
     """One finding for each thing that was tried, always in the same order."""
     network = network or Network()
     probes = list(_probes(settings, network))
     return await asyncio.gather(*(_within(network.timeout_s, subject, probe) for subject, probe in probes))
 
 
-async def _within(timeout_s: float, subject: str, probe: Awaitable[Finding]) -> Finding:
+async def _within(timeout_s: float, subject: str, probe: Awaitable[CheckResult]) -> CheckResult:
     try:
         async with asyncio.timeout(timeout_s):
             return await probe
     except TimeoutError:
         remedy = "see whether it runs, and whether a firewall or a missing route is in between"
-        return Finding("error", subject, f"no answer within {timeout_s:g} s", remedy)
+        return CheckResult("error", subject, f"no answer within {timeout_s:g} s", remedy)
     except Exception as error:  # noqa: BLE001 - the other findings are wanted all the more
-        return Finding("error", subject, f"it could not be tried ({type(error).__name__})", "try it by hand")
+        return CheckResult("error", subject, f"it could not be tried ({type(error).__name__})", "try it by hand")
 
 
-def _probes(settings: Settings, network: Network) -> Iterator[tuple[str, Awaitable[Finding]]]:
+def _probes(settings: Settings, network: Network) -> Iterator[tuple[str, Awaitable[CheckResult]]]:
     """Each probe with its subject, for the case that it takes too long."""
     yield "store.url", try_store(settings.store)
     if settings.server.journal_path is not None:

@@ -14,7 +14,7 @@ Severity = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """
     What became of one thing that was tried.
 

@@ -8,7 +8,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from media_callbacks.commands.checks.base import Finding
+from media_callbacks.commands.checks.base import CheckResult
 from media_callbacks.config.models import StoreSettings
 from media_callbacks.inbox.factory import build_inbox
 from media_callbacks.inbox.upkeep.migrations import load_migrations, missing_migrations
@@ -21,7 +21,7 @@ _MAKE_ROOM = "make room, lower store.retention_days and run `purge`, or put the 
 _WILL_MIGRATE = "it can be used; `serve` brings its schema up to date"
 
 
-async def try_store(store: StoreSettings) -> Finding:
+async def try_store(store: StoreSettings) -> CheckResult:
     if store.url.startswith("sqlite:"):
         return await asyncio.to_thread(_try_file, store.sqlite_path, auto_migrate=store.auto_migrate)
     # As the service opens it, so that whatever would stop the service is found.
@@ -32,28 +32,28 @@ async def try_store(store: StoreSettings) -> Finding:
         return _of_mistake(error, auto_migrate=store.auto_migrate)
     except InboxUnavailable as error:
         remedy = "see whether the server runs and takes connections from here, and check host, port and user"
-        return Finding("error", _STORE, str(error), remedy)
+        return CheckResult("error", _STORE, str(error), remedy)
     finally:
         await inbox.close()
-    return Finding("ok", _STORE, "it can be used, and its schema is up to date")
+    return CheckResult("ok", _STORE, "it can be used, and its schema is up to date")
 
 
-def _of_mistake(error: ConfigError, *, auto_migrate: bool) -> Finding:
+def _of_mistake(error: ConfigError, *, auto_migrate: bool) -> CheckResult:
     subject, _, sentence = error.problems[0].partition(": ")
     if subject == "store.auto_migrate" and auto_migrate:
-        return Finding("ok", _STORE, _WILL_MIGRATE)
+        return CheckResult("ok", _STORE, _WILL_MIGRATE)
     text, _, remedy = sentence.rpartition("; ")
-    return Finding("error", subject, text or sentence, remedy if text else "correct it, or name another database")
+    return CheckResult("error", subject, text or sentence, remedy if text else "correct it, or name another database")
 
 
-def _try_file(path: Path, *, auto_migrate: bool) -> Finding:
+def _try_file(path: Path, *, auto_migrate: bool) -> CheckResult:
     """Opens it for reading alone: whatever it is, it stays as it is."""
     if not path.parent.is_dir():
-        return Finding("error", _STORE, f"there is no directory {path.parent}", "create it, or name another file")
+        return CheckResult("error", _STORE, f"there is no directory {path.parent}", "create it, or name another file")
     # SQLite keeps files beside it.
     if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
         remedy = "give the service's user the right to write both, or name another file"
-        return Finding("error", _STORE, f"{path} or its directory can't be written by this user", remedy)
+        return CheckResult("error", _STORE, f"{path} or its directory can't be written by this user", remedy)
     applied: list[int] = []
     try:
         if path.exists():
@@ -64,21 +64,21 @@ def _try_file(path: Path, *, auto_migrate: bool) -> Finding:
     except ConfigError as error:
         return _of_mistake(error, auto_migrate=auto_migrate)
     except sqlite3.Error as error:
-        return Finding("error", _STORE, f"{path} can't be read: {error}", "name another file, or restore this one")
+        return CheckResult("error", _STORE, f"{path} can't be read: {error}", "name another file, or restore this one")
     free = shutil.disk_usage(path.parent).free
     if free < _LITTLE_BYTES:
-        return Finding(
+        return CheckResult(
             "error", _STORE, f"the disk of {path} has {free} bytes left: no callback could be taken", _MAKE_ROOM
         )
     if path.exists() and path.stat().st_mode & 0o077:
         text = f"others than the service's user may read {path}, which has what the events have"
-        return Finding("warning", _STORE, text, f"chmod 600 {path}*")
+        return CheckResult("warning", _STORE, text, f"chmod 600 {path}*")
     if missing:
-        return Finding("ok", _STORE, _WILL_MIGRATE if path.exists() else "it can be used; `serve` creates the file")
-    return Finding("ok", _STORE, "it can be used, and its schema is up to date")
+        return CheckResult("ok", _STORE, _WILL_MIGRATE if path.exists() else "it can be used; `serve` creates the file")
+    return CheckResult("ok", _STORE, "it can be used, and its schema is up to date")
 
 
-def try_journal(path: Path, max_bytes: int) -> Finding:
+def try_journal(path: Path, max_bytes: int) -> CheckResult:
     """The service makes the directory, but not the one above it."""
     folder = path if path.is_dir() else path.parent
     try:
@@ -89,8 +89,10 @@ def try_journal(path: Path, max_bytes: int) -> Finding:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         text = f"{folder} can't be written: {error.strerror or type(error).__name__}"
-        return Finding("error", _JOURNAL, text, "create it, give the service's user the right to write, or make room")
+        return CheckResult(
+            "error", _JOURNAL, text, "create it, give the service's user the right to write, or make room"
+        )
     if free < max_bytes:
         text = f"the disk has {free} bytes left, which is less than server.journal_max_bytes"
-        return Finding("warning", _JOURNAL, text, "make room, or lower server.journal_max_bytes")
-    return Finding("ok", _JOURNAL, f"{folder} can be written")
+        return CheckResult("warning", _JOURNAL, text, "make room, or lower server.journal_max_bytes")
+    return CheckResult("ok", _JOURNAL, f"{folder} can be written")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from media_callbacks.commands.checks.base import Finding, Network
+from media_callbacks.commands.checks.base import CheckResult, Network
 from media_callbacks.config.models import (
     EventBridgeSinkSettings,
     KinesisSinkSettings,
@@ -39,7 +39,7 @@ _SERVICES: Mapping[type[Any], str] = {
 MAX_CLOCK_DIFFERENCE_S = 60.0
 
 
-async def try_address(subject: str, url: str, network: Network) -> Finding:
+async def try_address(subject: str, url: str, network: Network) -> CheckResult:
     """Connect, with TLS where the URL says so, and hang up."""
     parts = urlsplit(url)
     is_tls = parts.scheme == "https"
@@ -49,11 +49,11 @@ async def try_address(subject: str, url: str, network: Network) -> Finding:
         _, writer = await asyncio.open_connection(parts.hostname, port, ssl=context)
     # ValueError: a host that is no name, such as one with a label of 64 characters.
     except (OSError, ValueError) as error:
-        return Finding("error", subject, *explain(error))
+        return CheckResult("error", subject, *explain(error))
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()
-    return Finding(
+    return CheckResult(
         "ok", subject, f"{parts.hostname} takes connections on port {port}" + (" with TLS" if is_tls else "")
     )
 
@@ -88,7 +88,7 @@ def explain(error: Exception) -> tuple[str, str]:
             return f"no usable answer ({type(error).__name__})", "check host and port: what answers there?"
 
 
-async def try_certificate(subject: str, url: str, network: Network) -> Finding:
+async def try_certificate(subject: str, url: str, network: Network) -> CheckResult:
     """A push whose certificate can't be fetched is answered with 503, and lost after the vendor's last try."""
     pin = 'or pin the certificate: certificates = { "<url>" = "file:/path.pem" }'
     try:
@@ -97,18 +97,18 @@ async def try_certificate(subject: str, url: str, network: Network) -> Finding:
         )
     except (aiohttp.ClientError, OSError, ValueError) as error:
         text, remedy = explain(error)
-        return Finding("error", subject, f"{urlsplit(url).hostname}: {text}", f"{remedy}, {pin}")
+        return CheckResult("error", subject, f"{urlsplit(url).hostname}: {text}", f"{remedy}, {pin}")
     remedy = f"see whether a proxy answers in the vendor's place, {pin}"
     if fetched.status != 200:
-        return Finding("error", subject, f"{url} was answered with HTTP {fetched.status}", remedy)
+        return CheckResult("error", subject, f"{url} was answered with HTTP {fetched.status}", remedy)
     try:
         read_certificate(fetched.body)
     except BadSignature as error:
-        return Finding("error", subject, f"{url}: {error}, came something else", remedy)
-    return Finding("ok", subject, "the signing certificate can be fetched")
+        return CheckResult("error", subject, f"{url}: {error}, came something else", remedy)
+    return CheckResult("ok", subject, "the signing certificate can be fetched")
 
 
-async def try_aws(subject: str, sink: AwsSinkSettings, network: Network) -> Finding:
+async def try_aws(subject: str, sink: AwsSinkSettings, network: Network) -> CheckResult:
     """Credentials and region as boto finds them, and a connection to where it would send."""
     region = sink.region or region_of(getattr(sink, sink.destination_key))
     try:
@@ -116,7 +116,7 @@ async def try_aws(subject: str, sink: AwsSinkSettings, network: Network) -> Find
         session = get_session()
         if await session.get_credentials() is None:
             remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the role of this machine"
-            return Finding("error", subject, "no AWS credentials found", remedy)
+            return CheckResult("error", subject, "no AWS credentials found", remedy)
         client = session.create_client(_SERVICES[type(sink)], region_name=region, endpoint_url=sink.endpoint_url)
         async with client as opened:
             url = opened.meta.endpoint_url
@@ -125,12 +125,14 @@ async def try_aws(subject: str, sink: AwsSinkSettings, network: Network) -> Find
     # boto's providers of credentials read files and run programs, and fail in as many ways.
     except Exception as error:  # noqa: BLE001
         if type(error).__name__ == "NoRegionError":
-            return Finding("error", subject, "no AWS region is known", f"set {subject}.region, or AWS_DEFAULT_REGION")
+            return CheckResult(
+                "error", subject, "no AWS region is known", f"set {subject}.region, or AWS_DEFAULT_REGION"
+            )
         text = f"boto can't be used as it is set up ({type(error).__name__})"
-        return Finding("error", subject, text, "check AWS_* variables and the files in ~/.aws")
+        return CheckResult("error", subject, text, "check AWS_* variables and the files in ~/.aws")
     finding = await try_address(subject, url, network)
     if finding.severity == "ok":
-        return Finding("ok", subject, f"{finding.text}, and there are credentials")
+        return CheckResult("ok", subject, f"{finding.text}, and there are credentials")
     return finding
 
 
@@ -141,7 +143,7 @@ def _load_boto():  # type: ignore[no-untyped-def]  # noqa: ANN202
     return get_session
 
 
-async def compare_clocks(urls: Sequence[str], network: Network) -> Finding:
+async def compare_clocks(urls: Sequence[str], network: Network) -> CheckResult:
     """Our clock and that of the first URL that answers with a date."""
     connector = BoundedConnector(resolver=network.resolver, ssl=network.ssl_context or True)
     # So that the last one has its time, too.
@@ -151,7 +153,7 @@ async def compare_clocks(urls: Sequence[str], network: Network) -> Finding:
             theirs = await _ask_for_date(session, url)
             if theirs is not None:
                 return _judge_clock(network.clock(), theirs, urlsplit(url).hostname or "")
-    return Finding("warning", "clock", "nobody told the time", "see that the clock of this machine is kept right")
+    return CheckResult("warning", "clock", "nobody told the time", "see that the clock of this machine is kept right")
 
 
 async def _ask_for_date(session: aiohttp.ClientSession, url: str) -> datetime | None:
@@ -163,10 +165,12 @@ async def _ask_for_date(session: aiohttp.ClientSession, url: str) -> datetime | 
     return date if date.tzinfo is not None else None
 
 
-def _judge_clock(ours: datetime, theirs: datetime, host: str) -> Finding:
+def _judge_clock(ours: datetime, theirs: datetime, host: str) -> CheckResult:
     difference_s = (ours - theirs).total_seconds()
     if abs(difference_s) <= MAX_CLOCK_DIFFERENCE_S:
-        return Finding("ok", "clock", f"it agrees with that of {host}")
+        return CheckResult("ok", "clock", f"it agrees with that of {host}")
     side = "ahead of" if difference_s > 0 else "behind"
     text = f"the clock of this machine is {abs(difference_s):.0f} s {side} that of {host}"
-    return Finding("error", "clock", text, "have it set by NTP: callbacks and our requests are refused for their times")
+    return CheckResult(
+        "error", "clock", text, "have it set by NTP: callbacks and our requests are refused for their times"
+    )

@@ -7,7 +7,7 @@ from media_callbacks.aliyun.calls import ApiRequest
 from media_callbacks.aliyun.credentials import CredentialsProvider, choose_credentials
 from media_callbacks.aliyun.mns import MnsQueue
 from media_callbacks.aliyun.openapi import OpenApiClient
-from media_callbacks.commands.checks.base import Finding, Network
+from media_callbacks.commands.checks.base import CheckResult, Network
 from media_callbacks.config.models import MnsQueueSourceSettings, VendorSettings
 from media_callbacks.model.errors import ConfigError, VendorError, VendorRefused, VendorUnavailable
 from media_callbacks.model.kinds import Product
@@ -37,7 +37,7 @@ _REFUSED = "look the code up in the API's documentation"
 
 async def try_api(
     product: Product, name: str, vendor: VendorSettings, network: Network, *, must_ask: bool = True
-) -> Finding:
+) -> CheckResult:
     """
     Whether a product's job API answers, knows these credentials and lets them ask.
 
@@ -69,15 +69,15 @@ async def try_api(
         if error.code.startswith(("Forbidden", "NoPermission", "AccessDenied")):
             text = f"these credentials are known, and may not ask after jobs ({right}: {error.code})"
             remedy = f"allow {right} and the product's other queries to this user or role, to confirm and heal"
-            return Finding("error" if must_ask else "warning", subject, text, remedy)
+            return CheckResult("error" if must_ask else "warning", subject, text, remedy)
         text, remedy = _split(error, "")
         if remedy:
-            return Finding("error", subject, text, remedy)
+            return CheckResult("error", subject, text, remedy)
         if not any(word in error.code for word in _ABOUT_THE_JOB):
-            return Finding("warning", subject, text, _REFUSED)
+            return CheckResult("warning", subject, text, _REFUSED)
     finally:
         await client.close()
-    return Finding("ok", subject, f"{query.api} answers, and these credentials may ask it ({right})")
+    return CheckResult("ok", subject, f"{query.api} answers, and these credentials may ask it ({right})")
 
 
 class _WatchedQueue(MnsQueue):
@@ -97,7 +97,7 @@ class _WatchedQueue(MnsQueue):
 
 async def try_queue(
     subject: str, source: MnsQueueSourceSettings, name: str, vendor: VendorSettings, network: Network
-) -> Finding:
+) -> CheckResult:
     """
     Whether a queue is there, and these credentials may read it.
 
@@ -122,17 +122,17 @@ async def try_queue(
         return _of_silence(subject, error)
     except VendorRefused as error:
         if error.code == "AccessDenied":
-            return Finding(
+            return CheckResult(
                 "warning",
                 subject,
                 "these credentials may not peek into it, so whether they may receive can't be told",
                 "see that they have mns:ReceiveMessage, mns:DeleteMessage and mns:ChangeMessageVisibility on the queue;"
                 " with mns:PeekMessage this command can look, too",
             )
-        return Finding("error", subject, *_split(error, _REFUSED))
+        return CheckResult("error", subject, *_split(error, _REFUSED))
     finally:
         await queue.close()
-    return Finding("ok", subject, f"{source.queue} is there, and these credentials may look into it")
+    return CheckResult("ok", subject, f"{source.queue} is there, and these credentials may look into it")
 
 
 def _choose(name: str, vendor: VendorSettings) -> CredentialsProvider:
@@ -144,15 +144,15 @@ def _choose(name: str, vendor: VendorSettings) -> CredentialsProvider:
     )
 
 
-def _of_mistake(error: ConfigError) -> Finding:
+def _of_mistake(error: ConfigError) -> CheckResult:
     subject, _, sentence = error.problems[0].partition(": ")
     text, _, remedy = sentence.partition(": ")
-    return Finding("error", subject, text, remedy)
+    return CheckResult("error", subject, text, remedy)
 
 
-def _of_silence(subject: str, error: VendorUnavailable) -> Finding:
+def _of_silence(subject: str, error: VendorUnavailable) -> CheckResult:
     # Who is told to ask less often has reached the vendor.
-    return Finding("warning" if error.is_throttled else "error", subject, *_split(error, _UNAVAILABLE))
+    return CheckResult("warning" if error.is_throttled else "error", subject, *_split(error, _UNAVAILABLE))
 
 
 def _split(error: VendorError, remedy: str) -> tuple[str, str]:

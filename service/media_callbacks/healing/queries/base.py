@@ -14,7 +14,7 @@ AnswerState = Literal["ended", "pending", "not_found", "unlearnable", "foreign"]
 
 
 @dataclass(slots=True, kw_only=True)
-class Answer:
+class JobAnswer:
     """
     What the vendor says about one job.
 
@@ -59,7 +59,7 @@ class Family:
     is_of_asset: bool = False
 
 
-Ask = Callable[[Sequence[JobReference], CallApi], Awaitable[Sequence[Answer | VendorError]]]
+Ask = Callable[[Sequence[JobReference], CallApi], Awaitable[Sequence[JobAnswer | VendorError]]]
 """
 Asks about jobs of one family, at most ``Family.batch`` of them.
 

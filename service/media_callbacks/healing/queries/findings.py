@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from media_callbacks.healing.queries import unknown
-from media_callbacks.healing.queries.base import Answer, Family, QuerySource
+from media_callbacks.healing.queries.base import Family, JobAnswer, QuerySource
 from media_callbacks.inbox.records import Finding, Inquiry
 from media_callbacks.model.errors import VendorError, VendorUnavailable
 from media_callbacks.model.events import Event, EventData, EventError
@@ -41,7 +41,7 @@ RESULT_ATTEMPTS = 4
 PENDING_PATIENCE = 7
 _JITTER = 0.2
 
-Result = Literal["ended", "pending", "not_found", "unlearnable", "foreign", "unavailable", "refused", "unreadable"]
+AskResult = Literal["ended", "pending", "not_found", "unlearnable", "foreign", "unavailable", "refused", "unreadable"]
 Decision = Literal[
     "again", "ended", "given_up", "confirmed", "contradicted", "foreign", "unconfirmed", "enriched", "late"
 ]
@@ -71,15 +71,15 @@ class Judgement:
     """
 
     finding: Finding
-    result: Result
+    result: AskResult
     decision: Decision
     detail: str | None = None
     is_corrected: bool = False
 
 
-def judge(
+def conclude(
     inquiry: Inquiry,
-    answer: Answer | VendorError,
+    answer: JobAnswer | VendorError,
     *,
     family: Family | None,
     source: QuerySource,
@@ -97,11 +97,11 @@ def judge(
     """
     tells_parts = family is None or family.tells_parts
     result, detail = _result(answer), str(answer) if isinstance(answer, VendorError) else answer.detail
-    if isinstance(answer, Answer) and answer.lacks_result and _may_ask_for_result(inquiry, now):
+    if isinstance(answer, JobAnswer) and answer.lacks_result and _may_ask_for_result(inquiry, now):
         first_s = patience.retry_s if inquiry.event is None else HOLD_RETRY_S
         again_at = now + _delay(first_s, MAX_RETRY_S, inquiry.attempt, jitter)
         return Judgement(Finding(inquiry=inquiry, ask_again_at=again_at), result, "again", detail)
-    if isinstance(answer, Answer) and answer.state == "ended":
+    if isinstance(answer, JobAnswer) and answer.state == "ended":
         receipt = _receipt(inquiry, answer, source, now=now, route=route)
         if not receipt.entries:
             result, detail = "unreadable", receipt.reason
@@ -150,13 +150,13 @@ _REASONS = {
 }
 
 
-def _result(answer: Answer | VendorError) -> Result:
-    if isinstance(answer, Answer):
+def _result(answer: JobAnswer | VendorError) -> AskResult:
+    if isinstance(answer, JobAnswer):
         return answer.state
     return "unavailable" if isinstance(answer, VendorUnavailable) else "refused"
 
 
-def _receipt(inquiry: Inquiry, answer: Answer, source: QuerySource, *, now: datetime, route: Route) -> Receipt:
+def _receipt(inquiry: Inquiry, answer: JobAnswer, source: QuerySource, *, now: datetime, route: Route) -> Receipt:
     meta = {**answer.meta, **source.meta}
     if inquiry.user_data is not None:
         meta["user_data"] = inquiry.user_data
@@ -248,7 +248,7 @@ def _is_same_text(one: str | None, other: str | None) -> bool:
 def _judge_undecided(
     inquiry: Inquiry,
     held: Event,
-    result: Result,
+    result: AskResult,
     detail: str | None,
     *,
     now: datetime,

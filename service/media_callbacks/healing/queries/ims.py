@@ -19,7 +19,7 @@ from itertools import zip_longest
 from typing import Any
 
 from media_callbacks.aliyun.calls import ApiRequest, CallApi
-from media_callbacks.healing.queries.base import Answer, Family
+from media_callbacks.healing.queries.base import Family, JobAnswer
 from media_callbacks.healing.queries.replies import (
     MAX_URL_LENGTH,
     Json,
@@ -197,7 +197,7 @@ def _production_output(job: Fields) -> ProductionOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _AskedFamily:
     """
     How one family is asked about.
 
@@ -221,31 +221,33 @@ class _Job:
     is_assumed: bool = False
 
 
-_JOBS: Mapping[str, _Job] = {
-    "DynamicImageComplete": _Job("GetDynamicImageJob", "DynamicImageJob", _animated_image_outputs),
-    "SnapshotComplete": _Job("GetSnapshotJob", "SnapshotJob", _snapshot_outputs),
-    "TranscodeParentComplete": _Job(
+_JOBS: Mapping[str, _AskedFamily] = {
+    "DynamicImageComplete": _AskedFamily("GetDynamicImageJob", "DynamicImageJob", _animated_image_outputs),
+    "SnapshotComplete": _AskedFamily("GetSnapshotJob", "SnapshotJob", _snapshot_outputs),
+    "TranscodeParentComplete": _AskedFamily(
         "GetTranscodeJob",
         "TranscodeParentJob",
         _transcode_outputs,
         "ParentJobId",
         parts=lambda job: job.objects("TranscodeJobList"),
     ),
-    "MediaConvertComplete": _Job("GetMediaConvertJob", "Job", _convert_outputs, state="State", parts=_convert_details),
-    "ProduceMediaComplete": _Job("GetMediaProducingJob", "MediaProducingJob", _production_outputs),
+    "MediaConvertComplete": _AskedFamily(
+        "GetMediaConvertJob", "Job", _convert_outputs, state="State", parts=_convert_details
+    ),
+    "ProduceMediaComplete": _AskedFamily("GetMediaProducingJob", "MediaProducingJob", _production_outputs),
     # Finished says nothing about the sub jobs.
-    "BatchProduceMediaComplete": _Job(
+    "BatchProduceMediaComplete": _AskedFamily(
         "GetBatchMediaProducingJob", "EditingBatchJob", _batch_outputs, parts=lambda job: job.objects("SubJobList")
     ),
-    "WorkflowTaskComplete": _Job("GetWorkflowTask", "WorkflowTask", id_name="TaskId"),
-    "SmartJobComplete": _Job("GetSmartHandleJob", None, _smart_outputs, state="State"),
-    "AIProduceComplete": _Job("QueryIProductionJob", None, _intelligent_outputs, is_assumed=True),
-    "AIMediaAuditComplete": _Job(
+    "WorkflowTaskComplete": _AskedFamily("GetWorkflowTask", "WorkflowTask", id_name="TaskId"),
+    "SmartJobComplete": _AskedFamily("GetSmartHandleJob", None, _smart_outputs, state="State"),
+    "AIProduceComplete": _AskedFamily("QueryIProductionJob", None, _intelligent_outputs, is_assumed=True),
+    "AIMediaAuditComplete": _AskedFamily(
         "QueryMediaCensorJobDetail", "MediaCensorJobDetail", _review_outputs, state="State", is_assumed=True
     ),
     # Of what it has found there is just the URL of a file.
-    "AIMediaDNAComplete": _Job("QueryDNAJobList", "JobList", parameter="JobIds", is_assumed=True),
-    "AIVideoTagComplete": _Job("QuerySmarttagJob", None, _tag_outputs, state="JobStatus", is_assumed=True),
+    "AIMediaDNAComplete": _AskedFamily("QueryDNAJobList", "JobList", parameter="JobIds", is_assumed=True),
+    "AIVideoTagComplete": _AskedFamily("QuerySmarttagJob", None, _tag_outputs, state="JobStatus", is_assumed=True),
 }
 
 # Jobs with an id that no documented query takes. The id of a sub job of a transcoding (TranscodeComplete) is one:
@@ -272,32 +274,32 @@ def _query(action: str, **parameters: str) -> ApiRequest:
     return ApiRequest(api="ice", action=action, version="2020-11-09", parameters=parameters)
 
 
-async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Answer]:
+async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[JobAnswer]:
     """See ``healing.queries.base.Ask``."""
     return [await _ask_one(reference, call) for reference in references]
 
 
-async def _ask_one(reference: JobReference, call: CallApi) -> Answer:
+async def _ask_one(reference: JobReference, call: CallApi) -> JobAnswer:
     job = _JOBS.get(reference.family)
     if job is None:
-        return Answer(state="unlearnable", detail=f"IMS has no query for {clip(reference.family)}")
+        return JobAnswer(state="unlearnable", detail=f"IMS has no query for {clip(reference.family)}")
 
-    def read(reply: Mapping[str, Any], reference: JobReference) -> Answer:
+    def read(reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
         return _read(job, reply, reference)
 
     name = job.parameter or job.id_name
     [answer] = await ask_all([reference], call, lambda ids: _query(job.action, **{name: ids[0]}), read)
     if job.is_assumed and answer.state == "not_found":
-        return Answer(state="unlearnable", detail=f"{job.action} does not know it: {answer.detail}")
+        return JobAnswer(state="unlearnable", detail=f"{job.action} does not know it: {answer.detail}")
     if job.action == "GetSnapshotJob" and answer.state == "ended":
         return await _add_snapshot_urls(answer, reference, call)
     return answer
 
 
-def _read(job: _Job, reply: Mapping[str, Any], reference: JobReference) -> Answer:
+def _read(job: _AskedFamily, reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
     parts = [dict(reply)] if job.member is None else find_objects(reply, job.member, "")
     if not parts:
-        return Answer(state="not_found", detail=f"the reply has no {job.member}")
+        return JobAnswer(state="not_found", detail=f"the reply has no {job.member}")
     own = (part for part in parts if Fields(part).text(job.id_name, "Id") == reference.job_id)
     part = next(own, parts[0])
     fields = Fields(part)
@@ -308,7 +310,7 @@ def _read(job: _Job, reply: Mapping[str, Any], reference: JobReference) -> Answe
     )
 
 
-def _judge(job: _Job, part: Fields) -> Answer | None:
+def _judge(job: _AskedFamily, part: Fields) -> JobAnswer | None:
     """None when the job ended."""
     word = part.text(job.state)
     unfinished = judge_state(word)
@@ -316,11 +318,11 @@ def _judge(job: _Job, part: Fields) -> Answer | None:
         # Of a job that failed, outputs may never have been begun.
         return unfinished
     if any(judge_state(output.text("Status")) is not None for output in job.parts(part)):
-        return Answer(state="pending", detail=f"{word}, but one of its outputs has not ended")
+        return JobAnswer(state="pending", detail=f"{word}, but one of its outputs has not ended")
     return None
 
 
-async def _add_snapshot_urls(answer: Answer, reference: JobReference, call: CallApi) -> Answer:
+async def _add_snapshot_urls(answer: JobAnswer, reference: JobReference, call: CallApi) -> JobAnswer:
     """
     The pictures are listed by another action, page by page. Without the right to call it the event has none; that it
     never comes would be worse.
@@ -384,7 +386,7 @@ def parse(message: Message) -> Parsed:
     return read_as_callback(message, callback, ims.parse, amend)
 
 
-def _word(job: _Job, part: Fields) -> str | None:
+def _word(job: _AskedFamily, part: Fields) -> str | None:
     """The state of the job; where it has several outputs, what they come to."""
     word = part.text(job.state)
     outputs = job.parts(part) if job.parts else []

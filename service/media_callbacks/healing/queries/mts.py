@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from media_callbacks.aliyun.calls import ApiRequest, CallApi
-from media_callbacks.healing.queries.base import Answer, Family
+from media_callbacks.healing.queries.base import Family, JobAnswer
 from media_callbacks.healing.queries.replies import (
     BATCH,
     MAX_URL_LENGTH,
@@ -159,7 +159,7 @@ def _no_outputs(_: Fields) -> tuple[Frozen, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _AskedFamily:
     """
     How one family is asked about.
 
@@ -181,8 +181,8 @@ class _Job:
     state: str = "State"
 
 
-_JOBS: Mapping[str, _Job] = {
-    "snapshot": _Job(
+_JOBS: Mapping[str, _AskedFamily] = {
+    "snapshot": _AskedFamily(
         "Snapshot",
         "QuerySnapshotJobList",
         "SnapshotJobIds",
@@ -190,8 +190,10 @@ _JOBS: Mapping[str, _Job] = {
         "NonExistSnapshotJobIds",
         _snapshot_outputs,
     ),
-    "transcode": _Job("Transcode", "QueryJobList", "JobIds", ("JobList", "Job"), "NonExistJobIds", _transcode_outputs),
-    "mediainfo": _Job(
+    "transcode": _AskedFamily(
+        "Transcode", "QueryJobList", "JobIds", ("JobList", "Job"), "NonExistJobIds", _transcode_outputs
+    ),
+    "mediainfo": _AskedFamily(
         "MediaInfo",
         "QueryMediaInfoJobList",
         "MediaInfoJobIds",
@@ -199,26 +201,26 @@ _JOBS: Mapping[str, _Job] = {
         "NonExistMediaInfoJobIds",
         _media_info_outputs,
     ),
-    "analysis": _Job(
+    "analysis": _AskedFamily(
         "Analysis",
         "QueryAnalysisJobList",
         "AnalysisJobIds",
         ("AnalysisJobList", "AnalysisJob"),
         "NonExistAnalysisJobIds",
     ),
-    "fpshot": _Job(
+    "fpshot": _AskedFamily(
         "FpShot", "QueryFpShotJobList", "JobIds", ("FpShotJobList", "FpShotJob"), "NonExistIds", _fingerprint_outputs
     ),
-    "run": _Job(
+    "run": _AskedFamily(
         "Report",
         "QueryMediaWorkflowExecutionList",
         "RunIds",
         ("MediaWorkflowExecutionList", "MediaWorkflowExecution"),
         "NonExistRunIds",
     ),
-    "iproduction": _Job("IProduction", "QueryIProductionJob", "JobId", (), outputs=_production_outputs),
-    "smarttag": _Job("smarttag", "QuerySmarttagJob", "JobId", (), outputs=_ai_outputs, state="JobStatus"),
-    "mediacensor": _Job(
+    "iproduction": _AskedFamily("IProduction", "QueryIProductionJob", "JobId", (), outputs=_production_outputs),
+    "smarttag": _AskedFamily("smarttag", "QuerySmarttagJob", "JobId", (), outputs=_ai_outputs, state="JobStatus"),
+    "mediacensor": _AskedFamily(
         "MediaCensor", "QueryMediaCensorJobDetail", "JobId", ("MediaCensorJobDetail",), outputs=_review_outputs
     ),
 }
@@ -234,19 +236,19 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Answer]:
+async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[JobAnswer]:
     """See ``healing.queries.base.Ask``."""
     family = references[0].family
     job = _JOBS.get(family)
     if job is None:
-        return [Answer(state="unlearnable", detail=f"MTS has no query for {clip(family)}") for _ in references]
+        return [JobAnswer(state="unlearnable", detail=f"MTS has no query for {clip(family)}") for _ in references]
 
     def query(job_ids: Sequence[str]) -> ApiRequest:
         return ApiRequest(
             api="mts", action=job.action, version="2014-06-18", parameters={job.parameter: ",".join(job_ids)}
         )
 
-    def read(reply: Mapping[str, Any], reference: JobReference) -> Answer:
+    def read(reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
         return _read_listed(job, reply, reference) if job.missing else _read_single(job, reply, reference)
 
     size = BATCH if job.missing else 1
@@ -254,20 +256,20 @@ async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Ans
     return [answer for chunk in chunks for answer in await ask_all(chunk, call, query, read)]
 
 
-def _read_listed(job: _Job, reply: Mapping[str, Any], reference: JobReference) -> Answer:
+def _read_listed(job: _AskedFamily, reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
     for part in find_objects(reply, *job.members):
         fields = Fields(part)
         if fields.text("JobId", "Id", "RunId") == reference.job_id:
             return judge_state(fields.text(job.state)) or _end(job, part, reference)
     if job.missing and reference.job_id in find_texts(reply, job.missing):
-        return Answer(state="not_found")
-    return Answer(state="not_found", detail="the reply does not mention it")
+        return JobAnswer(state="not_found")
+    return JobAnswer(state="not_found", detail="the reply does not mention it")
 
 
-def _read_single(job: _Job, reply: Mapping[str, Any], reference: JobReference) -> Answer:
+def _read_single(job: _AskedFamily, reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
     part = find_object(reply, job.members[0]) if job.members else dict(reply)
     if part is None:
-        return Answer(state="not_found", detail=f"the reply has no {job.members[0]}")
+        return JobAnswer(state="not_found", detail=f"the reply has no {job.members[0]}")
     fields = Fields(part)
     return (
         other_job(reference.job_id or "", fields.text("JobId"))
@@ -276,12 +278,12 @@ def _read_single(job: _Job, reply: Mapping[str, Any], reference: JobReference) -
     )
 
 
-def _end(job: _Job, part: Json, reference: JobReference) -> Answer:
+def _end(job: _AskedFamily, part: Json, reference: JobReference) -> JobAnswer:
     notification = _notification(job, Fields(part))
     return end(part, build_meta(job.action, reference), parse, notification=notification)
 
 
-def _notification(job: _Job, part: Fields) -> str | None:
+def _notification(job: _AskedFamily, part: Fields) -> str | None:
     """What the vendor says of its notification; None for the jobs that say nothing of it."""
     if job.missing is None or job.type == "FpShot":
         return None

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from media_callbacks.aliyun.calls import ApiRequest, CallApi
-from media_callbacks.healing.queries.base import Answer, Family
+from media_callbacks.healing.queries.base import Family, JobAnswer
 from media_callbacks.healing.queries.replies import (
     MAX_URL_LENGTH,
     clip,
@@ -50,9 +50,9 @@ def _query(action: str, **parameters: str) -> ApiRequest:
     return ApiRequest(api="multimediaai", action=action, version="2019-08-10", parameters=parameters)
 
 
-async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Answer | VendorError]:
+async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[JobAnswer | VendorError]:
     """See ``healing.queries.base.Ask``. Tasks are asked about one by one."""
-    found: list[Answer | VendorError] = []
+    found: list[JobAnswer | VendorError] = []
     task_ids: Mapping[int, str] | VendorError = {}
     nameless = {place: reference for place, reference in enumerate(references) if not reference.job_id}
     if nameless:
@@ -75,11 +75,11 @@ async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Ans
     return found
 
 
-async def _ask_one(reference: JobReference, task_id: str | None, call: CallApi) -> Answer:
+async def _ask_one(reference: JobReference, task_id: str | None, call: CallApi) -> JobAnswer:
     if task_id is None:
-        return Answer(state="not_found", detail="no task in the list is the one that the URL was made for")
+        return JobAnswer(state="not_found", detail="no task in the list is the one that the URL was made for")
     if not _TASK_ID.fullmatch(task_id):
-        return Answer(state="not_found", detail="expected a task id of 1 to 19 digits")
+        return JobAnswer(state="not_found", detail="expected a task id of 1 to 19 digits")
     try:
         status = Fields(dict(await call(_query("GetTaskStatus", TaskId=task_id))))
         if (unfinished := _judge(status)) is not None:
@@ -94,9 +94,9 @@ async def _ask_one(reference: JobReference, task_id: str | None, call: CallApi) 
         return unfinished
     result = find_object(reply, "Result")
     if result is None:
-        return Answer(state="pending", detail="the task ended, but the reply has no Result")
+        return JobAnswer(state="pending", detail="the task ended, but the reply has no Result")
     if not _is_bound(Fields(result), reference):
-        return Answer(
+        return JobAnswer(
             state="foreign", detail=f"task {task_id} is for another application or video than the URL was made for"
         )
     meta = {"action": "GetTaskResult", "job_id": task_id}
@@ -105,14 +105,14 @@ async def _ask_one(reference: JobReference, task_id: str | None, call: CallApi) 
     return end(reply, meta, parse)
 
 
-def _judge(reply: Fields) -> Answer | None:
+def _judge(reply: Fields) -> JobAnswer | None:
     """None when the status is 2 (success) or 3 (failed); 0 is submitting, 1 running."""
     word = reply.text("Status")
     if word in ("2", "3"):
         return None
     if word in ("0", "1"):
-        return Answer(state="pending")
-    return Answer(state="pending", detail=f"{clip(word)} is not a known state" if word else "the reply has no state")
+        return JobAnswer(state="pending")
+    return JobAnswer(state="pending", detail=f"{clip(word)} is not a known state" if word else "the reply has no state")
 
 
 async def _find_tasks(references: Mapping[int, JobReference], call: CallApi) -> Mapping[int, str]:

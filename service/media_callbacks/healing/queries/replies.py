@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from media_callbacks.aliyun.calls import ApiRequest, CallApi, says_there_is_none
-from media_callbacks.healing.queries.base import Answer
+from media_callbacks.healing.queries.base import JobAnswer
 from media_callbacks.model.errors import Unparseable, VendorRefused
 from media_callbacks.model.jobs import JobReference
 from media_callbacks.sources.base import Completion, Message, Parsed, Parser
@@ -77,17 +77,17 @@ def clip(text: str) -> str:
     return text if len(text) <= _ELLIPSIS_AT else f"{text[:_ELLIPSIS_AT]}…"
 
 
-def judge_state(word: str | None) -> Answer | None:
+def judge_state(word: str | None) -> JobAnswer | None:
     """
     None when the word says that the job ended. A word that nobody has seen, or none at all, is no end: to ask once more
     costs little, and a wrong event can't be taken back.
     """
     if word is None:
-        return Answer(state="pending", detail="the reply has no state")
+        return JobAnswer(state="pending", detail="the reply has no state")
     outcome = read_outcome(word)
     if outcome == "unknown":
-        return Answer(state="pending", detail=f"{clip(word)} is not a known state")
-    return Answer(state="pending") if outcome == "progress" else None
+        return JobAnswer(state="pending", detail=f"{clip(word)} is not a known state")
+    return JobAnswer(state="pending") if outcome == "progress" else None
 
 
 def build_meta(action: str, reference: JobReference) -> Mapping[str, str]:
@@ -96,42 +96,42 @@ def build_meta(action: str, reference: JobReference) -> Mapping[str, str]:
     return meta | {"media_id": reference.media_id} if reference.media_id else meta
 
 
-def end(part: Json, meta: Mapping[str, str], parser: Parser, *, notification: str | None = None) -> Answer:
+def end(part: Json, meta: Mapping[str, str], parser: Parser, *, notification: str | None = None) -> JobAnswer:
     """The answer about a job that ended; ``pending`` if ``parser`` could make nothing of it."""
     try:
         body = compact(part)
         parser(Message(body, body, "query", meta=meta))
     except Unparseable as error:
-        return Answer(state="pending", detail=str(error))
+        return JobAnswer(state="pending", detail=str(error))
     except (RecursionError, ValueError):
-        return Answer(state="pending", detail="the reply is nested too deeply")
-    return Answer(state="ended", body=body, meta=meta, notification=notification)
+        return JobAnswer(state="pending", detail="the reply is nested too deeply")
+    return JobAnswer(state="ended", body=body, meta=meta, notification=notification)
 
 
-def other_job(asked: str, found: str | None) -> Answer | None:
+def other_job(asked: str, found: str | None) -> JobAnswer | None:
     """An answer when the reply is about another job; None when it is about the one that was asked for, or says not."""
     if found is None or found == asked:
         return None
-    return Answer(state="not_found", detail=f"asked about {clip(asked)}, the reply is about {clip(found)}")
+    return JobAnswer(state="not_found", detail=f"asked about {clip(asked)}, the reply is about {clip(found)}")
 
 
 # Asking
 
 
-Read = Callable[[Mapping[str, Any], JobReference], Answer]
+Read = Callable[[Mapping[str, Any], JobReference], JobAnswer]
 """What a reply says about a job."""
 
 
 async def ask_all(
     references: Sequence[JobReference], call: CallApi, query: Callable[[Sequence[str]], ApiRequest], read: Read
-) -> list[Answer]:
+) -> list[JobAnswer]:
     """
     Ask about jobs in one call, by their job ids. If the vendor refuses an id, each is asked about by itself, so that
     one bad id does not hide what became of the others.
     """
     named = [reference for reference in references if reference.job_id]
     if not named:
-        return [Answer(state="unlearnable", detail="its job id is not known") for _ in references]
+        return [JobAnswer(state="unlearnable", detail="its job id is not known") for _ in references]
     job_ids = list(dict.fromkeys(reference.job_id or "" for reference in named))
     try:
         reply = await call(query(job_ids))
@@ -143,15 +143,15 @@ async def ask_all(
             return [refused]
         return [(await ask_all([reference], call, query, read))[0] for reference in references]
     return [
-        read(reply, reference) if reference.job_id else Answer(state="unlearnable", detail="its job id is not known")
+        read(reply, reference) if reference.job_id else JobAnswer(state="unlearnable", detail="its job id is not known")
         for reference in references
     ]
 
 
-def refusal(error: VendorRefused) -> Answer | None:
+def refusal(error: VendorRefused) -> JobAnswer | None:
     """The answer when the vendor says that there is no such job; None when it refused for another reason."""
     return (
-        Answer(state="not_found", detail=f"the vendor says {clip(error.code)}")
+        JobAnswer(state="not_found", detail=f"the vendor says {clip(error.code)}")
         if says_there_is_none(error.code)
         else None
     )

@@ -7,7 +7,7 @@ It is kept as the vendor's answers are, so that it can be read again.
 import json
 from dataclasses import asdict
 
-from media_callbacks.healing.queries.base import Answer
+from media_callbacks.healing.queries.base import JobAnswer
 from media_callbacks.model.errors import Unparseable
 from media_callbacks.model.events import EventError
 from media_callbacks.model.jobs import JobReference
@@ -17,10 +17,10 @@ from media_callbacks.sources.base import Completion, Message, Parsed
 ACTION = "none"
 
 
-def give_up(reference: JobReference, kind: Kind, reason: str) -> Answer:
+def give_up(reference: JobReference, kind: Kind, reason: str) -> JobAnswer:
     """``reason``: for the consumer, why nobody knows how the job ended."""
     body = {"kind": kind, "reason": reason, "reference": asdict(reference)}
-    return Answer(state="ended", body=json.dumps(body).encode(), meta={"action": ACTION}, detail=reason)
+    return JobAnswer(state="ended", body=json.dumps(body).encode(), meta={"action": ACTION}, detail=reason)
 
 
 def parse(message: Message) -> Parsed:

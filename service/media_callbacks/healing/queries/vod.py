@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from media_callbacks.aliyun.calls import ApiRequest, CallApi
-from media_callbacks.healing.queries.base import Answer, Family
+from media_callbacks.healing.queries.base import Family, JobAnswer
 from media_callbacks.healing.queries.replies import (
     BATCH,
     Json,
@@ -82,13 +82,13 @@ def _about_one(action: str, name: str, **parameters: str) -> Callable[[Sequence[
     return lambda job_ids: _query(action, **{name: job_ids[0]}, **parameters)
 
 
-async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Answer]:
+async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[JobAnswer]:
     """See ``healing.queries.base.Ask``."""
     family = references[0].family
     if family in ASSET_FAMILIES:
         return [await _ask_asset(reference, call) for reference in references]
     if family not in FAMILIES or FAMILIES[family].batch == 0:
-        return [Answer(state="unlearnable", detail=f"VOD has no query for {family}") for _ in references]
+        return [JobAnswer(state="unlearnable", detail=f"VOD has no query for {family}") for _ in references]
     if family == "animated_image":
         return [await _ask_animated_image(reference, call) for reference in references]
     if family == "transcode":
@@ -110,9 +110,9 @@ async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Ans
     return [await _add_result(answer, one, call) for answer, one in zip(answers, references, strict=True)]
 
 
-async def _ask_animated_image(reference: JobReference, call: CallApi) -> Answer:
+async def _ask_animated_image(reference: JobReference, call: CallApi) -> JobAnswer:
     if not reference.media_id or not reference.job_id:
-        return Answer(state="unlearnable", detail="VOD lists animated images by media id, and both ids are needed")
+        return JobAnswer(state="unlearnable", detail="VOD lists animated images by media id, and both ids are needed")
     try:
         reply = await call(_query("ListDynamicImage", VideoId=reference.media_id))
     except VendorRefused as error:
@@ -125,14 +125,14 @@ async def _ask_animated_image(reference: JobReference, call: CallApi) -> Answer:
         if Fields(image).text("JobId") == reference.job_id:
             # That of the question, as the list is of one asset.
             return end(image, build_meta("ListDynamicImage", reference), parse)
-    return Answer(
+    return JobAnswer(
         state="unlearnable", detail=f"not among the {len(images)} animated images of its asset; VOD lists no failures"
     )
 
 
-async def _ask_asset(reference: JobReference, call: CallApi) -> Answer:
+async def _ask_asset(reference: JobReference, call: CallApi) -> JobAnswer:
     if not reference.media_id:
-        return Answer(state="unlearnable", detail="the query needs the media id")
+        return JobAnswer(state="unlearnable", detail="the query needs the media id")
     try:
         reply = await call(_query("GetMezzanineInfo", VideoId=reference.media_id, OutputType="oss"))
     except VendorRefused as error:
@@ -142,7 +142,7 @@ async def _ask_asset(reference: JobReference, call: CallApi) -> Answer:
         return refused
     file = find_object(reply, "Mezzanine")
     if file is None:
-        return Answer(state="not_found", detail="the reply has no Mezzanine")
+        return JobAnswer(state="not_found", detail="the reply has no Mezzanine")
     fields = Fields(file)
     word = _file_word(fields)
     if (other := other_job(reference.media_id, fields.text("VideoId"))) is not None:
@@ -150,7 +150,9 @@ async def _ask_asset(reference: JobReference, call: CallApi) -> Answer:
     if word is None:
         # It may be uploaded anew, or deleted already: nothing to wait for.
         state = fields.text("Status")
-        return Answer(state="unlearnable", detail=f"its file is {clip(state)}" if state else "the reply has no state")
+        return JobAnswer(
+            state="unlearnable", detail=f"its file is {clip(state)}" if state else "the reply has no state"
+        )
     return end(file, build_meta("GetMezzanineInfo", reference), parse)
 
 
@@ -158,7 +160,7 @@ def _file_word(file: Fields) -> str | None:
     return {"normal": "success", "uploadfail": "fail"}.get((file.text("Status") or "").lower())
 
 
-def _read_transcode_job(reply: Mapping[str, Any], reference: JobReference) -> Answer:
+def _read_transcode_job(reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
     for job in find_objects(reply, "TranscodeJobInfoList", "TranscodeJobInfo"):
         fields = Fields(job)
         if fields.text("TranscodeJobId") == reference.job_id:
@@ -166,11 +168,11 @@ def _read_transcode_job(reply: Mapping[str, Any], reference: JobReference) -> An
                 job, build_meta("GetTranscodeTask", reference), parse
             )
     if reference.job_id in find_texts(reply, "NonExistJobIds"):
-        return Answer(state="not_found")
-    return Answer(state="not_found", detail="the reply does not mention it")
+        return JobAnswer(state="not_found")
+    return JobAnswer(state="not_found", detail="the reply does not mention it")
 
 
-async def _add_asset(answer: Answer, reference: JobReference, call: CallApi) -> Answer:
+async def _add_asset(answer: JobAnswer, reference: JobReference, call: CallApi) -> JobAnswer:
     """GetTranscodeTask does not say of a job which asset it was about."""
     if answer.state != "ended" or reference.media_id or not reference.job_id:
         return answer
@@ -187,14 +189,14 @@ async def _add_asset(answer: Answer, reference: JobReference, call: CallApi) -> 
     return end({**json.loads(answer.body), "VideoId": asset}, answer.meta, parse)
 
 
-def _read_upload(reply: Mapping[str, Any], reference: JobReference) -> Answer:
+def _read_upload(reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
     for upload in find_objects(reply, "URLUploadInfoList", "URLUploadInfo"):
         fields = Fields(upload)
         if fields.text("JobId") == reference.job_id:
             return judge_state(_upload_word(fields)) or end(upload, build_meta("GetURLUploadInfos", reference), parse)
     if reference.job_id in find_texts(reply, "NonExists"):
-        return Answer(state="not_found")
-    return Answer(state="not_found", detail="the reply does not mention it")
+        return JobAnswer(state="not_found")
+    return JobAnswer(state="not_found", detail="the reply does not mention it")
 
 
 def _upload_word(upload: Fields) -> str | None:
@@ -205,10 +207,10 @@ def _upload_word(upload: Fields) -> str | None:
     return "fail" if word.lower().endswith("fail") else "processing"
 
 
-def _read_transcode_task(reply: Mapping[str, Any], reference: JobReference) -> Answer:
+def _read_transcode_task(reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
     task = find_object(reply, "TranscodeTask")
     if task is None:
-        return Answer(state="not_found", detail="the reply has no TranscodeTask")
+        return JobAnswer(state="not_found", detail="the reply has no TranscodeTask")
     fields = Fields(task)
     word = fields.text("TaskStatus")
     return (
@@ -218,31 +220,31 @@ def _read_transcode_task(reply: Mapping[str, Any], reference: JobReference) -> A
     )
 
 
-def _judge_task_state(word: str | None, task: Fields) -> Answer | None:
+def _judge_task_state(word: str | None, task: Fields) -> JobAnswer | None:
     """
     None when the task and all its jobs ended. The words are CompleteAllSucc, CompleteAllFail and CompletePartialSucc;
     one page says CompleteAllSucces, one sample CompeleteAllSucc.
     """
     if word is None:
-        return Answer(state="pending", detail="the reply has no state")
+        return JobAnswer(state="pending", detail="the reply has no state")
     if word.lower() in ("processing", "partial"):
-        return Answer(state="pending")
+        return JobAnswer(state="pending")
     if not word.lower().startswith(("complete", "compelete")):
-        return Answer(state="pending", detail=f"{clip(word)} is not a known state")
+        return JobAnswer(state="pending", detail=f"{clip(word)} is not a known state")
     for job in task.objects("TranscodeJobInfoList"):
         if judge_state(job.text("TranscodeJobStatus")) is not None:
-            return Answer(state="pending", detail=f"{clip(word)}, but one of its jobs has not ended")
+            return JobAnswer(state="pending", detail=f"{clip(word)}, but one of its jobs has not ended")
     return None
 
 
-def _read_detail(member: str, reply: Mapping[str, Any], reference: JobReference) -> Answer:
+def _read_detail(member: str, reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
     detail = find_object(reply, member)
     if detail is None:
-        return Answer(state="not_found", detail=f"the reply has no {member}")
+        return JobAnswer(state="not_found", detail=f"the reply has no {member}")
     fields = Fields(detail)
     word = fields.text("JobType")
     if member == _AI_DETAIL[1] and f"{word}Complete" in FAMILIES and f"{word}Complete" != reference.family:
-        return Answer(state="not_found", detail=f"the job with this id is of another type, {word}")
+        return JobAnswer(state="not_found", detail=f"the job with this id is of another type, {word}")
     return (
         other_job(reference.job_id or "", fields.text("JobId", "TaskId"))
         or judge_state(_detail_word(fields))
@@ -315,7 +317,7 @@ _SPRITES = ("SpriteSnapshot", "SpriteOriginSnapshot", "WebVttSnapshot")
 _PICTURES = ("NormalSnapshot", "CoverSnapshot")
 
 
-async def _add_result(answer: Answer, reference: JobReference, call: CallApi) -> Answer:
+async def _add_result(answer: JobAnswer, reference: JobReference, call: CallApi) -> JobAnswer:
     """Without the right to ask for it the event has none; that it never comes would be worse."""
     if answer.state != "ended" or reference.family not in ("snapshot", *_RESULTS):
         return answer

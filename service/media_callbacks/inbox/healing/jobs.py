@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from media_callbacks.inbox.database import Database, Row, Value, identity
-from media_callbacks.inbox.operating.filters import Query
+from media_callbacks.inbox.operating.filters import Conditions
 from media_callbacks.inbox.records import JobFilter, JobRecord, ReportRow, WaitingCounts
 from media_callbacks.inbox.rows import from_milliseconds, to_id, to_milliseconds
 from media_callbacks.model.errors import JobConflict
@@ -365,7 +365,7 @@ async def list_jobs(
     database: Database, wanted: JobFilter, *, before_id: int | None, limit: int
 ) -> tuple[JobRecord, ...]:
     now = await database.now()
-    query = Query("jobs")
+    query = Conditions("jobs")
     query.add("id < {}", to_id(before_id))
     if wanted.state in ("expected", "overdue"):
         query.add(f"state = 'expected' AND deadline_at {'>' if wanted.state == 'expected' else '<='} {{}}", now)

@@ -28,7 +28,7 @@ from typing import Any, TypeVar, cast
 import structlog
 
 from media_callbacks.inbox.journal.attempts import digest_of
-from media_callbacks.inbox.journal.segments import Journal, Page
+from media_callbacks.inbox.journal.segments import Journal, Undrained
 from media_callbacks.inbox.roles import Inbox
 from media_callbacks.inbox.rows import size_bytes
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
@@ -374,10 +374,10 @@ class JournaledInbox:
                     self._suspects.clear()
                     await self._note({})
 
-    async def _read(self, after: int) -> Page | None:
+    async def _read(self, after: int) -> Undrained | None:
         return await self._do(lambda: self._journal.read(after=after))
 
-    async def _release(self, page: Page) -> bool:
+    async def _release(self, page: Undrained) -> bool:
         return await self._do(lambda: self._journal.release(page.number, page.end))
 
     async def _note(self, tried: Mapping[str, int]) -> None:
@@ -389,7 +389,7 @@ class JournaledInbox:
             # Such as a full disk, on which draining makes room: then nobody knows of it, should the process end now.
             log.warning("journal_attempt_not_noted", error=error.strerror)
 
-    async def _drain(self, page: Page) -> bool:
+    async def _drain(self, page: Undrained) -> bool:
         """Give all of a page to the store. False when that has to end before."""
         left = list(page.payloads)
         while left:

@@ -53,7 +53,7 @@ class _Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Undrained:
     """
     The records of a segment that have not been drained.
 
@@ -261,7 +261,7 @@ class Journal:
 
     # Reading
 
-    def read(self, *, after: int) -> Page | None:
+    def read(self, *, after: int) -> Undrained | None:
         """
         What the first segment holds behind so many bytes of it; None when there are no segments.
         """
@@ -282,7 +282,7 @@ class Journal:
                 payloads.append(piece.data)
             else:
                 self.keep_damaged(number, f"{len(piece.data)} bytes at offset {after + piece.offset} can't be read")
-        return Page(number, segment.size, segment.through, payloads)
+        return Undrained(number, segment.size, segment.through, payloads)
 
     def keep_damaged(self, number: int, reason: str) -> None:
         """Keep this segment as a ``.corrupt`` file when all else in it has been drained."""

@@ -22,7 +22,7 @@ _STATES = {
 }
 
 
-class Query:
+class Conditions:
     """
     Conditions and their parameters, by number.
 
@@ -73,7 +73,7 @@ async def _first_id_at(database: Database, at: int) -> int:
     return low
 
 
-def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_index: bool = True) -> Query:
+def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_index: bool = True) -> Conditions:
     """
     Args:
         ids: Only these, of those that ``find_ids`` returns. There is no other condition about ids: of several, SQLite
@@ -85,7 +85,7 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
     is_named = wanted.event_id is not None or wanted.job_id is not None
     by_index = by_index and not is_named
     is_unrouted = wanted.state == "unrouted"
-    query = Query("events e" + (database.using("events_unrouted") if is_unrouted and by_index else ""))
+    query = Conditions("events e" + (database.using("events_unrouted") if is_unrouted and by_index else ""))
     first_id, end_id = query.mark(ids.start), query.mark(ids.stop)
     # With the sign it is an expression that is in no index, so that what is named is found by its name.
     column = "+e.id" if is_named else "e.id"
@@ -137,7 +137,7 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
     return query
 
 
-def _delivery_condition(query: Query, wanted: EventFilter) -> str:
+def _delivery_condition(query: Conditions, wanted: EventFilter) -> str:
     conditions = []
     if wanted.state not in (None, "unrouted"):
         conditions += [_STATES[str(wanted.state)], _IS_LATEST]

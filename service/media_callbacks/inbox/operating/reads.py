@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from media_callbacks.inbox.database import Database, Row
-from media_callbacks.inbox.operating.filters import Query, compile_filter, find_ids
+from media_callbacks.inbox.operating.filters import Conditions, compile_filter, find_ids
 from media_callbacks.inbox.records import (
     AttemptRecord,
     DeliveryRecord,
@@ -161,7 +161,7 @@ async def list_receipts(
     before_id: int | None,
     limit: int,
 ) -> tuple[ReceiptRecord, ...]:
-    query = Query("receipts")
+    query = Conditions("receipts")
     query.add("id < {}", to_id(before_id))
     for condition, value in (("state = {}", state), ("source = {}", source), ("received_at >= {}", since)):
         if value is not None:
@@ -239,7 +239,7 @@ async def list_events(
     )
 
 
-async def _find_rows(database: Database, query: Query, limit: int) -> Sequence[Row]:
+async def _find_rows(database: Database, query: Conditions, limit: int) -> Sequence[Row]:
     columns = "e.id, e.key_digest, e.outcome, e.accepted_at, e.product, e.kind, e.revision, e.job_id, e.media_id"
     return await database.fetch(
         f"{query.select(columns)} ORDER BY e.id DESC LIMIT {query.mark(limit)}", *query.parameters

@@ -26,7 +26,7 @@ _COLUMNS = "id, created_at, changed_at, state, total, done, filter, sinks, rate_
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ReplayStep:
     """
     The next events of a replay.
 
@@ -71,7 +71,7 @@ async def create(database: Database, request: ReplayRequest, *, total: int, last
     return replay_record(row)
 
 
-async def next_steps(database: Database) -> list[Step]:
+async def next_steps(database: Database) -> list[ReplayStep]:
     """The step of each replay whose time has come, by the replays' ids."""
     replays = await database.fetch(
         "SELECT id, filter, sinks, rate_per_s, cursor, last_event_id FROM replays"
@@ -81,7 +81,7 @@ async def next_steps(database: Database) -> list[Step]:
     return [await _next_step(database, replay) for replay in replays]
 
 
-async def _next_step(database: Database, replay: Row) -> Step:
+async def _next_step(database: Database, replay: Row) -> ReplayStep:
     replay_id, filter_json, sinks, rate_per_s, cursor, last_id = replay
     event_filter = load_filter(filter_json)
     limit = min(_MAX_EVENTS_PER_STEP, max(1, math.ceil(rate_per_s)))
@@ -94,7 +94,7 @@ async def _next_step(database: Database, replay: Row) -> Step:
     rows = await database.fetch(f"{query.select('e.id')} ORDER BY e.id LIMIT {query.mark(limit)}", *query.parameters)
     row_ids = tuple([row_id for (row_id,) in rows])
     next_cursor = row_ids[-1] if len(row_ids) == limit else end
-    return Step(
+    return ReplayStep(
         replay_id=replay_id,
         cursor=cursor,
         sinks=tuple(json.loads(sinks)),
@@ -106,7 +106,7 @@ async def _next_step(database: Database, replay: Row) -> Step:
     )
 
 
-async def take_steps(database: Database, steps: Sequence[Step]) -> set[str]:
+async def take_steps(database: Database, steps: Sequence[ReplayStep]) -> set[str]:
     """
     Make the deliveries of steps, as far as nobody took them meanwhile.
 
@@ -205,7 +205,7 @@ async def _read_lines(database: Database, digests: Collection[bytes]) -> dict[tu
     return lines
 
 
-async def _take(database: Database, step: Step, now: int) -> bool:
+async def _take(database: Database, step: ReplayStep, now: int) -> bool:
     """Go on to the end of a step. False when somebody else did, or the replay was cancelled."""
     written = await database.execute(
         "UPDATE replays SET changed_at = $1, state = $2, cursor = $3,"
@@ -222,7 +222,7 @@ async def _take(database: Database, step: Step, now: int) -> bool:
     return written > 0
 
 
-def _sinks_of(step: Step, latest: Mapping[str, _Delivery]) -> set[str]:
+def _sinks_of(step: ReplayStep, latest: Mapping[str, _Delivery]) -> set[str]:
     """
     To which sinks an event of a step is sent once more.
 

@@ -97,7 +97,7 @@ class AnchoredClock:
         self._offset_s = start / 1000 - self._elapsed()
 
 
-def judge(seen: Sighting, now: int) -> tuple[Sighting, int]:
+def next_sighting(seen: Sighting, now: int) -> tuple[Sighting, int]:
     """What is to be noted at this time, and how much what is later than ``stepped_to`` was too late."""
     if seen.seen_at is None:
         return Sighting(now), 0
@@ -148,7 +148,7 @@ async def watch(database: Database) -> ClockRecord:
     """Note that the clock was seen, and put right what a step that has proved wrong has put off."""
     now = await database.now()
     before = await _read_or_guess(database, now, for_update=True)
-    after, too_late_ms = judge(before, now)
+    after, too_late_ms = next_sighting(before, now)
     if too_late_ms and before.stepped_to is not None:
         await _put_back(database, since=before.stepped_to, by=too_late_ms)
     await _write(database, after)
@@ -169,7 +169,7 @@ async def trust(database: Database) -> None:
 async def doubt(database: Database) -> str | None:
     """Why it can't be told what is old, if so."""
     now = await database.claimed_now()
-    seen, _ = judge(await _read_or_guess(database, now), now)
+    seen, _ = next_sighting(await _read_or_guess(database, now), now)
     if seen.stepped_from is not None and seen.stepped_to is not None:
         days = (seen.stepped_to - seen.stepped_from) / DOUBTED_STEP_MS
         return (
@@ -183,7 +183,7 @@ async def doubt(database: Database) -> str | None:
 
 async def read_now(database: Database) -> Sighting:
     """As it would be noted now."""
-    return judge(await read(database), await database.now())[0]
+    return next_sighting(await read(database), await database.now())[0]
 
 
 def patience_from(at: int, seen: Sighting) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from media_callbacks.model.kinds import Product, Transport
 from media_callbacks.sources.base import Callback, Message, Parsed, Parser
-from media_callbacks.sources.transports.url_tokens import Token, bind_task, mint_token, read_token
+from media_callbacks.sources.transports.url_tokens import UrlToken, bind_task, mint_token, read_token
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -59,5 +59,5 @@ class TokenUrlSource:
 
     def mint(self, *, application_id: str, video_url: str, video_name: str, nonce: bytes, expires_at: int) -> str:
         """The CallbackUrl for one CreateGifTask."""
-        token = Token(self.minting_key_id, expires_at, nonce, bind_task(application_id, video_url, video_name))
+        token = UrlToken(self.minting_key_id, expires_at, nonce, bind_task(application_id, video_url, video_name))
         return f"{self.url.rstrip('/')}/{mint_token(token, self.keys[self.minting_key_id])}"

@@ -25,7 +25,7 @@ _MAC_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class UrlToken:
     key_id: int
     expires_at: int
     nonce: bytes
@@ -37,7 +37,7 @@ def bind_task(application_id: str, video_url: str, video_name: str) -> bytes:
     return hashlib.sha256(f"{application_id}\n{video_url}\n{video_name}".encode()).digest()[:16]
 
 
-def mint_token(token: Token, key: bytes) -> str:
+def mint_token(token: UrlToken, key: bytes) -> str:
     """
     The token's text: 67 characters of the URL-safe base64 alphabet.
 
@@ -62,7 +62,7 @@ class UncheckedToken:
     """What a token says, true or not."""
 
     version: int
-    token: Token
+    token: UrlToken
     body: bytes
     mac: bytes
 
@@ -88,10 +88,10 @@ def decode_token(text: bytes) -> UncheckedToken:
         raise UnknownToken("expected canonical base64url")
     body, mac = raw[: _BODY.size], raw[_BODY.size :]
     version, key_id, expires_at, nonce, bind = _BODY.unpack(body)
-    return UncheckedToken(version, Token(key_id, expires_at, nonce, bind), body, mac)
+    return UncheckedToken(version, UrlToken(key_id, expires_at, nonce, bind), body, mac)
 
 
-def read_token(text: bytes, keys: Mapping[int, bytes], *, now: datetime) -> Token:
+def read_token(text: bytes, keys: Mapping[int, bytes], *, now: datetime) -> UrlToken:
     """
     Check a token.
 
