@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import ReceiptWriter
 from media_callbacks.model.receipts import Verdict
 from media_callbacks.rehearsal.fake_cloud.callbacks import LIE, describe, lie
 from media_callbacks.rehearsal.simulate import (
@@ -122,7 +122,7 @@ def sign(source: Any, event: str, job: str, failed: bool, push_format: Any) -> S
     return http_request(source, payload, now=NOW)
 
 
-async def receive(inbox: Inbox, source: CallbackSource, request: SimulatedRequest) -> Verdict:
+async def receive(inbox: ReceiptWriter, source: CallbackSource, request: SimulatedRequest) -> Verdict:
     headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
     callback = Callback(request.method, request.target.encode(), b"", headers, request.body)
     public_key = KEY.public_key() if source.certificate_url(callback) else None

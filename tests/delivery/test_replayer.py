@@ -101,7 +101,7 @@ async def test_it_waits_as_long_as_the_inbox_says_within_bounds(wanted_s: float,
         waits.append(timeout_s)
         await event.wait()
 
-    replayer = Replayer(Inbox(), wait=wait)  # type: ignore[arg-type]
+    replayer = Replayer(Inbox(), wait=wait)
     replayer.start()
     await until(lambda: waits)
     async with asyncio.timeout(PATIENCE_S):

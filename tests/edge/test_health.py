@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from typing import Any
 
 import pytest
 
@@ -91,8 +90,7 @@ class Store:
 
 def make_readiness(store: Store) -> tuple[Readiness, list[float]]:
     now = [1000.0]
-    inbox: Any = store
-    return Readiness(inbox, monotonic=lambda: now[0]), now
+    return Readiness(store, monotonic=lambda: now[0]), now
 
 
 async def test_the_store_is_asked_once_a_second_however_often_we_are():

@@ -126,7 +126,7 @@ class Scene:
         return QueuePoller(
             SOURCE,
             options.pop("queue", self.queue),
-            self.inbox,  # type: ignore[arg-type]
+            self.inbox,
             build=lambda message, at: build_receipt(SOURCE, message, received_at=at, route=lambda _: ()),
             report=options.pop("report", lambda *report: self.reports.append(report)),
             observe=self.polls.append,

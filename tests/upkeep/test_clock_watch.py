@@ -41,7 +41,7 @@ async def watch(*seen: Seen, ours: timedelta = timedelta()) -> tuple[list[Any], 
         return (following.now if isinstance(following, ClockRecord) else store.now) + ours
 
     with structlog.testing.capture_logs() as logs:
-        watched = ClockWatch(store, clock=clock, observer=metrics, wait=wait)  # type: ignore[arg-type]
+        watched = ClockWatch(store, clock=clock, observer=metrics, wait=wait)
         watched.start()
         assert watched._task is not None
         async with asyncio.timeout(10):

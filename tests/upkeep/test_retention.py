@@ -62,7 +62,7 @@ class Waits:
             event.set()
 
 
-async def run_purge(inbox: Any, waits: Waits) -> Any:
+async def run_purge(inbox: Scripted, waits: Waits) -> Any:
     return await purge(
         inbox,
         retention_days=30,
@@ -88,11 +88,11 @@ async def test_others_get_as_much_time_as_a_step_took():
     assert waits.seconds == [pytest.approx(0.7)]
 
 
-def make_retention(inbox: Any, waits: Waits) -> Retention:
+def make_retention(inbox: Scripted, waits: Waits) -> Retention:
     return Retention(inbox, retention_days=30, dedup_days=400, rng=Random(1), wait=waits)
 
 
-async def run_retention(inbox: Any, waits: Waits) -> list[Any]:
+async def run_retention(inbox: Scripted, waits: Waits) -> list[Any]:
     retention = make_retention(inbox, waits)
     with capture_logs() as logs:
         retention.start()

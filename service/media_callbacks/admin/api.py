@@ -64,7 +64,7 @@ from media_callbacks.inbox.records import (
     StoreSpace,
     WaitingCounts,
 )
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import AdminStore
 from media_callbacks.model.errors import ConfigError, JobConflict, MethodNotAllowed, Rejected, Unavailable
 from media_callbacks.model.identity import parse_event_id
 from media_callbacks.model.kinds import Product
@@ -112,7 +112,7 @@ class AdminApi:
 
     def __init__(
         self,
-        inbox: Inbox,
+        inbox: AdminStore,
         *,
         sinks: Mapping[str, str],
         breaker_states: Callable[[], Mapping[str, BreakerState]],

@@ -24,7 +24,7 @@ import structlog
 
 from media_callbacks.delivery.breaker import Breaker, BreakerState
 from media_callbacks.inbox.records import RETRIED, AttemptResult, AttemptWord
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import DeliveryQueue
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRejected, SinkRetry
 from media_callbacks.model.events import Delivery
 from media_callbacks.sinks.base import Sink
@@ -87,7 +87,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        inbox: Inbox,
+        inbox: DeliveryQueue,
         destinations: Iterable[Destination],
         *,
         clock: Callable[[], datetime],
@@ -142,7 +142,7 @@ class _SinkWorker:
 
     def __init__(
         self,
-        inbox: Inbox,
+        inbox: DeliveryQueue,
         destination: Destination,
         *,
         clock: Callable[[], datetime],

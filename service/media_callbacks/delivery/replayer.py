@@ -7,7 +7,7 @@ import asyncio
 
 import structlog
 
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import ReplayQueue
 from media_callbacks.timing.waiting import Wait, wait_for
 
 # How often to look although nobody has called `wake`: for a replay whose instance has died.
@@ -26,7 +26,7 @@ class Replayer:
         wait: How to wait for an event with a time-out in seconds.
     """
 
-    def __init__(self, inbox: Inbox, *, wait: Wait = wait_for) -> None:
+    def __init__(self, inbox: ReplayQueue, *, wait: Wait = wait_for) -> None:
         self._inbox = inbox
         self._wait = wait
         self._changed = asyncio.Event()

@@ -8,7 +8,7 @@ from typing import Protocol
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from media_callbacks.edge.answers import make_answer
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import ReceiptWriter
 from media_callbacks.model.errors import BadSignature
 from media_callbacks.model.receipts import Receipt, Verdict
 from media_callbacks.sources.base import Callback, CallbackSource, Message
@@ -44,7 +44,7 @@ class CallbackEndpoint:
         self,
         source: CallbackSource,
         *,
-        inbox: Inbox,
+        inbox: ReceiptWriter,
         route: Route,
         certificates: Certificates,
         clock: Callable[[], datetime],

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from media_callbacks.edge.answers import Answer, make_answer
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import HealthCheck
 from media_callbacks.model.errors import ConfigError, Unavailable
 
 _log = structlog.get_logger()
@@ -24,7 +24,7 @@ class Readiness:
     # The endpoint is public: asking often must not make the disk busy.
     _CHECK_EVERY_S = 1.0
 
-    def __init__(self, inbox: Inbox, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, inbox: HealthCheck, *, monotonic: Callable[[], float]) -> None:
         self._inbox = inbox
         self._monotonic = monotonic
         self._checked_at = float("-inf")

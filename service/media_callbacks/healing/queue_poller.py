@@ -16,7 +16,7 @@ from typing import Literal
 import structlog
 
 from media_callbacks.aliyun.mns import MAX_BATCH, Queue, ReceivedMessage
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import ReceiptWriter
 from media_callbacks.model.errors import InboxUnavailable, VendorError, VendorRefused, VendorUnavailable
 from media_callbacks.model.receipts import Receipt, Verdict
 from media_callbacks.sources.base import Message
@@ -63,7 +63,7 @@ class QueuePoller:
         self,
         source: MnsQueueSource,
         queue: Queue,
-        inbox: Inbox,
+        inbox: ReceiptWriter,
         *,
         build: Callable[[Message, datetime], Receipt],
         report: Callable[[Receipt, Verdict, float], None],

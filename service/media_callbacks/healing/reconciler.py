@@ -22,7 +22,7 @@ from media_callbacks.aliyun.calls import CallApi
 from media_callbacks.healing.queries.base import Family, JobAnswer, ProductQueries, QuerySource
 from media_callbacks.healing.queries.findings import AskResult, Decision, Judgement, Patience, conclude
 from media_callbacks.inbox.records import INQUIRIES, Finding, Inquiry, Settled
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import InquiryQueue
 from media_callbacks.model.errors import ServiceError, VendorError, VendorUnavailable
 from media_callbacks.model.events import Event
 from media_callbacks.model.jobs import JobReference
@@ -79,7 +79,7 @@ class Reconciler:
 
     def __init__(
         self,
-        inbox: Inbox,
+        inbox: InquiryQueue,
         *,
         queries: Mapping[Product, ProductQueries],
         find_desk: Callable[[Inquiry], Desk],
@@ -134,7 +134,7 @@ class _ProductWorker:
 
     def __init__(
         self,
-        inbox: Inbox,
+        inbox: InquiryQueue,
         product: Product,
         rules: ProductQueries,
         *,

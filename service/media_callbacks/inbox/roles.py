@@ -1,5 +1,5 @@
 """
-What an inbox promises, whatever database is behind it.
+What an inbox promises, whatever database is behind it: a role for each who uses it, and ``Inbox`` for all of them.
 
 ``put`` returns only after the receipt, its events and their deliveries are durable, in one transaction. A delivery is
 leased to one dispatcher at a time; every statement about a leased delivery carries the lease, and one that was lost
@@ -7,6 +7,8 @@ meanwhile changes nothing.
 
 Leases, due times, deadlines and ages are told by one clock, that of the store (see ``inbox.upkeep.clock``); callers
 say how long, never when. ``now`` tells its time.
+
+All methods raise InboxUnavailable when the database can't do its work just now.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -41,14 +43,57 @@ from media_callbacks.model.jobs import ExpectedJob
 from media_callbacks.model.kinds import Product
 from media_callbacks.model.receipts import Receipt, ReceiptState, StoredReceipt, Verdict
 
-# Asking the vendor
+# What several need
 
 
-# Expected jobs
+class Notices(Protocol):
+    def listen(self, listener: Callable[[Collection[str]], None]) -> None:
+        """
+        From now on tell this listener too, in the event loop, which sinks have something new to claim; ``INQUIRIES``
+        stands for something new to ask the vendor about, and ``RETRIED`` and a name for a sink to be tried now.
+        """
+        ...
 
 
-class Inbox(Protocol):
-    """All methods raise InboxUnavailable when the database can't do its work just now."""
+class StoreClock(Protocol):
+    async def now(self) -> datetime:
+        """The time by the clock of the store."""
+        ...
+
+
+class SinkSwitch(Protocol):
+    async def set_sink_state(self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None) -> None:
+        """
+        Pause, disable or resume a sink, for all instances. Its pending and retrying deliveries are parked meanwhile:
+        they keep their order and go on where they were.
+        """
+        ...
+
+
+# Receipts in
+
+
+class ReceiptWriter(Protocol):
+    """For whoever takes callbacks and messages of queues."""
+
+    def put(self, receipt: Receipt) -> Awaitable[Verdict]:
+        """Keep a receipt and create the events and deliveries that are new. Durable when it returns."""
+        ...
+
+
+class HealthCheck(Protocol):
+    async def check(self) -> None:
+        """
+        Return if a receipt could be made durable now.
+
+        Raises:
+            ConfigError: The store is there, and not as it must be: its migrations are missing.
+        """
+        ...
+
+
+class ReceiptStore(ReceiptWriter, HealthCheck, Protocol):
+    """Where receipts go: an inbox, or a journal in front of one."""
 
     async def open(self) -> None:
         """Connect, migrate where allowed, and free what an earlier life of this process had leased."""
@@ -58,24 +103,12 @@ class Inbox(Protocol):
         """Finish what was begun and disconnect."""
         ...
 
-    def put(self, receipt: Receipt) -> Awaitable[Verdict]:
-        """Keep a receipt and create the events and deliveries that are new. Durable when it returns."""
-        ...
 
-    async def now(self) -> datetime:
-        """The time by the clock of the store."""
-        ...
+# What goes on by itself
 
-    async def watch_clock(self) -> ClockRecord:
-        """
-        Note that the store's clock was seen, and how far it has stepped since it was seen last. What was put off by a
-        step that has proved wrong is put back. See ``inbox.upkeep.clock``.
-        """
-        ...
 
-    async def trust_clock(self) -> None:
-        """An operator says that the store's clock is right, whatever it looks like."""
-        ...
+class DeliveryQueue(Notices, SinkSwitch, Protocol):
+    """For the dispatcher."""
 
     async def claim(
         self, sink: str, *, limit: int, max_bytes: int = MAX_CLAIM_BYTES, lease_s: float
@@ -97,70 +130,9 @@ class Inbox(Protocol):
         """
         ...
 
-    async def outdated_receipts(
-        self, *, parser_version: int, after_id: int, limit: int, with_conflicts: bool = False
-    ) -> Sequence[StoredReceipt]:
-        """
-        Receipts with an id above ``after_id`` that could not be read, or were read by older parsers, in order of
-        arrival, as far as their bodies are still there. ``with_conflicts``: also those that were refused as such.
-        """
-        ...
 
-    async def reparse(self, receipt_id: int, receipt: Receipt, *, dry_run: bool) -> Reparsed:
-        """
-        Replace what a kept receipt meant by what it means now: new outcomes become events with deliveries; an event
-        that this receipt brought and whose content changed is updated, under its id, without a delivery. With
-        ``dry_run`` nothing is changed.
-        """
-        ...
-
-    async def find_event(self, event_id: str) -> EventRecord | None:
-        """An event with its receipts, oldest first, and its deliveries."""
-        ...
-
-    async def list_receipts(
-        self,
-        *,
-        state: ReceiptState | None = None,
-        source: str | None = None,
-        since: datetime | None = None,
-        before_id: int | None = None,
-        limit: int,
-    ) -> Sequence[ReceiptRecord]:
-        """Receipts, newest first, with ids below ``before_id``."""
-        ...
-
-    async def list_events(
-        self, event_filter: EventFilter, *, before: int | None = None, limit: int
-    ) -> Sequence[EventSummary]:
-        """Events, newest first, with cursors below ``before``."""
-        ...
-
-    async def count_events(self, event_filter: EventFilter) -> int:
-        """How many events the filter means."""
-        ...
-
-    async def list_sinks(self) -> Sequence[SinkRecord]:
-        """The sinks that the inbox knows of, by name: those with a backlog, and those that are not active."""
-        ...
-
-    async def set_sink_state(self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None) -> None:
-        """
-        Pause, disable or resume a sink, for all instances. Its pending and retrying deliveries are parked meanwhile:
-        they keep their order and go on where they were.
-        """
-        ...
-
-    async def retry_sink(self, name: str) -> int:
-        """
-        Make what is to be tried again at a sink some time due now, and tell the dispatchers of all instances not to
-        leave the sink alone any more. Returns how many deliveries were brought forward.
-        """
-        ...
-
-    async def create_replay(self, request: ReplayRequest) -> ReplayRecord:
-        """Record that the events meant by the filter shall be delivered again; ``advance_replays`` does it."""
-        ...
+class ReplayQueue(Protocol):
+    """For the replayer."""
 
     async def advance_replays(self) -> float | None:
         """
@@ -172,46 +144,9 @@ class Inbox(Protocol):
         """
         ...
 
-    async def cancel_replay(self, replay_id: int) -> ReplayRecord | None:
-        """Make no further deliveries; what has been made goes on. Finished ones stay finished."""
-        ...
 
-    async def find_replay(self, replay_id: int) -> ReplayRecord | None: ...
-
-    async def list_replays(self, *, before_id: int | None = None, limit: int) -> Sequence[ReplayRecord]:
-        """Replays, newest first."""
-        ...
-
-    async def purge(self, *, keep_payloads: timedelta, keep_keys: timedelta, limit: int) -> Purged:
-        """
-        Remove, in one short transaction of at most ``limit`` rows of each, payloads (receipts, bodies of events,
-        finished deliveries with their attempts) and keys (events and bindings) that are older. Events that are not
-        yet delivered, and their receipts, stay whole.
-
-        Raises:
-            ClockDoubted: What is old can't be told. Nothing was removed.
-        """
-        ...
-
-    # Expected jobs, and what is asked of the vendor
-
-    async def expect(self, jobs: Sequence[ExpectedJob]) -> Sequence[JobRecord]:
-        """
-        Register jobs, all or none. One that is registered already (same key) stays as it is, apart from ``job_id``,
-        ``media_id``, ``bind`` and ``user_data``, which are filled in where they were missing. A job whose event is
-        there already has ended; one for which a nameless event of its family and asset was accepted within the last
-        hour, and that no other job has taken, takes it. A job id is bound to the nonce that comes with it.
-
-        Raises:
-            JobConflict: A nonce is bound to another job id.
-        """
-        ...
-
-    async def list_jobs(
-        self, job_filter: JobFilter, *, before_id: int | None = None, limit: int
-    ) -> Sequence[JobRecord]:
-        """Expected jobs, newest first, with ids below ``before_id``."""
-        ...
+class InquiryQueue(Notices, StoreClock, Protocol):
+    """For the reconciler."""
 
     async def claim_inquiries(self, product: Product, *, limit: int, lease_s: float) -> Sequence[Inquiry]:
         """
@@ -235,30 +170,163 @@ class Inbox(Protocol):
         """
         ...
 
+
+class Purgeable(Protocol):
+    """For the retention."""
+
+    async def purge(self, *, keep_payloads: timedelta, keep_keys: timedelta, limit: int) -> Purged:
+        """
+        Remove, in one short transaction of at most ``limit`` rows of each, payloads (receipts, bodies of events,
+        finished deliveries with their attempts) and keys (events and bindings) that are older. Events that are not
+        yet delivered, and their receipts, stay whole.
+
+        Raises:
+            ClockDoubted: What is old can't be told. Nothing was removed.
+        """
+        ...
+
+
+class WatchedClock(Protocol):
+    """For the clock watch."""
+
+    async def watch_clock(self) -> ClockRecord:
+        """
+        Note that the store's clock was seen, and how far it has stepped since it was seen last. What was put off by a
+        step that has proved wrong is put back. See ``inbox.upkeep.clock``.
+        """
+        ...
+
+
+# What operators and applications ask and order
+
+
+class EventReader(Protocol):
+    async def find_event(self, event_id: str) -> EventRecord | None:
+        """An event with its receipts, oldest first, and its deliveries."""
+        ...
+
+    async def list_events(
+        self, event_filter: EventFilter, *, before: int | None = None, limit: int
+    ) -> Sequence[EventSummary]:
+        """Events, newest first, with cursors below ``before``."""
+        ...
+
+    async def count_events(self, event_filter: EventFilter) -> int:
+        """How many events the filter means."""
+        ...
+
+    async def list_receipts(
+        self,
+        *,
+        state: ReceiptState | None = None,
+        source: str | None = None,
+        since: datetime | None = None,
+        before_id: int | None = None,
+        limit: int,
+    ) -> Sequence[ReceiptRecord]:
+        """Receipts, newest first, with ids below ``before_id``."""
+        ...
+
+
+class SinkControl(SinkSwitch, Protocol):
+    async def list_sinks(self) -> Sequence[SinkRecord]:
+        """The sinks that the inbox knows of, by name: those with a backlog, and those that are not active."""
+        ...
+
+    async def retry_sink(self, name: str) -> int:
+        """
+        Make what is to be tried again at a sink some time due now, and tell the dispatchers of all instances not to
+        leave the sink alone any more. Returns how many deliveries were brought forward.
+        """
+        ...
+
+
+class ReplayControl(Protocol):
+    async def create_replay(self, request: ReplayRequest) -> ReplayRecord:
+        """Record that the events meant by the filter shall be delivered again; ``advance_replays`` does it."""
+        ...
+
+    async def cancel_replay(self, replay_id: int) -> ReplayRecord | None:
+        """Make no further deliveries; what has been made goes on. Finished ones stay finished."""
+        ...
+
+    async def find_replay(self, replay_id: int) -> ReplayRecord | None: ...
+
+    async def list_replays(self, *, before_id: int | None = None, limit: int) -> Sequence[ReplayRecord]:
+        """Replays, newest first."""
+        ...
+
+
+class JobRegistry(Protocol):
+    async def expect(self, jobs: Sequence[ExpectedJob]) -> Sequence[JobRecord]:
+        """
+        Register jobs, all or none. One that is registered already (same key) stays as it is, apart from ``job_id``,
+        ``media_id``, ``bind`` and ``user_data``, which are filled in where they were missing. A job whose event is
+        there already has ended; one for which a nameless event of its family and asset was accepted within the last
+        hour, and that no other job has taken, takes it. A job id is bound to the nonce that comes with it.
+
+        Raises:
+            JobConflict: A nonce is bound to another job id.
+        """
+        ...
+
+    async def list_jobs(
+        self, job_filter: JobFilter, *, before_id: int | None = None, limit: int
+    ) -> Sequence[JobRecord]:
+        """Expected jobs, newest first, with ids below ``before_id``."""
+        ...
+
     async def report_jobs(self, *, since: datetime, until: datetime) -> Sequence[ReportRow]:
         """The expected jobs that were registered in this time, by hour, product, state, transport and notification."""
         ...
 
+
+class AdminStore(EventReader, SinkControl, ReplayControl, JobRegistry, StoreClock, HealthCheck, Protocol):
+    """For the admin API."""
+
     async def count_waiting(self) -> WaitingCounts:
-        """For metrics."""
+        """What waits for the vendor's answer."""
         ...
 
     async def measure(self) -> StoreSpace:
         """How large the store is, and how much room is left."""
         ...
 
-    def listen(self, listener: Callable[[Collection[str]], None]) -> None:
+
+class StoreRepair(Protocol):
+    """For commands, beside a service or without one."""
+
+    async def outdated_receipts(
+        self, *, parser_version: int, after_id: int, limit: int, with_conflicts: bool = False
+    ) -> Sequence[StoredReceipt]:
         """
-        From now on tell this listener too, in the event loop, which sinks have something new to claim; ``INQUIRIES``
-        stands for something new to ask the vendor about, and ``RETRIED`` and a name for a sink to be tried now.
+        Receipts with an id above ``after_id`` that could not be read, or were read by older parsers, in order of
+        arrival, as far as their bodies are still there. ``with_conflicts``: also those that were refused as such.
         """
         ...
 
-    async def check(self) -> None:
+    async def reparse(self, receipt_id: int, receipt: Receipt, *, dry_run: bool) -> Reparsed:
         """
-        Return if a receipt could be made durable now.
-
-        Raises:
-            ConfigError: The store is there, and not as it must be: its migrations are missing.
+        Replace what a kept receipt meant by what it means now: new outcomes become events with deliveries; an event
+        that this receipt brought and whose content changed is updated, under its id, without a delivery. With
+        ``dry_run`` nothing is changed.
         """
         ...
+
+    async def trust_clock(self) -> None:
+        """An operator says that the store's clock is right, whatever it looks like."""
+        ...
+
+
+class Inbox(
+    ReceiptStore,
+    DeliveryQueue,
+    ReplayQueue,
+    InquiryQueue,
+    Purgeable,
+    WatchedClock,
+    AdminStore,
+    StoreRepair,
+    Protocol,
+):
+    """The whole."""

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from media_callbacks.inbox.records import ClockRecord
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import WatchedClock
 from media_callbacks.timing.waiting import Wait, wait_for
 
 INTERVAL_S = 60.0
@@ -35,7 +35,7 @@ class ClockWatch:
     """
 
     def __init__(
-        self, inbox: Inbox, *, clock: Callable[[], datetime], observer: ClockObserver, wait: Wait = wait_for
+        self, inbox: WatchedClock, *, clock: Callable[[], datetime], observer: ClockObserver, wait: Wait = wait_for
     ) -> None:
         self._inbox = inbox
         self._clock = clock

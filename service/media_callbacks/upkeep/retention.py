@@ -12,7 +12,7 @@ from random import Random
 
 import structlog
 
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import Purgeable
 from media_callbacks.model.errors import ClockDoubted
 from media_callbacks.timing.waiting import Wait, wait_for
 
@@ -38,7 +38,7 @@ class Totals:
 
 
 async def purge(
-    inbox: Inbox,
+    inbox: Purgeable,
     *,
     retention_days: float,
     dedup_days: float,
@@ -86,7 +86,7 @@ class Retention:
 
     def __init__(
         self,
-        inbox: Inbox,
+        inbox: Purgeable,
         *,
         retention_days: float,
         dedup_days: float,
