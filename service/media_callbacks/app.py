@@ -47,9 +47,9 @@ from media_callbacks.healing.queries.findings import Patience
 from media_callbacks.healing.queue_poller import QueuePoller
 from media_callbacks.healing.reconciler import Desk, Reconciler
 from media_callbacks.inbox.factory import build_inbox
-from media_callbacks.inbox.journal.inbox import JournaledInbox
+from media_callbacks.inbox.journal.inbox import JournaledStore
 from media_callbacks.inbox.records import Inquiry
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import Inbox, ReceiptStore
 from media_callbacks.model.kinds import Product
 from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
@@ -99,7 +99,8 @@ class Service:
         self.refusals = Refusals(self.metrics, LimitedLog())
         self.callback_sources = [build_source(*named) for named in settings.callback_sources.items()]
         self.inbox = self._build_inbox()
-        self.readiness = Readiness(self.inbox, monotonic=time.monotonic)
+        self.receipt_store = self._build_receipt_store()
+        self.readiness = Readiness(self.receipt_store, monotonic=time.monotonic)
         # Sources that pin their certificates have them to themselves; all others share what was fetched.
         self.fetched_certificates = CertificateStore(
             prefetch=[KNOWN_CERTIFICATE_URL]
@@ -143,17 +144,21 @@ class Service:
         )
 
     def _build_inbox(self) -> Inbox:
-        store, journal_path = self.settings.store, self.settings.server.journal_path
-        inbox = build_inbox(
+        store = self.settings.store
+        return build_inbox(
             store.url,
             auto_migrate=store.auto_migrate,
             pool_size=store.pool_size,
-            must_connect=journal_path is None,
+            must_connect=self.settings.server.journal_path is None,
         )
+
+    def _build_receipt_store(self) -> ReceiptStore:
+        """The inbox, or the journal in front of it: opening and closing this does so with both."""
+        journal_path = self.settings.server.journal_path
         if journal_path is None:
-            return inbox
-        journaled = JournaledInbox(
-            inbox,
+            return self.inbox
+        journaled = JournaledStore(
+            self.inbox,
             Path(journal_path),
             max_bytes=self.settings.server.journal_max_bytes,
             rebuild=build_reader(self.settings),
@@ -202,7 +207,7 @@ class Service:
         poller = QueuePoller(
             source,
             queue,
-            self.inbox,
+            self.receipt_store,
             build=lambda message, received_at: build_receipt(
                 source, message, received_at=received_at, route=self.route, holds=holds
             ),
@@ -252,7 +257,7 @@ class Service:
         Raises:
             ConfigError: The store can't be used as configured.
         """
-        await self.inbox.open()
+        await self.receipt_store.open()
         await self.fetched_certificates.open()
         self.dispatcher.start()
         self.replayer.start()
@@ -282,7 +287,7 @@ class Service:
         for vendor in self._vendors.values():
             await vendor.client.close()
         await self.fetched_certificates.close()
-        await self.inbox.close()
+        await self.receipt_store.close()
 
 
 def create_app(settings: Settings | None = None) -> EdgeApp[Service]:
@@ -291,7 +296,7 @@ def create_app(settings: Settings | None = None) -> EdgeApp[Service]:
 
     Args:
         settings: Read as the command line would when left out, so that
-            ``uvicorn --factory service.app:create_app`` works.
+            ``uvicorn --factory media_callbacks.app:create_app`` works.
 
     Raises:
         ConfigError: The configuration is wrong.
@@ -302,7 +307,7 @@ def create_app(settings: Settings | None = None) -> EdgeApp[Service]:
     for source in service.callback_sources:
         (below if source.transport == "token-url" else exact)[source.path] = CallbackEndpoint(
             source,
-            inbox=service.inbox,
+            inbox=service.receipt_store,
             route=service.route,
             certificates=service.certificates_of(source),
             clock=service.clock,

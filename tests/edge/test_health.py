@@ -7,7 +7,8 @@ import pytest
 
 from media_callbacks.edge.health import Readiness
 from media_callbacks.model.errors import InboxUnavailable
-from tests.factories.running import connected, encode, encode_request, read_answer
+from tests.factories.running import connected, encode, encode_request, read_answer, run_service
+from tests.inbox.test_journal import Store
 
 
 async def test_a_service_that_runs_is_live_and_ready(running):
@@ -71,10 +72,28 @@ async def test_a_service_that_drains_says_so(running):
     assert (await running.send(running.build("vod", "j"))).status == 200
 
 
+async def test_with_a_journal_the_service_is_ready_and_says_that_its_store_is_away(tmp_path, monkeypatch):
+    """The balancer must not take it away, and the operator must know."""
+    store = Store(tmp_path / "inbox.db")
+    monkeypatch.setattr("media_callbacks.app.build_inbox", lambda *_, **__: store)
+    monkeypatch.setattr(Readiness, "_CHECK_EVERY_S", 0.0)
+    changes = {"store.url": "postgresql://db.example.com/callbacks", "server.journal_path": str(tmp_path / "journal")}
+    async with run_service(tmp_path, changes=changes) as running:
+        store.state = "away"
+        assert (await running.send(running.build("vod", "j"))).status == 200
+        assert (await running.get("/health/ready")).status == 200
+        metrics = await running.metrics()
+        assert (metrics["media_callbacks_store_up"], metrics["media_callbacks_journal_receipts"]) == (0, 1)
+        store.state = "there"
+        (event,) = await running.receiver.wait_for(1)
+        assert event["subject"] == "j"
+        assert (await running.metrics())["media_callbacks_store_up"] == 1
+
+
 # The rule by itself
 
 
-class Store:
+class Checked:
     def __init__(self) -> None:
         self.checks = 0
         self.error: Exception | None = None
@@ -88,13 +107,13 @@ class Store:
             raise self.error
 
 
-def make_readiness(store: Store) -> tuple[Readiness, list[float]]:
+def make_readiness(store: Checked) -> tuple[Readiness, list[float]]:
     now = [1000.0]
     return Readiness(store, monotonic=lambda: now[0]), now
 
 
 async def test_the_store_is_asked_once_a_second_however_often_we_are():
-    store = Store()
+    store = Checked()
     readiness, now = make_readiness(store)
     for _ in range(100):
         assert await readiness.problem() is None
@@ -113,7 +132,7 @@ async def test_the_store_is_asked_once_a_second_however_often_we_are():
 
 async def test_a_store_that_does_not_answer_is_not_waited_for(monkeypatch):
     """An orchestrator's probe has a time-out of its own, and would learn less from it."""
-    store = Store()
+    store = Checked()
     store.is_stuck = True
     readiness, _ = make_readiness(store)
     timeout = asyncio.timeout
@@ -122,7 +141,7 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(monkeypatch):
 
 
 async def test_draining_counts_more_than_a_good_store():
-    store = Store()
+    store = Checked()
     readiness, _ = make_readiness(store)
     readiness.is_draining = True
     assert await readiness.problem() == "draining"

@@ -22,7 +22,7 @@ from media_callbacks.assembly.sources import build_source
 from media_callbacks.config.settings import build_settings
 from media_callbacks.inbox.journal import inbox as journal_module
 from media_callbacks.inbox.journal.attempts import Attempts, digest_of
-from media_callbacks.inbox.journal.inbox import MAX_ATTEMPTS, JournaledInbox, decode_receipt, encode_receipt
+from media_callbacks.inbox.journal.inbox import MAX_ATTEMPTS, JournaledStore, decode_receipt, encode_receipt
 from media_callbacks.inbox.records import INQUIRIES
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.receipts import Receipt, StoredReceipt, Verdict
@@ -75,15 +75,15 @@ class Store(TimedSqliteInbox):
         await super().check()
 
 
-class TimedJournaledInbox(JournaledInbox):
-    """What is only for tests is the store's, too."""
+class WholeInbox(JournaledStore):
+    """What a service has of both: receipts go to the journal, all else to the store."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._inbox, name)
+        return getattr(self._store, name)
 
 
 class Bench:
-    """A journaled inbox that can be restarted. A receipt's event is of the job that its body names, as ``job outcome``."""
+    """Both, which can be restarted. A receipt's event is of the job that its body names, as ``job outcome``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -93,8 +93,8 @@ class Bench:
         self.drained: list[tuple[Receipt, Verdict]] = []
         self.inbox = self.make()
 
-    def make(self) -> TimedJournaledInbox:
-        return TimedJournaledInbox(
+    def make(self) -> WholeInbox:
+        return WholeInbox(
             self.store,
             self.folder / "journal",
             max_bytes=self.max_bytes,
@@ -206,7 +206,6 @@ async def test_what_comes_while_the_store_is_away_is_kept_and_delivered_when_it_
             assert await bench.put(f"job-{number}") == Verdict("accepted", is_journaled=True)
         assert bench.inbox.receipts == 20
         assert 20 * 100 < bench.inbox.bytes_used < 20 * 1000
-        assert bench.inbox.has_room
         assert await bench.stored() == [("before", "accepted")]
         bench.store.state = "there"
         await bench.until_empty()
@@ -371,16 +370,16 @@ async def test_a_file_that_cannot_be_removed_is_not_drained_again(bench, monkeyp
 
 
 async def test_a_journal_or_a_store_that_cannot_be_used_stops_the_start(bench, tmp_path):
-    other = JournaledInbox(Store(tmp_path / "other.db"), tmp_path / "journal", max_bytes=1 << 20, rebuild=rebuild)
+    other = JournaledStore(Store(tmp_path / "other.db"), tmp_path / "journal", max_bytes=1 << 20, rebuild=rebuild)
     with pytest.raises(ConfigError, match=r"^server\.journal_path: "):
         await other.open()
     nowhere = Store(tmp_path / "nowhere" / "other.db")
-    other = JournaledInbox(nowhere, tmp_path / "second", max_bytes=1 << 20, rebuild=rebuild)
+    other = JournaledStore(nowhere, tmp_path / "second", max_bytes=1 << 20, rebuild=rebuild)
     with pytest.raises(ConfigError, match=r"^store\.url: "):
         await other.open()
     await other.close()
     # It let go of the journal.
-    other = JournaledInbox(Store(tmp_path / "other.db"), tmp_path / "second", max_bytes=1 << 20, rebuild=rebuild)
+    other = JournaledStore(Store(tmp_path / "other.db"), tmp_path / "second", max_bytes=1 << 20, rebuild=rebuild)
     await other.open()
     await other.close()
     with pytest.raises(InboxUnavailable):
@@ -839,9 +838,10 @@ async def test_an_error_of_the_disk_is_a_refusal(bench, monkeypatch):
         patch.setattr(os, "fsync", fail)
         with pytest.raises(InboxUnavailable, match="cannot be written: Input/output error"):
             await bench.put("a")
-        assert not bench.inbox.has_room
+        with pytest.raises(InboxUnavailable, match="cannot be written: Input/output error"):
+            await bench.inbox.check()
     assert (await bench.put("a")).is_journaled
-    assert bench.inbox.has_room
+    await bench.inbox.check()
 
 
 async def test_no_mistake_ends_the_thread(bench, monkeypatch):

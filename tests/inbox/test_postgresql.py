@@ -14,7 +14,7 @@ import pytest
 
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.healing import jobs
-from media_callbacks.inbox.journal.inbox import JournaledInbox
+from media_callbacks.inbox.journal.inbox import JournaledStore
 from media_callbacks.inbox.operating import replays
 from media_callbacks.inbox.postgresql import inbox as postgresql
 from media_callbacks.inbox.postgresql.inbox import PostgresqlDatabase, migrate
@@ -755,7 +755,7 @@ async def test_a_start_does_not_wait_for_a_server_that_takes_connections_and_nev
     hanging: Hanging, tmp_path: Path
 ) -> None:
     inbox = TimedPostgresqlInbox(hanging.url, must_connect=False)
-    journaled = JournaledInbox(
+    journaled = JournaledStore(
         inbox, tmp_path / "journal", max_bytes=1 << 20, rebuild=lambda _: make_receipt(make_event())
     )
     await journaled.open()
@@ -793,7 +793,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
     tmp_path: Path,
 ) -> None:
     inbox = TimedPostgresqlInbox(own_server.url(), must_connect=False, auto_migrate=False)
-    journaled = JournaledInbox(
+    journaled = JournaledStore(
         inbox, tmp_path / "journal", max_bytes=1 << 20, rebuild=lambda _: make_receipt(make_event())
     )
     await asyncio.to_thread(own_server.stop)

@@ -1,5 +1,6 @@
 """
-An inbox that keeps receipts while its store is away: in a local journal, flushed, until the store is back.
+What takes receipts in front of a store that may be away: then they are kept in a local journal, flushed, until it is
+back. Whatever else there is to do with a store is not the journal's.
 
 ``put`` tries the store first. When it refuses, or does not answer soon, the receipt goes to the journal, and so does
 every later one of this instance until the journal is empty again, so that nothing overtakes. A task drains it into the
@@ -29,7 +30,7 @@ import structlog
 
 from media_callbacks.inbox.journal.attempts import digest_of
 from media_callbacks.inbox.journal.segments import Journal, Undrained
-from media_callbacks.inbox.roles import Inbox
+from media_callbacks.inbox.roles import ReceiptStore
 from media_callbacks.inbox.rows import size_bytes
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.identity import key_digest
@@ -79,10 +80,10 @@ class _Work:
     future: "asyncio.Future[Any]"
 
 
-class JournaledInbox:
+class JournaledStore:
     """
     Args:
-        inbox: The store's. It must open although the store is away.
+        store: It must open although its server is away.
         path: The journal's directory; it is created when it is missing.
         max_bytes: How large the journal may become.
         rebuild: Makes a receipt of what was journaled.
@@ -91,7 +92,7 @@ class JournaledInbox:
 
     def __init__(
         self,
-        inbox: Inbox,
+        store: ReceiptStore,
         path: Path,
         *,
         max_bytes: int,
@@ -99,7 +100,7 @@ class JournaledInbox:
         drained: Callable[[Receipt, Verdict], None] = lambda *_: None,
         wait: Wait = wait_for,
     ) -> None:
-        self._inbox = inbox
+        self._store = store
         self._journal = Journal(path, max_bytes=max_bytes)
         self._rebuild = rebuild
         self._tell_drained = drained
@@ -121,37 +122,6 @@ class JournaledInbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        # All else is the store's alone.
-        self.listen = inbox.listen
-        self.now = inbox.now
-        self.watch_clock = inbox.watch_clock
-        self.trust_clock = inbox.trust_clock
-        self.claim = inbox.claim
-        self.record = inbox.record
-        self.due_in_s = inbox.due_in_s
-        self.outdated_receipts = inbox.outdated_receipts
-        self.reparse = inbox.reparse
-        self.find_event = inbox.find_event
-        self.list_receipts = inbox.list_receipts
-        self.list_events = inbox.list_events
-        self.count_events = inbox.count_events
-        self.list_sinks = inbox.list_sinks
-        self.set_sink_state = inbox.set_sink_state
-        self.retry_sink = inbox.retry_sink
-        self.create_replay = inbox.create_replay
-        self.advance_replays = inbox.advance_replays
-        self.cancel_replay = inbox.cancel_replay
-        self.find_replay = inbox.find_replay
-        self.list_replays = inbox.list_replays
-        self.purge = inbox.purge
-        self.expect = inbox.expect
-        self.list_jobs = inbox.list_jobs
-        self.claim_inquiries = inbox.claim_inquiries
-        self.inquiry_due_in_s = inbox.inquiry_due_in_s
-        self.settle = inbox.settle
-        self.report_jobs = inbox.report_jobs
-        self.count_waiting = inbox.count_waiting
-        self.measure = inbox.measure
 
     # For metrics
 
@@ -170,11 +140,6 @@ class JournaledInbox:
         """How many receipts the store did not take though it worked; they are tried again from time to time."""
         return len(self._journal.attempts.aside)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether the latest write to the journal went well, if there was one, and it is not full."""
-        return self._journal.problem is None and self.bytes_used < self._journal.max_bytes
-
     # Life
 
     async def open(self) -> None:
@@ -185,7 +150,7 @@ class JournaledInbox:
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._journal.open)
         try:
-            await self._inbox.open()
+            await self._store.open()
         except BaseException:
             self._journal.close()
             raise
@@ -226,17 +191,17 @@ class JournaledInbox:
             # Not under a thread that a disk holds up.
             if not thread.is_alive():
                 self._journal.close()
-        await self._inbox.close()
+        await self._store.close()
 
     # Receipts
 
     async def put(self, receipt: Receipt) -> Verdict:
-        """As every inbox does, or durable in the journal: then it says that it is journaled."""
+        """In the store, or durable in the journal: then the verdict says that it is journaled."""
         problem = "not asked"
         if not self._must_journal():
             try:
                 async with asyncio.timeout(PUT_TIMEOUT_S):
-                    return await self._inbox.put(receipt)
+                    return await self._store.put(receipt)
             except InboxUnavailable as error:
                 problem = str(error)
             except TimeoutError:
@@ -274,7 +239,7 @@ class JournaledInbox:
         """
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                await self._inbox.check()
+                await self._store.check()
             return
         except ConfigError as error:
             raise InboxUnavailable(f"store: {error}") from error
@@ -567,12 +532,12 @@ class JournaledInbox:
 
     async def _put_into_store(self, receipt: Receipt) -> Verdict:
         async with asyncio.timeout(DRAIN_TIMEOUT_S):
-            return await self._inbox.put(receipt)
+            return await self._store.put(receipt)
 
     async def _store_works(self) -> bool:
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
-                await self._inbox.check()
+                await self._store.check()
         except (InboxUnavailable, ConfigError, TimeoutError):
             return False
         return True

@@ -1,5 +1,5 @@
 """
-A journal of records in a directory: what ``JournaledInbox`` keeps while its store is away. Plain files, no threads.
+A journal of records in a directory: what ``JournaledStore`` keeps while its store is away. Plain files, no threads.
 
 Segments are files ``<number>.journal``, ascending; records are appended to the last one, and a segment is removed when
 all its records have been drained. A record is ``<length> <CRC-32> <payload>`` and a newline, length and checksum as
