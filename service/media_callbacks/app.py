@@ -47,7 +47,7 @@ from media_callbacks.healing.queries.findings import Patience
 from media_callbacks.healing.queue_poller import QueuePoller
 from media_callbacks.healing.reconciler import Desk, Reconciler
 from media_callbacks.inbox.factory import build_inbox
-from media_callbacks.inbox.journal.inbox import JournaledStore
+from media_callbacks.inbox.journal.store import JournaledStore
 from media_callbacks.inbox.records import Inquiry
 from media_callbacks.inbox.roles import Inbox, ReceiptStore
 from media_callbacks.model.kinds import Product

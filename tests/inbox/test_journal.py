@@ -20,9 +20,9 @@ from structlog.testing import capture_logs
 
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.config.settings import build_settings
-from media_callbacks.inbox.journal import inbox as journal_module
+from media_callbacks.inbox.journal import store as journal_module
 from media_callbacks.inbox.journal.attempts import Attempts, digest_of
-from media_callbacks.inbox.journal.inbox import MAX_ATTEMPTS, JournaledStore, decode_receipt, encode_receipt
+from media_callbacks.inbox.journal.store import MAX_ATTEMPTS, JournaledStore, decode_receipt, encode_receipt
 from media_callbacks.inbox.records import INQUIRIES
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.receipts import Receipt, StoredReceipt, Verdict

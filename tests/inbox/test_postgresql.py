@@ -14,7 +14,7 @@ import pytest
 
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.healing import jobs
-from media_callbacks.inbox.journal.inbox import JournaledStore
+from media_callbacks.inbox.journal.store import JournaledStore
 from media_callbacks.inbox.operating import replays
 from media_callbacks.inbox.postgresql import inbox as postgresql
 from media_callbacks.inbox.postgresql.inbox import PostgresqlDatabase, migrate
