@@ -85,6 +85,10 @@ class Database(ABC):
     async def fetch_for(self, sql: str, values: Sequence[Value], *parameters: Value) -> Sequence[Row]:
         """The rows of a query about any number of values, which ``IN ({values})`` in it asks for; in no order."""
 
+    async def fetch_map(self, sql: str, values: Sequence[Value], *parameters: Value) -> dict[Any, Any]:
+        """The same of two columns: from the first one to the second."""
+        return dict(await self.fetch_for(sql, values, *parameters))  # type: ignore[arg-type]
+
     @abstractmethod
     async def execute(self, sql: str, *parameters: Value) -> int:
         """Returns how many rows were written or removed."""

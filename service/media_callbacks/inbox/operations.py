@@ -251,13 +251,12 @@ class Operations(ABC):
 
     async def settle(self, findings: Sequence[Finding]) -> Sequence[Settled]:
         results = await self._write_each([partial(inquiries.settle, finding=finding) for finding in findings])
-        self._tell({name for result in results if not isinstance(result, BaseException) for name in result[1]})
-        settled = []
+        done = [result for result in results if not isinstance(result, BaseException)]
+        self._tell({name for _, woken in done for name in woken})
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-            settled.append(result[0])
-        return settled
+        return [settled for settled, _ in done]
 
     async def report_jobs(self, *, since: datetime, until: datetime) -> Sequence[ReportRow]:
         times = {"since": to_milliseconds(since), "until": to_milliseconds(until)}

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
+from typing import NamedTuple
 
 from media_callbacks.inbox.database import Database, Row
 from media_callbacks.inbox.healing import jobs
@@ -44,11 +46,20 @@ async def next_at(database: Database, product: Product) -> int | None:
 # Asking
 
 
+class _Due(NamedTuple):
+    """What is to be asked about: of a job the reference, deadline, attempts and user data, else what ``held`` has."""
+
+    due_at: int
+    table: str
+    row_id: int
+    columns: Row
+
+
 async def claim(database: Database, product: Product, *, limit: int, lease_ms: int, lease: str) -> list[Inquiry]:
     now = await database.now()
     until = now + lease_ms
-    due: list[tuple[int, str, int, Row]] = []
-    for table, columns in (("jobs", f"{jobs.REFERENCE}, deadline_at, attempts, user_data"), ("held", holds.COLUMNS)):
+    due: list[_Due] = []
+    for table, columns in (("jobs", f"deadline_at, attempts, user_data, {jobs.REFERENCE}"), ("held", holds.COLUMNS)):
         rows = await database.fetch(
             f"SELECT t.due_at AS due, t.id AS number, {columns} FROM {table} t"
             f" WHERE product = $1 AND due_at <= $2 ORDER BY due_at LIMIT $3"
@@ -57,21 +68,21 @@ async def claim(database: Database, product: Product, *, limit: int, lease_ms: i
             now,
             limit,
         )
-        due += [(row[0], table, row[1], row[2:]) for row in rows]
-    due = sorted(due, key=lambda one: one[:3])[:limit]
+        due += [_Due(due_at, table, row_id, further) for due_at, row_id, *further in rows]
+    due = sorted(due, key=attrgetter("due_at", "table", "row_id"))[:limit]
     for table in ("jobs", "held"):
-        if leases := [(until, lease, row_id) for _, kind, row_id, _ in due if kind == table]:
+        if leases := [(until, lease, one.row_id) for one in due if one.table == table]:
             await database.execute_many(f"UPDATE {table} SET due_at = $1, lease = $2 WHERE id = $3", leases)
-    held = {row_id: holds.held_of(row) for _, table, row_id, row in due if table == "held"}
+    held = {one.row_id: holds.held_of(one.columns) for one in due if one.table == "held"}
     names = await _only_names(database, list(held.values()))
     keys = {key_digest(one.entry.event.id) for one in held.values() if one.reason == "confirm"}
     known = await _confirmed(database, keys)
     seen = await clock.read_now(database) if due else clock.Sighting()
     return [
-        _job_inquiry(row_id, row, lease, seen)
-        if table == "jobs"
-        else _held_inquiry(held[row_id], lease, names.get(row_id), known, seen)
-        for _, table, row_id, row in due
+        _job_inquiry(one, lease, seen)
+        if one.table == "jobs"
+        else _held_inquiry(held[one.row_id], lease, names.get(one.row_id), known, seen)
+        for one in due
     ]
 
 
@@ -105,12 +116,12 @@ async def _only_names(database: Database, held: Sequence[Held]) -> dict[int, str
     return {row_id: meant[asset][0] for row_id, asset in assets.items() if asset and len(meant.get(asset, ())) == 1}
 
 
-def _job_inquiry(row_id: int, row: Row, lease: str, seen: clock.Sighting) -> Inquiry:
-    deadline_at, attempts, user_data = row[7:]
+def _job_inquiry(job: _Due, lease: str, seen: clock.Sighting) -> Inquiry:
+    deadline_at, attempts, user_data, *reference = job.columns
     return Inquiry(
-        id=row_id,
+        id=job.row_id,
         reason="expected",
-        reference=jobs.reference_of(row),
+        reference=jobs.reference_of(reference),
         since=from_milliseconds(clock.patience_from(deadline_at, seen)),
         until=None,
         attempt=attempts + 1,
@@ -220,7 +231,8 @@ async def _settle_held(database: Database, held: Held, finding: Finding, now: in
             to_milliseconds(finding.ask_again_at),
             held.id,
         )
-        return (await _put_receipt(database, finding, woken))[0]
+        settled, _ = await _put_receipt(database, finding, woken)
+        return settled
     digest = key_digest(held.entry.event.id)
     is_answered = finding.receipt is not None
     if finding.release is not None and finding.inquiry.reason == "confirm":

@@ -7,23 +7,23 @@ from typing import Any, NamedTuple
 
 from media_callbacks.inbox.database import Database, Row, Value, identity
 from media_callbacks.inbox.operating.filters import Conditions
-from media_callbacks.inbox.records import JobFilter, JobRecord, ReportRow, WaitingCounts
+from media_callbacks.inbox.records import JobFilter, JobRecord, JobState, ReportRow, WaitingCounts
 from media_callbacks.inbox.rows import from_milliseconds, to_id, to_milliseconds
 from media_callbacks.model.errors import JobConflict
 from media_callbacks.model.events import Event
 from media_callbacks.model.identity import Key, event_id, key_digest
 from media_callbacks.model.jobs import ExpectedJob, JobReference
-from media_callbacks.model.kinds import OUTCOMES, Outcome, Transport
+from media_callbacks.model.kinds import OUTCOMES, Outcome, Product, Transport
 from media_callbacks.model.receipts import NamelessJob
 
 _HOUR_MS = 3_600_000
 _JOBS_PER_READ = 10_000
 REFERENCE = "product, account, family, job_id, media_id, nonce, bind"
-_COLUMNS = (
-    f"{REFERENCE}, id, state, registered_at, deadline_at, user_data, ended_at, transport, event_id, outcome, attempts,"
-    " notification"
+_RECORD = (
+    "id, state, registered_at, deadline_at, user_data, ended_at, transport, event_id, outcome, attempts, notification,"
+    f" {REFERENCE}"
 )
-_MEANT = f"{REFERENCE}, id, event_id, outcome"
+_MEANT = f"id, event_id, outcome, {REFERENCE}"
 # Outcomes that say how a job has ended, as stored with events.
 _ENDINGS = ",".join(str(n) for n, outcome in enumerate(OUTCOMES) if outcome not in ("received", "unknown"))
 IS_AWAITED = "state IN ('expected', 'unknown')"
@@ -42,18 +42,43 @@ class Meant(NamedTuple):
     """A job that a message is about which names none, and the event that it ended with."""
 
     row_id: int
-    reference: JobReference
     event_id: str | None
     outcome: Outcome | None
+    reference: JobReference
+
+
+class _Registered(NamedTuple):
+    """A job, and the digest of its asset."""
+
+    record: JobRecord
+    asset: bytes | None
+
+
+class _StoredEnding(NamedTuple):
+    """An event by its row id and key, and what is to be noted of it with a job."""
+
+    row_id: int
+    key_digest: bytes
+    ending: Ending
+
+
+class _Alike(NamedTuple):
+    """What jobs have in common that are a row of a report; ``hour`` counts since 1970."""
+
+    hour: int
+    product: Product
+    state: JobState
+    transport: Transport | None
+    notification: str | None
 
 
 def ends_job(event: Event) -> bool:
     return event.data.outcome not in ("received", "unknown")
 
 
-def reference_of(row: Row) -> JobReference:
-    """The job of a row that begins with the columns of a reference, in their order."""
-    product, account, family, job_id, media_id, nonce, bind = row[:7]
+def reference_of(columns: Row) -> JobReference:
+    """The job of the columns in ``REFERENCE``."""
+    product, account, family, job_id, media_id, nonce, bind = columns
     return JobReference(
         product=product, account=account, family=family, job_id=job_id, media_id=media_id, nonce=nonce, bind=bind
     )
@@ -111,12 +136,12 @@ async def _expect(database: Database, keyed: Sequence[tuple[bytes, ExpectedJob]]
         [_registration(digest, job, now) for digest, job in keyed],
     )
     digests = list(dict.fromkeys([digest for digest, _ in keyed]))
-    rows = await _find_by_keys(database, digests)
-    open_assets = {digest: rows[digest][-2] for digest in digests if rows[digest][12] is None}
+    found = await _find_by_keys(database, digests, now)
+    open_assets = {digest: found[digest].asset for digest in digests if found[digest].record.ended_at is None}
     if endings := await _find_endings(database, open_assets, now):
-        await _end_all(database, [(rows[digest][7], ending) for digest, ending in endings.items()])
-        rows |= await _find_by_keys(database, list(endings))
-    return [_record(rows[digest], now) for digest, _ in keyed]
+        await _end_all(database, [(found[digest].record.id, ending) for digest, ending in endings.items()])
+        found |= await _find_by_keys(database, list(endings), now)
+    return [found[digest].record for digest, _ in keyed]
 
 
 def _registration(digest: bytes, job: ExpectedJob, now: int) -> tuple[Value, ...]:
@@ -145,10 +170,9 @@ async def _bind(database: Database, keyed: Sequence[tuple[bytes, ExpectedJob]]) 
     await database.execute_many(
         "INSERT INTO bindings (key_digest, value) VALUES ($1, $2) ON CONFLICT DO NOTHING", named
     )
-    rows = await database.fetch_for(
+    bound = await database.fetch_map(
         "SELECT key_digest, value FROM bindings WHERE key_digest IN ({values})", list(dict(named))
     )
-    bound = {row[0]: row[1] for row in rows}
     for digest, job_id in named:
         if bound[digest] != job_id and (other := await other_binding(database, digest, job_id)):
             raise JobConflict(
@@ -157,12 +181,11 @@ async def _bind(database: Database, keyed: Sequence[tuple[bytes, ExpectedJob]]) 
             )
 
 
-async def _find_by_keys(database: Database, digests: Sequence[bytes]) -> dict[bytes, Row]:
-    """Jobs: the columns of a record, the digest of the asset, and the key."""
+async def _find_by_keys(database: Database, digests: Sequence[bytes], now: int) -> dict[bytes, _Registered]:
     rows = await database.fetch_for(
-        f"SELECT {_COLUMNS}, asset, key_digest FROM jobs WHERE key_digest IN ({{values}})", digests
+        f"SELECT key_digest, asset, {_RECORD} FROM jobs WHERE key_digest IN ({{values}})", digests
     )
-    return {row[-1]: row for row in rows}
+    return {digest: _Registered(_record(columns, now), asset) for digest, asset, *columns in rows}
 
 
 async def _find_endings(database: Database, assets: Mapping[bytes, bytes | None], now: int) -> dict[bytes, Ending]:
@@ -173,14 +196,14 @@ async def _find_endings(database: Database, assets: Mapping[bytes, bytes | None]
         assets: Of the jobs, by their keys.
     """
     endings: dict[bytes, Ending] = {}
-    for _, digest, ending in await _read_endings(
+    for found in await _read_endings(
         database, database.by_key(f"e.key_digest IN ({{values}}) AND e.outcome IN ({_ENDINGS})"), list(assets)
     ):
-        endings.setdefault(digest, ending)
+        endings.setdefault(found.key_digest, found.ending)
     rest = {digest: asset for digest, asset in assets.items() if asset is not None and digest not in endings}
     taken = await _take_nameless(database, rest, now)
-    for row_id, _, ending in await _read_endings(database, "e.id IN ({values})", list(taken)):
-        endings[taken[row_id]] = ending
+    for found in await _read_endings(database, "e.id IN ({values})", list(taken)):
+        endings[taken[found.row_id]] = found.ending
     return endings
 
 
@@ -207,13 +230,13 @@ async def find_ending(database: Database, event: Event) -> Ending | None:
     digest, outcome = identity(event)
     condition = database.by_key("e.key_digest IN ({values}) AND e.outcome = $1")
     found = await _read_endings(database, condition, [digest], outcome)
-    return found[0][2] if found else None
+    return found[0].ending if found else None
 
 
 async def _read_endings(
     database: Database, condition: str, values: Sequence[Value], *parameters: Value
-) -> list[tuple[int, bytes, Ending]]:
-    """Events in their order: row ids, keys, and what is to be noted of each with a job."""
+) -> list[_StoredEnding]:
+    """Events in their order."""
     rows = await database.fetch_for(
         "SELECT e.id, e.key_digest, e.outcome, e.accepted_at, b.body FROM events e"
         f" LEFT JOIN event_bodies b ON b.event_id = e.id WHERE {condition}",
@@ -224,8 +247,9 @@ async def _read_endings(
     for row_id, digest, number, accepted_at, body in rows:
         outcome = OUTCOMES[number]
         transport = None if body is None else json.loads(body)["data"]["transport"]
-        found.append((row_id, digest, Ending(event_id(digest, outcome), outcome, accepted_at, transport)))
-    return sorted(found, key=lambda one: one[0])
+        ending = Ending(event_id(digest, outcome), outcome, accepted_at, transport)
+        found.append(_StoredEnding(row_id, digest, ending))
+    return sorted(found, key=lambda one: one.row_id)
 
 
 # The end of a job
@@ -301,7 +325,8 @@ async def asked_about(database: Database, message: NamelessJob, outcome: Outcome
 
 
 def _meant(row: Row) -> Meant:
-    return Meant(row[7], reference_of(row), *row[8:])
+    row_id, event_id, outcome, *reference = row
+    return Meant(row_id, event_id, outcome, reference_of(reference))
 
 
 async def ask_now(database: Database, row_ids: Sequence[int], now: int) -> None:
@@ -325,7 +350,8 @@ async def recall(database: Database, digest: bytes) -> tuple[Meant | None] | Non
     )
     if row is None:
         return None
-    return (None,) if row[7] is None else (_meant(row),)
+    row_id, *_ = row
+    return (None,) if row_id is None else (_meant(row),)
 
 
 async def keep_nameless(database: Database, event: Event, message: NamelessJob, at: int) -> None:
@@ -342,12 +368,13 @@ async def keep_nameless(database: Database, event: Event, message: NamelessJob, 
 # Lists and counts
 
 
-def _record(row: Row, now: int) -> JobRecord:
-    row_id, state, registered_at, deadline_at, user_data, ended_at, *rest = row[7:18]
-    transport, ended_by, outcome, attempts, notification = rest
+def _record(columns: Row, now: int) -> JobRecord:
+    """A job of the columns in ``_RECORD``."""
+    row_id, state, registered_at, deadline_at, user_data, ended_at, *further = columns
+    transport, ended_by, outcome, attempts, notification, *reference = further
     return JobRecord(
         id=row_id,
-        reference=reference_of(row),
+        reference=reference_of(reference),
         state="overdue" if state == "expected" and deadline_at <= now else state,
         registered_at=from_milliseconds(registered_at),
         deadline_at=from_milliseconds(deadline_at),
@@ -382,32 +409,38 @@ async def list_jobs(
     ):
         if value is not None:
             query.add(condition, value)
-    sql = f"{query.select(_COLUMNS)} ORDER BY id DESC LIMIT {query.mark(limit)}"
+    sql = f"{query.select(_RECORD)} ORDER BY id DESC LIMIT {query.mark(limit)}"
     rows = await database.fetch(sql, *query.parameters)
     return tuple([_record(row, now) for row in rows])
 
 
 async def report(database: Database, *, since: int, until: int) -> tuple[ReportRow, ...]:
     now = await database.now()
-    counts: dict[tuple[Any, ...], int] = {}
-    seconds: dict[tuple[Any, ...], list[float]] = {}
-    async for *columns, registered_at, ended_at in _read_span(database, since=since, until=until, now=now):
-        group = (registered_at // _HOUR_MS, *columns)
+    counts: dict[_Alike, int] = {}
+    seconds: dict[_Alike, list[float]] = {}
+    async for product, state, transport, notification, registered_at, ended_at in _read_span(
+        database, since=since, until=until, now=now
+    ):
+        group = _Alike(registered_at // _HOUR_MS, product, state, transport, notification)
         counts[group] = counts.get(group, 0) + 1
-        if columns[2] is not None:
+        if transport is not None:
             seconds.setdefault(group, []).append(max(0, ended_at - registered_at) / 1000)
+
+    def in_order(group: _Alike) -> tuple[Any, ...]:
+        return group.product, group.state, group.transport or "", group.notification or "", group.hour
+
     return tuple(
         [
             ReportRow(
-                hour=from_milliseconds(group[0] * _HOUR_MS),
-                product=group[1],
-                state=group[2],
-                transport=group[3],
-                notification=group[4],
+                hour=from_milliseconds(group.hour * _HOUR_MS),
+                product=group.product,
+                state=group.state,
+                transport=group.transport,
+                notification=group.notification,
                 count=counts[group],
                 seconds=tuple(sorted(seconds.get(group, ()))),
             )
-            for group in sorted(counts, key=lambda group: tuple(part or "" for part in group[1:]) + group[:1])
+            for group in sorted(counts, key=in_order)
         ]
     )
 
@@ -427,11 +460,11 @@ async def _read_span(database: Database, *, since: int, until: int, now: int) ->
             last_id,
             _JOBS_PER_READ,
         )
-        for row in rows:
-            yield row[1:]
+        for _, *job in rows:
+            yield job
         if len(rows) < _JOBS_PER_READ:
             return
-        last_id, since = rows[-1][0], rows[-1][5]
+        last_id, *_, since, _ = rows[-1]
 
 
 async def count_waiting(database: Database) -> WaitingCounts:

@@ -66,8 +66,9 @@ async def _first_id_at(database: Database, at: int) -> int:
     while low < high:
         middle = (low + high) // 2
         row = await database.fetch_row("SELECT id, accepted_at FROM events WHERE id >= $1 ORDER BY id LIMIT 1", middle)
-        if row is not None and row[1] < at:
-            low = int(row[0]) + 1
+        row_id, accepted_at = (middle, at) if row is None else row
+        if accepted_at < at:
+            low = int(row_id) + 1
         else:
             high = middle
     return low

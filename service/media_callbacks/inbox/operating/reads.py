@@ -108,7 +108,7 @@ async def release_stranded(database: Database, name: str) -> int:
 
 async def list_sinks(database: Database) -> tuple[SinkRecord, ...]:
     rows = await database.fetch("SELECT name, state, reason, changed_by, changed_at FROM sinks WHERE state <> 'active'")
-    inactive = {row[0]: row for row in rows}
+    inactive: dict[str, Row] = {name: about for name, *about in rows}
     counts: dict[str, dict[DeliveryState, int]] = {}
     oldest: dict[str, int] = {}
     for sink, stored, count, first_id in await database.fetch(
@@ -122,13 +122,12 @@ async def list_sinks(database: Database) -> tuple[SinkRecord, ...]:
         by_state[shown] = by_state.get(shown, 0) + count
         if shown != "dead":
             oldest[sink] = min(first_id, oldest.get(sink, first_id))
-    found = await database.fetch_for(
+    accepted_at = await database.fetch_map(
         "SELECT id, accepted_at FROM events WHERE id IN ({values})", list(set(oldest.values()))
     )
-    accepted_at = {row[0]: row[1] for row in found}
     records = []
     for name in sorted(inactive.keys() | counts.keys()):
-        _, state, reason, changed_by, changed_at = inactive.get(name, (name, "active", None, None, None))
+        state, reason, changed_by, changed_at = inactive.get(name, ("active", None, None, None))
         # It may be gone since it was found.
         oldest_at = accepted_at.get(oldest.get(name))
         records.append(
@@ -221,7 +220,7 @@ async def list_events(
     rows = await _find_rows(database, compile_filter(database, wanted, newest, by_index=False), limit)
     if len(rows) < limit and newest.start > ids.start:
         rows = await _find_rows(database, compile_filter(database, wanted, range(ids.start, end_id)), limit)
-    states = await _latest_states(database, [row[0] for row in rows])
+    states = await _latest_states(database, [row_id for row_id, *_ in rows])
     return tuple(
         EventSummary(
             cursor=row_id,
@@ -249,16 +248,12 @@ async def _find_rows(database: Database, query: Conditions, limit: int) -> Seque
 async def _latest_states(database: Database, row_ids: Sequence[int]) -> dict[int, dict[str, DeliveryState]]:
     inactive = await _inactive_sinks(database)
     rows = await database.fetch_for(
-        "SELECT event_id, sink, replay, state FROM deliveries WHERE event_id IN ({values})", row_ids
+        "SELECT sink, replay, event_id, state FROM deliveries WHERE event_id IN ({values})", row_ids
     )
     states: dict[int, dict[str, DeliveryState]] = {}
-    for row_id, sink, _, stored in sorted(rows, key=_sink_and_replay):
+    for sink, _, row_id, stored in sorted(map(tuple, rows)):
         states.setdefault(row_id, {})[sink] = shown_state(stored, is_active=sink not in inactive)
     return states
-
-
-def _sink_and_replay(row: Row) -> tuple[str, int]:
-    return row[1], row[2]
 
 
 async def count_events(database: Database, wanted: EventFilter, *, last_id: int | None = None) -> int:
@@ -311,11 +306,10 @@ async def _deliveries(database: Database, row_id: int) -> tuple[DeliveryRecord, 
         attempt = AttemptRecord(number, from_milliseconds(started_at), duration_ms / 1000, result, error)
         history.setdefault((sink, replay), []).append(attempt)
     rows = await database.fetch(
-        "SELECT event_id, sink, replay, state, attempts, due_at, changed_at, error FROM deliveries WHERE event_id = $1",
-        row_id,
+        "SELECT sink, replay, state, attempts, due_at, changed_at, error FROM deliveries WHERE event_id = $1", row_id
     )
     records = []
-    for _, sink, replay, stored, attempts, due_at, changed_at, error in sorted(rows, key=_sink_and_replay):
+    for sink, replay, stored, attempts, due_at, changed_at, error in sorted(map(tuple, rows)):
         state = shown_state(stored, is_active=sink not in inactive)
         records.append(
             DeliveryRecord(

@@ -116,8 +116,7 @@ async def take_steps(database: Database, steps: Sequence[ReplayStep]) -> set[str
     now = await database.now()
     taken = [step for step in steps if await _take(database, step, now)]
     row_ids = sorted({row_id for step in taken for row_id in step.row_ids})
-    rows = await database.fetch_for("SELECT id, key_digest FROM events WHERE id IN ({values})", row_ids)
-    key_of: dict[int, bytes] = {row_id: digest for row_id, digest in rows}  # noqa: C416 - asyncpg's rows are no pairs
+    key_of = await database.fetch_map("SELECT id, key_digest FROM events WHERE id IN ({values})", row_ids)
     # Whoever accepts a further outcome of one of these keys, or sends one of their events again, has its lock.
     await database.lock(keys=set(key_of.values()))
     # What has no body any more can't be sent; what has one keeps it until this is done.
@@ -198,9 +197,9 @@ async def _read_lines(database: Database, digests: Collection[bytes]) -> dict[tu
     )
     lines: dict[tuple[bytes, str], list[_Delivery]] = {}
     rows = await database.fetch_for(
-        f"SELECT d.replay, d.event_id, e.key_digest, d.sink, d.state, d.due_at{all_of_keys}", list(digests)
+        f"SELECT d.replay, d.event_id, d.sink, e.key_digest, d.state, d.due_at{all_of_keys}", list(digests)
     )
-    for replay, row_id, digest, sink, state, due_at in sorted(rows, key=lambda row: (row[0], row[1])):
+    for replay, row_id, sink, digest, state, due_at in sorted(map(tuple, rows)):
         lines.setdefault((digest, sink), []).append(_Delivery(row_id, replay, state, due_at))
     return lines
 

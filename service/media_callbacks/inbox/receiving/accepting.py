@@ -38,7 +38,7 @@ async def lock(database: Database, entries: Sequence[Entry], others: Collection[
 async def put(database: Database, arrivals: Sequence[Arrival]) -> list[Verdict]:
     """Keep receipts whatever is in them, in order."""
     await lock(database, [entry for arrival in arrivals for entry in arrival.receipt.entries])
-    return [(await put_locked(database, arrival))[0] for arrival in arrivals]
+    return [verdict for verdict, _ in [await put_locked(database, arrival) for arrival in arrivals]]
 
 
 async def put_locked(database: Database, arrival: Arrival) -> tuple[Verdict, "Brought"]:
@@ -100,12 +100,12 @@ async def _is_what_first_came(database: Database, candidate: Candidate, body: by
     what the vendor's job API has said, or by a later parser, and not because the sender says something else.
     """
     condition = database.by_key("e.key_digest = $1 AND e.outcome = $2")
-    row = await database.fetch_row(
+    first_body = await database.fetch_value(
         f"SELECT r.body FROM events e JOIN receipts r ON r.id = e.receipt_id WHERE {condition}",
         candidate.digest,
         candidate.outcome,
     )
-    return row is not None and row[0] == body
+    return first_body is not None and bool(first_body == body)
 
 
 def reason(

@@ -45,7 +45,7 @@ async def hold(
     event = entry.event
     digest, outcome = identity(event)
     # Of the same outcome in other words, one may be a lie and the other one the truth.
-    receipt_ids = await database.fetch(
+    rows = await database.fetch(
         "SELECT h.receipt_id FROM held h JOIN receipts r ON r.id = h.receipt_id WHERE h.key_digest = $1"
         " AND h.outcome = $2 AND coalesce(h.binding, '') = coalesce(CAST($3 AS text), '')"
         " AND (r.id = $4 OR r.body = (SELECT own.body FROM receipts own WHERE own.id = $4))",
@@ -54,7 +54,8 @@ async def hold(
         entry.binding,
         receipt_id,
     )
-    if any(row[0] == receipt_id for row in receipt_ids):
+    receipt_ids = {holder_id for (holder_id,) in rows}
+    if receipt_id in receipt_ids:
         # The receipt is read again, perhaps by a parser that makes more of it.
         await database.execute(
             "UPDATE held SET event = $1, sinks = $2 WHERE receipt_id = $3 AND key_digest = $4 AND outcome = $5"

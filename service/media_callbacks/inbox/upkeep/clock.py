@@ -227,6 +227,9 @@ async def _first_of_last(database: Database, table: str, column: str, at: int) -
         row = await database.fetch_row(
             f"SELECT {column} FROM {table} WHERE id <= $1 ORDER BY id DESC LIMIT 1", last_id - back
         )
-        if row is None or (row[0] is not None and row[0] < at):
+        if row is None:
+            return last_id - back
+        (found_at,) = row
+        if found_at is not None and found_at < at:
             return last_id - back
         back *= 2

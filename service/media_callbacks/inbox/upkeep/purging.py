@@ -77,9 +77,9 @@ def _next_id(rows: Sequence[Row], before: int, limit: int) -> int | None:
     Where to go on after rows that begin with id and time; None where no older ones are to be expected. A row or two out
     of order, because a clock was set, do not end the pass.
     """
-    if len(rows) < limit or all(row[1] >= before for row in rows):
+    if len(rows) < limit or all(at >= before for _, at, *_ in rows):
         return None
-    return int(rows[-1][0])
+    return int(max(row_id for row_id, *_ in rows))
 
 
 async def _remove(database: Database, table: str, column: str, values: Collection[int | bytes]) -> None:
@@ -92,7 +92,7 @@ async def _purge_receipts(database: Database, after: int, before: int, limit: in
     )
     if not any(stored_at < before for _, stored_at in rows):
         return 0, _next_id(rows, before, limit)
-    last = rows[-1][0]
+    last = max(row_id for row_id, _ in rows)
     locked = await database.fetch(
         f"SELECT r.id, r.event_ids FROM receipts r WHERE r.id > $1 AND r.id <= $2 AND {_STORED_AT} < $3 ORDER BY r.id"
         + database.for_update("r", skip_locked=True),
