@@ -565,8 +565,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sinks.orders.secrets": ["whsec_" + base64.b64encode(b"x" * 23).decode()]}, "sinks.orders.secrets[0]: expected a secret of 24 to 64 bytes, came 23;"),
     ({"sinks.orders.secrets": ["whsec_" + base64.b64encode(b"x" * 65).decode()]}, "sinks.orders.secrets[0]: expected a secret of 24 to 64 bytes, came 65;"),
     ({"sinks.orders.secrets": ["whsec_" + "-" * 32]}, "sinks.orders.secrets[0]: expected whsec_ and base64 of 24 to 64 bytes"),
-    ({"sinks.orders.timeout_s": 25.5}, "sinks.orders.timeout_s: expected seconds, more than 0 and at most 25 (a lease lasts 30), came 25.5"),
-    ({"sinks.bus.timeout_s": 26}, "sinks.bus.timeout_s: expected seconds, more than 0 and at most 25 (a lease lasts 30), came 26"),
+    ({"sinks.orders.timeout_s": 25.5}, "sinks.orders.timeout_s: expected seconds, more than 0 and at most 25, came 25.5"),
+    ({"sinks.bus.timeout_s": 26}, "sinks.bus.timeout_s: expected seconds, more than 0 and at most 25, came 26"),
     ({"sinks.orders.concurrency": 0}, "sinks.orders.concurrency: expected a number from 1 to 1000, came 0"),
     ({"sinks.bus.queue_url": "media.fifo"}, "sinks.bus.queue_url: expected an absolute URL"),
     # match

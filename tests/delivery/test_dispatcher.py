@@ -9,8 +9,15 @@ from typing import Any
 import pytest
 import structlog
 
+from media_callbacks.config.models import MAX_SINK_TIMEOUT_S
 from media_callbacks.delivery import dispatcher as dispatcher_module
-from media_callbacks.delivery.dispatcher import LEASE_MARGIN_S, MAX_AHEAD, Destination
+from media_callbacks.delivery.dispatcher import (
+    LEASE_MARGIN_S,
+    MAX_AHEAD,
+    MAX_WAIT_CLAIMED_S,
+    SEND_GRACE_S,
+    Destination,
+)
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRejected, SinkRetry
 from media_callbacks.model.events import Delivery
 from media_callbacks.timing.retry import DELAYS_S
@@ -516,6 +523,11 @@ async def test_an_inbox_that_is_away_is_asked_again_and_no_result_is_lost(inbox:
     await inbox.until_ended("a", 1)
     await dispatcher.stop()
     assert len(sink.sent) == 1
+
+
+def test_a_lease_outlasts_every_attempt_and_ends_within_half_a_minute() -> None:
+    assert MAX_WAIT_CLAIMED_S + SEND_GRACE_S < LEASE_MARGIN_S
+    assert MAX_SINK_TIMEOUT_S + LEASE_MARGIN_S <= 30
 
 
 async def test_what_cannot_be_recorded_in_time_is_recorded_late_and_may_be_sent_again(inbox: WatchedInbox) -> None:

@@ -16,7 +16,7 @@ from media_callbacks.aliyun.calls import CallApi
 from media_callbacks.healing.queries import unknown
 from media_callbacks.healing.queries.base import Family, JobAnswer, ProductQueries, QuerySource
 from media_callbacks.healing.queries.findings import Patience
-from media_callbacks.healing.reconciler import ASK_TIMEOUT_S, LEASE_S, MAX_IN_FLIGHT, Desk, Reconciler
+from media_callbacks.healing.reconciler import ASK_TIMEOUT_S, INQUIRY_LEASE_S, MAX_IN_FLIGHT, Desk, Reconciler
 from media_callbacks.inbox.records import Inquiry, JobFilter, JobRecord
 from media_callbacks.model.errors import InboxUnavailable, VendorRefused, VendorUnavailable
 from media_callbacks.model.jobs import ExpectedJob, JobReference
@@ -385,7 +385,7 @@ async def test_what_was_not_answered_when_it_stopped_is_asked_by_the_next_one(
     assert (await setting.jobs())["job-1"].state == "overdue"
     vendor.gate.set()
     after = Setting(inbox, vod=vendor)
-    await after.turn(seconds=LEASE_S - 1)
+    await after.turn(seconds=INQUIRY_LEASE_S - 1)
     assert len(vendor.asked) == 1
     await after.turn(seconds=2)
     assert (await after.jobs())["job-1"].state == "healed"
@@ -416,7 +416,7 @@ async def test_a_store_that_is_away_for_a_moment_stops_nothing(
         await setting.turn()
     await setting.turn()
     assert (await setting.jobs())["job-1"].state == "overdue", "asked, and the answer could not be kept"
-    await setting.turn(seconds=LEASE_S + 1)
+    await setting.turn(seconds=INQUIRY_LEASE_S + 1)
     assert (await setting.jobs())["job-1"].state == "healed"
     assert len(vendor.asked) == 2
 
@@ -442,8 +442,8 @@ async def test_an_answer_that_comes_when_the_lease_is_over_decides_nothing_and_i
     vendor.gate.clear()
     asking = asyncio.ensure_future(setting.turn())
     await vendor.begun.wait()
-    later = NOW + timedelta(seconds=LEASE_S)
-    (taken,) = await setting.inbox.claim_inquiries("vod", limit=9, lease_s=LEASE_S, now=later)
+    later = NOW + timedelta(seconds=INQUIRY_LEASE_S)
+    (taken,) = await setting.inbox.claim_inquiries("vod", limit=9, lease_s=INQUIRY_LEASE_S, now=later)
     vendor.gate.set()
     await asking
     assert setting.observer.judged == [("expected", "ended", "late")]
@@ -456,7 +456,7 @@ async def test_a_vendor_that_hangs_is_given_up_before_the_lease_is_over(
     setting: Setting, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or others would ask the same meanwhile, and no answer would ever count."""
-    assert ASK_TIMEOUT_S < LEASE_S
+    assert ASK_TIMEOUT_S < INQUIRY_LEASE_S
     monkeypatch.setattr("media_callbacks.healing.reconciler.ASK_TIMEOUT_S", 0.01)
     vendor.gate.clear()
     await setting.expect("job-1")

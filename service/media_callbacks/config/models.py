@@ -53,10 +53,9 @@ from media_callbacks.timing.retry import DELAYS_S
 if TYPE_CHECKING:
     from media_callbacks.model.events import Event
 
-LEASE_S = 30.0
-# Between the end of an attempt and the end of its lease, to write down what it came to.
-LEASE_MARGIN_S = 5.0
-MAX_SINK_TIMEOUT_S = LEASE_S - LEASE_MARGIN_S
+# What an instance was sending when it died, others get only after the longest attempt could have ended, and a margin
+# (see delivery.dispatcher).
+MAX_SINK_TIMEOUT_S = 25.0
 # The group of entry points by which other distributions offer kinds of sinks.
 SINK_GROUP = "media_callbacks.sinks"
 
@@ -505,7 +504,7 @@ class _SinkSettings(Section):
 _TIMEOUT = Field(
     gt=0,
     le=MAX_SINK_TIMEOUT_S,
-    description=f"seconds, more than 0 and at most {MAX_SINK_TIMEOUT_S:.0f} (a lease lasts {LEASE_S:.0f})",
+    description=f"seconds, more than 0 and at most {MAX_SINK_TIMEOUT_S:.0f}",
     examples=["15.0"],
 )
 _CONCURRENCY = Field(ge=1, le=1000, description="a number from 1 to 1000", examples=["32"])

@@ -32,8 +32,8 @@ from media_callbacks.timing.retry import DELAYS_S, next_delay_s
 from media_callbacks.timing.throttle import MAX_PAUSE_S, AdaptiveConcurrency, Pause, RateLimit
 from media_callbacks.timing.waiting import Wait, seconds_since_boot, wait_for
 
-# A lease ends this long after the longest attempt could have: room for the three times below, so that recording in time
-# is the rule.
+# A lease lasts for the sink's timeout_s and this: room for the two times below and for recording, so that recording in
+# time is the rule.
 LEASE_MARGIN_S = 5.0
 # How long a claimed delivery may wait for its attempt to begin. Older ones are given back.
 MAX_WAIT_CLAIMED_S = 1.0

@@ -36,7 +36,7 @@ POLL_S = 10.0
 INBOX_RETRY_S = 1.0
 # Of one product at a time; even where each needs several calls, at five a second, they are asked within a lease.
 MAX_IN_FLIGHT = 60
-LEASE_S = 180.0
+INQUIRY_LEASE_S = 180.0
 # A vendor that hangs must not outlast the lease: answers that nobody may settle any more would be asked for again and
 # again, and nothing would ever be given up.
 ASK_TIMEOUT_S = 150.0
@@ -198,7 +198,7 @@ class _ProductWorker:
         room = MAX_IN_FLIGHT - self._in_flight
         if room <= 0:
             return POLL_S  # a batch that ends wakes us
-        inquiries = await self._inbox.claim_inquiries(self._product, limit=room, lease_s=LEASE_S)
+        inquiries = await self._inbox.claim_inquiries(self._product, limit=room, lease_s=INQUIRY_LEASE_S)
         for desk, family, batch in self._batch(inquiries):
             self._in_flight += len(batch)
             task = asyncio.create_task(self._ask(desk, family, batch))

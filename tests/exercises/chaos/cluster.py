@@ -22,6 +22,7 @@ import asyncpg
 import pytest
 
 from media_callbacks.config.settings import build_settings
+from media_callbacks.delivery.dispatcher import LEASE_MARGIN_S
 from media_callbacks.sources.base import CallbackSource
 from tests.deploy.proxy import find_nginx, proxying
 from tests.exercises.chaos.queues import Queues
@@ -30,9 +31,9 @@ from tests.factories.clocks import ProcessClock
 from tests.factories.postgresql import PostgresqlServer
 from tests.factories.running import connected, encode_request, make_source, make_tables, read_answer, to_toml
 
-# Time for an attempt, and so the lease: this and the dispatcher's margin of 5 s.
+# Time for an attempt.
 SINK_TIMEOUT_S = 1.0
-LEASE_S = SINK_TIMEOUT_S + 5.0
+LEASE_S = SINK_TIMEOUT_S + LEASE_MARGIN_S
 # Longer than the 2 s for which nginx leaves an instance alone that was away: it must know again that one is back when
 # the next one goes.
 DRAIN_S = 3.0
