@@ -29,7 +29,7 @@ from media_callbacks.model.receipts import Receipt, StoredReceipt, Verdict
 from media_callbacks.sources.base import Callback
 from media_callbacks.sources.intake import build_receipt, restore_message
 from tests.factories.running import PATIENCE_S, build_payload, headers_of, make_tables, sign, signing_key_pem
-from tests.inbox.conformance import LEASE_S, NOW, InboxConformance, Reopen, deliver, make_event, make_receipt
+from tests.inbox.conformance import LEASE_S, NOW, SECOND, InboxConformance, Reopen, deliver, make_event, make_receipt
 from tests.inbox.conformance_jobs import JobsConformance, held
 from tests.inbox.timed import TimedSqliteInbox
 
@@ -330,6 +330,27 @@ async def test_a_restart_goes_on_where_the_journal_is(bench):
     assert (await bench.put("b")).is_journaled
     await bench.until_empty()
     assert [job for job, _ in await bench.stored()] == ["a0", "a1", "a2", "a3", "a4", "b"]
+
+
+WRITTEN_BY_0_1_0 = b"""
+000000a4 856c834b {"source": "vod", "product": "vod", "transport": "http", "verified_by": "signature", "received_at": "2026-01-02T03:04:05+00:00", "meta": {}, "body": "YSBmYWlsZWQ="}
+000000a8 821ba222 {"source": "vod", "product": "vod", "transport": "http", "verified_by": "signature", "received_at": "2026-01-02T03:04:06+00:00", "meta": {}, "body": "YSBzdWNjZWVkZWQ="}
+"""
+
+
+async def test_what_an_earlier_version_has_journaled_is_drained(tmp_path):
+    """Byte for byte: an upgrade may come while PostgreSQL is away."""
+    (tmp_path / "journal").mkdir()
+    (tmp_path / "journal" / "000000000001.journal").write_bytes(WRITTEN_BY_0_1_0)
+    bench = Bench(tmp_path)
+    await bench.inbox.open()
+    assert bench.inbox.receipts == 2
+    await bench.until_empty()
+    assert [receipt for receipt, _ in bench.drained] == [
+        receipt_of("a", "failed"),
+        receipt_of("a", "succeeded", NOW + SECOND),
+    ]
+    await bench.inbox.close()
 
 
 async def test_what_is_drained_twice_is_a_duplicate(bench):
