@@ -431,7 +431,7 @@ class JobsConformance:
         event = make_event()
         inquiry = await claim_one(inbox, now=DEADLINE)
         settled = await settle(inbox, inquiry, now=DEADLINE, receipt=answer(event, at=DEADLINE), notification="sent")
-        assert settled == Settled(True, (answered(event),), "accepted")
+        assert settled == Settled(True, (answered(event),))
         record = await find_job(inbox)
         assert (record.state, record.ended_at, record.attempts) == ("healed", DEADLINE, 1)
         assert (record.transport, record.event_id, record.outcome) == ("query", event.id, "succeeded")
@@ -450,7 +450,8 @@ class JobsConformance:
         inquiry = await claim_one(inbox, now=DEADLINE)
         await inbox.put(make_receipt(event, at=DEADLINE))
         settled = await settle(inbox, inquiry, now=DEADLINE, receipt=answer(event, at=DEADLINE), notification="sent")
-        assert settled == Settled(True, (), "duplicate")
+        assert settled == Settled(True)
+        assert [receipt.state for receipt in await inbox.list_receipts(limit=9)] == ["duplicate", "accepted"]
         record = await find_job(inbox)
         assert (record.state, record.transport, record.notification) == ("completed", "http", "sent")
         assert await inbox.next_inquiry_at("vod") is None
@@ -521,7 +522,8 @@ class JobsConformance:
         await expect(inbox, "job-1")
         inquiry = await claim_one(inbox, now=DEADLINE)
         receipt = answer(at=DEADLINE, reason="not the documented form")
-        assert await settle(inbox, inquiry, now=DEADLINE, receipt=receipt) == Settled(True, (), "unparsed")
+        assert await settle(inbox, inquiry, now=DEADLINE, receipt=receipt) == Settled(True)
+        assert [receipt.state for receipt in await inbox.list_receipts(limit=9)] == ["unparsed"]
         record = await find_job(inbox)
         assert (record.state, record.event_id, record.ended_at) == ("unknown", None, DEADLINE)
         assert await inbox.next_inquiry_at("vod") is None
@@ -644,10 +646,11 @@ class JobsConformance:
         settled = await settle(
             inbox, await claim_one(inbox), receipt=answer(truth), conflict="the vendor says that it failed"
         )
-        assert settled == Settled(True, (answered(truth),), "accepted")
+        assert settled == Settled(True, (answered(truth),))
         receipts = await find_receipts(inbox)
         assert (receipts[1].state, receipts[1].reason) == ("conflict", "the vendor says that it failed")
         assert (receipts[1].event_ids, receipts[2].event_ids) == ((), (truth.id,))
+        assert receipts[2].state == "accepted"
         assert await deliver(inbox, "a") == ids(truth)
         assert (await find_job(inbox)).outcome == "failed"
         assert await inbox.next_inquiry_at("vod") is None
@@ -659,9 +662,10 @@ class JobsConformance:
         event = make_event()
         await inbox.put(held(event))
         settled = await settle(inbox, await claim_one(inbox), receipt=answer(event))
-        assert settled == Settled(True, (answered(event),), "accepted")
+        assert settled == Settled(True, (answered(event),))
         receipts = await find_receipts(inbox)
         assert (receipts[1].state, receipts[1].reason, receipts[1].event_ids) == ("duplicate", None, (event.id,))
+        assert receipts[2].state == "accepted"
         assert [receipt.id for receipt in (await find(inbox, event)).receipts] == [receipts[1].id, receipts[2].id]
         assert await inbox.next_inquiry_at("vod") is None
 

@@ -330,12 +330,10 @@ class Settled:
     Attributes:
         is_ours: False when the lease was lost meanwhile: nothing was changed.
         accepted: The events that were new, released ones among them.
-        receipt_state: Of the finding's own receipt, if it had one.
     """
 
     is_ours: bool
     accepted: tuple[Event, ...] = ()
-    receipt_state: ReceiptState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -291,4 +291,4 @@ async def _put_receipt(database: Database, finding: Finding, woken: set[str]) ->
     verdict, brought = await accepting.put_locked(database, Arrival(receipt, to_milliseconds(receipt.received_at)))
     if verdict.accepted:
         woken.update(*(entry.sinks for entry in receipt.entries))
-    return Settled(is_ours=True, accepted=verdict.accepted, receipt_state=verdict.state), brought
+    return Settled(is_ours=True, accepted=verdict.accepted), brought
