@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 
 from media_callbacks.inbox.records import AttemptResult
 from media_callbacks.model.events import Delivery, Event
-from media_callbacks.model.identity import key_digest
+from media_callbacks.model.identity import key_digest, parse_event_id
 from media_callbacks.model.kinds import OUTCOMES
 
 Value = str | bytes | int | float | None
@@ -28,7 +28,7 @@ class Candidate:
 
     Attributes:
         body: The event in JSON, with its first revision.
-        binding: What its key may be bound to alone; see ``base.Entry``.
+        binding: What its key may be bound to alone; see ``model.receipts.Entry``.
         digest, outcome: What the event is known by in the tables.
     """
 
@@ -62,6 +62,17 @@ class Fate(NamedTuple):
 def identity(event: Event) -> tuple[bytes, int]:
     """What an event is known by in the tables: the digest of its key, and the number of its outcome."""
     return key_digest(event.id), OUTCOMES.index(event.data.outcome)
+
+
+def identity_of(event_id: str) -> tuple[bytes, int]:
+    """
+    The same of its id.
+
+    Raises:
+        ValueError: This is not an event id.
+    """
+    digest, outcome = parse_event_id(event_id)
+    return digest, OUTCOMES.index(outcome)
 
 
 class Database(ABC):

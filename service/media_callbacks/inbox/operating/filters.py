@@ -1,9 +1,9 @@
 """Which events a filter means, in SQL. Queries name the table of events ``e``."""
 
-from media_callbacks.inbox.database import Database, Value
+from media_callbacks.inbox.database import Database, Value, identity_of
 from media_callbacks.inbox.records import EventFilter
 from media_callbacks.inbox.rows import to_id, to_milliseconds
-from media_callbacks.model.identity import job_prefix, parse_event_id
+from media_callbacks.model.identity import job_prefix
 from media_callbacks.model.kinds import OUTCOMES
 
 # Events are accepted nearly in order of their ids; clocks that differ or are set back may disturb that for this long.
@@ -149,10 +149,9 @@ def _delivery_condition(query: Conditions, wanted: EventFilter) -> str:
 
 def _identity(event_id: str) -> tuple[bytes, int]:
     try:
-        digest, outcome = parse_event_id(event_id)
+        return identity_of(event_id)
     except ValueError:
         return b"", -1
-    return digest, OUTCOMES.index(outcome)
 
 
 def _outcome_index(outcome: str) -> int:

@@ -3,16 +3,14 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from media_callbacks.inbox.database import Database, Row
+from media_callbacks.inbox.database import Database, Row, identity_of
 from media_callbacks.inbox.records import Purged
 from media_callbacks.inbox.upkeep import clock
-from media_callbacks.model.identity import parse_event_id
-from media_callbacks.model.kinds import OUTCOMES
 
 # What is asked of a second table is asked by a subquery for each row: a planner that takes tables for empty may join
 # them by going through all of one.
 _IS_WAITING = "d.state IN ('pending', 'retrying')"
-# Older rows have no other time; see service.inbox.sql.
+# Older rows have no other time; see inbox/sql/003_clock.
 _STORED_AT = "coalesce(r.stored_at, r.received_at)"
 # Keys that a step may lock: receipts of these wait for it, and of those that share their locks.
 _MAX_LOCKED = 100
@@ -104,7 +102,7 @@ async def _purge_receipts(database: Database, after: int, before: int, limit: in
     held = await database.fetch("SELECT receipt_id FROM held WHERE receipt_id > $1 AND receipt_id <= $2", after, last)
     held_ids = {receipt_id for (receipt_id,) in held}
     events_of = {
-        receipt_id: [_identity(text) for text in (event_ids or "").split()]
+        receipt_id: [identity_of(text) for text in (event_ids or "").split()]
         for receipt_id, event_ids in locked
         if receipt_id not in held_ids
     }
@@ -116,11 +114,6 @@ async def _purge_receipts(database: Database, after: int, before: int, limit: in
     )
     await _remove(database, "receipts", "id", removed)
     return len(removed), _next_id(rows, before, limit)
-
-
-def _identity(event_id: str) -> tuple[bytes, int]:
-    digest, outcome = parse_event_id(event_id)
-    return digest, OUTCOMES.index(outcome)
 
 
 async def _find_events(
