@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from media_callbacks.inbox import operations
-from media_callbacks.inbox.operating import reads, replays
+from media_callbacks.inbox.operating import reads, replays, sinks
 from media_callbacks.inbox.records import (
     AttemptResult,
     ClockRecord,
@@ -1229,7 +1229,7 @@ class InboxConformance:
         monkeypatch.setattr(operations, "_FORWARD_STEP", 1)
         await put(inbox, *(make_event(f"job-{n}") for n in range(3)))
         await attempt(inbox, "a", "retrying", now=NOW + DAY, delay_s=60)
-        forward = reads.bring_forward
+        forward = sinks.bring_forward
 
         async def and_fail(database: Any, **arguments: Any) -> int:
             brought = await forward(database, **arguments)
@@ -1237,7 +1237,7 @@ class InboxConformance:
             await database.execute("UPDATE deliveries SET due_at = due_at + 1 WHERE event_id = $1", row[0])
             return brought
 
-        monkeypatch.setattr(reads, "bring_forward", and_fail)
+        monkeypatch.setattr(sinks, "bring_forward", and_fail)
         assert await inbox.retry_sink("a") == 3
 
     # The clock of the store

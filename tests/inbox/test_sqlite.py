@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.healing import inquiries, jobs
-from media_callbacks.inbox.operating import reads
+from media_callbacks.inbox.operating import sinks
 from media_callbacks.inbox.operating.filters import compile_filter, find_ids
 from media_callbacks.inbox.records import AttemptResult, EventFilter, Finding, JobFilter
 from media_callbacks.inbox.sqlite import inbox as sqlite
@@ -346,7 +346,7 @@ async def test_a_long_list_holds_up_neither_receipts_nor_deliveries(
         assert ended.wait(PATIENCE_S)
         return ()
 
-    monkeypatch.setattr(reads, "list_sinks", list_slowly)
+    monkeypatch.setattr(sinks, "list_sinks", list_slowly)
     slow = asyncio.ensure_future(inbox.list_sinks())
     await asyncio.to_thread(begun.wait, 10)
     event = make_event()
@@ -362,7 +362,7 @@ async def test_a_database_that_cannot_be_read_says_so(inbox: TimedSqliteInbox, m
     async def fail(_: Database) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(reads, "list_sinks", fail)
+    monkeypatch.setattr(sinks, "list_sinks", fail)
     with pytest.raises(InboxUnavailable, match="cannot read the store: disk I/O error"):
         await inbox.list_sinks()
 

@@ -1,5 +1,5 @@
 """
-What both inboxes do in the same way: each operation of ``base.Inbox`` as a transaction over ``Database``.
+What both inboxes do in the same way: each operation of ``roles.Inbox`` as a transaction over ``Database``.
 
 An inbox adds how receipts get in, and how a transaction is run.
 """
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.healing import inquiries, jobs
-from media_callbacks.inbox.operating import reads, replays
+from media_callbacks.inbox.operating import reads, replays, sinks
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import (
     INQUIRIES,
@@ -55,7 +55,7 @@ Run = Callable[[Database], Awaitable[_T]]
 
 
 class Operations(ABC):
-    """What is not about receipts getting in. See ``base.Inbox`` for what each does."""
+    """What is not about receipts getting in. See ``roles.Inbox`` for what each does."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[Collection[str]], None]] = []
@@ -124,25 +124,25 @@ class Operations(ABC):
         return kept
 
     async def due_in_s(self, sink: str) -> float | None:
-        return await self._read(lambda d: _seconds_until(d, reads.next_due_at(d, sink)), may_take_long=False)
+        return await self._read(lambda d: _seconds_until(d, sinks.next_due_at(d, sink)), may_take_long=False)
 
     async def set_sink_state(self, name: str, state: SinkState, *, reason: str | None, changed_by: str | None) -> None:
-        await self._write(lambda d: reads.set_sink_state(d, name, state, reason=reason, changed_by=changed_by))
+        await self._write(lambda d: sinks.set_sink_state(d, name, state, reason=reason, changed_by=changed_by))
         if state == "active":
             self._tell({name})
 
     async def retry_sink(self, name: str) -> int:
         brought = 0
         # No more than there are now: what fails again meanwhile is to be tried later again.
-        wanted = await self._read(lambda d: reads.count_put_off(d, name))
+        wanted = await self._read(lambda d: sinks.count_put_off(d, name))
         # Each in a transaction of its own, so that receipts and claims can go between them.
         while brought < wanted:
             limit = min(_FORWARD_STEP, wanted - brought)
-            step = await self._write(partial(reads.bring_forward, name=name, limit=limit))
+            step = await self._write(partial(sinks.bring_forward, name=name, limit=limit))
             brought += step
             if step < limit:
                 break
-        brought += await self._write(lambda d: reads.release_stranded(d, name))
+        brought += await self._write(lambda d: sinks.release_stranded(d, name))
         self._tell({name, RETRIED + name})
         return brought
 
@@ -193,7 +193,7 @@ class Operations(ABC):
         return await self._read(lambda d: reads.count_events(d, event_filter))
 
     async def list_sinks(self) -> Sequence[SinkRecord]:
-        return await self._read(reads.list_sinks)
+        return await self._read(sinks.list_sinks)
 
     async def purge(self, *, keep_payloads: timedelta, keep_keys: timedelta, limit: int) -> Purged:
         position = self._purge_position

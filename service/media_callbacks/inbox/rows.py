@@ -1,12 +1,10 @@
-"""What rows look like in both databases: times, states, filters and replays."""
+"""What is written to rows of both databases, and read of them: times, ids, receipts, deliveries."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
-from media_callbacks.inbox.records import DeliveryState, EventFilter, ReplayRecord, ReplayRequest
 from media_callbacks.model.events import Delivery
 from media_callbacks.model.identity import event_id
 from media_callbacks.model.kinds import OUTCOMES
@@ -80,46 +78,4 @@ def delivery_of(row: Sequence[Any], sink: str, lease: str) -> Delivery:
         attempt=attempts + 1,
         lease=lease,
         replay=replay,
-    )
-
-
-def shown_state(stored: str, *, is_active: bool) -> DeliveryState:
-    """The state to show for the one that is stored."""
-    if stored == "replaced":
-        return "dead"
-    if not is_active and stored in ("pending", "retrying"):
-        return "parked"
-    return cast(DeliveryState, stored)
-
-
-def dump_filter(wanted: EventFilter) -> str:
-    """A filter as JSON, to be read again by ``load_filter``."""
-    members = {name: value for name, value in asdict(wanted).items() if value is not None}
-    return json.dumps(members, default=datetime.isoformat)
-
-
-def load_filter(text: str) -> EventFilter:
-    members: dict[str, Any] = json.loads(text)
-    for name in ("since", "until"):
-        if name in members:
-            members[name] = datetime.fromisoformat(members[name])
-    return EventFilter(**members)
-
-
-def replay_record(row: Sequence[Any]) -> ReplayRecord:
-    replay_id, created_at, changed_at, state, total, done, filter_json, sinks, rate_per_s, requested_by, reason = row
-    return ReplayRecord(
-        id=replay_id,
-        created_at=from_milliseconds(created_at),
-        changed_at=from_milliseconds(changed_at),
-        state=state,
-        total=total,
-        done=done,
-        request=ReplayRequest(
-            filter=load_filter(filter_json),
-            sinks=tuple(json.loads(sinks)),
-            rate_per_s=rate_per_s,
-            requested_by=requested_by,
-            reason=reason,
-        ),
     )

@@ -10,14 +10,15 @@ it, or what it waits for, is tried now.
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, cast
 
 from media_callbacks.inbox.database import Database, Row
 from media_callbacks.inbox.operating.filters import compile_filter, find_ids
 from media_callbacks.inbox.operating.reads import count_events
-from media_callbacks.inbox.records import ReplayRecord, ReplayRequest, replayed_states
-from media_callbacks.inbox.rows import dump_filter, load_filter, replay_record, to_id
+from media_callbacks.inbox.records import EventFilter, ReplayRecord, ReplayRequest, replayed_states
+from media_callbacks.inbox.rows import from_milliseconds, to_id
 
 _MAX_EVENTS_PER_STEP = 500
 _IDS_PER_STEP = 50_000
@@ -60,7 +61,7 @@ async def create(database: Database, request: ReplayRequest, *, total: int, last
         " total, done, cursor, last_event_id)"
         f" VALUES ($1, $1, $1, 'running', $2, $3, $4, $5, $6, $7, 0, 0, $8) RETURNING {_COLUMNS}",
         await database.now(),
-        dump_filter(request.filter),
+        _dump_filter(request.filter),
         json.dumps(request.sinks),
         request.rate_per_s,
         request.requested_by,
@@ -68,7 +69,7 @@ async def create(database: Database, request: ReplayRequest, *, total: int, last
         total,
         last_id,
     )
-    return replay_record(row)
+    return _record(row)
 
 
 async def next_steps(database: Database) -> list[ReplayStep]:
@@ -83,7 +84,7 @@ async def next_steps(database: Database) -> list[ReplayStep]:
 
 async def _next_step(database: Database, replay: Row) -> ReplayStep:
     replay_id, filter_json, sinks, rate_per_s, cursor, last_id = replay
-    event_filter = load_filter(filter_json)
+    event_filter = _load_filter(filter_json)
     limit = min(_MAX_EVENTS_PER_STEP, max(1, math.ceil(rate_per_s)))
     # The stretch starts at the first event that there is, should the ids before it be purged by now.
     start = await database.fetch_value("SELECT coalesce(min(id), 0) - 1 FROM events WHERE id > $1", cursor)
@@ -246,11 +247,44 @@ async def cancel(database: Database, replay_id: int) -> ReplayRecord | None:
 
 async def find(database: Database, replay_id: int) -> ReplayRecord | None:
     row = await database.fetch_row(f"SELECT {_COLUMNS} FROM replays WHERE id = $1", to_id(replay_id))
-    return None if row is None else replay_record(row)
+    return None if row is None else _record(row)
 
 
 async def list_replays(database: Database, *, before_id: int | None, limit: int) -> tuple[ReplayRecord, ...]:
     rows = await database.fetch(
         f"SELECT {_COLUMNS} FROM replays WHERE id < $1 ORDER BY id DESC LIMIT $2", to_id(before_id), limit
     )
-    return tuple(map(replay_record, rows))
+    return tuple(map(_record, rows))
+
+
+def _record(row: Row) -> ReplayRecord:
+    replay_id, created_at, changed_at, state, total, done, filter_json, sinks, rate_per_s, requested_by, reason = row
+    return ReplayRecord(
+        id=replay_id,
+        created_at=from_milliseconds(created_at),
+        changed_at=from_milliseconds(changed_at),
+        state=state,
+        total=total,
+        done=done,
+        request=ReplayRequest(
+            filter=_load_filter(filter_json),
+            sinks=tuple(json.loads(sinks)),
+            rate_per_s=rate_per_s,
+            requested_by=requested_by,
+            reason=reason,
+        ),
+    )
+
+
+def _dump_filter(wanted: EventFilter) -> str:
+    """A filter as JSON, to be read again by ``_load_filter``."""
+    members = {name: value for name, value in asdict(wanted).items() if value is not None}
+    return json.dumps(members, default=datetime.isoformat)
+
+
+def _load_filter(text: str) -> EventFilter:
+    members: dict[str, Any] = json.loads(text)
+    for name in ("since", "until"):
+        if name in members:
+            members[name] = datetime.fromisoformat(members[name])
+    return EventFilter(**members)
