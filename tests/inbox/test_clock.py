@@ -119,7 +119,7 @@ async def purge_all(inbox: SqliteInbox) -> int:
 
 
 async def deliver(inbox: SqliteInbox, state: str = "delivered", *, delay_s: float = 0.0) -> list[str]:
-    claimed = await inbox.claim("a", limit=9, lease_s=20)
+    claimed = await inbox.claim("a", limit=9, max_bytes=1 << 20, lease_s=20)
     results = [AttemptResult(one, state, delay_s=delay_s) for one in claimed]  # type: ignore[arg-type]
     assert all(await inbox.record(results))
     return [one.event_id for one in claimed]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 from media_callbacks.inbox.operations import Operations
 from media_callbacks.inbox.postgresql.inbox import PostgresqlInbox
 from media_callbacks.inbox.records import (
-    MAX_CLAIM_BYTES,
     AttemptResult,
     ClockRecord,
     Finding,
@@ -91,7 +90,7 @@ class Timed(Operations):
         sink: str,
         *,
         limit: int,
-        max_bytes: int = MAX_CLAIM_BYTES,
+        max_bytes: int = 64 * 2**20,
         lease_s: float,
         now: datetime | None = None,
     ) -> Sequence[Delivery]:

@@ -17,7 +17,6 @@ from media_callbacks.inbox.operating import reads, replays, sinks
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import (
     INQUIRIES,
-    MAX_CLAIM_BYTES,
     RETRIED,
     AttemptResult,
     ClockRecord,
@@ -109,9 +108,7 @@ class Operations(ABC):
 
     # Deliveries
 
-    async def claim(
-        self, sink: str, *, limit: int, max_bytes: int = MAX_CLAIM_BYTES, lease_s: float
-    ) -> Sequence[Delivery]:
+    async def claim(self, sink: str, *, limit: int, max_bytes: int, lease_s: float) -> Sequence[Delivery]:
         lease_ms, lease = int(lease_s * 1000), token_hex(8)
         return await self._write(
             lambda d: d.claim_deliveries(sink, limit=limit, max_bytes=max_bytes, lease_ms=lease_ms, lease=lease),

@@ -32,9 +32,6 @@ AttemptWord = Literal["delivered", "dead", "retrying", "late", "unrecorded"]
 JobState = Literal["expected", "overdue", "completed", "healed", "unknown"]
 
 
-MAX_CLAIM_BYTES = 64 * 2**20
-
-
 RETRIED = "!"
 """What comes before the name of a sink when listeners are told that an operator wants it tried now, whatever it did."""
 

@@ -16,7 +16,6 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from media_callbacks.inbox.records import (
-    MAX_CLAIM_BYTES,
     AttemptResult,
     ClockRecord,
     EventFilter,
@@ -110,9 +109,7 @@ class ReceiptStore(ReceiptWriter, HealthCheck, Protocol):
 class DeliveryQueue(Notices, SinkSwitch, Protocol):
     """For the dispatcher."""
 
-    async def claim(
-        self, sink: str, *, limit: int, max_bytes: int = MAX_CLAIM_BYTES, lease_s: float
-    ) -> Sequence[Delivery]:
+    async def claim(self, sink: str, *, limit: int, max_bytes: int, lease_s: float) -> Sequence[Delivery]:
         """
         Lease up to ``limit`` due deliveries, of events of at most ``max_bytes`` together or a single one, oldest first,
         none that an earlier outcome of its job holds back; nothing while the sink is paused or disabled.

@@ -77,7 +77,7 @@ async def put_first(url: str, sinks: Sequence[str], *, is_delivered: bool = Fals
         now = datetime.now(UTC)
         verdict = await inbox.put(first_receipt(now, sinks, job_id=secrets.token_hex(16)))
         for sink in sinks if is_delivered else ():
-            deliveries = await inbox.claim(sink, limit=1, lease_s=30)
+            deliveries = await inbox.claim(sink, limit=1, max_bytes=1 << 20, lease_s=30)
             await inbox.record([AttemptResult(d, "delivered", started_at=now) for d in deliveries])
         (event,) = verdict.accepted
         return event.id, str(event.data.job_id)

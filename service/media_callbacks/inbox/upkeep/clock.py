@@ -53,9 +53,6 @@ class Sighting:
     trusted_at: int | None = None
 
 
-COLUMNS = "seen_at, stepped_from, stepped_to, trusted_at"
-
-
 class AnchoredClock:
     """
     The clock of a store on SQLite.
@@ -118,7 +115,7 @@ def next_sighting(seen: Sighting, now: int) -> tuple[Sighting, int]:
 
 async def read(database: Database, *, for_update: bool = False) -> Sighting:
     locked = database.for_update("c") if for_update else ""
-    row = await database.fetch_row(f"SELECT {COLUMNS} FROM clock c{locked}")
+    row = await database.fetch_row(f"SELECT seen_at, stepped_from, stepped_to, trusted_at FROM clock c{locked}")
     return Sighting() if row is None else Sighting(*row)
 
 
