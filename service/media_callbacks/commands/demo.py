@@ -22,10 +22,11 @@ from rich.table import Table
 
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.client.jobs import JobsClient
+from media_callbacks.client.webhooks import WebhookVerificationError, verify
 from media_callbacks.commands.options import add_json_option
 from media_callbacks.commands.simulate import STALE_S, send
 from media_callbacks.config.settings import Settings, build_settings
-from media_callbacks.model.events import Delivery, Event, parse_event
+from media_callbacks.model.events import Event
 from media_callbacks.observe.logs import configure_logs
 from media_callbacks.process.server import serve
 from media_callbacks.rehearsal.fake_cloud.callbacks import describe
@@ -39,7 +40,6 @@ from media_callbacks.rehearsal.simulate import (
     make_mns_key,
     token_url_request,
 )
-from media_callbacks.sinks.webhook import build_request
 from media_callbacks.sources.base import CallbackSource
 from media_callbacks.sources.transports.http import HttpSource
 from media_callbacks.sources.transports.mns_push import MnsPushSource
@@ -83,21 +83,20 @@ class DemoStep:
 
 @dataclass(slots=True)
 class Receiver:
-    """A consumer's endpoint: checks the Standard Webhooks signature, answers 200 and keeps what came."""
+    """A consumer's endpoint: verifies what comes, answers 200 and keeps the events."""
 
-    secret: bytes
+    secret: str
     events: list[Event] = field(default_factory=list)
     forged: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def receive(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        delivery = Delivery(0, "demo", request.headers["webhook-id"], body, 1, "")
-        expected = build_request(delivery, [self.secret], int(request.headers["webhook-timestamp"]))
-        if expected["webhook-signature"] != request.headers["webhook-signature"]:
+        try:
+            event = verify(request.headers, await request.read(), secrets=[self.secret])
+        except WebhookVerificationError:
             self.forged += 1
             return web.Response(status=401)
-        self.events.append(parse_event(body))
+        self.events.append(event)
         self.arrived.set()
         return web.Response()
 
@@ -117,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def play(folder: Path) -> tuple[Sequence[DemoStep], Receiver]:
-    receiver = Receiver(secrets.token_bytes(32))
+    receiver = Receiver("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
     app = web.Application()
     app.router.add_post("/events", receiver.receive)
     runner = web.AppRunner(app, access_log=None)
@@ -186,7 +185,7 @@ async def collect(steps: Sequence[DemoStep], receiver: Receiver) -> None:
 
 
 def demo_settings(
-    folder: Path, *, webhook_url: str, secret: bytes, signer: MnsSigner, certificate: str, cloud_port: int
+    folder: Path, *, webhook_url: str, secret: str, signer: MnsSigner, certificate: str, cloud_port: int
 ) -> Settings:
     cloud = f"http://127.0.0.1:{cloud_port}"
     gif_key = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -237,7 +236,7 @@ def demo_settings(
                 "webhook": {
                     "kind": "webhook",
                     "url": webhook_url,
-                    "secrets": ["whsec_" + base64.b64encode(secret).decode()],
+                    "secrets": [secret],
                 }
             },
         },
