@@ -39,7 +39,7 @@ define synchronise
 endef
 
 runtime: $(UV)
-	$(call synchronise,--no-dev --inexact)
+	$(call synchronise,--no-dev --inexact --extra server)
 
 environment: $(UV)
 	$(call synchronise,--all-extras)
@@ -99,6 +99,8 @@ dist: $(UV) ## build and check the release: sdist, wheel, SBOM; run the demo fro
 	$(UV) export --quiet --locked --no-dev --all-extras --preview-features sbom-export --format cyclonedx1.5 --output-file dist/media-callbacks.cdx.json
 	$(UV) venv --quiet --no-project --python $(PYTHON) dist/.try
 	$(UV) pip install --quiet --python dist/.try/bin/python --constraints requirements/service.txt dist/*.whl
+	dist/.try/bin/python tests/client/application.py
+	$(UV) pip install --quiet --python dist/.try/bin/python --constraints requirements/service.txt "$$(ls dist/*.whl)[server]"
 	cd dist && .try/bin/media-callbacks demo
 	rm -rf dist/.try
 	@ls -l dist

@@ -8,10 +8,11 @@ from importlib import import_module
 
 import media_callbacks
 from media_callbacks.commands.errors import AdminError, UsageError
+from media_callbacks.extras import explain_missing
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.version import read_version
 
-# Each is a module in cli, whose `add_options` says what it takes and what runs.
+# Each is a module in commands, whose `add_options` says what it takes and what runs.
 COMMANDS: Mapping[str, str] = {
     "serve": "run the service",
     "demo": "see it work: signed callbacks in, typed events out, on this machine",
@@ -62,6 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"media-callbacks {arguments.command}: {error}", file=sys.stderr)  # noqa: T201
         return 2
+    except ModuleNotFoundError:
+        # Schemas, minting and asking the admin API need no extra; every other command is of the service.
+        missing = explain_missing("server")
+        if missing is None:
+            raise
+        print(f"media-callbacks: {missing}", file=sys.stderr)  # noqa: T201
+        return 1
     except BrokenPipeError:
         # The reader of a pipe has seen enough; nothing more can be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

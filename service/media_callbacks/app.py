@@ -18,6 +18,12 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from media_callbacks.extras import explain_missing
+
+# Before anything of the service is imported: other ASGI servers than ours begin here.
+if _missing := explain_missing("server"):
+    raise ImportError(_missing)
+
 from media_callbacks.admin.api import AdminApi
 from media_callbacks.admin.guard import AdminGuard
 from media_callbacks.aliyun.credentials import CredentialsProvider, choose_credentials

@@ -56,7 +56,7 @@ def test_without_the_package_the_mistake_says_what_can_be_done(monkeypatch):
         "vendor.main: ",
         "access_key_secret",
         "ALIBABA_CLOUD_ACCESS_KEY_ID",
-        'pip install ".[vendor-roles]"',
+        "pip install 'media-callbacks[vendor-roles]'",
     ):
         assert remedy in problem
 

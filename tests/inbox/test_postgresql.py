@@ -1087,7 +1087,7 @@ async def test_other_databases_that_do_not_suit_are_refused(
     with pytest.raises(ConfigError, match=r"store\.url: expected PostgreSQL 99 or later, the server is 1"):
         await TimedPostgresqlInbox(database_url).open()
     monkeypatch.setattr(postgresql, "asyncpg", None)
-    with pytest.raises(ConfigError, match=r'pip install "\.\[postgresql\]"'):
+    with pytest.raises(ConfigError, match=r"pip install 'media-callbacks\[postgresql\]'"):
         await TimedPostgresqlInbox(database_url).open()
 
 

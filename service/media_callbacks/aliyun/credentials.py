@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from media_callbacks.extras import install_command
 from media_callbacks.model.errors import ConfigError, VendorUnavailable
 
 ACCESS_KEY_ID = "ALIBABA_CLOUD_ACCESS_KEY_ID"
@@ -147,8 +148,8 @@ def choose_credentials(
     except ImportError:
         problem = (
             f"{key_path}: no credentials: set access_key_id and access_key_secret here, or {ACCESS_KEY_ID} and"
-            f" {ACCESS_KEY_SECRET} in the environment, or use a role, which needs a further package; in the checkout:"
-            ' pip install ".[vendor-roles]"'
+            f" {ACCESS_KEY_SECRET} in the environment, or use a role, which needs a further package:"
+            f" {install_command('vendor-roles')}"
         )
         raise ConfigError([problem]) from None
     # It writes to the standard error stream, past our log, and what it writes can hold replies with credentials.

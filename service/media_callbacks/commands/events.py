@@ -11,7 +11,7 @@ from media_callbacks.commands.errors import AdminError, UsageError
 from media_callbacks.commands.event_filter import add_filter_options, read_filter
 from media_callbacks.commands.event_life import draw_life
 from media_callbacks.commands.options import add_config_option, add_json_option
-from media_callbacks.commands.output import Cell, print_json, print_line, print_table
+from media_callbacks.commands.output import Cell, can_draw, print_json, print_line, print_table
 from media_callbacks.model.times import format_time
 from media_callbacks.timing.clock import utc_now
 
@@ -55,7 +55,7 @@ def list_events(client: AdminClient, arguments: argparse.Namespace) -> int:
     if arguments.limit < 1:
         raise UsageError(f"--limit: expected a number above zero, came {arguments.limit}")
     query = read_filter(arguments, now=utc_now())
-    if arguments.json or not sys.stdout.isatty():
+    if arguments.json or not can_draw(sys.stdout):
         for document in client.list_events(query, limit=arguments.limit):
             if arguments.json:
                 print_json(document)

@@ -10,7 +10,7 @@ from media_callbacks.commands.admin_client import AdminClient, add_admin_options
 from media_callbacks.commands.errors import UsageError
 from media_callbacks.commands.moments import DEADLINES, TIMES, read_deadline, read_range
 from media_callbacks.commands.options import add_json_option
-from media_callbacks.commands.output import Cell, print_json, print_line, print_table, style_of
+from media_callbacks.commands.output import Cell, can_draw, print_json, print_line, print_table, style_of
 from media_callbacks.inbox.records import JobState
 from media_callbacks.model.kinds import PRODUCTS
 from media_callbacks.model.times import format_time
@@ -86,7 +86,7 @@ def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
         raise UsageError(f"--limit: expected a number above zero, came {arguments.limit}")
     query = {name: value for name in ("state", "product", "job_id") if (value := getattr(arguments, name)) is not None}
     query |= read_range(arguments, now=utc_now())
-    if arguments.json or not sys.stdout.isatty():
+    if arguments.json or not can_draw(sys.stdout):
         for document in client.list_jobs(query, limit=arguments.limit):
             if arguments.json:
                 print_json(document)
@@ -106,7 +106,7 @@ def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 
 def show(jobs: list[JobItem]) -> None:
-    if not sys.stdout.isatty():
+    if not can_draw(sys.stdout):
         print_table((), map(plain_row_of, jobs))
         return
     # A job id and an event's stay in one piece on 80 columns, to be copied.

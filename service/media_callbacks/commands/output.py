@@ -1,5 +1,6 @@
 """
-What commands print: tables on a terminal, and in a pipe one line per row with tabs between the cells, without a head.
+What commands print: tables on a terminal, and in a pipe one line per row with tabs between the cells, without a head. A
+terminal is as good as a pipe where rich is not installed, which only the service's extra brings.
 
 Whatever comes from elsewhere (a vendor's job id, a receiver's words) may hold control characters or markup. All of it
 goes through ``printable``, and to rich as ``Text``, which is never read as markup.
@@ -12,7 +13,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 from types import MappingProxyType
+from typing import TextIO
 
 Piece = str | tuple[str, str]
 """A text, or a text and its style."""
@@ -56,6 +59,10 @@ def printable(text: object) -> str:
     return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def can_draw(stream: TextIO) -> bool:
+    return stream.isatty() and find_spec("rich") is not None
+
+
 def style_of(word: str) -> str:
     """The style in which a state is shown."""
     return _STYLES.get(word, "")
@@ -68,7 +75,7 @@ def print_json(document: object) -> None:
 def print_line(*pieces: Piece) -> None:
     """One line of text in pieces, each with its style; without styles in a pipe."""
     styled = [(piece, "") if isinstance(piece, str) else piece for piece in pieces]
-    if sys.stdout.isatty():
+    if can_draw(sys.stdout):
         from media_callbacks.commands.terminal import draw_line  # noqa: PLC0415
 
         draw_line(styled)
@@ -83,7 +90,7 @@ def print_table(
     Args:
         widths: Columns that are broken at this many characters and never before, so that what is in them can be copied.
     """
-    if not sys.stdout.isatty():
+    if not can_draw(sys.stdout):
         for row in rows:
             print("\t".join(_plain(cell) for cell in row))
         return
@@ -95,7 +102,7 @@ def print_table(
 @contextmanager
 def showing_progress(what: str) -> Iterator[ShowProgress]:
     """How far long work is, on the terminal; quiet where standard error is none."""
-    if not sys.stderr.isatty():
+    if not can_draw(sys.stderr):
         yield lambda _done, _total: None
         return
     from media_callbacks.commands.terminal import draw_progress  # noqa: PLC0415

@@ -10,7 +10,7 @@ from media_callbacks.commands.admin_client import AdminClient, add_admin_options
 from media_callbacks.commands.errors import UsageError
 from media_callbacks.commands.moments import TIMES, read_range
 from media_callbacks.commands.options import add_json_option
-from media_callbacks.commands.output import Cell, in_words, print_json, print_line, print_table
+from media_callbacks.commands.output import Cell, can_draw, in_words, print_json, print_line, print_table
 from media_callbacks.model.times import format_time
 from media_callbacks.timing.clock import utc_now
 
@@ -46,7 +46,7 @@ def report(client: AdminClient, arguments: argparse.Namespace) -> int:
         print_json(document)
         return 0
     found = read_answer(Report, document)
-    if sys.stdout.isatty():
+    if can_draw(sys.stdout):
         draw(found)
         return 0
     rows = [plain_row(format_time(row.hour), row.product, row.transport, row) for row in found.rows]

@@ -34,6 +34,7 @@ from typing import Any, TypeVar, cast
 
 import structlog
 
+from media_callbacks.extras import install_command
 from media_callbacks.inbox.database import Candidate, Database, Fate, Row, Value
 from media_callbacks.inbox.operations import Operations, Run, needs_care, tell_of
 from media_callbacks.inbox.receiving import accepting
@@ -617,8 +618,7 @@ async def _connected(url: str) -> AsyncIterator[Any]:
         InboxUnavailable: The server can't be reached.
     """
     if asyncpg is None:
-        sentence = 'store.url: PostgreSQL needs a further package; in the checkout: pip install ".[postgresql]"'
-        raise ConfigError([sentence])
+        raise ConfigError([f"store.url: PostgreSQL needs a further package: {install_command('postgresql')}"])
     try:
         connection = await asyncpg.connect(url, **_connect_arguments(0))
     except (asyncpg.ClientConfigurationError, ValueError) as error:
