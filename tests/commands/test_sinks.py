@@ -196,9 +196,15 @@ async def test_without_address_and_configuration_it_says_what_to_set(monkeypatch
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("--url", "example.com"), "--url: expected an absolute URL"),
-        (("--url", "http://kim:secret@example.com"), "--url: expected a URL without user name and password"),
-        (("--url", "http://example.com/?a=b"), "--url: expected a URL without query and fragment"),
+        (("--url", "example.com"), "--url: expected http:// or https:// with a host"),
+        (
+            ("--url", "http://kim:secret@example.com"),
+            "--url: expected http:// or https:// with a host, without user name",
+        ),
+        (
+            ("--url", "http://example.com/?a=b"),
+            "--url: expected http:// or https:// with a host, without user name, query and fragment",
+        ),
         (("--url", "http://127.0.0.1:9", "--token-file", "/does/not/exist"), "cannot read /does/not/exist (No such"),
         (("--url", "http://127.0.0.1:9", "--token-file", "/dev/null"), "--token-file: /dev/null is empty"),
         (("--url", "http://127.0.0.1:9", "--token-file", "a\0b"), "not a text file"),

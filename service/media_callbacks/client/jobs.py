@@ -23,14 +23,13 @@ For a CreateGifTask the URL is minted and registered first, and the TaskId added
 A client can be used by several threads. In asynchronous code: ``await asyncio.to_thread(jobs.expect, product=...)``.
 """
 
-import http.client
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote, urlencode, urlsplit
+
+from media_callbacks.client.admin_api import AdminApi, Json, NoAnswer, read_pages
 
 if TYPE_CHECKING:
     from media_callbacks.model.kinds import Product, Transport
@@ -162,21 +161,7 @@ class JobsClient:
     """
 
     def __init__(self, url: str, token: str | None, *, timeout_s: float = 5.0) -> None:
-        parts = urlsplit(url)
-        if (
-            parts.scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.username
-            or parts.query
-            or parts.fragment
-        ):
-            raise ValueError("url: expected http:// or https:// with a host, without user, query and fragment")
-        if token is not None and not (token and token.isascii() and token.isprintable()):
-            raise ValueError("token: expected printable ASCII, came something else")
-        self._host, self._port = parts.hostname, parts.port
-        self._url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-        self._token = token
-        self._timeout_s = timeout_s
+        self._api = AdminApi(url, token, timeout_s=timeout_s, max_answer_bytes=_MAX_ANSWER_BYTES)
 
     def expect(
         self,
@@ -215,7 +200,7 @@ class JobsClient:
         found: _Found = []
         for start in range(0, len(jobs), MAX_JOBS_AT_ONCE):
             part = jobs[start : start + MAX_JOBS_AT_ONCE]
-            answered = self._read_jobs(self._ask("POST", "/v1/jobs", [job.to_json() for job in part]))
+            answered = self._read_jobs(self._ask("POST", document=[job.to_json() for job in part]))
             if len(answered) != len(part):
                 raise self._not_ours()
             found += answered
@@ -249,15 +234,14 @@ class JobsClient:
         return [*islice(self._pages(conditions, size=max(1, min(limit, _PAGE))), limit)]
 
     def _pages(self, conditions: Mapping[str, str], *, size: int = _PAGE) -> Iterator[ExpectedJobStatus]:
-        query = {**conditions, "limit": str(size)}
-        while True:
-            answer = self._ask("GET", f"/v1/jobs?{urlencode(query)}")
-            if not isinstance(answer, dict):
-                raise self._not_ours()
-            yield from self._read_jobs(answer.get("jobs"))
-            if not answer.get("cursor"):
-                return
-            query["cursor"] = str(answer["cursor"])
+        for page in read_pages(self._read_page, conditions, size=size):
+            yield from self._read_jobs(page.get("jobs"))
+
+    def _read_page(self, query: Mapping[str, str]) -> Json:
+        page = self._ask("GET", query=query)
+        if not isinstance(page, dict):
+            raise self._not_ours()
+        return page
 
     def _read_jobs(self, documents: object) -> Sequence[ExpectedJobStatus]:
         try:
@@ -265,36 +249,22 @@ class JobsClient:
         except (KeyError, TypeError, ValueError) as error:
             raise self._not_ours() from error
 
-    def _ask(self, method: str, target: str, document: object = None) -> object:
-        status, body = self._exchange(method, target, None if document is None else json.dumps(document).encode())
+    def _ask(self, method: str, *, query: Mapping[str, str] | None = None, document: object = None) -> object:
         try:
-            answer = json.loads(body)
-        except (ValueError, RecursionError):
-            answer = None
-        if status == 200 and answer is not None:
-            return answer
-        if 200 <= status < 400:
-            raise self._not_ours(status)
-        detail = answer.get("detail") or answer.get("title") if isinstance(answer, dict) else None
-        said = detail if isinstance(detail, str) else None
-        raise JobsClientError(
-            f"{self._place} answered HTTP {status}{f': {said}' if said else ''}", status=status, detail=said
-        )
-
-    def _exchange(self, method: str, target: str, body: bytes | None) -> tuple[int, bytes]:
-        """Status and body of the answer."""
-        try:
-            return exchange(method, self._url + target, body, token=self._token, timeout_s=self._timeout_s)
-        except TimeoutError as error:
-            raise JobsClientError(f"{self._place} did not answer within {self._timeout_s:g} s", status=None) from error
-        except (OSError, http.client.HTTPException) as error:
-            cause = getattr(error, "strerror", None) or type(error).__name__
-            raise JobsClientError(f"{self._place} can't be reached ({cause})", status=None) from error
+            answer = self._api.ask(method, "/v1/jobs", query=query, document=document)
+        except NoAnswer as error:
+            raise JobsClientError(f"{self._place} can't be reached ({error})", status=None) from error
+        if answer.status == 200 and answer.document is not None:
+            return answer.document
+        if answer.status < 400:
+            raise self._not_ours(answer.status)
+        said = answer.problem
+        message = f"{self._place} answered HTTP {answer.status}{f': {said}' if said else ''}"
+        raise JobsClientError(message, status=answer.status, detail=said)
 
     @property
     def _place(self) -> str:
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"the admin API at {host}{'' if self._port is None else f':{self._port}'}"
+        return f"the admin API at {self._api.url}"
 
     def _not_ours(self, status: int = 200) -> JobsClientError:
         return JobsClientError(f"{self._place} answered HTTP {status} and not as media-callbacks does", status=status)
@@ -307,43 +277,3 @@ def _format_time(name: str, moment: datetime) -> str:
     if moment.tzinfo is None:
         raise ValueError(f"{name}: expected a time with a time zone, such as datetime.now(UTC)")
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def exchange(
-    method: str,
-    url: str,
-    body: bytes | None,
-    *,
-    token: str | None,
-    timeout_s: float,
-    max_answer_bytes: int = _MAX_ANSWER_BYTES,
-) -> tuple[int, bytes]:
-    """
-    Ask the admin API once, for this client and for commands.
-
-    Returns:
-        Status and body of the answer, cut off after ``max_answer_bytes``.
-
-    Raises:
-        TimeoutError, OSError, http.client.HTTPException: There was none, or it broke off.
-    """
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = make(parts.hostname, parts.port or make.default_port, timeout=timeout_s)
-    headers = {"Accept": "application/json"}
-    if method != "GET":
-        # The service wants it without a body, too.
-        headers["Content-Type"] = "application/json"
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    target = quote(parts.path, safe="/%:@!$&'()*+,;=~") + (f"?{parts.query}" if parts.query else "")
-    try:
-        connection.request(method, target, body, headers)
-        response = connection.getresponse()
-        found = response.read(max_answer_bytes)
-        if response.length and len(found) < max_answer_bytes:
-            raise http.client.IncompleteRead(found, response.length)
-    finally:
-        connection.close()
-    return response.status, found

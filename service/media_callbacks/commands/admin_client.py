@@ -9,23 +9,19 @@ machine.
 
 import argparse
 import getpass
-import http.client
-import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from media_callbacks.client.jobs import exchange
+from media_callbacks.client.admin_api import AdminApi, Answer, Json, NoAnswer, read_pages
 from media_callbacks.commands.errors import AdminError, UsageError
 from media_callbacks.commands.options import add_config_option, read_settings
 from media_callbacks.commands.output import printable
-from media_callbacks.config.values import check_bare_url
 from media_callbacks.model.errors import ConfigError
 
 URL_VARIABLE = "MEDIA_CALLBACKS_ADMIN_URL"
@@ -34,9 +30,6 @@ _TIMEOUT_S = 30.0
 # More than a life of an event with ten thousands of receipts.
 _MAX_ANSWER_BYTES = 256 << 20
 _PAGE = 200
-
-Json = dict[str, Any]
-
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -76,16 +69,7 @@ def add_admin_options(parser: argparse.ArgumentParser) -> None:
     add_config_option(parser)
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """``origin`` says which setting the URL came from."""
-
-    url: str
-    token: str | None = field(repr=False)
-    origin: str
-
-
-def read_address(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Address:
+def build_client(arguments: argparse.Namespace) -> "AdminClient":
     """
     The configuration's token is sent to the configuration's address only, unless ``--config`` was given as well.
 
@@ -95,8 +79,8 @@ def read_address(arguments: argparse.Namespace, environ: Mapping[str, str]) -> A
     """
     url, origin = arguments.url, "--url"
     if url is None:
-        url, origin = environ.get(URL_VARIABLE) or None, URL_VARIABLE
-    token = environ.get(TOKEN_VARIABLE, "").strip() or None
+        url, origin = os.environ.get(URL_VARIABLE) or None, URL_VARIABLE
+    token = os.environ.get(TOKEN_VARIABLE, "").strip() or None
     if arguments.token_file is not None:
         token = read_secret_file("--token-file", arguments.token_file)
     if url is None or (arguments.config is not None and token is None):
@@ -112,14 +96,10 @@ def read_address(arguments: argparse.Namespace, environ: Mapping[str, str]) -> A
             url = f"http://[{host}]:{admin.port}" if ":" in host else f"http://{host}:{admin.port}"
             origin = "admin.host and admin.port of the configuration"
     try:
-        check_bare_url(url)
+        return AdminClient(url, token, origin=origin)
     except ValueError as error:
-        raise UsageError(f"{origin}: {error}") from error
-    if "?" in url or "#" in url:
-        raise UsageError(f"{origin}: expected a URL without query and fragment, came one with them")
-    if token is not None and not (token.isascii() and token.isprintable()):
-        raise UsageError("the admin token: expected printable ASCII, came something else")
-    return Address(url.rstrip("/"), token, origin)
+        name, _, expected = str(error).partition(": ")
+        raise UsageError(f"{origin if name == 'url' else 'the admin token'}: {expected}") from error
 
 
 def read_secret_file(option: str, path: str) -> str:
@@ -141,10 +121,19 @@ def read_secret_file(option: str, path: str) -> str:
 
 
 class AdminClient:
-    """Every method raises AdminError. Redirects are not followed: the token is for this address alone."""
+    """
+    Every method raises AdminError.
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
+    Args:
+        origin: Which setting the URL came from.
+
+    Raises:
+        ValueError: As ``AdminApi`` does.
+    """
+
+    def __init__(self, url: str, token: str | None, *, origin: str) -> None:
+        self._api = AdminApi(url, token, timeout_s=_TIMEOUT_S, max_answer_bytes=_MAX_ANSWER_BYTES)
+        self._origin = origin
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
         return self._object(self._ask("GET", path, query=query))
@@ -169,16 +158,9 @@ class AdminClient:
         return self._pages("/v1/jobs", "jobs", query, limit)
 
     def _pages(self, path: str, name: str, query: Mapping[str, str], limit: int | None) -> Iterator[Json]:
-        left, cursor = limit, None
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(left, _PAGE)
-            page = self.get(path, {**query, "limit": str(size)} | ({"cursor": cursor} if cursor else {}))
-            documents = self._objects(page.get(name))
-            yield from documents
-            left = None if left is None else left - len(documents)
-            cursor = page.get("cursor")
-            if not cursor:
-                return
+        size = _PAGE if limit is None else min(limit, _PAGE)
+        pages = read_pages(lambda asked: self.get(path, asked), query, size=size)
+        return islice((document for page in pages for document in self._objects(page.get(name))), limit)
 
     def _object(self, answer: object) -> Json:
         if not isinstance(answer, dict):
@@ -193,84 +175,52 @@ class AdminClient:
     def _ask(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, document: object = None
     ) -> object:
-        url = self._address.url + path + (f"?{urlencode(query)}" if query else "")
-        body = None if document is None else json.dumps(document).encode()
         try:
-            status, answered = exchange(
-                method,
-                url,
-                body,
-                token=self._address.token,
-                timeout_s=_TIMEOUT_S,
-                max_answer_bytes=_MAX_ANSWER_BYTES,
-            )
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise self._unreachable(error) from error
-        try:
-            answer = json.loads(answered)
-        except (ValueError, RecursionError):
-            answer = None
-        if not 200 <= status < 300:
-            raise self._refused(status, answer)
-        return answer
-
-    def _unreachable(self, error: Exception) -> AdminError:
-        if isinstance(error, TimeoutError):
-            cause = f"no answer within {_TIMEOUT_S:g} s"
-        else:
-            cause = getattr(error, "strerror", None) or type(error).__name__
-        return AdminError(
-            f"the admin API can't be reached at {self._address.url} ({printable(cause)}); the address is from"
-            f" {self._address.origin}. Is the service running? Another address: --url or {URL_VARIABLE}"
-        )
+            answer = self._api.ask(method, path, query=query, document=document)
+        except NoAnswer as error:
+            raise AdminError(
+                f"the admin API can't be reached at {self._api.url} ({printable(error)}); the address is from"
+                f" {self._origin}. Is the service running? Another address: --url or {URL_VARIABLE}"
+            ) from error
+        if not 200 <= answer.status < 300:
+            raise self._refused(answer)
+        return answer.document
 
     def _not_ours(self) -> AdminError:
         return AdminError(
-            f"what answers at {self._address.url} is not the admin API of media-callbacks; the address is from"
-            f" {self._address.origin}, another one: --url or {URL_VARIABLE}"
+            f"what answers at {self._api.url} is not the admin API of media-callbacks; the address is from"
+            f" {self._origin}, another one: --url or {URL_VARIABLE}"
         )
 
-    def _refused(self, status: int, answer: object) -> AdminError:
-        url = self._address.url
+    def _refused(self, answer: Answer) -> AdminError:
+        url, status = self._api.url, answer.status
+        said = None if answer.problem is None else printable(answer.problem)
         set_token = f"--token-file or {TOKEN_VARIABLE}"
         if status == 401:
-            came = "this token is not it; set the right one" if self._address.token else "none was given; set one"
+            came = "this token is not it; set the right one" if self._api.has_token else "none was given; set one"
             message = f"the admin API at {url} wants its token (admin.token), and {came}: {set_token}"
         elif status == 403:
-            detail = answer.get("detail") if isinstance(answer, dict) else None
             message = (
                 f"the admin API at {url} has no admin.token and so answers on its own machine alone"
-                f"{f' ({printable(detail)})' if detail else ''}; run this there, or set admin.token for the service and"
-                f" {set_token} here"
+                f"{f' ({said})' if said else ''}; run this there, or set admin.token for the service and {set_token}"
+                " here"
             )
         elif 300 <= status < 400:
             message = (
                 f"{url} answered with a redirect (HTTP {status}), which is not followed; the address is from"
-                f" {self._address.origin}: set the final one"
+                f" {self._origin}: set the final one"
             )
-        elif isinstance(answer, dict) and (answer.get("detail") or answer.get("title")):
-            message = printable(answer.get("detail") or answer.get("title"))
-            if status >= 500:
-                message = f"the admin API at {url} can't answer just now (HTTP {status}): {message}"
         elif status >= 500:
-            message = f"the admin API at {url} can't answer just now (HTTP {status})"
+            message = f"the admin API at {url} can't answer just now (HTTP {status}){f': {said}' if said else ''}"
         else:
-            return AdminError(f"HTTP {status}: {self._not_ours()}", status=status)
+            message = said or f"HTTP {status}: {self._not_ours()}"
         return AdminError(message, status=status)
-
-
-def build_client(arguments: argparse.Namespace) -> AdminClient:
-    """
-    Raises:
-        UsageError, ConfigError: As in ``read_address``.
-    """
-    return AdminClient(read_address(arguments, os.environ))
 
 
 def run_with_client(arguments: argparse.Namespace, command: Callable[[AdminClient, argparse.Namespace], int]) -> int:
     """
     Raises:
-        UsageError, ConfigError: As in ``read_address``.
+        UsageError, ConfigError: As in ``build_client``.
     """
     return command(build_client(arguments), arguments)
 

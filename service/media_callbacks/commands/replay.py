@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from media_callbacks.admin.models import DryRun, ReplayItem
+from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.admin_client import (
     AdminClient,
-    Json,
     build_client,
     read_answer,
     requested_by,

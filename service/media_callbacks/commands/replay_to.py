@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 
 from media_callbacks.admin.models import EventItem
-from media_callbacks.commands.admin_client import AdminClient, Json, build_client, read_answer, read_secret_file
+from media_callbacks.client.admin_api import Json
+from media_callbacks.commands.admin_client import AdminClient, build_client, read_answer, read_secret_file
 from media_callbacks.commands.errors import UsageError
 from media_callbacks.commands.output import print_json, print_line, printable
 from media_callbacks.commands.replay import SECRET_VARIABLE, check_ids, confirm, note, seconds_until_turn

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from media_callbacks.commands.admin_client import Address, AdminClient
+from media_callbacks.commands.admin_client import AdminClient
 from tests.exercises.chaos.cluster import Instance, free_ports
 from tests.factories.running import make_tables, to_toml
 
@@ -60,7 +60,7 @@ class Admin:
 
     @property
     def _client(self) -> AdminClient:
-        return AdminClient(Address(f"http://{self.authority.decode()}", None, "the test"))
+        return AdminClient(f"http://{self.authority.decode()}", None, origin="the test")
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
