@@ -1,19 +1,18 @@
 """The command ``media-callbacks``. Exit codes: 0 fine, 1 something is wrong and was printed, 2 wrong usage."""
 
-import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from importlib import import_module
+from collections.abc import Sequence
 
 import media_callbacks
-from media_callbacks.commands.errors import AdminError, UsageError
+from media_callbacks.commands.console.errors import AdminError, UsageError
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.extras import explain_missing
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.version import read_version
 
-# Each is a module in commands, whose `add_options` says what it takes and what runs.
-COMMANDS: Mapping[str, str] = {
+# Each is a module in ``commands``, or a folder.
+COMMANDS = {
     "serve": "run the service",
     "demo": "see it work: signed callbacks in, typed events out, on this machine",
     "simulate": "send a callback as the vendor would",
@@ -30,25 +29,17 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
-def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
-    """With the options of the one command that the arguments name: the modules of the others are not loaded."""
-    parser = argparse.ArgumentParser(prog="media-callbacks", description=media_callbacks.__doc__)
+def build_parser() -> CommandParser:
+    parser = CommandParser(prog="media-callbacks", description=media_callbacks.__doc__)
     parser.add_argument("--version", action="version", version=f"%(prog)s {read_version()}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    # None of the options before it takes a value.
-    named = next((argument for argument in argv if not argument.startswith("-")), None)
-    for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text)
-        if name == named:
-            import_module(f"media_callbacks.commands.{name}").add_options(command)
+    parser.add_commands("media_callbacks.commands", COMMANDS, dest="command", metavar="COMMAND")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
     try:
-        arguments = build_parser(argv).parse_args(argv)
+        arguments = build_parser().parse_args(argv)
         code = int(arguments.run(arguments))
         # Here, where a closed pipe is still something that is understood.
         sys.stdout.flush()

@@ -17,11 +17,18 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from media_callbacks.commands.checks import try_out
-from media_callbacks.commands.checks.base import CheckResult, Network
-from media_callbacks.commands.checks.machine import try_journal, try_store
-from media_callbacks.commands.checks.network import compare_clocks, explain, try_address, try_aws, try_certificate
-from media_callbacks.commands.checks.vendor import try_api, try_queue
+from media_callbacks.commands.check.machine import try_journal, try_store
+from media_callbacks.commands.check.network import (
+    Network,
+    compare_clocks,
+    explain,
+    try_address,
+    try_aws,
+    try_certificate,
+)
+from media_callbacks.commands.check.probes import try_out
+from media_callbacks.commands.check.results import CheckResult
+from media_callbacks.commands.check.vendor import try_api, try_queue
 from media_callbacks.config.models import (
     EventBridgeSinkSettings,
     KinesisSinkSettings,
@@ -195,7 +202,7 @@ async def test_an_address_that_never_answers_is_given_up_on(tmp_path, loop_clock
         store_tried.set()
         return found
 
-    monkeypatch.setattr("media_callbacks.commands.checks.try_store", try_store_and_tell)
+    monkeypatch.setattr("media_callbacks.commands.check.probes.try_store", try_store_and_tell)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/secret-path"
         tables = make_tables(tmp_path, {"a": url, "b": url})
@@ -530,7 +537,7 @@ async def test_what_nobody_thought_of_hides_no_other_finding(tmp_path, monkeypat
     def fail(*_: object) -> None:
         raise RuntimeError("with a secret")
 
-    monkeypatch.setattr("media_callbacks.commands.checks.machine._try_file", fail)
+    monkeypatch.setattr("media_callbacks.commands.check.machine._try_file", fail)
     tables = make_tables(tmp_path, {"a": f"http://127.0.0.1:{closed_port()}"})
     found = await try_out(build_settings(tables, environ={}), NETWORK)
     assert [shape(finding) for finding in found] == [("error", "store.url"), ("error", "sinks.a")]

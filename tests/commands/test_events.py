@@ -15,9 +15,9 @@ from standardwebhooks.webhooks import Webhook
 
 from media_callbacks.__main__ import main
 from media_callbacks.assembly.sources import build_source
-from media_callbacks.commands.errors import UsageError
-from media_callbacks.commands.moments import read_moment
-from media_callbacks.commands.output import in_words
+from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.moments import read_moment
+from media_callbacks.commands.console.output import in_words
 from media_callbacks.config.settings import load_settings
 from media_callbacks.model.times import format_time
 from media_callbacks.rehearsal.simulate import PAYLOADS, http_request
@@ -125,9 +125,9 @@ def test_receipts_of_sources_that_are_gone_are_named(config: Path, capsys: pytes
 
 @pytest.fixture
 async def admin(monkeypatch):
-    monkeypatch.setattr("media_callbacks.commands.replay._POLL_S", 0)
-    monkeypatch.setattr("media_callbacks.commands.events.utc_now", lambda: NOON)
-    monkeypatch.setattr("media_callbacks.commands.replay.utc_now", lambda: NOON)
+    monkeypatch.setattr("media_callbacks.commands.events.replay._POLL_S", 0)
+    for command in ("list", "show", "replay"):
+        monkeypatch.setattr(f"media_callbacks.commands.events.{command}.utc_now", lambda: NOON)
     async with fake_admin() as fake:
         yield fake
 
@@ -579,8 +579,8 @@ async def test_left_alone_a_replay_goes_on_and_it_is_said_how_to_find_it(admin, 
             raise KeyboardInterrupt
         admin.answers["GET /v1/replays/7"] = problem(503, "stopping")
 
-    monkeypatch.setattr("media_callbacks.commands.replay._POLL_S", 1 if cause == "interrupted" else 0)
-    monkeypatch.setattr("media_callbacks.commands.replay.pause", interrupt)
+    monkeypatch.setattr("media_callbacks.commands.events.replay._POLL_S", 1 if cause == "interrupted" else 0)
+    monkeypatch.setattr("media_callbacks.commands.events.replay.pause", interrupt)
     code = await admin.run("events", "replay", "--state", "dead", "--yes")
     assert code == (130 if cause == "interrupted" else 1)
     err = capsys.readouterr().err

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from media_callbacks.__main__ import COMMANDS
+from media_callbacks.commands.events import SUBCOMMANDS
 from tests.factories.fake_admin import (
     event_detail,
     event_item,
@@ -32,6 +33,7 @@ HEAVY = {
     "pydantic", "rich", "sqlite3", "ssl", "starlette", "structlog", "uvicorn", "uvloop", "yarl",
     "media_callbacks.app", "media_callbacks.model.events", "media_callbacks.config.settings",
 }  # fmt: skip
+MODULES = {f"media_callbacks.commands.{name}" for name in (*COMMANDS, *(f"events.{name}" for name in SUBCOMMANDS))}
 # What was there before is not the command's doing: coverage, when it measures, loads some as well.
 REPORT = """
 import atexit, runpy, sys
@@ -58,12 +60,21 @@ def run_and_list(folder: Path, arguments: Sequence[str]) -> tuple[int, set[str],
     return found.returncode, set(path.read_text().split()), found.stdout + found.stderr
 
 
-@pytest.mark.parametrize("arguments, code", [(["--help"], 0), (["--version"], 0), ([], 2), (["nonsense"], 2)])
-def test_what_is_no_command_loads_none(tmp_path, arguments, code):
+@pytest.mark.parametrize(
+    "arguments, code, modules",
+    [
+        (["--help"], 0, set()),
+        (["--version"], 0, set()),
+        ([], 2, set()),
+        (["nonsense"], 2, set()),
+        (["events", "--help"], 0, {"media_callbacks.commands.events"}),
+    ],
+)
+def test_what_is_no_command_loads_none(tmp_path, arguments, code, modules):
     found, loaded, output = run_and_list(tmp_path, arguments)
     assert found == code, output
     assert not loaded & HEAVY
-    assert not loaded & {f"media_callbacks.commands.{name}" for name in COMMANDS}
+    assert loaded & MODULES == modules
 
 
 @pytest.mark.parametrize(
@@ -83,6 +94,7 @@ def test_a_command_loads_what_it_needs(tmp_path, arguments, heavy):
     code, loaded, output = run_and_list(tmp_path, arguments)
     assert code == 0, output
     assert loaded & HEAVY == heavy
+    assert loaded & MODULES == {f"media_callbacks.commands.{arguments[0]}"}
 
 
 ADMIN = {"pydantic", "media_callbacks.model.events", "ssl"}
@@ -125,6 +137,8 @@ async def test_whoever_asks_the_service_loads_neither_servers_nor_drivers(tmp_pa
         async def heavy_of(*further: str) -> Collection[str]:
             code, loaded, output = await asyncio.to_thread(run_and_list, tmp_path, [*arguments, *further])
             assert code == 0, output
+            own = {arguments[0], f"{arguments[0]}.{arguments[1]}"} if arguments[0] == "events" else {arguments[0]}
+            assert loaded & MODULES == {f"media_callbacks.commands.{name}" for name in own}
             return loaded & HEAVY
 
         assert await heavy_of("--url", admin.url) == ADMIN

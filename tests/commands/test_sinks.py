@@ -9,7 +9,7 @@ import sys
 import pytest
 from aiohttp import web
 
-from media_callbacks.commands.admin_client import TOKEN_VARIABLE, URL_VARIABLE
+from media_callbacks.commands.console.admin_client import TOKEN_VARIABLE, URL_VARIABLE
 from tests.factories.fake_admin import (
     delivery_item,
     event_detail,
@@ -264,7 +264,7 @@ async def test_a_wrong_token_is_told_from_a_missing_one(admin, capsys, monkeypat
 
 
 async def test_an_api_that_hangs_or_breaks_off_is_an_error(admin, capsys, monkeypatch):
-    monkeypatch.setattr("media_callbacks.commands.admin_client._TIMEOUT_S", 0.05)
+    monkeypatch.setattr("media_callbacks.commands.console.admin_client._TIMEOUT_S", 0.05)
 
     class Hanging(web.Response):
         async def prepare(self, request):
@@ -327,7 +327,7 @@ async def test_the_token_of_the_service_is_needed(tmp_path, capsys):
 
 
 def test_a_plain_ascii_pipe_gets_escapes_instead_of_a_crash():
-    script = "from media_callbacks.commands.output import print_line; print_line('\\u4e2d\\x07')"
+    script = "from media_callbacks.commands.console.output import print_line; print_line('\\u4e2d\\x07')"
     found = subprocess.run(
         [sys.executable, "-c", script],
         env={"PATH": os.environ["PATH"], "PYTHONIOENCODING": "ascii"},

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from media_callbacks.commands.checks.vendor import QUESTIONS
+from media_callbacks.commands.check.vendor import QUESTIONS
 from media_callbacks.config.models import SOURCE_MODELS
 from media_callbacks.config.settings import load_settings
 from media_callbacks.model.errors import ConfigError

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from media_callbacks.__main__ import main
-from media_callbacks.commands.errors import UsageError
+from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.explain import lines_of, read_time, surroundings
 from media_callbacks.config.settings import Settings, build_settings
 from media_callbacks.explain import Explanation, UnknownSource, explain

@@ -23,7 +23,7 @@ from rich.table import Table
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.client.jobs import JobsClient
 from media_callbacks.client.webhooks import WebhookVerificationError, verify
-from media_callbacks.commands.options import add_json_option
+from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.simulate import STALE_S, send
 from media_callbacks.config.settings import Settings, build_settings
 from media_callbacks.model.events import Event

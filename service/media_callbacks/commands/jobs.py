@@ -6,11 +6,11 @@ from datetime import UTC
 from typing import get_args
 
 from media_callbacks.admin.models import MAX_JOBS, JobItem
-from media_callbacks.commands.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
-from media_callbacks.commands.errors import UsageError
-from media_callbacks.commands.moments import DEADLINES, TIMES, read_deadline, read_range
-from media_callbacks.commands.options import add_json_option
-from media_callbacks.commands.output import Cell, can_draw, print_json, print_line, print_table, style_of
+from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
+from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.moments import DEADLINES, TIMES, read_deadline, read_range
+from media_callbacks.commands.console.options import add_json_option
+from media_callbacks.commands.console.output import Cell, can_draw, print_json, print_line, print_table, style_of
 from media_callbacks.inbox.records import JobState
 from media_callbacks.model.kinds import PRODUCTS
 from media_callbacks.model.times import format_time

@@ -4,8 +4,8 @@ import argparse
 import asyncio
 import sys
 
-from media_callbacks.commands.options import add_config_option, add_json_option, read_settings
-from media_callbacks.commands.output import print_json
+from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
+from media_callbacks.commands.console.output import print_json
 from media_callbacks.inbox.factory import migrate_store
 from media_callbacks.model.errors import InboxUnavailable
 

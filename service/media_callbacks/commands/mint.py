@@ -5,10 +5,10 @@ import json
 from datetime import timedelta
 
 from media_callbacks.client.minting import MintedUrl, mint_gif
-from media_callbacks.commands.admin_client import AdminClient, add_admin_options, build_client
-from media_callbacks.commands.errors import UsageError
-from media_callbacks.commands.moments import DEADLINES, read_deadline
-from media_callbacks.commands.options import add_json_option, read_settings
+from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, build_client
+from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.moments import DEADLINES, read_deadline
+from media_callbacks.commands.console.options import add_json_option, read_settings
 from media_callbacks.config.models import TokenUrlSourceSettings
 from media_callbacks.config.settings import Settings
 from media_callbacks.model.errors import ConfigError

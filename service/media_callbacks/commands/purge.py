@@ -7,8 +7,8 @@ import sys
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from media_callbacks.commands.options import add_config_option, add_json_option, read_settings
-from media_callbacks.commands.output import print_json
+from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
+from media_callbacks.commands.console.output import print_json
 from media_callbacks.config.settings import Settings
 from media_callbacks.inbox.factory import build_inbox
 from media_callbacks.model.errors import ClockDoubted, InboxUnavailable

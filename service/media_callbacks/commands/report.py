@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, timedelta
 
 from media_callbacks.admin.models import JobCounts, Report
-from media_callbacks.commands.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
-from media_callbacks.commands.errors import UsageError
-from media_callbacks.commands.moments import TIMES, read_range
-from media_callbacks.commands.options import add_json_option
-from media_callbacks.commands.output import Cell, can_draw, in_words, print_json, print_line, print_table
+from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
+from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.moments import TIMES, read_range
+from media_callbacks.commands.console.options import add_json_option
+from media_callbacks.commands.console.output import Cell, can_draw, in_words, print_json, print_line, print_table
 from media_callbacks.model.times import format_time
 from media_callbacks.timing.clock import utc_now
 

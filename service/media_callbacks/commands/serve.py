@@ -12,7 +12,7 @@ from functools import partial
 
 import structlog
 
-from media_callbacks.commands.options import add_config_option, read_settings
+from media_callbacks.commands.console.options import add_config_option, read_settings
 from media_callbacks.config.settings import Settings
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.observe.logs import configure_logs
@@ -144,7 +144,7 @@ def _problems_of_configuration(arguments: argparse.Namespace) -> list[str]:
 
 def _problems_of_store(settings: Settings) -> list[str]:
     # Here, so that a start need not load the checks.
-    from media_callbacks.commands.checks.machine import try_store  # noqa: PLC0415
+    from media_callbacks.commands.check.machine import try_store  # noqa: PLC0415
 
     found = asyncio.run(try_store(settings.store))
     return [f"{found.subject}: {found.text}; {found.remedy}"] if found.severity == "error" else []

@@ -5,16 +5,16 @@ import re
 from datetime import timedelta
 
 from media_callbacks.admin.models import EventDetail, EventItem, SinkItem, TriedSink
-from media_callbacks.commands.admin_client import (
+from media_callbacks.commands.console.admin_client import (
     AdminClient,
     add_admin_options,
     read_answer,
     requested_by,
     run_with_client,
 )
-from media_callbacks.commands.errors import UsageError
-from media_callbacks.commands.options import add_json_option
-from media_callbacks.commands.output import Cell, in_words, print_json, print_line, print_table, style_of
+from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.options import add_json_option
+from media_callbacks.commands.console.output import Cell, in_words, print_json, print_line, print_table, style_of
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

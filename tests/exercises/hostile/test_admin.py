@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from media_callbacks.commands.admin_client import AdminClient
+from media_callbacks.commands.console.admin_client import AdminClient
 from tests.exercises.chaos.cluster import Instance, free_ports
 from tests.factories.running import make_tables, to_toml
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from media_callbacks.__main__ import build_parser, main
-from media_callbacks.commands import simulate_cloud
-from media_callbacks.commands.simulate_cloud import build_cloud, describe, serve
+from media_callbacks.commands.simulate import cloud as command
+from media_callbacks.commands.simulate.cloud import build_cloud, describe, serve
 from media_callbacks.config.settings import load_settings
 from media_callbacks.rehearsal.fake_cloud.cloud import DEFAULT_KEYS
 from media_callbacks.rehearsal.fake_cloud.faults import RATES
@@ -62,8 +62,7 @@ def configuration(tmp_path, monkeypatch) -> Path:
 
 
 def make_cloud(path: Path, *options: str):
-    argv = ["simulate", "cloud", "--config", str(path), *options]
-    arguments = build_parser(argv).parse_args(argv)
+    arguments = build_parser().parse_args(["simulate", "cloud", "--config", str(path), *options])
     return build_cloud(arguments, load_settings(str(path), environ={}), None)
 
 
@@ -140,7 +139,7 @@ def test_pushes_need_a_key_which_can_be_made(configuration, capsys):
         return 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(simulate_cloud, "run", run)
+        patch.setattr(command, "run", run)
         assert main(["simulate", "cloud", "--config", str(configuration)]) == 0
     assert seen[0] is not None
 

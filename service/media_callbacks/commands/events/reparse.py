@@ -7,8 +7,8 @@ import sys
 from collections import Counter
 
 from media_callbacks.assembly.sources import build_reader
-from media_callbacks.commands.options import read_settings
-from media_callbacks.commands.output import showing_progress
+from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
+from media_callbacks.commands.console.output import showing_progress
 from media_callbacks.config.settings import Settings
 from media_callbacks.inbox.factory import build_inbox
 from media_callbacks.model.errors import InboxUnavailable
@@ -16,6 +16,22 @@ from media_callbacks.sources.base import PARSER_VERSION
 
 # Receipts read at once: enough to keep the disk busy, little enough for any memory, though bodies may have a megabyte.
 _PAGE = 50
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "New outcomes become events and are delivered. An event whose content is another now is updated in"
+        " the store, under its id, and sent to nobody. Works beside a running service."
+    )
+    add_config_option(parser)
+    add_json_option(parser)
+    parser.add_argument("--dry-run", action="store_true", help="count what would change, and change nothing")
+    parser.add_argument(
+        "--conflicts",
+        action="store_true",
+        help="also what was refused as a conflict, after a wrong region or the like was mended",
+    )
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:

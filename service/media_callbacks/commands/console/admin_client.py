@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from media_callbacks.client.admin_api import AdminApi, Answer, Json, NoAnswer, read_pages
-from media_callbacks.commands.errors import AdminError, UsageError
-from media_callbacks.commands.options import add_config_option, read_settings
-from media_callbacks.commands.output import printable
+from media_callbacks.commands.console.errors import AdminError, UsageError
+from media_callbacks.commands.console.options import add_config_option, read_settings
+from media_callbacks.commands.console.output import printable
 from media_callbacks.model.errors import ConfigError
 
 URL_VARIABLE = "MEDIA_CALLBACKS_ADMIN_URL"

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from media_callbacks.commands.errors import UsageError
+from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.config.models import MnsQueueSourceSettings
 from media_callbacks.config.settings import Settings
 from media_callbacks.rehearsal.fake_cloud.cloud import DEFAULT_KEYS, FakeCloud

@@ -10,20 +10,20 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from media_callbacks.admin.models import DryRun, ReplayItem
 from media_callbacks.client.admin_api import Json
-from media_callbacks.commands.admin_client import (
+from media_callbacks.commands.console.admin_client import (
     AdminClient,
+    add_admin_options,
     build_client,
     read_answer,
     requested_by,
     run_with_client,
 )
-from media_callbacks.commands.errors import AdminError, UsageError
-from media_callbacks.commands.event_filter import add_filter_options, read_filter
-from media_callbacks.commands.output import (
+from media_callbacks.commands.console.errors import AdminError, UsageError
+from media_callbacks.commands.console.options import add_json_option
+from media_callbacks.commands.console.output import (
     Cell,
     print_json,
     print_line,
@@ -32,7 +32,7 @@ from media_callbacks.commands.output import (
     showing_progress,
     style_of,
 )
-from media_callbacks.model.identity import parse_event_id
+from media_callbacks.commands.events.filter import add_filter_options, read_event_id, read_filter
 from media_callbacks.model.times import format_time
 from media_callbacks.timing.clock import utc_now
 
@@ -43,14 +43,14 @@ _POLL_S = 0.5
 pause = time.sleep
 
 
-def add_command(what: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = what.add_parser(
-        "replay",
-        help="send events again",
-        description="Counts the events first, asks on a terminal when there are several, then follows until all are on"
-        " their way again. Interrupted, it leaves the replay running in the service.",
-        epilog="Yesterday's failures to orders: media-callbacks events replay --state dead --sink orders"
-        " --since yesterday --until today",
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Counts the events first, asks on a terminal when there are several, then follows until all are on"
+        " their way again. Interrupted, it leaves the replay running in the service."
+    )
+    parser.epilog = (
+        "Yesterday's failures to orders: media-callbacks events replay --state dead --sink orders"
+        " --since yesterday --until today"
     )
     parser.add_argument("ids", metavar="ID", nargs="*", help="events; or choose them by the options below")
     add_filter_options(parser)
@@ -78,8 +78,9 @@ def add_command(what: Any) -> argparse.ArgumentParser:
     group = parser.add_argument_group("replays that were begun before")
     group.add_argument("--status", metavar="REPLAY", nargs="?", const="", help="how far one is, or the latest ones")
     group.add_argument("--cancel", metavar="REPLAY", help="send no more of it")
+    add_admin_options(parser)
+    add_json_option(parser)
     parser.set_defaults(run=run)
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -102,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("there is no terminal to ask on: expected --yes to send, or --dry-run to count")
     if arguments.to is not None:
         # Here: it sends as the service does, with libraries that the other ways do without.
-        from media_callbacks.commands.replay_to import replay_to  # noqa: PLC0415
+        from media_callbacks.commands.events.replay_to import replay_to  # noqa: PLC0415
 
         return replay_to(arguments, ids, event_filter)
     return replay(arguments, ids, event_filter)
@@ -114,18 +115,6 @@ def is_interactive() -> bool:
 
 def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def read_event_id(text: str) -> str:
-    """
-    Raises:
-        UsageError: This is not an event id.
-    """
-    try:
-        parse_event_id(text)
-    except ValueError as error:
-        raise UsageError(f"ID: expected evt_ and 34 hexadecimal digits, came {printable(text)}") from error
-    return text
 
 
 def confirm(arguments: argparse.Namespace, total: int, where: str) -> bool:

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Iterator, Mapping
 from pathlib import Path
 
 from media_callbacks.aliyun.openapi import endpoint_of
-from media_callbacks.commands.checks.base import CheckResult, Network, Severity
-from media_callbacks.commands.checks.machine import try_journal, try_store
-from media_callbacks.commands.checks.network import compare_clocks, try_address, try_aws, try_certificate
-from media_callbacks.commands.checks.vendor import QUESTIONS, try_api, try_queue
+from media_callbacks.commands.check.machine import try_journal, try_store
+from media_callbacks.commands.check.network import Network, compare_clocks, try_address, try_aws, try_certificate
+from media_callbacks.commands.check.results import CheckResult
+from media_callbacks.commands.check.vendor import QUESTIONS, try_api, try_queue
 from media_callbacks.config.models import (
     MnsPushSourceSettings,
     MnsQueueSourceSettings,
@@ -24,8 +24,6 @@ from media_callbacks.config.models import (
 from media_callbacks.config.settings import Settings
 from media_callbacks.model.kinds import Product
 from media_callbacks.sources.transports.mns_push import KNOWN_CERTIFICATE_URL
-
-__all__ = ["CheckResult", "Network", "Severity", "try_out"]
 
 
 async def try_out(settings: Settings, network: Network | None = None) -> list[CheckResult]:

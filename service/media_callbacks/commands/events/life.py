@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from media_callbacks.admin.models import DeliveryItem, EventDetail, ReceiptItem
-from media_callbacks.commands.output import Piece, in_words, style_of
+from media_callbacks.commands.console.output import Piece, in_words, style_of
 from media_callbacks.model.times import format_time
 
 # Of format_time with milliseconds; receipts have them, attempts may.

@@ -5,7 +5,7 @@ terminal is as good as a pipe where rich is not installed, which only the servic
 Whatever comes from elsewhere (a vendor's job id, a receiver's words) may hold control characters or markup. All of it
 goes through ``printable``, and to rich as ``Text``, which is never read as markup.
 
-What needs rich is in ``commands.terminal``, which is loaded when there is a terminal to draw on and not before.
+What needs rich is in ``terminal``, which is loaded when there is a terminal to draw on and not before.
 """
 
 import json
@@ -76,7 +76,7 @@ def print_line(*pieces: Piece) -> None:
     """One line of text in pieces, each with its style; without styles in a pipe."""
     styled = [(piece, "") if isinstance(piece, str) else piece for piece in pieces]
     if can_draw(sys.stdout):
-        from media_callbacks.commands.terminal import draw_line  # noqa: PLC0415
+        from media_callbacks.commands.console.terminal import draw_line  # noqa: PLC0415
 
         draw_line(styled)
     else:
@@ -94,7 +94,7 @@ def print_table(
         for row in rows:
             print("\t".join(_plain(cell) for cell in row))
         return
-    from media_callbacks.commands.terminal import draw_table  # noqa: PLC0415
+    from media_callbacks.commands.console.terminal import draw_table  # noqa: PLC0415
 
     draw_table(head, rows, widths)
 
@@ -105,7 +105,7 @@ def showing_progress(what: str) -> Iterator[ShowProgress]:
     if not can_draw(sys.stderr):
         yield lambda _done, _total: None
         return
-    from media_callbacks.commands.terminal import draw_progress  # noqa: PLC0415
+    from media_callbacks.commands.console.terminal import draw_progress  # noqa: PLC0415
 
     with draw_progress(what) as show:
         yield show

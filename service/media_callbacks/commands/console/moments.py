@@ -4,8 +4,8 @@ import argparse
 import re
 from datetime import UTC, datetime, timedelta
 
-from media_callbacks.commands.errors import UsageError
-from media_callbacks.commands.output import printable
+from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.output import printable
 from media_callbacks.model.times import format_time
 
 _AGE = re.compile(r"([0-9]{1,7})([smhdw])")

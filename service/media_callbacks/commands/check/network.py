@@ -3,16 +3,18 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 
-from media_callbacks.commands.checks.base import CheckResult, Network
+from media_callbacks.commands.check.results import CheckResult
 from media_callbacks.config.models import (
     EventBridgeSinkSettings,
     KinesisSinkSettings,
@@ -37,6 +39,22 @@ _SERVICES: Mapping[type[Any], str] = {
 }
 # What the vendor signs is refused here when it is older than some minutes, and the other way round.
 MAX_CLOCK_DIFFERENCE_S = 60.0
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """
+    Attributes:
+        clock: The time in UTC.
+        resolver, ssl_context: Other than the system's.
+        timeout_s: Of each probe.
+    """
+
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    resolver: AbstractResolver | None = None
+    ssl_context: ssl.SSLContext | None = None
+    timeout_s: float = TIMEOUT_S
 
 
 async def try_address(subject: str, url: str, network: Network) -> CheckResult:

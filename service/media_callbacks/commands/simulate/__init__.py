@@ -1,6 +1,6 @@
 """
 ``media-callbacks simulate PRODUCT [EVENT]``: send what the vendor would send, to the configured source. For
-``simulate cloud`` see ``commands.simulate_cloud``.
+``simulate cloud`` see ``cloud``.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from rich.table import Table
 from yarl import URL
 
 from media_callbacks.assembly.sources import build_source
-from media_callbacks.commands import simulate_cloud
-from media_callbacks.commands.errors import UsageError
-from media_callbacks.commands.options import add_config_option, add_json_option, read_settings
+from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
+from media_callbacks.commands.simulate import cloud
 from media_callbacks.config.models import MnsPushSourceSettings
 from media_callbacks.config.settings import Settings
 from media_callbacks.model.errors import ConfigError
@@ -93,7 +93,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="make that key and a certificate beside it, say what to pin in the configuration, and send nothing",
     )
     add_json_option(parser)
-    simulate_cloud.add_options(parser)
+    cloud.add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -107,7 +107,7 @@ class SentResult:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.product == CLOUD:
         return run_cloud(arguments)
-    if given := simulate_cloud.given_options(arguments):
+    if given := cloud.given_options(arguments):
         raise UsageError(f"{given[0]}: expected together with {CLOUD} alone")
     if arguments.list:
         list_events(arguments.product, as_json=arguments.json)
@@ -136,7 +136,7 @@ def run_cloud(arguments: argparse.Namespace) -> int:
         return make_signing_key(Path(arguments.signing_key))
     pushes = [table for table in settings.sources.values() if isinstance(table, MnsPushSourceSettings)]
     signers = [read_signer(table, Path(arguments.signing_key)) for table in pushes]
-    return simulate_cloud.run(arguments, settings, signers[0] if signers else None)
+    return cloud.run(arguments, settings, signers[0] if signers else None)
 
 
 def list_events(product: str, *, as_json: bool) -> None:

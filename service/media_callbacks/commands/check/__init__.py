@@ -6,13 +6,11 @@ import json
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from media_callbacks.assembly.sinks import build_sinks
-from media_callbacks.commands.checks import try_out
-from media_callbacks.commands.checks.base import CheckResult, Severity
-from media_callbacks.commands.options import add_config_option, add_json_option, read_settings
-from media_callbacks.commands.output import printable
+from media_callbacks.commands.check.probes import try_out
+from media_callbacks.commands.check.results import CheckResult, Severity
+from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
+from media_callbacks.commands.console.output import printable
 from media_callbacks.config.settings import Settings
 from media_callbacks.model.errors import ConfigError
 
@@ -58,6 +56,9 @@ def _of_sentence(severity: Severity, sentence: str) -> CheckResult:
 
 
 def _try_out(settings: Settings) -> list[CheckResult]:
+    # Here: `serve` looks at a store with what is in this folder, and has no terminal to draw on.
+    from rich.console import Console  # noqa: PLC0415
+
     with Console(stderr=True).status("trying out what the configuration names"):
         return asyncio.run(try_out(settings))
 

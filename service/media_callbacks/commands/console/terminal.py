@@ -9,7 +9,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from media_callbacks.commands.output import Cell, ShowProgress, printable
+from media_callbacks.commands.console.output import Cell, ShowProgress, printable
 
 
 def draw_line(pieces: Sequence[tuple[str, str]]) -> None:

@@ -1,11 +1,14 @@
-"""Which events are meant: the options that ``events list`` and ``events replay`` have in common."""
+"""Which events are meant: by their ids, or by the options that ``events list`` and ``events replay`` have in common."""
 
 import argparse
 from datetime import datetime
 from typing import get_args
 
-from media_callbacks.commands.moments import TIMES, read_range
+from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.moments import TIMES, read_range
+from media_callbacks.commands.console.output import printable
 from media_callbacks.inbox.records import DeliveryState
+from media_callbacks.model.identity import parse_event_id
 from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS
 
 STATES = (*get_args(DeliveryState), "unrouted")
@@ -36,3 +39,15 @@ def read_filter(arguments: argparse.Namespace, *, now: datetime) -> dict[str, st
     """
     found = {name: getattr(arguments, name) for name in _NAMES} | read_range(arguments, now=now)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def read_event_id(text: str) -> str:
+    """
+    Raises:
+        UsageError: This is not an event id.
+    """
+    try:
+        parse_event_id(text)
+    except ValueError as error:
+        raise UsageError(f"ID: expected evt_ and 34 hexadecimal digits, came {printable(text)}") from error
+    return text

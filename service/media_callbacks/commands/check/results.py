@@ -1,0 +1,23 @@
+"""What was found where something was tried out."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """
+    What became of one thing that was tried.
+
+    Attributes:
+        subject: A key path of the configuration, or ``clock``.
+        text: One line, without secrets.
+        remedy: What to do; None where all is well.
+    """
+
+    severity: Severity
+    subject: str
+    text: str
+    remedy: str | None = None

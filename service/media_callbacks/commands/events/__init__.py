@@ -1,0 +1,14 @@
+"""``media-callbacks events``: what became of callbacks, sending them again, and reading them again."""
+
+from media_callbacks.commands.console.parser import CommandParser
+
+SUBCOMMANDS = {
+    "list": "events, newest first, and where their deliveries are",
+    "show": "the life of one event, or of all events of a job",
+    "replay": "send events again",
+    "reparse": "read kept receipts again that could not be read, or were read by an older version",
+}
+
+
+def add_options(parser: CommandParser) -> None:
+    parser.add_commands(__name__, SUBCOMMANDS, dest="what", metavar="WHAT")

@@ -1,0 +1,46 @@
+"""``media-callbacks events show``: the life of one event, or of all events of a job."""
+
+import argparse
+
+from media_callbacks.admin.models import EventDetail, EventItem
+from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
+from media_callbacks.commands.console.errors import AdminError, UsageError
+from media_callbacks.commands.console.options import add_json_option
+from media_callbacks.commands.console.output import print_json, print_line
+from media_callbacks.commands.events.filter import read_event_id
+from media_callbacks.commands.events.life import draw_life
+from media_callbacks.timing.clock import utc_now
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", nargs="?")
+    parser.add_argument("--job-id", metavar="ID", help="the vendor's job id, instead of the event's")
+    add_admin_options(parser)
+    add_json_option(parser)
+    parser.set_defaults(run=lambda arguments: run_with_client(arguments, show_events))
+
+
+def show_events(client: AdminClient, arguments: argparse.Namespace) -> int:
+    if (arguments.id is None) == (arguments.job_id is None):
+        raise UsageError("expected the ID of an event, or --job-id")
+    if arguments.id is not None:
+        ids = [read_event_id(arguments.id)]
+    else:
+        found = client.list_events({"job_id": arguments.job_id})
+        ids = [read_answer(EventItem, document).id for document in found]
+    if not ids:
+        raise AdminError(
+            "no event has this job id. A callback that came and could not be read is among the receipts:"
+            " GET /v1/receipts?state=unparsed of the admin API"
+        )
+    # Oldest first: the life of a job reads downwards.
+    for number, event_id in enumerate(reversed(ids)):
+        document = client.get(f"/v1/events/{event_id}")
+        if arguments.json:
+            print_json(document)
+            continue
+        if number:
+            print_line("")
+        for line in draw_life(read_answer(EventDetail, document), now=utc_now()):
+            print_line(*line)
+    return 0
