@@ -2,15 +2,18 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from datetime import UTC
 from typing import get_args
 
 from media_callbacks.admin.models import MAX_JOBS, JobItem
+from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
 from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.listing import add_limit_option, print_list
 from media_callbacks.commands.console.moments import DEADLINES, TIMES, read_deadline, read_range
 from media_callbacks.commands.console.options import add_json_option
-from media_callbacks.commands.console.output import Cell, can_draw, print_json, print_line, print_table, style_of
+from media_callbacks.commands.console.output import Cell, can_draw, print_json, print_table, style_of
 from media_callbacks.inbox.records import JobState
 from media_callbacks.model.kinds import PRODUCTS
 from media_callbacks.model.times import format_time
@@ -52,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--job-id", metavar="ID", help="the vendor's job id")
     listing.add_argument("--since", metavar="TIME", help=f"registered then or later: {TIMES}")
     listing.add_argument("--until", metavar="TIME", help="registered before then")
-    listing.add_argument("--limit", type=int, metavar="N", default=50, help="how many at most (default: 50)")
+    add_limit_option(listing)
     listing.set_defaults(run=lambda arguments: run_with_client(arguments, list_jobs))
     for command in (expect, listing):
         add_admin_options(command)
@@ -77,35 +80,18 @@ def expect_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
         for document in found:
             print_json(document)
     else:
-        show([read_answer(JobItem, document) for document in found])
+        show(found)
     return 0
 
 
 def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
-    if arguments.limit < 1:
-        raise UsageError(f"--limit: expected a number above zero, came {arguments.limit}")
     query = {name: value for name in ("state", "product", "job_id") if (value := getattr(arguments, name)) is not None}
     query |= read_range(arguments, now=utc_now())
-    if arguments.json or not can_draw(sys.stdout):
-        for document in client.list_jobs(query, limit=arguments.limit):
-            if arguments.json:
-                print_json(document)
-            else:
-                show([read_answer(JobItem, document)])
-        return 0
-    # One more than asked for tells whether there are more.
-    found = list(client.list_jobs(query, limit=arguments.limit + 1))
-    jobs = [read_answer(JobItem, document) for document in found[: arguments.limit]]
-    if jobs:
-        show(jobs)
-    else:
-        print_line("no job fits")
-    if len(found) > arguments.limit:
-        print_line(f"these are the newest {arguments.limit}; there are more: --limit N")
-    return 0
+    return print_list(arguments, lambda limit: client.list_jobs(query, limit=limit), show, nothing="no job fits")
 
 
-def show(jobs: list[JobItem]) -> None:
+def show(documents: Sequence[Json]) -> None:
+    jobs = [read_answer(JobItem, document) for document in documents]
     if not can_draw(sys.stdout):
         print_table((), map(plain_row_of, jobs))
         return
