@@ -76,7 +76,7 @@ check-lowest: $(UV) ## run the tests that start the service with the oldest depe
 	$(LOWEST)/bin/python -m pytest -p no:anyio -n auto $(STARTING)
 
 # Tests that start the service or its parts on real sockets and stores.
-STARTING := tests/test_end_to_end.py tests/process/test_server.py tests/test_app.py tests/edge/test_edge.py tests/observe/test_metrics.py \
+STARTING := tests/test_end_to_end.py tests/test_distribution.py tests/process/test_server.py tests/test_app.py tests/edge/test_edge.py tests/observe/test_metrics.py \
 	tests/test_crash.py tests/process/test_restart.py tests/rehearsal/test_simulate.py tests/sinks tests/inbox tests/aliyun tests/commands/test_commands.py tests/commands/test_check.py
 
 format: environment ## format the code

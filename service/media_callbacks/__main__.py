@@ -46,20 +46,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except ConfigError as error:
         for problem in error.problems:
-            print(problem, file=sys.stderr)  # noqa: T201
+            print(problem, file=sys.stderr)
         return 1
     except AdminError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return 1
     except UsageError as error:
-        print(f"media-callbacks {arguments.command}: {error}", file=sys.stderr)  # noqa: T201
+        print(f"media-callbacks {arguments.command}: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError:
         # Schemas, minting and asking the admin API need no extra; every other command is of the service.
         missing = explain_missing("server")
         if missing is None:
             raise
-        print(f"media-callbacks: {missing}", file=sys.stderr)  # noqa: T201
+        print(f"media-callbacks: {missing}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader of a pipe has seen enough; nothing more can be written, not even at exit.

@@ -13,14 +13,13 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from media_callbacks.client.admin_api import AdminApi, Answer, Json, NoAnswer, read_pages
 from media_callbacks.commands.console.errors import AdminError, UsageError
-from media_callbacks.commands.console.options import add_config_option, read_settings
+from media_callbacks.commands.console.options import add_config_option, read_secret_file, read_settings
 from media_callbacks.commands.console.output import printable
 from media_callbacks.model.errors import ConfigError
 
@@ -100,21 +99,6 @@ def build_client(arguments: argparse.Namespace) -> "AdminClient":
     except ValueError as error:
         name, _, expected = str(error).partition(": ")
         raise UsageError(f"{origin if name == 'url' else 'the admin token'}: {expected}") from error
-
-
-def read_secret_file(option: str, path: str) -> str:
-    """
-    Raises:
-        UsageError: It can't be read, or is empty.
-    """
-    try:
-        text = Path(path).read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise UsageError(f"{option}: cannot read {printable(path)} ({reason})") from error
-    if not text:
-        raise UsageError(f"{option}: {printable(path)} is empty")
-    return text
 
 
 # Asking

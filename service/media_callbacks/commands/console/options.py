@@ -2,7 +2,11 @@
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.output import printable
 
 if TYPE_CHECKING:
     from media_callbacks.config.settings import Settings
@@ -29,3 +33,18 @@ def read_settings(arguments: argparse.Namespace) -> "Settings":
     from media_callbacks.config.settings import load_settings  # noqa: PLC0415
 
     return load_settings(arguments.config, environ=os.environ)
+
+
+def read_secret_file(option: str, path: str) -> str:
+    """
+    Raises:
+        UsageError: It can't be read, or is empty.
+    """
+    try:
+        text = Path(path).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise UsageError(f"{option}: cannot read {printable(path)} ({reason})") from error
+    if not text:
+        raise UsageError(f"{option}: {printable(path)} is empty")
+    return text
