@@ -32,7 +32,14 @@ from media_callbacks.model.identity import event_id
 from media_callbacks.model.kinds import KINDS, OUTCOMES
 from media_callbacks.model.outputs import AiOutput, Frozen
 from media_callbacks.model.schema_changes import breaking_changes
-from media_callbacks.model.schemas import allowed_outcomes, asyncapi_document, kind_schema, schema_file
+from media_callbacks.model.schemas import (
+    EVENT,
+    allowed_outcomes,
+    asyncapi_document,
+    event_schema,
+    kind_schema,
+    schema_file,
+)
 from media_callbacks.sinks import aws, webhook
 from media_callbacks.sources.base import Message
 from media_callbacks.sources.intake import build_event
@@ -185,6 +192,23 @@ def change(document: Any, path: str, value: Any) -> None:
         document[name] = value
 
 
+def test_an_event_fits_the_schema_of_all_kinds_by_that_of_its_own_alone():
+    schema = event_schema()
+    Draft202012Validator.check_schema(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    assert schema["$id"] == f"urn:media-callbacks:event:{SCHEMA_VERSION}"
+    # No document within the document has a name that is also that of a file.
+    assert json.dumps(schema).count('"$id"') == 1
+    for kind, branch in zip(KINDS, schema["oneOf"], strict=True):
+        assert branch == {key: value for key, value in kind_schema(kind).items() if key not in ("$schema", "$id")}
+        # What code generators tell the kinds apart by.
+        assert branch["properties"]["data"]["properties"]["kind"]["const"] == kind
+        assert branch["properties"]["dataschema"]["const"] == f"urn:media-callbacks:{kind}:{SCHEMA_VERSION}"
+        document = json.loads(make_event(kind).to_json())
+        jsonschema.validate(document, schema, Draft202012Validator)
+        document["data"]["kind"] = "hologram"
+        assert not Draft202012Validator(schema).is_valid(document)
+
+
 # Every event that our samples give
 
 
@@ -215,19 +239,20 @@ def test_the_samples_cover_every_kind():
 # What is published
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_published_schema_is_still_true(kind):
+@pytest.mark.parametrize("name", [*KINDS, EVENT])
+def test_the_published_schema_is_still_true(name):
     """A consumer that validates with, or was generated from, the published file understands today's events."""
-    path = PUBLISHED / schema_file(kind)
+    path = PUBLISHED / schema_file(name)
     assert path.exists(), f"no {path.name}; {RENEW}"
-    changes = breaking_changes(read(path), kind_schema(kind))
+    changes = breaking_changes(read(path), event_schema() if name == EVENT else kind_schema(name))
     assert changes == [], (
         "this breaks consumers: take it back, or raise SCHEMA_VERSION in service/media_callbacks/model/events.py"
     )
 
 
 def test_the_published_files_are_what_is_generated():
-    expected = {schema_file(kind): kind_schema(kind) for kind in KINDS} | {"asyncapi.json": asyncapi_document()}
+    expected = {schema_file(kind): kind_schema(kind) for kind in KINDS}
+    expected |= {schema_file(EVENT): event_schema(), "asyncapi.json": asyncapi_document()}
     for name, document in expected.items():
         path = PUBLISHED / name
         assert path.exists(), f"no {name}; {RENEW}"
@@ -239,7 +264,7 @@ def test_nothing_that_was_published_is_gone():
     versions = {int(re.fullmatch(r"[a-z_]+\.([1-9][0-9]*)\.schema\.json", name)[1]) for name in names}  # type: ignore[index]
     assert versions == set(range(1, SCHEMA_VERSION + 1)), "files of earlier versions stay for those who read them"
     current = {name for name in names if name.endswith(f".{SCHEMA_VERSION}.schema.json")}
-    assert current == {schema_file(kind) for kind in KINDS}, "a kind goes only with a new version"
+    assert current == {schema_file(name) for name in (*KINDS, EVENT)}, "a kind goes only with a new version"
 
 
 # Changes that break, and changes that don't. Each is an edit of the schema of `workflow`, by path.
@@ -324,6 +349,17 @@ def test_a_harmless_change_is_let_through(path, value):
     assert breaking_changes(*edited(path, value)) == []
 
 
+def test_a_kind_of_all_may_come_and_not_go_and_is_compared_as_it_is_alone():
+    published, current = event_schema(), event_schema()
+    added = copy.deepcopy(current["oneOf"][0])
+    change(added, "properties.dataschema.const", "urn:media-callbacks:hologram:1")
+    current["oneOf"] = [added, *reversed(current["oneOf"])]
+    assert breaking_changes(published, current) == []
+    assert breaking_changes(current, published) == ["the schema: there is no urn:media-callbacks:hologram:1 any more"]
+    del current["oneOf"][1]["properties"]["data"]["properties"]["media_id"]
+    assert breaking_changes(published, current) == ["urn:media-callbacks:notice:1.data.media_id: is gone"]
+
+
 def test_bounds_of_other_keywords_are_compared_in_their_direction():
     bounds = {"minItems": 1, "maxItems": 3, "maximum": 9}
     assert breaking_changes(bounds, {"minItems": 2, "maxItems": 2, "maximum": 8}) == []
@@ -351,8 +387,13 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 def test_the_command_prints_everything_or_one_document(capsys):
     status, out, _ = run(capsys)
     assert status == 0
-    assert json.loads(out) == {"schemas": {kind: kind_schema(kind) for kind in KINDS}, "asyncapi": asyncapi_document()}
+    assert json.loads(out) == {
+        "schemas": {kind: kind_schema(kind) for kind in KINDS},
+        "event": event_schema(),
+        "asyncapi": asyncapi_document(),
+    }
     assert json.loads(run(capsys, "--kind", "review")[1]) == kind_schema("review")
+    assert json.loads(run(capsys, "--kind", "event")[1]) == event_schema()
     assert json.loads(run(capsys, "--asyncapi")[1]) == asyncapi_document()
 
 
@@ -433,7 +474,7 @@ def test_with_a_new_version_it_is_written_beside_the_old_one(directory, capsys, 
     }
     new = json.loads(after[f"ai.{SCHEMA_VERSION + 1}.schema.json"])
     assert new["$id"] == f"urn:media-callbacks:ai:{SCHEMA_VERSION + 1}"
-    assert len(after) == 2 * len(KINDS) + 1
+    assert len(after) == 2 * (len(KINDS) + 1) + 1
 
 
 def test_a_kind_that_is_gone_is_not_forgotten(directory, capsys):

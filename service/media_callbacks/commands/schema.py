@@ -9,12 +9,24 @@ from typing import Any
 from media_callbacks.model.events import SCHEMA_VERSION
 from media_callbacks.model.kinds import KINDS
 from media_callbacks.model.schema_changes import breaking_changes
-from media_callbacks.model.schemas import ASYNCAPI_FILE, asyncapi_document, kind_schema, schema_file
+from media_callbacks.model.schemas import (
+    ASYNCAPI_FILE,
+    EVENT,
+    asyncapi_document,
+    event_schema,
+    kind_schema,
+    schema_file,
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--kind", choices=KINDS, metavar="KIND", help="only the schema of this kind of event")
+    what.add_argument(
+        "--kind",
+        choices=(*KINDS, EVENT),
+        metavar="KIND",
+        help="only the schema of this kind of event, or, as event, of all kinds",
+    )
     what.add_argument("--asyncapi", action="store_true", help="only the AsyncAPI document")
     what.add_argument(
         "--write",
@@ -28,12 +40,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.write is not None:
         return write(arguments.write)
-    if arguments.kind is not None:
+    if arguments.kind == EVENT:
+        document = event_schema()
+    elif arguments.kind is not None:
         document = kind_schema(arguments.kind)
     elif arguments.asyncapi:
         document = asyncapi_document()
     else:
-        document = {"schemas": {kind: kind_schema(kind) for kind in KINDS}, "asyncapi": asyncapi_document()}
+        schemas = {kind: kind_schema(kind) for kind in KINDS}
+        document = {"schemas": schemas, "event": event_schema(), "asyncapi": asyncapi_document()}
     print(render(document), end="")
     return 0
 
@@ -44,7 +59,7 @@ def render(document: Any) -> str:
 
 def write(directory: Path) -> int:
     """All files or none: a schema that consumers have read stays true for as long as its version lives."""
-    documents = {schema_file(kind): kind_schema(kind) for kind in KINDS}
+    documents = {schema_file(kind): kind_schema(kind) for kind in KINDS} | {schema_file(EVENT): event_schema()}
     try:
         problems = find_problems(directory, documents)
         if problems:

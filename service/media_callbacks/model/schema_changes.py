@@ -11,7 +11,9 @@ for further members, and has all that the old one promised. The reverse does not
     fewer types, fewer values of an enum        another type, null included; another value of an enum
     a narrower bound; a format or pattern       a wider bound, or none; another format or pattern, or none
     other descriptions
+    another kind of event                       a kind that is gone
 
+Another kind is harmless although no old schema describes it: whoever reads several kinds is told to expect others.
 A change of meaning, such as of a unit, is in none of these: such a member needs another name.
 """
 
@@ -21,7 +23,7 @@ from typing import Any
 _TEXTS = frozenset({"$schema", "title", "description", "examples"})
 _COMPARED = frozenset(
     {"$id", "type", "const", "enum", "format", "pattern", "minimum", "maximum", "minItems", "maxItems"}
-    | {"required", "properties", "items"}
+    | {"required", "properties", "items", "oneOf"}
 )
 _ALL_TYPES = frozenset({"null", "boolean", "integer", "number", "string", "array", "object"})
 
@@ -41,6 +43,12 @@ def _compare(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> Itera
     for schema in (old, new):
         if unknown := schema.keys() - _TEXTS - _COMPARED:
             raise ValueError(f"{where}: expected keywords that this check compares, found {', '.join(sorted(unknown))}")
+    kinds = _kinds(new)
+    for name, kind in _kinds(old).items():
+        if name in kinds:
+            yield from _compare(kind, kinds[name], _member(path, name))
+        else:
+            yield f"{where}: there is no {name} any more"
     if added := _types(new) - _types(old):
         yield f"{where}: may now be of type {', '.join(sorted(added))}"
     if (values := _values(old)) is not None:
@@ -65,6 +73,11 @@ def _compare(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> Itera
     # An array that is always empty has no items to differ.
     if "items" in old and new.get("maxItems") != 0:
         yield from _compare(old["items"], new.get("items", {}), f"{path}[]")
+
+
+def _kinds(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The kinds of event that are described, by their names."""
+    return {kind["properties"]["dataschema"]["const"]: kind for kind in schema.get("oneOf", ())}
 
 
 def _types(schema: Mapping[str, Any]) -> frozenset[str]:

@@ -1,7 +1,8 @@
 """
-What consumers can rely on, as documents: a JSON Schema for each kind of event, and one AsyncAPI document for all sinks.
+What consumers can rely on, as documents: a JSON Schema for each kind of event, one for all of them, and one AsyncAPI
+document for all sinks.
 
-Both are made from the models in ``events``, whose docstrings and descriptions are their texts. The schemas are
+All are made from the models in ``events``, whose docstrings and descriptions are their texts. The schemas are
 open: a consumer that validates with them accepts members that are added later. ``schema_changes`` says which
 changes are not of that sort.
 
@@ -16,7 +17,7 @@ https://github.com/asyncapi/bindings; "CloudEvents 1.0.2", https://github.com/cl
 import inspect
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -28,14 +29,31 @@ Json = dict[str, Any]
 
 ASYNCAPI_FILE = "asyncapi.json"
 
+# Of all kinds together: what no kind is called.
+EVENT: Literal["event"] = "event"
 
-def schema_urn(kind: Kind) -> str:
-    """The ``dataschema`` of events of this kind, and the ``$id`` of their schema."""
-    return f"urn:media-callbacks:{kind}:{SCHEMA_VERSION}"
+_DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def schema_file(kind: Kind) -> str:
-    return f"{kind}.{SCHEMA_VERSION}.schema.json"
+def schema_urn(name: Kind | Literal["event"]) -> str:
+    """The ``$id`` of this schema; of a kind's, also the ``dataschema`` of its events."""
+    return f"urn:media-callbacks:{name}:{SCHEMA_VERSION}"
+
+
+def schema_file(name: Kind | Literal["event"]) -> str:
+    return f"{name}.{SCHEMA_VERSION}.schema.json"
+
+
+def event_schema() -> Json:
+    """The JSON Schema of an event of any kind: that of its kind, which ``data.kind`` tells."""
+    return {
+        "$schema": _DRAFT,
+        "$id": schema_urn(EVENT),
+        "title": f"media.*, version {SCHEMA_VERSION}",
+        "description": "An event of any kind; data.kind tells which. Expect others than these: within a version kinds"
+        " are added, as members are.",
+        "oneOf": [_schema_object(kind) for kind in KINDS],
+    }
 
 
 def allowed_outcomes(kind: Kind) -> tuple[Outcome, ...]:
@@ -57,7 +75,7 @@ def kind_schema(kind: Kind) -> Json:
         member.setdefault("description", EventData.model_fields[name].description)
     _restrict_outcomes(data["properties"], kind)
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": _DRAFT,
         "$id": schema_urn(kind),
         "title": f"media.{kind}, version {SCHEMA_VERSION}",
         "description": inspect.getdoc(model),
