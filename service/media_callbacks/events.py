@@ -1,5 +1,6 @@
 """
-The events that consumers read: one frozen model per kind, and ``parse_event``.
+The events that consumers read: one frozen model per kind, ``parse_event``, and ``parse_any_event`` for whoever may be
+older than the service.
 
 This is their public name; what is here is defined in ``model``, and the service itself imports it from there.
 """
@@ -23,8 +24,10 @@ from media_callbacks.model.events import (
     Snapshot,
     Transcode,
     TranscodeTask,
+    UnknownEvent,
     Upload,
     Workflow,
+    parse_any_event,
     parse_event,
 )
 from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS, Kind, Outcome, Product, Transport, VerifiedBy
@@ -79,10 +82,12 @@ __all__ = [
     "TranscodeOutput",
     "TranscodeTask",
     "Transport",
+    "UnknownEvent",
     "Upload",
     "UploadOutput",
     "VerifiedBy",
     "Workflow",
     "WorkflowOutput",
+    "parse_any_event",
     "parse_event",
 ]

@@ -9,9 +9,9 @@ JSON form (``application/cloudevents+json``); ``parse_event`` reads it back.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from pydantic_core import to_json
 
 from media_callbacks.model.identity import Key, event_id
@@ -197,8 +197,18 @@ DATA_MODELS: Mapping[Kind, type[Data]] = {
 }
 
 
-class Event(Frozen):
-    """A CloudEvent 1.0 whose data is one of the models above."""
+# Covariant: a function that takes any event takes one of a kind.
+if TYPE_CHECKING:
+    # Python's own has no default before 3.13.
+    import typing_extensions
+
+    DataT_co = typing_extensions.TypeVar("DataT_co", bound=Data, covariant=True, default=Data)
+else:
+    DataT_co = TypeVar("DataT_co", bound=Data, covariant=True)
+
+
+class Event(Frozen, Generic[DataT_co]):
+    """A CloudEvent 1.0 whose data is one of the models above; ``Event[Snapshot]`` is one whose model is known."""
 
     specversion: Literal["1.0"] = Field("1.0", description="Version of CloudEvents.")
     id: str = Field(
@@ -220,7 +230,7 @@ class Event(Frozen):
     dataschema: str = Field(
         description="Name of this schema. Its number grows with a change that could break a reader."
     )
-    data: Annotated[Data, Field(discriminator="kind")]
+    data: Annotated[DataT_co, Field(discriminator="kind")]
 
     @property
     def account(self) -> str:
@@ -237,15 +247,31 @@ class Event(Frozen):
             del attributes["subject"]
         return to_json(attributes)
 
-    def with_revision(self, revision: int) -> "Event":
+    def with_revision(self, revision: int) -> Self:
         """The same event as the n-th outcome of its job."""
         return self.model_copy(update={"data": self.data.model_copy(update={"revision": revision})})
 
-    def renamed(self, key: Key, job_id: str) -> "Event":
+    def renamed(self, key: Key, job_id: str) -> Self:
         """The same event of the job that it was found to be about."""
         data = self.data.model_copy(update={"job_id": job_id})
         changes = {"id": event_id(key.digest(), data.outcome), "subject": job_id, "data": data}
         return self.model_copy(update=changes)
+
+
+class UnknownEvent(Frozen):
+    """
+    An event of a later version: of a kind, or of a number of its kind's schema, that this one does not know.
+
+    It has what every CloudEvent has; further attributes are in ``model_extra``.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str = Field(min_length=1, description="As in ``Event``: the same id is the same event.")
+    source: str = Field(description="Where it comes from.")
+    type: str = Field(description="media.<kind>.<outcome>, as far as this version can tell.")
+    dataschema: str = Field(pattern="^urn:media-callbacks:", description="Name of the schema that describes it.")
+    data: Mapping[str, Any] = Field(description="As it came.")
 
 
 def parse_event(body: bytes | str) -> Event:
@@ -255,7 +281,25 @@ def parse_event(body: bytes | str) -> Event:
     Raises:
         pydantic.ValidationError: This is not one of our events.
     """
+    return _read_event(json.loads(body))
+
+
+def parse_any_event(body: bytes | str) -> Event | UnknownEvent:
+    """
+    Read an event for whoever may be older than the service that wrote it.
+
+    Raises:
+        ValueError, RecursionError: This is not one of our events.
+    """
     document = json.loads(body)
+    stranger = UnknownEvent.model_validate(document)
+    return _read_event(document) if stranger.dataschema in _SCHEMAS else stranger
+
+
+_SCHEMAS = frozenset(f"urn:media-callbacks:{kind}:{SCHEMA_VERSION}" for kind in DATA_MODELS)
+
+
+def _read_event(document: Any) -> Event:
     if isinstance(document, dict):
         document.setdefault("subject", None)
         if isinstance(data := document.get("data"), dict) and "verified_by" in data:
