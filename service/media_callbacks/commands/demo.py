@@ -96,6 +96,7 @@ class Receiver:
         except WebhookVerificationError:
             self.forged += 1
             return web.Response(status=401)
+        assert isinstance(event, Event)  # the service is of this version
         self.events.append(event)
         self.arrived.set()
         return web.Response()
