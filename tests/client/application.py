@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 from media_callbacks.client import JobsClient
 from media_callbacks.client.minting import mint_gif
-from media_callbacks.client.webhooks import WebhookVerificationError, verify
-from media_callbacks.events import AnimatedImage, parse_event
+from media_callbacks.client.webhooks import Receiver, WebhookVerificationError, verify
+from media_callbacks.events import AnimatedImage, Event, parse_event
 
 KEY, NOW = b"0123456789abcdef" * 2, datetime(2026, 11, 21, 12, tzinfo=UTC)
 SECRET = base64.b64encode(KEY).decode()
@@ -62,6 +62,18 @@ except WebhookVerificationError:
     pass
 else:
     raise AssertionError("a forgery was taken for an event")
+
+taken: list[Event[AnimatedImage]] = []
+receiver = Receiver(secrets=[f"whsec_{SECRET}"], now=lambda: NOW)
+
+
+@receiver.on("animated_image")
+def take(event: Event[AnimatedImage]) -> None:
+    taken.append(event)
+
+
+assert receiver.receive(headers, BODY) == receiver.receive_unsigned(BODY) == event
+assert taken == [event, event]
 
 JobsClient("http://127.0.0.1:8081", "the-token-of-the-jobs")
 
