@@ -13,7 +13,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help runtime environment demo test check lint coverage check-lowest format lock export dist bench chaos hostile promise clean
+.PHONY: help runtime environment demo test check lint coverage check-lowest format reference lock export dist bench chaos hostile promise clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -82,6 +82,9 @@ STARTING := tests/test_end_to_end.py tests/test_distribution.py tests/process/te
 format: environment ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+reference: environment ## write what docs/reference/ has from the code
+	$(BIN)/python -m tests.reference
 
 lock: $(UV) ## renew the locked dependencies, and what is exported from them
 	$(UV) lock --upgrade

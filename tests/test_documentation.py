@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,6 @@ from media_callbacks.config.settings import build_settings, load_settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = tuple(
-    str(page.relative_to(ROOT)) for page in (*ROOT.glob("*.md"), ROOT / "deploy/README.md", *ROOT.glob("docs/**/*.md"))
-)
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 ENVIRON = {
     "ADMIN_TOKEN": "0123456789abcdef",
@@ -39,28 +35,6 @@ def test_the_readmes_configuration_is_right():
 def test_the_readme_names_every_command():
     for name in COMMANDS:
         assert re.search(rf"\| `media-callbacks {name}\b", README), name
-
-
-def read_anchors(text: str) -> set[str]:
-    """As GitHub makes them of headings: lower case, blanks as hyphens, of the rest only letters, digits, - and _."""
-    without_code = re.sub(r"^(```\w*)\n.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    found: Counter[str] = Counter()
-    anchors = set()
-    for heading in re.findall(r"^#+ (.+)$", without_code, re.MULTILINE):
-        anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-        anchors.add(f"{anchor}-{found[anchor]}" if found[anchor] else anchor)
-        found[anchor] += 1
-    return anchors
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_to_files_and_headings_that_are_there(page: str):
-    path = ROOT / page
-    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", path.read_text("utf-8")):
-        name, _, anchor = target.partition("#")
-        led_to = path.parent / name if name else path
-        assert led_to.exists(), target
-        assert not anchor or anchor in read_anchors(led_to.read_text("utf-8")), target
 
 
 def test_the_sink_of_a_third_party_is_the_one_that_is_tested():

@@ -34,9 +34,9 @@ from media_callbacks.sources.products import gif, ims, mts, vod
 from media_callbacks.sources.transports.http import HttpSource
 from media_callbacks.sources.transports.mns_push import MnsPushSource
 from media_callbacks.sources.transports.token_url import TokenUrlSource
-from tests.factories.confirm_tables import Vendor
 from tests.inbox.conformance import deliver
 from tests.inbox.timed import TimedSqliteInbox
+from tests.reference.confirm_tables import Vendor
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 KEY, CERTIFICATE = make_mns_key(now=NOW)

@@ -101,8 +101,20 @@ class Metrics:
             registry.register(kept)
             return kept
 
-        self._receipts = counter("receipts", "Genuine callbacks by what became of them.", "source", "state")
-        self._rejects = counter("rejects", "Callbacks that were refused, by reason.", "source", "reason")
+        self._receipts = counter(
+            "receipts",
+            "Genuine callbacks by what became of them: accepted, duplicate, differing, unparsed, conflict; those"
+            " that are journaled count again when the store has them.",
+            "source",
+            "state",
+        )
+        self._rejects = counter(
+            "rejects",
+            "Callbacks that were refused, by reason; of source none: to paths that nobody has, not HTTP, and"
+            " connections that were closed (slow_request, slow_reader, too_many_connections).",
+            "source",
+            "reason",
+        )
         self._stale_age = histogram(
             "stale_age_seconds",
             "Age of callbacks whose signature is right and whose time is not; negative when the sender is ahead.",
@@ -121,18 +133,28 @@ class Metrics:
         self._journal_set_aside = gauge(
             "journal_set_aside", "Receipts of the journal that the store did not take though it worked."
         )
-        self._unrouted = Counter("media_callbacks_unrouted_events", "New events that match no sink.", registry=registry)
+        self._unrouted = Counter(
+            "media_callbacks_unrouted_events", "New events that match no sink; they are kept.", registry=registry
+        )
         self._answer_duration = histogram(
             "answer_duration_seconds", "From the request's headers to the answer.", _DURATION_BUCKETS_S, "source"
         )
-        self._attempts = counter("attempts", "Delivery attempts by result.", "sink", "result")
+        self._attempts = counter(
+            "attempts",
+            "Delivery attempts by result: delivered, retrying, dead; late where the lease was lost before it was"
+            " written down, unrecorded where it was not until the stop.",
+            "sink",
+            "result",
+        )
         self._attempt_duration = histogram(
             "attempt_duration_seconds", "How long delivery attempts took.", _DURATION_BUCKETS_S, "sink", "result"
         )
         gauge("build_info", "Which version this is; always 1.", "version").labels(read_version()).set(1)
         self._store_up = gauge("store_up", "Whether the store answered and could be written when this was asked.")
         self._store_size = gauge("store_size_bytes", "What the store takes of its disk.")
-        self._store_free = gauge("store_free_bytes", "Room left on the store's disk; only SQLite's is known here.")
+        self._store_free = gauge(
+            "store_free_bytes", "Room left on the store's disk; NaN for PostgreSQL, whose is not known here."
+        )
         self._deliveries = gauge("deliveries", "Deliveries that are not done, by state.", "sink", "state")
         self._oldest_age = gauge(
             "oldest_pending_age_seconds",
@@ -166,10 +188,25 @@ class Metrics:
             "inquiries", "Questions about jobs, by what the vendor said.", "product", "reason", "result"
         )
         self._decisions = counter(
-            "inquiry_decisions", "Questions about jobs, by what followed.", "product", "reason", "decision"
+            "inquiry_decisions",
+            "Questions about jobs, by what followed: confirmed, contradicted, foreign, given_up and others.",
+            "product",
+            "reason",
+            "decision",
         )
-        self._vendor_calls = counter("vendor_calls", "Calls of the vendor's job APIs.", "api", "action", "result")
-        self._queue_polls = counter("queue_polls", "Polls of MNS queues, by what came.", "source", "result")
+        self._vendor_calls = counter(
+            "vendor_calls",
+            "Calls of the vendor's job APIs: ok, not_found, throttled, unavailable, refused.",
+            "api",
+            "action",
+            "result",
+        )
+        self._queue_polls = counter(
+            "queue_polls",
+            "Polls of MNS queues, by what came: messages, empty, throttled, unavailable, refused.",
+            "source",
+            "result",
+        )
         self._waiting_jobs = gauge(
             "waiting_jobs", "Expected jobs that have not ended, by whether the deadline is over.", "product", "state"
         )

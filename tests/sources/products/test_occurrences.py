@@ -19,8 +19,8 @@ from media_callbacks.sources.base import Message
 from media_callbacks.sources.intake import build_receipt
 from media_callbacks.sources.reading.members import JOB_IDS
 from media_callbacks.sources.transports.mns_queue import MnsQueueSource
-from tests.factories import message_tables
-from tests.factories.message_tables import EITHER, NOW, Row
+from tests.reference import message_tables
+from tests.reference.message_tables import EITHER, NOW, Row
 from tests.test_identity import IMS, KEY, MTS, VOD
 
 LATER = NOW + timedelta(minutes=7)

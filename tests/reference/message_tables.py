@@ -1,16 +1,13 @@
 """
-The tables of ``docs/messages.md``, made from the parsers' tables.
+The tables of messages, made from the parsers' tables.
 
-``python -m tests.factories.message_tables --write`` puts them there; ``tests/rehearsal/test_simulate.py`` holds the page to them, and every
-row to the parsers. What is more than a row of a parser's table is written here by hand.
+Every row is held to the parsers by ``tests/rehearsal/test_simulate.py``. What is more than a row of a parser's table is
+written here by hand.
 """
 
-import argparse
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from media_callbacks.model.kinds import Kind
@@ -18,9 +15,6 @@ from media_callbacks.rehearsal.payloads import PAYLOADS, WITHOUT_FAILURE
 from media_callbacks.sources.products import mts, outcomes, vod
 from media_callbacks.sources.reading.members import JOB_IDS
 
-PAGE = Path(__file__).parents[2] / "docs/messages.md"
-BEGIN, END = "<!-- messages -->", "<!-- /messages -->"
-COMMAND = "python -m tests.factories.message_tables --write"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 
 # Parts of an id that are no member of the message.
@@ -304,7 +298,6 @@ def word_line(outcome: str) -> str:
 
 
 def render() -> str:
-    """The Markdown between the two markers."""
     job_names = ", else ".join(code(name) for name in JOB_IDS)
     notes = {
         "vod": (
@@ -346,32 +339,3 @@ def render() -> str:
         ]
         lines += [f"| {' | '.join(shown(row))} |" for row in all_rows() if row.product == product]
     return "\n".join(lines)
-
-
-def between(text: str) -> tuple[str, str, str]:
-    """
-    Raises:
-        ValueError: The page has not both markers.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    table, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"expected {BEGIN} and {END} in {PAGE.name}")
-    return before, table.strip("\n"), after
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.factories.message_tables", description="the tables of docs/messages.md"
-    )
-    parser.add_argument("--write", action="store_true", help="write them into the page instead of printing them")
-    if parser.parse_args().write:
-        before, _, after = between(PAGE.read_text(encoding="utf-8"))
-        PAGE.write_text(f"{before}{BEGIN}\n\n{render()}\n\n{END}{after}", encoding="utf-8")
-    else:
-        print(render())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,17 +1,10 @@
-"""
-What of each message ``confirm`` proves: the table of ``docs/messages.md``, found out by asking the fake cloud.
+"""What of each message ``confirm`` proves, found out by asking the fake cloud."""
 
-``python -m tests.factories.confirm_tables --write`` puts it there; ``tests/healing/test_confirm_tables.py`` holds the page to it.
-"""
-
-import argparse
 import asyncio
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from media_callbacks.aliyun.calls import ApiRequest
@@ -30,9 +23,6 @@ from media_callbacks.sources.base import Message
 from media_callbacks.sources.intake import HoldRules, build_receipt
 from tests.rehearsal.fake_cloud.clouds import GIF, IMS, MTS_QUEUE, VOD, make_settings
 
-PAGE = Path(__file__).parents[2] / "docs/messages.md"
-BEGIN, END = "<!-- confirm -->", "<!-- /confirm -->"
-COMMAND = "python -m tests.factories.confirm_tables --write"
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 USER_DATA = "order 7"
 TITLES: Mapping[Product, str] = {"vod": "VOD", "ims": "IMS", "mts": "MTS", "multimediaai": "CreateGifTask"}
@@ -180,7 +170,6 @@ def _outputs(data: EventData, told: EventData) -> str:
 
 
 def render() -> str:
-    """The Markdown between the two markers."""
     lines = []
     for product in PRODUCTS:
         lines += ["", f"### What `confirm` proves of {TITLES[product]}", ""]
@@ -191,30 +180,3 @@ def render() -> str:
             asked = ", ".join(row.actions)
             lines.append(f"| `{EVENTS[product][row.family]}` | {' | '.join(cells)} | {asked} |")
     return "\n".join(lines).strip("\n")
-
-
-def between(text: str) -> tuple[str, str, str]:
-    """
-    Raises:
-        ValueError: The page has not both markers.
-    """
-    before, begin, rest = text.partition(BEGIN)
-    table, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"expected {BEGIN} and {END} in {PAGE.name}")
-    return before, table.strip("\n"), after
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.factories.confirm_tables", description="what confirm proves")
-    parser.add_argument("--write", action="store_true", help="write it into docs/messages.md instead of printing it")
-    if parser.parse_args().write:
-        before, _, after = between(PAGE.read_text(encoding="utf-8"))
-        PAGE.write_text(f"{before}{BEGIN}\n\n{render()}\n\n{END}{after}", encoding="utf-8")
-    else:
-        print(render())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
