@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from prometheus_client import CollectorRegistry
 
 from media_callbacks.observe.metrics import Metrics
+from tests.documentation.pages import read_anchors, read_page
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ALERTS = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text("utf-8"))
@@ -87,13 +88,23 @@ def test_what_an_operator_must_learn_of_is_alerted():
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_alerts_say_what_is_wrong_and_what_to_do(rule: dict[str, Any]):
     assert rule["labels"]["severity"] in ("info", "warning", "critical")
-    assert rule["annotations"].keys() == {"summary", "description"}
+    assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
     # A label that the expression sums away would be empty in the text.
     by = re.findall(r"\bby \(([^)]*)\)", rule["expr"])
     if by:
         left = {label.strip() for label in by[0].split(",")}
         shown = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
         assert shown <= left
+
+
+def test_the_runbook_has_a_heading_for_each_alert_and_no_other():
+    page = "docs/runbook.md"
+    headings = re.findall(r"^## (.+)$", read_page(page), re.MULTILINE)
+    assert headings == [rule["alert"] for rule in RULES]
+    for rule in RULES:
+        place, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert place == "https://docs.example.com/media-callbacks/docs/runbook.html"
+        assert anchor in read_anchors(page)
 
 
 def test_alerts_are_as_their_own_tests_say():
