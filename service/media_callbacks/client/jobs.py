@@ -14,7 +14,7 @@ For a CreateGifTask the URL is minted and registered first, and the TaskId added
 
     minted = mint_gif(
         url="https://cb.example.com/callbacks/gif", key=os.environ["GIF_URL_KEY"],
-        application_id=..., video_url=..., video_name="holiday",
+        application_id=..., video_url=..., video_name="holiday", expires_at=datetime.now(UTC) + timedelta(days=7),
     )
     jobs.expect(product="multimediaai", family="animated_image", nonce=minted.nonce, bind=minted.bind)
     task_id = submit(CallbackUrl=minted.callback_url, VideoName=minted.video_name, ...)

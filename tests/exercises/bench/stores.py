@@ -37,7 +37,7 @@ _SINK = "silent"
 _FIRST_WARM_UP_S = 30.0
 _QUIET_S = 0.25
 _QUIET_PATIENCE_S = 20.0
-# Every commit is flushed; sizes are those that README.md recommends, and the rest is as nobody has tuned it.
+# Every commit is flushed; sizes are those of docs/operate/postgresql.md, and the rest is as nobody has tuned it.
 _SETTINGS = {
     "fsync": "on",
     "full_page_writes": "on",
