@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.documentation.test_configurations import ENVIRON
 from tests.factories.fake_admin import event_item, fake_admin, job_item, make_id, make_report, sink_item
 from tests.factories.running import PATIENCE_S
-from tests.test_documentation import ENVIRON
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ("--config", str(ROOT / "deploy/media-callbacks.toml"))

@@ -14,6 +14,7 @@ import pytest
 
 from media_callbacks.__main__ import COMMANDS
 from media_callbacks.commands.events import SUBCOMMANDS
+from tests.documentation.test_configurations import ENVIRON
 from tests.factories.fake_admin import (
     event_detail,
     event_item,
@@ -24,7 +25,6 @@ from tests.factories.fake_admin import (
     replay_item,
     sink_item,
 )
-from tests.test_documentation import ENVIRON
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ("--config", str(ROOT / "deploy/media-callbacks.toml"))

@@ -17,7 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = tuple(
     str(page.relative_to(ROOT))
-    for page in sorted((*ROOT.glob("*.md"), *ROOT.glob("deploy/**/*.md"), *ROOT.glob("docs/**/*.md")))
+    for page in sorted(
+        (*ROOT.glob("*.md"), *ROOT.glob("clients/*/*.md"), *ROOT.glob("deploy/**/*.md"), *ROOT.glob("docs/**/*.md"))
+    )
 )
 
 _BLOCK = re.compile(

@@ -1,0 +1,113 @@
+"""The consumers that docs/consume.md shows do what it says: verify, take each outcome of a job once, the later one last."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from media_callbacks.model.events import Delivery
+from media_callbacks.sinks.webhook import build_request
+from tests.documentation.pages import read_blocks
+from tests.documentation.test_commands import other_ports
+from tests.inbox.conformance import make_event
+
+KEY = b"0123456789abcdef0123456789abcdef"
+SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+PATIENCE_S = 60
+# Stands in for the package of the same name, which only a registry has: the same class, with what its README documents.
+STANDARD_WEBHOOKS = """
+import { createHmac, timingSafeEqual } from "node:crypto";
+
+export class Webhook {
+  constructor(secret) {
+    this.key = Buffer.from(secret.replace(/^whsec_/, ""), "base64");
+  }
+  verify(payload, headers) {
+    const text = `${headers["webhook-id"]}.${headers["webhook-timestamp"]}.${payload}`;
+    const expected = createHmac("sha256", this.key).update(text).digest();
+    for (const signature of headers["webhook-signature"].split(" ")) {
+      const given = Buffer.from(signature.replace(/^v1,/, ""), "base64");
+      if (given.length === expected.length && timingSafeEqual(given, expected)) return JSON.parse(payload);
+    }
+    throw new Error("No matching signature found");
+  }
+}
+"""
+
+
+@contextmanager
+def consuming(name: str, command: list[str], folder: Path) -> Iterator[tuple[str, Path]]:
+    """The consumer of the page, running: its URL, and what it prints."""
+    port = other_ports()["3000"]
+    (shown,) = (block.text for block in read_blocks("docs/consume.md") if block.file == name)
+    (folder / name).write_text(re.sub(r"\b3000\b", port, shown), "utf-8")
+    modules = folder / "node_modules/standardwebhooks"
+    modules.mkdir(parents=True)
+    (modules / "package.json").write_text('{"type": "module", "main": "index.js"}')
+    (modules / "index.js").write_text(STANDARD_WEBHOOKS)
+    printed = folder / "printed"
+    environment = {"PATH": os.environ["PATH"], "ORDERS_SECRET": SECRET}
+    with printed.open("wb") as output, subprocess.Popen(
+        [*command, name], cwd=folder, env=environment, stdout=output, stderr=subprocess.DEVNULL
+    ) as process:  # fmt: skip
+        try:
+            url = f"http://127.0.0.1:{port}/media"
+            deadline = time.monotonic() + PATIENCE_S
+            while post(url, b"{}", {}) is None:
+                assert process.poll() is None, "it has ended"
+                assert time.monotonic() < deadline
+            yield url, printed
+        finally:
+            process.kill()
+
+
+def post(url: str, body: bytes, headers: dict[str, str]) -> int | None:
+    """The status; None where nobody listens yet."""
+    request = urllib.request.Request(url, body, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except urllib.error.URLError:
+        return None
+
+
+def event(outcome: Any, revision: int) -> bytes:
+    made = make_event("3af7e9705cb24c0f9d23231d4c371900", outcome=outcome).with_revision(revision)
+    return made.to_json()
+
+
+def send(url: str, body: bytes, key: bytes = KEY) -> int | None:
+    delivery = Delivery(0, "orders", json.loads(body)["id"], body, 1, "")
+    return post(url, body, build_request(delivery, [key], int(datetime.now(UTC).timestamp())))
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [("receiver.py", [sys.executable, "-u"]), ("receiver.mjs", ["node"])], ids=["python", "node"]
+)
+def test_each_outcome_is_taken_once_and_in_order(name: str, command: list[str], tmp_path: Path):
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]}")
+    failed, succeeded = event("failed", 1), event("succeeded", 2)
+    assert json.loads(failed)["id"][:36] == json.loads(succeeded)["id"][:36]
+    with consuming(name, command, tmp_path) as (url, printed):
+        assert send(url, failed, key=KEY[::-1]) == 401
+        assert [send(url, each) for each in (failed, failed, succeeded, failed, succeeded)] == [204] * 5
+        lines = printed.read_text("utf-8").splitlines()
+    assert [line.partition(" ")[0] for line in lines] == [
+        "media.animated_image.failed",
+        "media.animated_image.succeeded",
+    ]
