@@ -13,7 +13,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help runtime environment demo test check lint coverage check-lowest format reference lock export dist bench chaos hostile promise clean
+.PHONY: help runtime environment demo test check lint coverage check-lowest format reference site lock export dist bench chaos hostile promise clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -86,6 +86,14 @@ format: environment ## format the code
 reference: environment ## write what docs/reference/ has from the code
 	$(BIN)/python -m tests.reference
 
+# Of what is not ignored: the secrets of a deployment may lie in deploy/.
+SITE_FILES := '*.md' LICENSE Dockerfile clients deploy schemas service/media_callbacks/sinks/base.py ':!tests'
+site: $(UV) ## build the documentation as a site in .site/html, with every link checked
+	rm -rf .site
+	mkdir -p .site/source
+	git ls-files --cached --others --exclude-standard -z -- $(SITE_FILES) | tar --null -T - -cf - | tar -xf - -C .site/source
+	$(UV) run --quiet --isolated --locked --only-group site zensical build --strict
+
 lock: $(UV) ## renew the locked dependencies, and what is exported from them
 	$(UV) lock --upgrade
 	@$(MAKE) --no-print-directory export
@@ -123,4 +131,4 @@ promise: environment ## register twenty thousand jobs, let everything go wrong, 
 	$(BIN)/python -m tests.exercises.promise
 
 clean: ## remove what the other targets made
-	rm -rf .uv .uv.part .venv $(LOWEST) $(LOWEST).txt dist .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	rm -rf .uv .uv.part .venv .site .cache $(LOWEST) $(LOWEST).txt dist .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

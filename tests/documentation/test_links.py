@@ -50,3 +50,8 @@ def test_files_that_are_named_are_there(page: str):
     for named in re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|toml|ya?ml|md|json))`", read_page(page)):
         # As far as it is written, from the left or not.
         assert (ROOT / named).is_file() or any(path.endswith(f"/{named}") for path in FILES), named
+
+
+def test_the_site_has_every_page():
+    nav = re.findall(r'"([\w/.-]+\.md)"', (ROOT / "zensical.toml").read_text("utf-8"))
+    assert sorted(nav) == sorted(PAGES)
