@@ -10,6 +10,7 @@ from media_callbacks.inbox.records import ClockRecord
 from media_callbacks.model.errors import InboxUnavailable
 from media_callbacks.observe.metrics import Metrics
 from media_callbacks.upkeep.clock_watch import INTERVAL_S, ClockWatch
+from tests.factories.running import PATIENCE_S
 from tests.inbox.conformance import NOW, SECOND
 
 Seen = ClockRecord | Exception
@@ -17,7 +18,7 @@ Seen = ClockRecord | Exception
 
 async def watch(*seen: Seen, ours: timedelta = timedelta()) -> tuple[list[Any], Metrics]:
     """Let what the store says come minute by minute. What was logged, and the metrics."""
-    metrics, left = Metrics(), list(seen)
+    metrics, left, has_seen_all = Metrics(), list(seen), asyncio.Event()
 
     class Store:
         now = NOW
@@ -32,7 +33,8 @@ async def watch(*seen: Seen, ours: timedelta = timedelta()) -> tuple[list[Any], 
     async def wait(event: asyncio.Event, timeout_s: float) -> None:
         assert timeout_s == INTERVAL_S
         if not left:
-            event.set()
+            has_seen_all.set()
+            await event.wait()
 
     store = Store()
 
@@ -43,10 +45,9 @@ async def watch(*seen: Seen, ours: timedelta = timedelta()) -> tuple[list[Any], 
     with structlog.testing.capture_logs() as logs:
         watched = ClockWatch(store, clock=clock, observer=metrics, wait=wait)
         watched.start()
-        assert watched._task is not None
-        async with asyncio.timeout(10):
-            await watched._task
-        await watched.stop()
+        async with asyncio.timeout(PATIENCE_S):
+            await has_seen_all.wait()
+            await watched.stop()
     return logs, metrics
 
 

@@ -49,17 +49,19 @@ class Scripted:
 
 
 class Waits:
-    """Time passes at once, and is written down."""
+    """Time passes at once, and is written down; the last wait takes until what it waits for happens."""
 
     def __init__(self, ends_after: int = 1_000) -> None:
         self.seconds: list[float] = []
         self.ends_after = ends_after
+        self.ended = asyncio.Event()
 
     async def __call__(self, event: asyncio.Event, timeout_s: float) -> None:
         self.seconds.append(timeout_s)
         await asyncio.sleep(0)
         if len(self.seconds) == self.ends_after:
-            event.set()
+            self.ended.set()
+            await event.wait()
 
 
 async def run_purge(inbox: Scripted, waits: Waits) -> Any:
@@ -97,9 +99,9 @@ async def run_retention(inbox: Scripted, waits: Waits) -> list[Any]:
     with capture_logs() as logs:
         retention.start()
         async with asyncio.timeout(PATIENCE_S):
-            await retention._task  # type: ignore[misc]
-        await retention.stop()
-        await retention.stop()
+            await waits.ended.wait()
+            await retention.stop()
+            await retention.stop()
     return logs
 
 

@@ -3,7 +3,6 @@ Watches the clock of the store, and compares this machine's with it: both are to
 somebody wonders why callbacks are refused, or nothing is old enough to be removed.
 """
 
-import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
@@ -12,6 +11,7 @@ import structlog
 
 from media_callbacks.inbox.records import ClockRecord
 from media_callbacks.inbox.roles import WatchedClock
+from media_callbacks.timing.loop import Loop
 from media_callbacks.timing.waiting import Wait, wait_for
 
 INTERVAL_S = 60.0
@@ -27,43 +27,23 @@ class ClockObserver(Protocol):
     def clock_watched(self, record: ClockRecord, *, offset_s: float) -> None: ...
 
 
-class ClockWatch:
+class ClockWatch(Loop):
     """
     Args:
         clock: The time in UTC, by this machine.
-        wait: How to wait for an event with a time-out in seconds.
     """
 
     def __init__(
         self, inbox: WatchedClock, *, clock: Callable[[], datetime], observer: ClockObserver, wait: Wait = wait_for
     ) -> None:
+        super().__init__(self._look, name="clock-watch", failure="clock_not_watched", retry_s=INTERVAL_S, wait=wait)
         self._inbox = inbox
         self._clock = clock
         self._observer = observer
-        self._wait = wait
-        self._stopping = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         # What was told of, so that it is told once.
         self._is_off = self._is_doubted = self._is_behind = False
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run_on(), name="clock-watch")
-
-    async def stop(self) -> None:
-        """May come twice, and without ``start``."""
-        self._stopping.set()
-        if self._task is not None:
-            await self._task
-
-    async def _run_on(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                await self._look()
-            except Exception as error:  # noqa: BLE001 - the next look comes after whatever it was
-                log.warning("clock_not_watched", error=f"{type(error).__name__}: {error}")
-            await self._wait(self._stopping, INTERVAL_S)
-
-    async def _look(self) -> None:
+    async def _look(self) -> float:
         before = self._clock()
         record = await self._inbox.watch_clock()
         offset_s = (before + (self._clock() - before) / 2 - record.now).total_seconds()
@@ -85,3 +65,4 @@ class ClockWatch:
         elif self._is_off and not is_off:
             log.info("clock_agrees", ahead_of_store_s=round(offset_s, 1))
         self._is_off, self._is_doubted, self._is_behind = is_off, bool(record.doubted_s), bool(record.behind_s)
+        return INTERVAL_S

@@ -14,6 +14,7 @@ import structlog
 
 from media_callbacks.inbox.roles import Purgeable
 from media_callbacks.model.errors import ClockDoubted
+from media_callbacks.timing.loop import Loop
 from media_callbacks.timing.waiting import Wait, wait_for
 
 # Rows of each kind in one transaction.
@@ -78,12 +79,7 @@ async def purge(
     return totals
 
 
-class Retention:
-    """
-    Args:
-        wait: How to wait for an event with a time-out in seconds.
-    """
-
+class Retention(Loop):
     def __init__(
         self,
         inbox: Purgeable,
@@ -93,41 +89,29 @@ class Retention:
         rng: Random,
         wait: Wait = wait_for,
     ) -> None:
+        super().__init__(self._purge, name="retention", failure="purge_failed", retry_s=INTERVAL_S, wait=wait)
         self._inbox = inbox
         self._retention_days = retention_days
         self._dedup_days = dedup_days
         self._rng = rng
-        self._wait = wait
-        self._stopping = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._run_on(), name="retention")
+    def start(self, *, after_s: float = FIRST_DELAY_S) -> None:
+        super().start(after_s=self._jittered(after_s))
 
-    async def stop(self) -> None:
-        """Finish the step that is under way. May come twice, and without ``start``."""
-        self._stopping.set()
-        if self._task is not None:
-            await self._task
-
-    async def _run_on(self) -> None:
-        await self._wait(self._stopping, self._jittered(FIRST_DELAY_S))
-        while not self._stopping.is_set():
-            try:
-                totals = await purge(
-                    self._inbox,
-                    retention_days=self._retention_days,
-                    dedup_days=self._dedup_days,
-                    stopping=self._stopping,
-                    wait=self._wait,
-                )
-            except ClockDoubted as error:
-                log.warning("purge_refused", reason=str(error))
-            except Exception as error:  # noqa: BLE001 - the next run goes on where this one ended, whatever it was
-                log.error("purge_failed", error=f"{type(error).__name__}: {error}")
-            else:
-                log.info("purged", payloads=totals.payloads, keys=totals.keys, is_finished=totals.is_finished)
-            await self._wait(self._stopping, self._jittered(INTERVAL_S))
+    async def _purge(self) -> float:
+        try:
+            totals = await purge(
+                self._inbox,
+                retention_days=self._retention_days,
+                dedup_days=self._dedup_days,
+                stopping=self.stopping,
+                wait=self._wait,
+            )
+        except ClockDoubted as error:
+            log.warning("purge_refused", reason=str(error))
+        else:
+            log.info("purged", payloads=totals.payloads, keys=totals.keys, is_finished=totals.is_finished)
+        return self._jittered(INTERVAL_S)
 
     def _jittered(self, delay_s: float) -> float:
         return delay_s * self._rng.uniform(1 - JITTER, 1 + JITTER)
