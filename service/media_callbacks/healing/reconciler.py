@@ -23,11 +23,12 @@ from media_callbacks.healing.queries.base import Family, JobAnswer, ProductQueri
 from media_callbacks.healing.queries.findings import AskResult, Decision, Judgement, Patience, conclude
 from media_callbacks.inbox.records import INQUIRIES, Finding, Inquiry, Settled
 from media_callbacks.inbox.roles import InquiryQueue
-from media_callbacks.model.errors import ServiceError, VendorError, VendorUnavailable
+from media_callbacks.model.errors import InboxUnavailable, ServiceError, VendorError, VendorUnavailable
 from media_callbacks.model.events import Event
 from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.kinds import Product
 from media_callbacks.sources.intake import Route
+from media_callbacks.timing.loop import Loop, seconds_until
 from media_callbacks.timing.waiting import Wait, wait_for
 
 # How often to look although nobody has called: for inquiries that another instance has left.
@@ -40,7 +41,6 @@ INQUIRY_LEASE_S = 180.0
 # A vendor that hangs must not outlast the lease: answers that nobody may settle any more would be asked for again and
 # again, and nothing would ever be given up.
 ASK_TIMEOUT_S = 150.0
-MIN_WAIT_S = 0.01
 
 log = structlog.get_logger()
 
@@ -153,45 +153,43 @@ class _ProductWorker:
         self._route = route
         self._rng = rng
         self._observer = observer
-        self._wait = wait
-        self._changed = asyncio.Event()
-        self._stopping = False
         self._trouble: str | None = None
         self._in_flight = 0
         self._batches: set[asyncio.Task[None]] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._asking = Loop(
+            self._ask_next,
+            name=f"reconciler-{product}",
+            failure="inquiries_failed",
+            retry_s=INBOX_RETRY_S,
+            wait=wait,
+            product=product,
+        )
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run_on(), name=f"reconciler-{self._product}")
+        self._asking.start()
 
     def wake(self) -> None:
-        self._changed.set()
+        self._asking.wake()
 
     async def stop(self, timeout_s: float) -> None:
-        self._stopping = True
-        self._changed.set()
-        if self._task is not None:
-            await self._task
+        await self._asking.stop()
         if self._batches:
             _, late = await asyncio.wait(self._batches, timeout=timeout_s)
             for batch in late:
                 batch.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _run_on(self) -> None:
-        while not self._stopping:
-            self._changed.clear()
-            try:
-                wait_s = await self.ask_due()
-                self._trouble = None
-            except Exception as error:  # noqa: BLE001 - jobs must be asked about after whatever it was
-                # Once, however long the store is away.
-                if self._trouble != (trouble := _describe(error)):
-                    log.error("inquiries_failed", product=self._product, error=trouble)
-                    self._trouble = trouble
-                wait_s = INBOX_RETRY_S
-            if not self._stopping:
-                await self._wait(self._changed, wait_s)
+    async def _ask_next(self) -> float:
+        try:
+            wait_s = await self.ask_due()
+        except InboxUnavailable as error:
+            # Once, however long the store is away.
+            if self._trouble != (trouble := _describe(error)):
+                log.error("inquiries_failed", product=self._product, error=trouble)
+                self._trouble = trouble
+            return INBOX_RETRY_S
+        self._trouble = None
+        return wait_s
 
     async def ask_due(self) -> float:
         """Begin to ask what is due. Returns how long nothing else will be."""
@@ -206,8 +204,7 @@ class _ProductWorker:
             task.add_done_callback(self._batches.discard)
         if len(inquiries) == room:
             return POLL_S
-        left_s = await self._inbox.inquiry_due_in_s(self._product)
-        return POLL_S if left_s is None else min(max(left_s, MIN_WAIT_S), POLL_S)
+        return seconds_until(await self._inbox.inquiry_due_in_s(self._product), poll_s=POLL_S)
 
     def _batch(self, inquiries: Sequence[Inquiry]) -> Iterable[tuple[Desk, Family | None, Sequence[Inquiry]]]:
         """What can be asked in one call, and one by one what can't be asked."""
@@ -242,7 +239,7 @@ class _ProductWorker:
             log.error("inquiries_failed", product=self._product, error=_describe(error))
         finally:
             self._in_flight -= len(inquiries)
-            self._changed.set()
+            self._asking.wake()
 
     async def _answers(
         self, desk: Desk, family: Family | None, inquiries: Sequence[Inquiry]
