@@ -28,6 +28,7 @@ from media_callbacks.inbox.roles import DeliveryQueue
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRejected, SinkRetry
 from media_callbacks.model.events import Delivery
 from media_callbacks.sinks.base import Sink
+from media_callbacks.timing.loop import Loop, seconds_until
 from media_callbacks.timing.retry import DELAYS_S, next_delay_s
 from media_callbacks.timing.throttle import MAX_PAUSE_S, AdaptiveConcurrency, Pause, RateLimit
 from media_callbacks.timing.waiting import Wait, seconds_since_boot, wait_for
@@ -178,21 +179,28 @@ class _SinkWorker:
 
         # Whether more may be due than the latest claim has brought.
         self._has_more = False
-        self._may_claim = asyncio.Event()
+        # Or at least tried to: it is done by the first step.
+        self._was_opened = False
+        self._claimer = Loop(
+            self._claim_next,
+            name=f"sink-{sink.name}",
+            failure="claim_failed",
+            retry_s=INBOX_RETRY_S,
+            wait=wait,
+            sink=sink.name,
+        )
         self._may_record = asyncio.Event()
-        self._stopping = asyncio.Event()
         self._is_drained = False
-        self._claimer: asyncio.Task[None] | None = None
         self._recorder: asyncio.Task[None] | None = None
 
     # Life
 
     def start(self) -> None:
-        self._claimer = asyncio.create_task(self._claim_on(), name=f"sink-{self._sink.name}")
+        self._claimer.start()
         self._recorder = asyncio.create_task(self._record_on(), name=f"sink-{self._sink.name}-recorder")
 
     def wake(self) -> None:
-        self._may_claim.set()
+        self._claimer.wake()
 
     def try_now(self) -> None:
         """An operator says that the sink is well again, whatever it has answered."""
@@ -200,10 +208,7 @@ class _SinkWorker:
         self._pause.end()
 
     async def stop(self, timeout_s: float) -> None:
-        self._stopping.set()
-        self._may_claim.set()
-        if self._claimer is not None:
-            await self._claimer
+        await self._claimer.stop()
         self._give_back()
         if self._attempts:
             _, late = await asyncio.wait(set(self._attempts), timeout=timeout_s)
@@ -222,21 +227,16 @@ class _SinkWorker:
 
     # Claiming
 
-    async def _claim_on(self) -> None:
+    async def _claim_next(self) -> float:
+        if self._was_opened:
+            return await self._claim()
+        self._was_opened = True
         try:
             async with asyncio.timeout(self._sink.timeout_s):
                 await self._sink.open()
         except Exception as error:  # noqa: BLE001 - attempts will say what is wrong, and are tried again
             log.error("sink_not_opened", sink=self._sink.name, error=f"{type(error).__name__}: {error}")
-        while not self._stopping.is_set():
-            self._may_claim.clear()
-            try:
-                wait_s = await self._claim()
-            except Exception as error:  # noqa: BLE001 - deliveries must go on after whatever it was
-                log.error("claim_failed", sink=self._sink.name, error=f"{type(error).__name__}: {error}")
-                wait_s = INBOX_RETRY_S
-            if wait_s > 0 and not self._stopping.is_set():
-                await self._wait(self._may_claim, wait_s)
+        return 0.0
 
     async def _claim(self) -> float:
         """Claim what is due and may be sent. Returns how long to wait before doing so again, unless woken."""
@@ -255,16 +255,15 @@ class _SinkWorker:
             self._rate.take(len(deliveries))
         self._waiting.extend([_Claimed(delivery, now) for delivery in deliveries])
         # Attempts have ended meanwhile, and may have changed what is allowed.
-        if self._stopping.is_set() or self._blocked_s(now) or (self.breaker.state == "open" and not is_probe):
+        if self._claimer.stopping.is_set() or self._blocked_s(now) or (self.breaker.state == "open" and not is_probe):
             self._give_back()
             return 0.0
         if is_probe and deliveries:
             self.breaker.probe_sent()
         self._begin_attempts()
-        if self._has_more or self._may_claim.is_set():
+        if self._has_more or self._claimer.is_woken:
             return 0.0
-        due_in_s = await self._inbox.due_in_s(self._sink.name)
-        return POLL_S if due_in_s is None else min(max(due_in_s, 0.01), POLL_S)
+        return seconds_until(await self._inbox.due_in_s(self._sink.name), poll_s=POLL_S)
 
     def _allowance(self, now: float) -> tuple[int, float]:
         """How many deliveries may be claimed; if none, the seconds to wait before asking again, unless woken."""
@@ -403,7 +402,7 @@ class _SinkWorker:
             self._give_back()
         if state_before != self.breaker.state:
             log.warning("breaker", sink=self._sink.name, state=self.breaker.state)
-            self._may_claim.set()
+            self._claimer.wake()
         self._begin_attempts()
 
     # Recording
@@ -428,7 +427,7 @@ class _SinkWorker:
         if (self._has_more and self._room()) or any(
             result.state == "pending" or (result.state == "retrying" and result.delay_s < POLL_S) for result in finished
         ):
-            self._may_claim.set()
+            self._claimer.wake()
 
     async def _record(self, results: Sequence[AttemptResult]) -> None:
         """
@@ -443,11 +442,11 @@ class _SinkWorker:
                 kept = await self._inbox.record(results)
             except Exception as error:  # noqa: BLE001 - what comes later is to be recorded after whatever it was
                 log.warning("record_failed", sink=self._sink.name, error=f"{type(error).__name__}: {error}")
-                if self._stopping.is_set():
+                if self._claimer.stopping.is_set():
                     for result in results:
                         self._report(result, "unrecorded")
                     return
-                await self._wait(self._stopping, INBOX_RETRY_S)
+                await self._wait(self._claimer.stopping, INBOX_RETRY_S)
             else:
                 for result, was_ours in zip(results, kept, strict=True):
                     self._report(result, None if was_ours else "late")
