@@ -16,6 +16,7 @@ One thread does everything with the files, and flushes once for all that has gat
 
 import asyncio
 import base64
+import contextlib
 import json
 import queue
 import threading
@@ -36,6 +37,7 @@ from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.kinds import Product, Transport
 from media_callbacks.model.receipts import Receipt, StoredReceipt, Verdict
+from media_callbacks.timing.loop import Loop
 from media_callbacks.timing.waiting import Wait, wait_for
 
 # VOD and IMS wait five seconds for an answer, of which these two together are three.
@@ -46,6 +48,8 @@ CHECK_TIMEOUT_S = 2.0
 DRAIN_TIMEOUT_S = 15.0
 FIRST_RETRY_S = 0.2
 MAX_RETRY_S = 2.0
+# After the files failed, before they are asked again.
+FILES_RETRY_S = 1.0
 CLOSE_TIMEOUT_S = 3.0
 # Receipts that the store gets at once. Reading them again holds up the event loop, some tenth of a millisecond each, or
 # more: much may come of a few.
@@ -110,18 +114,26 @@ class JournaledStore:
         # Whether the store may be away.
         self._is_doubtful = True
         self._asides_in_a_row = 0
-        self._has_aside = asyncio.Event()
         self._aside_due_at: dict[str, float] = {}
         # Records of the journal: flushed, and drained since it was opened. It is empty when these are equal.
         self._appended = self._drained = 0
         # On their way to the journal.
         self._pending = self._pending_bytes = 0
-        self._has_receipts = asyncio.Event()
-        self._stopping = asyncio.Event()
+        # How far the oldest segment is drained.
+        self._drain_after = 0
+        self._drainer = Loop(
+            self._drain_next, name="journal-drainer", failure="journal_not_drained", retry_s=FILES_RETRY_S, wait=wait
+        )
+        self._retrier = Loop(
+            self._retry_next,
+            name="journal-set-aside",
+            failure="journaled_receipt_not_stored",
+            retry_s=0.0,  # each of them has a time of its own
+            wait=wait,
+        )
         self._queue: queue.SimpleQueue[_Append | _Work | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._tasks: list[asyncio.Task[None]] = []
 
     # For metrics
 
@@ -160,25 +172,16 @@ class JournaledStore:
             self._plan(digest)
         if self._appended or self.set_aside:
             log.warning("journal_found", receipts=self._appended, bytes=self.bytes_used, set_aside=self.set_aside)
-        self._has_receipts.set()
         self._thread = threading.Thread(target=self._write, name="journal-writer", daemon=True)
         self._thread.start()
-        self._tasks = [
-            asyncio.create_task(self._drain_on(), name="journal-drainer"),
-            asyncio.create_task(self._retry_on(), name="journal-set-aside"),
-        ]
+        self._drainer.start()
+        self._retrier.start()
 
     async def close(self) -> None:
-        self._stopping.set()
-        self._has_receipts.set()
-        self._has_aside.set()
-        if self._tasks:
-            # The receipts that the store has by now need not be drained again.
-            await asyncio.wait(self._tasks, timeout=CLOSE_TIMEOUT_S)
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            self._tasks = []
+        # The receipts that the store has by now need not be drained again.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await asyncio.gather(self._drainer.stop(), self._retrier.stop(), return_exceptions=True)
         if self._thread is not None:
             # Whatever was under way, it is not what ends this life.
             suspects = dict(self._suspects)
@@ -297,7 +300,7 @@ class JournaledStore:
     def _resolve(self, done: Sequence[tuple[_Append | _Work, Any]], appended: int) -> None:
         self._appended = appended
         if self._must_journal():
-            self._has_receipts.set()
+            self._drainer.wake()
         for one, result in done:
             if isinstance(one, _Append):
                 self._pending -= 1
@@ -313,31 +316,21 @@ class JournaledStore:
 
     # Draining
 
-    async def _drain_on(self) -> None:
-        after = 0
-        failures = 0
-        while not self._stopping.is_set():
-            if not self._must_journal():
-                self._has_receipts.clear()
-                await self._has_receipts.wait()
-                continue
-            try:
-                page = await self._read(after)
-                # None while the first one is still on its way, or was refused.
-                if page is not None and await self._drain(page):
-                    # First this, so that nothing is drained again because a file can't be removed.
-                    after = page.end
-                    after = 0 if await self._release(page) else page.end
-                failures = 0
-            except Exception as error:  # noqa: BLE001 - receipts must be drained after whatever it was
-                failures += 1
-                log.error("journal_not_drained", error=f"{type(error).__name__}: {error}")
-                await self._wait(self._stopping, _delay_s(failures))
-            else:
-                if not self._must_journal():
-                    log.info("journal_empty", drained=self._drained)
-                    self._suspects.clear()
-                    await self._note({})
+    async def _drain_next(self) -> float | None:
+        if not self._must_journal():
+            return None
+        page = await self._read(self._drain_after)
+        # None while the first one is still on its way, or was refused.
+        if page is not None and await self._drain(page):
+            # First this, so that nothing is drained again because a file can't be removed.
+            self._drain_after = page.end
+            if await self._release(page):
+                self._drain_after = 0
+        if not self._must_journal():
+            log.info("journal_empty", drained=self._drained)
+            self._suspects.clear()
+            await self._note({})
+        return 0.0
 
     async def _read(self, after: int) -> Undrained | None:
         return await self._do(lambda: self._journal.read(after=after))
@@ -454,18 +447,18 @@ class JournaledStore:
                 self._tell_drained(receipt, verdict)
                 return True
             failures += 1
-            await self._wait(self._stopping, _delay_s(failures))
+            await self._wait(self._drainer.stopping, _delay_s(failures))
         return False
 
     async def _until_store_works(self) -> bool:
         """False when that has to end before."""
         failures = 0
-        while not self._stopping.is_set():
+        while not self._drainer.stopping.is_set():
             if await self._store_works():
                 self._is_doubtful = False
                 return True
             failures += 1
-            await self._wait(self._stopping, _delay_s(failures))
+            await self._wait(self._drainer.stopping, _delay_s(failures))
         return False
 
     # Set aside
@@ -479,34 +472,30 @@ class JournaledStore:
         self._asides_in_a_row += 1
         if self._asides_in_a_row > 1:
             pause_s = FIRST_RETRY_S * 2 ** min(self._asides_in_a_row, 20)
-            await self._wait(self._stopping, min(pause_s, MAX_ASIDE_PAUSE_S))
+            await self._wait(self._drainer.stopping, min(pause_s, MAX_ASIDE_PAUSE_S))
 
     def _plan(self, digest: str) -> None:
         further = max(0, self._journal.attempts.aside[digest] - MAX_ATTEMPTS)
         delay_s = min(RETRY_ASIDE_S * 4 ** min(further, 20), MAX_RETRY_ASIDE_S)
         self._aside_due_at[digest] = asyncio.get_running_loop().time() + delay_s
-        self._has_aside.set()
+        self._retrier.wake()
 
-    async def _retry_on(self) -> None:
+    async def _retry_next(self) -> float | None:
         """Try what was set aside again, one after the other, alone."""
-        loop = asyncio.get_running_loop()
-        while not self._stopping.is_set():
-            self._has_aside.clear()
-            if not self._aside_due_at:
-                await self._has_aside.wait()
-                continue
-            digest, due_at = min(self._aside_due_at.items(), key=lambda one: one[1])
-            if due_at > loop.time():
-                await self._wait(self._has_aside, due_at - loop.time())
-                continue
-            try:
-                await self._retry(digest)
-            except Exception as error:  # noqa: BLE001 - the others must be tried after whatever it was
-                log.error("journaled_receipt_not_stored", error=f"{type(error).__name__}: {error}")
+        if not self._aside_due_at:
+            return None
+        digest, due_at = min(self._aside_due_at.items(), key=lambda one: one[1])
+        left_s = due_at - asyncio.get_running_loop().time()
+        if left_s > 0:
+            return left_s
+        try:
+            await self._retry(digest)
+        finally:
             if digest in self._journal.attempts.aside:
                 self._plan(digest)
             else:
                 del self._aside_due_at[digest]
+        return 0.0
 
     async def _retry(self, digest: str) -> None:
         if not await self._store_works():
