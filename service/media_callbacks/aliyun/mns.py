@@ -24,7 +24,8 @@ from yarl import URL
 
 from media_callbacks.aliyun.credentials import CredentialsProvider
 from media_callbacks.aliyun.signing import sign_mns_v2, sign_mns_v4
-from media_callbacks.http_client.bounded_connector import BoundedConnector, allow_body
+from media_callbacks.http_client.bounded_connector import read_body
+from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import VendorError, VendorRefused, VendorUnavailable
 from media_callbacks.sources.reading.xml_document import Element, read_document
 
@@ -34,8 +35,6 @@ XML_NAMESPACE = "http://mns.aliyuncs.com/doc/v1/"
 
 # Sixteen messages of 64 KiB, each character of them escaped, and as much again for what is around them.
 _MAX_REPLY_BYTES = 8 * 1024 * 1024
-# With what chunks add, of which a proper server makes large ones.
-_MAX_WIRE_BYTES = _MAX_REPLY_BYTES + 64 * 1024
 # What the answer to a long poll may take beyond the wait.
 _PATIENCE_S = 10.0
 _CONNECT_S = 5.0
@@ -229,7 +228,6 @@ class MnsQueue:
         now = self._clock()
         headers = {
             "Content-Type": "text/xml;charset=UTF-8",
-            "Accept-Encoding": "identity",
             "Date": format_datetime(now, usegmt=True),
             "x-mns-version": "2015-06-06",
         }
@@ -264,10 +262,15 @@ class MnsQueue:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=patience_s + _CONNECT_S, sock_connect=_CONNECT_S),
             ) as response:
-                allow_body(response, _MAX_WIRE_BYTES)
+                body = await read_body(response, _MAX_REPLY_BYTES)
+                if len(body) > _MAX_REPLY_BYTES:
+                    raise VendorUnavailable(
+                        f"{action} was answered {response.status} with more than {_MAX_REPLY_BYTES} bytes, which no"
+                        " reply of a queue has"
+                    )
                 reply = _Reply(
                     response.status,
-                    await _read_bounded(action, response),
+                    body,
                     _skew_s(response.headers.get("Date"), self._clock()),
                     _parse_retry_after(response.headers.get("Retry-After")),
                 )
@@ -286,12 +289,7 @@ class MnsQueue:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=BoundedConnector(),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                # A small reply must not become a large one.
-                auto_decompress=False,
-            )
+            self._session = open_session()
         return self._session
 
     def _error(self, action: str, reply: "_Reply") -> VendorError:
@@ -397,19 +395,6 @@ class _Reply:
 
 def _unreadable(action: str, status: int, why: str) -> VendorUnavailable:
     return VendorUnavailable(f"{action} was answered {status} with what can't be read: {why}")
-
-
-async def _read_bounded(action: str, response: aiohttp.ClientResponse) -> bytes:
-    pieces, size = [], 0
-    async for piece in response.content.iter_any():
-        size += len(piece)
-        if size > _MAX_REPLY_BYTES:
-            raise VendorUnavailable(
-                f"{action} was answered {response.status} with more than {_MAX_REPLY_BYTES} bytes, which no reply of a"
-                " queue has"
-            )
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _skew_s(date: str | None, now: datetime) -> float | None:

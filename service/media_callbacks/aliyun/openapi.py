@@ -28,7 +28,8 @@ from media_callbacks.aliyun.calls import Api, ApiRequest, says_there_is_none
 from media_callbacks.aliyun.credentials import Credentials, CredentialsProvider
 from media_callbacks.aliyun.rate_limits import rate_per_s
 from media_callbacks.aliyun.signing import EMPTY_SHA256, canonical_query, sign_acs3, sign_rpc
-from media_callbacks.http_client.bounded_connector import BoundedConnector, allow_body
+from media_callbacks.http_client.bounded_connector import read_body
+from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import VendorRefused, VendorUnavailable
 from media_callbacks.sources.reading.decoding import decode_json
 from media_callbacks.timing.throttle import RateLimit
@@ -39,8 +40,6 @@ Observe = Callable[[Api, str, CallResult], None]
 """Is told how each request went: api, action, result."""
 
 MAX_REPLY_BYTES = 4 * 2**20
-# With what chunks add, of which a proper server makes large ones.
-_MAX_WIRE_BYTES = MAX_REPLY_BYTES + 64 * 1024
 ATTEMPTS = 3
 _TIMEOUT_S = 10.0
 _CONNECT_TIMEOUT_S = 5.0
@@ -278,10 +277,9 @@ class OpenApiClient:
                 skip_auto_headers=("Content-Type",),
                 allow_redirects=False,
             ) as response:
-                allow_body(response, _MAX_WIRE_BYTES)
                 return Reply(
                     status=response.status,
-                    body=await _read(response.content),
+                    body=await read_body(response, MAX_REPLY_BYTES),
                     retry_after=response.headers.get("x-acs-retry-after"),
                 )
         except TimeoutError:
@@ -293,12 +291,9 @@ class OpenApiClient:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=BoundedConnector(limit=0),  # `_slots` is the limit, and waiting there is no time-out
-                cookie_jar=aiohttp.DummyCookieJar(),
+            self._session = open_session(
                 timeout=aiohttp.ClientTimeout(total=self._timeout_s, connect=min(_CONNECT_TIMEOUT_S, self._timeout_s)),
-                auto_decompress=False,
-                trust_env=False,
+                max_connections=0,  # `_slots` is the limit, and waiting there is no time-out
             )
         return self._session
 
@@ -318,7 +313,6 @@ def _build_acs3(query: ApiRequest, credentials: Credentials, base: str, *, nonce
     headers = {
         "Host": _authority(base),
         "Accept": "application/json",
-        "Accept-Encoding": "identity",
         "x-acs-action": query.action,
         "x-acs-version": query.version,
         "x-acs-date": _timestamp(now),
@@ -354,7 +348,6 @@ def _build_rpc(query: ApiRequest, credentials: Credentials, base: str, *, nonce:
     headers = {
         "Host": _authority(base),
         "Accept": "application/json",
-        "Accept-Encoding": "identity",
         "Content-Type": "application/x-www-form-urlencoded",
     }
     return f"{base}/?{canonical_query(common)}", headers, canonical_query(query.parameters).encode()
@@ -366,14 +359,6 @@ def _authority(base: str) -> str:
 
 def _timestamp(now: datetime) -> str:
     return f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    """Up to one byte more than a reply may have."""
-    body = bytearray()
-    while len(body) <= MAX_REPLY_BYTES and (chunk := await content.read(MAX_REPLY_BYTES + 1 - len(body))):
-        body += chunk
-    return bytes(body)
 
 
 def _read_json(body: bytes) -> Any:

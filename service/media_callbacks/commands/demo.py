@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +25,7 @@ from media_callbacks.client.webhooks import WebhookVerificationError, verify
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.simulate import STALE_S, send
 from media_callbacks.config.settings import Settings, build_settings
+from media_callbacks.http_client.session import open_session
 from media_callbacks.model.events import Event
 from media_callbacks.observe.logs import configure_logs
 from media_callbacks.process.server import serve
@@ -146,7 +146,7 @@ async def play(folder: Path) -> tuple[Sequence[DemoStep], Receiver]:
             server.result()
         callbacks, admin = addresses.result()
         try:
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30), trust_env=False) as session:
+            async with open_session() as session:
                 for step in steps:
                     if step.request is not None:
                         step.status = (await send(session, f"http://{callbacks}", step.job, step.request)).status

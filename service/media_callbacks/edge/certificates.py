@@ -27,7 +27,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from media_callbacks.http_client.bounded_connector import BoundedConnector, allow_body
+from media_callbacks.http_client.bounded_connector import read_body
+from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import BadSignature, CannotVerify, ConfigError
 
 # MNS gives a push five seconds; the fetch, the check and the store must fit in.
@@ -111,19 +112,13 @@ async def fetch_https(
     Raises:
         aiohttp.ClientError, OSError, TimeoutError: No answer came, or not from the host that the URL names.
     """
-    # A session of its own: this happens about once a day.
-    connector = BoundedConnector(resolver=resolver, ssl=True if ssl_context is None else ssl_context, force_close=True)
     async with (
         asyncio.timeout(timeout_s),
-        # Compressed answers stay as they are, so that a small one can't become large.
-        aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
-        session.get(url, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as response,
+        # A session of its own: this happens about once a day.
+        open_session(timeout=aiohttp.ClientTimeout(total=timeout_s), resolver=resolver, tls=ssl_context) as session,
+        session.get(url, allow_redirects=False) as response,
     ):
-        allow_body(response, MAX_CERTIFICATE_BYTES + 1)
-        body = bytearray()
-        while chunk := await response.content.read(MAX_CERTIFICATE_BYTES + 1 - len(body)):
-            body += chunk
-        return Fetched(response.status, bytes(body))
+        return Fetched(response.status, await read_body(response, MAX_CERTIFICATE_BYTES))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from aiohttp.tracing import Trace
 
 # For the head, interim answers included, and what comes right behind it. Twice what nginx takes of one by default.
 MAX_HEAD_BYTES = 16 * 1024
+# What chunks may add to a body, of which a proper server makes large ones.
+FRAMING_BYTES = 64 * 1024
 _HEAD_PIECE_BYTES = 4 * 1024
 _BODY_PIECE_BYTES = 32 * 1024
 
@@ -32,7 +34,7 @@ class AnswerTooLong(aiohttp.ClientPayloadError):
 class BoundedConnector(aiohttp.TCPConnector):
     """
     A connector whose connections end when the answer to one request is longer than MAX_HEAD_BYTES, with all that
-    belongs to it or is sent unasked; more is let through by ``allow_body`` alone.
+    belongs to it or is sent unasked; more is let through by ``read_body`` alone.
     """
 
     async def connect(
@@ -61,13 +63,22 @@ class BoundedConnector(aiohttp.TCPConnector):
                 raise AnswerTooLong
 
 
-def allow_body(response: aiohttp.ClientResponse, max_bytes: int) -> None:
-    """Let so many bytes more come. Right after the head has come, before anything else is awaited."""
-    # Neither is there any more when the answer has come completely.
+async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """
+    The body; one byte more than ``max_bytes`` where there is even more. To be called before anything else is awaited.
+
+    Raises:
+        aiohttp.ClientError, TimeoutError: It did not come as announced, or not in time.
+    """
+    # There is no connection any more when the answer has come completely.
     if response.connection is not None and response.connection.transport is not None:
         guard = response.connection.transport.get_protocol()
         assert isinstance(guard, _Guard), "of a session with a BoundedConnector"
-        guard.allow(max_bytes)
+        guard.allow(max_bytes + FRAMING_BYTES)
+    body = bytearray()
+    while len(body) <= max_bytes and (chunk := await response.content.read(max_bytes + 1 - len(body))):
+        body += chunk
+    return bytes(body)
 
 
 class _Guard(asyncio.BufferedProtocol):

@@ -27,7 +27,8 @@ from botocore.exceptions import (
 from botocore.httpsession import ProxyConfiguration, create_urllib3_context, get_cert_path
 from yarl import URL
 
-from media_callbacks.http_client.bounded_connector import BoundedConnector, allow_body
+from media_callbacks.http_client.bounded_connector import read_body
+from media_callbacks.http_client.session import open_session
 
 # Ten entries, of which each may tell at length why it failed.
 MAX_ANSWER_BYTES = 128 * 1024
@@ -62,13 +63,7 @@ class BoundedSession:
     async def __aenter__(self) -> Self:
         # It reads files.
         context = await asyncio.to_thread(_make_context, self._verify)
-        self._session = aiohttp.ClientSession(
-            connector=BoundedConnector(limit=self._max_connections, ssl=context),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=self._timeout,
-            skip_auto_headers={"Content-Type"},
-            auto_decompress=False,
-        )
+        self._session = open_session(timeout=self._timeout, max_connections=self._max_connections, tls=context)
         return self
 
     async def __aexit__(
@@ -92,18 +87,17 @@ class BoundedSession:
             response = await self._session.request(
                 request.method,
                 URL(request.url, encoded=True),
-                headers={
-                    **{name: _text(value) for name, value in request.headers.items()},
-                    "Accept-Encoding": "identity",
-                },
+                headers={name: _text(value) for name, value in request.headers.items()},
+                skip_auto_headers=("Content-Type",),
                 data=io.BytesIO(content) if isinstance(content, bytes) and len(content) > _MAX_PLAIN_BYTES else content,
                 proxy=proxy_url,
                 proxy_headers=self._proxies.proxy_headers_for(proxy_url) if proxy_url else None,
                 allow_redirects=False,
             )
             async with response:
-                # One that ends with its connection would be cut without a word at what is allowed.
-                body = await _read(response)
+                body = await read_body(response, MAX_ANSWER_BYTES)
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise aiohttp.ClientPayloadError  # noqa: TRY301 - as what else may be wrong with it
         except aiohttp.ClientSSLError as error:
             raise SSLError(endpoint_url=request.url, error=error) from error
         except aiohttp.ConnectionTimeoutError as error:
@@ -128,15 +122,6 @@ class _Body:
 
     async def read(self) -> bytes:
         return self.content
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    # One that ends with its connection would be cut without a word at what is allowed.
-    allow_body(response, 2 * MAX_ANSWER_BYTES)
-    body = await response.read()
-    if len(body) > MAX_ANSWER_BYTES:
-        raise aiohttp.ClientPayloadError
-    return body
 
 
 def _make_context(verify: bool | str) -> ssl.SSLContext:

@@ -24,7 +24,8 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 
-from media_callbacks.http_client.bounded_connector import AnswerTooLong, BoundedConnector
+from media_callbacks.http_client.bounded_connector import AnswerTooLong
+from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRetry
 from media_callbacks.model.events import CONTENT_TYPE, Delivery
 from media_callbacks.version import read_version
@@ -171,14 +172,11 @@ class WebhookSink:
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=BoundedConnector(limit=self.concurrency, keepalive_timeout=_KEEPALIVE_S),
-            cookie_jar=aiohttp.DummyCookieJar(),
+        self._session = open_session(
             # The total is kept by `send`: aiohttp rounds long time-outs up to a whole second.
             timeout=aiohttp.ClientTimeout(total=None, connect=min(_CONNECT_TIMEOUT_S, self.timeout_s)),
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=MAX_ANSWER_BYTES,
+            max_connections=self.concurrency,
+            keepalive_s=_KEEPALIVE_S,
         )
 
     async def send(self, deliveries: Sequence[Delivery]) -> Sequence[SinkError | None]:

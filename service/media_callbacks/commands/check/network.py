@@ -22,7 +22,7 @@ from media_callbacks.config.models import (
     SqsSinkSettings,
 )
 from media_callbacks.edge.certificates import fetch_https, read_certificate
-from media_callbacks.http_client.bounded_connector import BoundedConnector
+from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import BadSignature
 from media_callbacks.sinks.aws import region_of
 from media_callbacks.sinks.eventbridge import EventBridgeSink
@@ -163,10 +163,9 @@ def _load_boto():  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 async def compare_clocks(urls: Sequence[str], network: Network) -> CheckResult:
     """Our clock and that of the first URL that answers with a date."""
-    connector = BoundedConnector(resolver=network.resolver, ssl=network.ssl_context or True)
     # So that the last one has its time, too.
     timeout = aiohttp.ClientTimeout(total=network.timeout_s / (len(urls) + 1))
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+    async with open_session(timeout=timeout, resolver=network.resolver, tls=network.ssl_context) as session:
         for url in urls:
             theirs = await _ask_for_date(session, url)
             if theirs is not None:

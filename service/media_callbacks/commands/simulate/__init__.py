@@ -35,6 +35,7 @@ from media_callbacks.commands.console.options import add_config_option, add_json
 from media_callbacks.commands.simulate import cloud
 from media_callbacks.config.models import MnsPushSourceSettings
 from media_callbacks.config.settings import Settings
+from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.rehearsal.payloads import PAYLOADS, WITHOUT_FAILURE, Json
 from media_callbacks.rehearsal.simulate import (
@@ -264,8 +265,7 @@ async def send_all(
     if show:
         requests = track(requests, total=total, console=Console(stderr=True))
     started = time.perf_counter()
-    timeout = aiohttp.ClientTimeout(total=30)
-    async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
+    async with open_session() as session:
         for number, (job_id, request) in enumerate(requests):
             if arguments.rate:
                 await asyncio.sleep(max(0.0, started + number / arguments.rate - time.perf_counter()))

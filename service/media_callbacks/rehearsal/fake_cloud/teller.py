@@ -13,6 +13,7 @@ from datetime import datetime
 import aiohttp
 from yarl import URL
 
+from media_callbacks.http_client.session import open_session
 from media_callbacks.rehearsal.fake_cloud.callbacks import (
     Destination,
     HttpDestination,
@@ -217,8 +218,7 @@ class Teller:
     async def sending(self) -> AsyncIterator[None]:
         """Able to send."""
         timeout = aiohttp.ClientTimeout(total=self._timing.attempt_s)
-        connector = aiohttp.TCPConnector(limit=self._concurrency)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout, trust_env=False) as self._session:
+        async with open_session(timeout=timeout, max_connections=self._concurrency) as self._session:
             try:
                 yield
             finally:
