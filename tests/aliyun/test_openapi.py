@@ -333,6 +333,13 @@ async def test_the_wait_that_the_vendor_asks_for_is_kept_in_milliseconds(vendor,
             "InvalidVersion",
             "check the endpoint",
         ),
+        (
+            lambda: web.Response(
+                status=400, text="<Error><RequestId>0A1B-2C</RequestId><Code>no code &#x202e;</Code></Error>"
+            ),
+            "unreadable",
+            "",
+        ),
     ],
 )
 async def test_what_will_stay_is_refused_at_once(vendor, client, reply, code, advice):
@@ -530,7 +537,8 @@ async def test_credentials_that_no_header_can_hold_are_unavailable(vendor):
             st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
             lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["Code", "code", "RequestId", "x"]), inner),
         ).map(lambda value: json.dumps(value).encode()),
-        st.binary(max_size=50).map(lambda code: b"<Error><Code>" + code + b"</Code>"),
+        st.binary(max_size=50).map(lambda code: b"<Error><Code>" + code + b"</Code></Error>"),
+        st.text(max_size=50).map(lambda code: f"<Error><Code>{code}</Code></Error>".encode()),
     ),
     retry_after=st.none() | st.text(max_size=20),
 )

@@ -32,6 +32,7 @@ from media_callbacks.http_client.bounded_connector import read_body
 from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import VendorRefused, VendorUnavailable
 from media_callbacks.sources.reading.decoding import decode_json
+from media_callbacks.sources.reading.xml_document import read_document
 from media_callbacks.timing.throttle import RateLimit
 from media_callbacks.timing.waiting import Wait, wait_for
 
@@ -51,11 +52,7 @@ _MAX_DELAY_S = 5.0
 _MAX_RETRY_AFTER_S = 24 * 3600.0
 
 _CODE = re.compile(r"[A-Za-z0-9._:-]{1,100}")
-_XML_CODE = re.compile(rb"<Code>\s*([A-Za-z0-9._:-]{1,100})\s*</Code>")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_XML_REQUEST_ID = re.compile(rb"<RequestId>\s*([A-Za-z0-9-]{1,64})\s*</RequestId>")
-# An error reply is short. Where more comes, its beginning is enough.
-_MAX_ERROR_XML_BYTES = 64 * 1024
 _MILLISECONDS = re.compile(r"[0-9]{1,12}")
 
 _SUCCESS_CODES = frozenset({"ok", "success", "200"})
@@ -119,11 +116,11 @@ def read_reply(action: str, reply: Reply) -> Mapping[str, Any]:
         raise VendorUnavailable(f"{answered}, a redirect, which is not followed: check the endpoint")
     if len(reply.body) > MAX_REPLY_BYTES:
         raise VendorUnavailable(f"{answered} and more than {MAX_REPLY_BYTES} bytes")
-    content = _read_json(reply.body)
+    content = _read_content(reply)
     code = _code(content, reply)
     if code is not None:
         answered += f" and the code {code}"
-    answered += _request_id(content, reply)
+    answered += _request_id(content)
     if reply.status < 400:
         if not isinstance(content, dict):
             raise VendorUnavailable(f"{answered}, but not with a JSON object: check the endpoint")
@@ -361,21 +358,22 @@ def _timestamp(now: datetime) -> str:
     return f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _read_json(body: bytes) -> Any:
-    """None where it is not JSON."""
+def _read_content(reply: Reply) -> Any:
+    """What JSON it is; of an error, in which the vendor may answer in XML, its fields as well; None of all else."""
     try:
-        return decode_json(body)
+        return decode_json(reply.body)
+    except ValueError:
+        if reply.status < 400:
+            return None
+    try:
+        return {child.name: child.text.strip() for child in read_document(reply.body).children}
     except ValueError:
         return None
 
 
 def _code(content: Any, reply: Reply) -> str | None:
     """The vendor's code, None where there is none or it means success. One that is not a word is ``unreadable``."""
-    found: Any = None
-    if isinstance(content, dict):
-        found = content.get("Code", content.get("code"))
-    elif reply.status >= 400 and (match := _XML_CODE.search(reply.body[:_MAX_ERROR_XML_BYTES])):
-        found = match[1].decode()
+    found = content.get("Code", content.get("code")) if isinstance(content, dict) else None
     if found is None or found == "":
         return None
     code = str(found).strip() if isinstance(found, str | int) else ""
@@ -384,13 +382,9 @@ def _code(content: Any, reply: Reply) -> str | None:
     return code if _CODE.fullmatch(code) else "unreadable"
 
 
-def _request_id(content: Any, reply: Reply) -> str:
+def _request_id(content: Any) -> str:
     """For the message; the vendor's support asks for it."""
-    found: Any = None
-    if isinstance(content, dict):
-        found = content.get("RequestId", content.get("requestId"))
-    elif match := _XML_REQUEST_ID.search(reply.body[:_MAX_ERROR_XML_BYTES]):
-        found = match[1].decode()
+    found = content.get("RequestId", content.get("requestId")) if isinstance(content, dict) else None
     return f" (request {found})" if isinstance(found, str) and _REQUEST_ID.fullmatch(found) else ""
 
 

@@ -1,4 +1,4 @@
-"""The one reader of XML: for the envelopes of MNS, and for the answers of its API."""
+"""The one reader of XML: for the envelopes of MNS, the answers of its API, and errors of the job APIs."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ def read_document(body: bytes, *, root: str | None = None) -> Element:
 
     Raises:
         OtherRoot: It begins with something else, whatever comes then.
-        ValueError: Not well-formed, with a DOCTYPE, or of more levels or elements than any document of MNS has.
+        ValueError: Not well-formed, with a DOCTYPE, or of more levels or elements than any of theirs has.
     """
     reader = _Reader(root)
     # UTF-8 whatever the declaration says: pyexpat would ask Python for other codecs, and raise what those raise.
