@@ -33,6 +33,7 @@ from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import VendorRefused, VendorUnavailable
 from media_callbacks.sources.reading.decoding import decode_json
 from media_callbacks.sources.reading.xml_document import read_document
+from media_callbacks.timing.clock import utc_now
 from media_callbacks.timing.throttle import RateLimit
 from media_callbacks.timing.waiting import Wait, wait_for
 
@@ -163,7 +164,7 @@ class OpenApiClient:
         observe: Observe | None = None,
         rates: Callable[[Api, str], float] = rate_per_s,
         timeout_s: float = _TIMEOUT_S,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
         rng: Random | None = None,
         wait: Wait = wait_for,

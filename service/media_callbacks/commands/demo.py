@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from media_callbacks.sources.base import CallbackSource
 from media_callbacks.sources.transports.http import HttpSource
 from media_callbacks.sources.transports.mns_push import MnsPushSource
 from media_callbacks.sources.transports.token_url import TokenUrlSource
+from media_callbacks.timing.clock import utc_now
 
 AGAIN = "the same again"
 # Longer than anything here takes on a busy machine; only a failure waits for it.
@@ -123,7 +124,7 @@ async def play(folder: Path) -> tuple[Sequence[DemoStep], Receiver]:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    key, certificate = make_mns_key(now=datetime.now(UTC))
+    key, certificate = make_mns_key(now=utc_now())
     signer = MnsSigner(key)
     webhook_url = f"http://127.0.0.1:{runner.addresses[0][1]}/events"
     with closing(socket.create_server(("127.0.0.1", 0))) as probe:
@@ -161,7 +162,7 @@ async def play(folder: Path) -> tuple[Sequence[DemoStep], Receiver]:
 
 async def expect_lost_jobs(steps: Sequence[DemoStep], admin_url: str) -> None:
     """As an application does right after it has submitted a job; here with a deadline that is over at once."""
-    client, now = JobsClient(admin_url, None), datetime.now(UTC)
+    client, now = JobsClient(admin_url, None), utc_now()
     for step in steps:
         if step.request is None:
             await asyncio.to_thread(
@@ -256,7 +257,7 @@ def build_steps(settings: Settings, signer: MnsSigner, cloud: FakeCloud) -> Iter
             yield from gif_steps(source, cloud)
             continue
         event, build = next(iter(PAYLOADS[source.product].items()))
-        now = datetime.now(UTC)
+        now = utc_now()
         job, other = secrets.token_hex(16), secrets.token_hex(16)
         genuine = sign(source, signer, build(job, now, False), now)
         forged = forge(sign(source, signer, build(other, now, False), now))

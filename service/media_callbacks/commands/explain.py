@@ -27,6 +27,7 @@ from media_callbacks.explain.case import Status, Surroundings
 from media_callbacks.model.errors import BadSignature
 from media_callbacks.model.times import format_time
 from media_callbacks.sources.transports.mns_push import parse_certificate_url
+from media_callbacks.timing.clock import utc_now
 
 # A body may have up to 64 MiB, and a capture is little more.
 MAX_FILE_BYTES = 80 << 20
@@ -58,7 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    now = datetime.now(UTC) if arguments.at is None else read_time(arguments.at)
+    now = utc_now() if arguments.at is None else read_time(arguments.at)
     certificate = None if arguments.certificate is None else read_key(Path(arguments.certificate))
     raw = read_file(arguments.file)
     try:

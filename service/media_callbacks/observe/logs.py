@@ -12,11 +12,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Hashable
-from datetime import UTC, datetime
 from typing import Any, BinaryIO
 
 import structlog
 from pydantic_core import to_json
+
+from media_callbacks.timing.clock import utc_now
 
 
 class _Lines:
@@ -49,7 +50,7 @@ class _Lines:
 def _render(_: object, method: str, event: Any) -> bytes:
     # One step and this serializer: a line for every callback takes half the time that the usual chain takes.
     event["level"] = method
-    event["at"] = datetime.now(UTC)
+    event["at"] = utc_now()
     return to_json(event, fallback=str)
 
 

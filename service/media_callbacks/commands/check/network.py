@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
 from media_callbacks.sinks.sns import SnsSink
 from media_callbacks.sinks.sqs import SqsSink
+from media_callbacks.timing.clock import utc_now
 
 AwsSinkSettings = SqsSinkSettings | SnsSinkSettings | EventBridgeSinkSettings | KinesisSinkSettings
 _SERVICES: Mapping[type[Any], str] = {
@@ -51,7 +52,7 @@ class Network:
         timeout_s: Of each probe.
     """
 
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Callable[[], datetime] = utc_now
     resolver: AbstractResolver | None = None
     ssl_context: ssl.SSLContext | None = None
     timeout_s: float = TIMEOUT_S

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ from media_callbacks.sources.base import CallbackSource
 from media_callbacks.sources.transports.http import HttpSource
 from media_callbacks.sources.transports.mns_push import MnsPushSource
 from media_callbacks.sources.transports.token_url import TokenUrlSource
+from media_callbacks.timing.clock import utc_now
 
 KEY_FILE, CERTIFICATE_FILE = "mns-simulator.key.pem", "mns-simulator.certificate.pem"
 CLOUD = "cloud"
@@ -167,7 +168,7 @@ def make_signing_key(path: Path) -> int:
     """Write a key and its certificate, and say how to pin it."""
     if path.exists():
         raise ConfigError([f"--signing-key: {path} is there already; remove it first or name another file"])
-    key, certificate = make_mns_key(now=datetime.now(UTC))
+    key, certificate = make_mns_key(now=utc_now())
     path.touch(mode=0o600)
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     certificate_path = path.with_name(CERTIFICATE_FILE)
@@ -212,7 +213,7 @@ def build_requests(
         raise UsageError(f"EVENT: expected one of {', '.join(known)}; came {event}")
     for number in range(arguments.count):
         job_id = arguments.job_id if arguments.job_id and not number else secrets.token_hex(16)
-        now = datetime.now(UTC) - timedelta(seconds=STALE_S if arguments.stale else 0)
+        now = utc_now() - timedelta(seconds=STALE_S if arguments.stale else 0)
         payload = known[event](job_id, now, arguments.fail)
         for override in arguments.overrides:
             override_field(payload, override)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from media_callbacks.assembly.sources import build_source
@@ -37,15 +37,12 @@ from media_callbacks.sources.transports.http import HttpSource
 from media_callbacks.sources.transports.mns_push import MnsPushSource
 from media_callbacks.sources.transports.token_url import TokenUrlSource
 from media_callbacks.sources.transports.url_tokens import bind_task, decode_token
+from media_callbacks.timing.clock import utc_now
 
 FIRST_TASK_ID = 10_000_000
 MINTED_FOR_S = 7 * 86400
 # Enough for a day of rehearsing; all of them are kept in memory.
 MAX_JOBS = 200_000
-
-
-def now_utc() -> datetime:
-    return datetime.now(UTC)
 
 
 DEFAULT_KEYS: Mapping[str, AccessKey] = {"fake-access-key": AccessKey("fake-access-key-secret")}
@@ -89,7 +86,7 @@ class FakeCloud:
         signer: MnsSigner | None = None,
         push_format: PushFormat = "SIMPLIFIED",
         access_keys: Mapping[str, AccessKey] | None = None,
-        clock: Callable[[], datetime] = now_utc,
+        clock: Callable[[], datetime] = utc_now,
         concurrency: int = 32,
     ) -> None:
         """
