@@ -1,12 +1,17 @@
 """
 Prometheus metrics. Label values come from fixed sets: configured names, our own words, HTTP statuses; never from a
 request, so that no caller can make series.
+
+What has labels and is counted has classes of our own. With prometheus_client's, even with their children kept at hand,
+the metrics of one receipt took 2.6 times as long, some microseconds, and each series came with another one, of when it
+was created.
 """
 
 import math
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from itertools import accumulate
 from typing import get_args
@@ -35,11 +40,12 @@ _SINK_STATES: tuple[SinkState, ...] = get_args(SinkState)
 _BREAKER_STATES: tuple[BreakerState, ...] = get_args(BreakerState)
 _AGE_BUCKETS_S = (-3600, -600, -300, -60, 0, 60, 300, 600, 3600, 86400)
 _DURATION_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 15, 30)
+_PREFIX = "media_callbacks_"
 _BACKLOG_STATES = ("pending", "retrying", "parked", "dead")
 
 
 class _Counts(defaultdict[tuple[str, ...], int]):
-    """A counter by its labels' values. To count costs a fourth of what prometheus_client's own takes."""
+    """A counter by its labels' values."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str]) -> None:
         super().__init__(int)
@@ -82,145 +88,144 @@ class _Histogram(dict[tuple[str, ...], list[float]]):
         yield family
 
 
+def _counter(name: str, text: str, *labels: str) -> _Counts:
+    return field(init=False, default_factory=lambda: _Counts(_PREFIX + name, text, labels))
+
+
+def _histogram(name: str, text: str, bounds: Sequence[float], *labels: str) -> _Histogram:
+    return field(init=False, default_factory=lambda: _Histogram(_PREFIX + name, text, labels, bounds))
+
+
+def _total(name: str, text: str) -> Counter:
+    """A counter without labels; it is shown before there is anything to count."""
+    return field(init=False, default_factory=lambda: Counter(_PREFIX + name, text, registry=None))
+
+
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return field(init=False, default_factory=lambda: Gauge(_PREFIX + name, text, labels, registry=None))
+
+
+@dataclass(eq=False, repr=False)
 class Metrics:
     """All metrics of one service, in a registry of its own."""
 
-    def __init__(self) -> None:
-        registry = self._registry = CollectorRegistry()
+    _receipts: _Counts = _counter(
+        "receipts",
+        "Genuine callbacks by what became of them: accepted, duplicate, differing, unparsed, conflict; those"
+        " that are journaled count again when the store has them.",
+        "source",
+        "state",
+    )
+    _rejects: _Counts = _counter(
+        "rejects",
+        "Callbacks that were refused, by reason; of source none: to paths that nobody has, not HTTP, and"
+        " connections that were closed (slow_request, slow_reader, too_many_connections).",
+        "source",
+        "reason",
+    )
+    _stale_age: _Histogram = _histogram(
+        "stale_age_seconds",
+        "Age of callbacks whose signature is right and whose time is not; negative when the sender is ahead.",
+        _AGE_BUCKETS_S,
+        "source",
+    )
+    _events: _Counts = _counter("events", "New events by kind and outcome.", "kind", "outcome")
+    _warnings: _Counts = _counter("parse_warnings", "Fields that could not be understood.", "source")
+    _certificate_changes: Counter = _total(
+        "certificate_changes", "Signing certificates that were replaced under their name."
+    )
+    _journal_receipts: Gauge = _gauge("journal_receipts", "Receipts that wait in the journal for the store.")
+    _journal_bytes: Gauge = _gauge("journal_bytes", "Size of the journal's files.")
+    _journal_set_aside: Gauge = _gauge(
+        "journal_set_aside", "Receipts of the journal that the store did not take though it worked."
+    )
+    _unrouted: Counter = _total("unrouted_events", "New events that match no sink; they are kept.")
+    _answer_duration: _Histogram = _histogram(
+        "answer_duration_seconds", "From the request's headers to the answer.", _DURATION_BUCKETS_S, "source"
+    )
+    _attempts: _Counts = _counter(
+        "attempts",
+        "Delivery attempts by result: delivered, retrying, dead; late where the lease was lost before it was"
+        " written down, unrecorded where it was not until the stop.",
+        "sink",
+        "result",
+    )
+    _attempt_duration: _Histogram = _histogram(
+        "attempt_duration_seconds", "How long delivery attempts took.", _DURATION_BUCKETS_S, "sink", "result"
+    )
+    _build_info: Gauge = _gauge("build_info", "Which version this is; always 1.", "version")
+    _store_up: Gauge = _gauge("store_up", "Whether the store answered and could be written when this was asked.")
+    _store_size: Gauge = _gauge("store_size_bytes", "What the store takes of its disk.")
+    _store_free: Gauge = _gauge(
+        "store_free_bytes", "Room left on the store's disk; NaN for PostgreSQL, whose is not known here."
+    )
+    _deliveries: Gauge = _gauge("deliveries", "Deliveries that are not done, by state.", "sink", "state")
+    _oldest_age: Gauge = _gauge(
+        "oldest_pending_age_seconds",
+        "Since the oldest event that is pending, retrying or parked was accepted; 0 when there is none.",
+        "sink",
+    )
+    _sink_state: Gauge = _gauge("sink_state", "1 for the state that the sink is in, 0 for the others.", "sink", "state")
+    _breaker_state: Gauge = _gauge(
+        "breaker_state",
+        "1 for the state that this instance's circuit breaker of the sink is in, 0 for the others.",
+        "sink",
+        "state",
+    )
+    _clock_offset: Gauge = _gauge("clock_offset_seconds", "How far this machine's clock is ahead of the store's.")
+    _clock_doubted: Gauge = _gauge(
+        "store_clock_doubted_seconds",
+        "How far the store's clock stepped forward while nobody saw it, as long as that is doubted; else 0.",
+    )
+    _clock_behind: Gauge = _gauge(
+        "store_clock_behind_seconds", "How far the store's clock is behind what it was before; else 0."
+    )
+    _clock_corrections: Counter = _total(
+        "store_clock_corrections", "Steps back that showed that the store's clock was wrong."
+    )
+    _inquiries: _Counts = _counter(
+        "inquiries", "Questions about jobs, by what the vendor said.", "product", "reason", "result"
+    )
+    _decisions: _Counts = _counter(
+        "inquiry_decisions",
+        "Questions about jobs, by what followed: confirmed, contradicted, foreign, given_up and others.",
+        "product",
+        "reason",
+        "decision",
+    )
+    _vendor_calls: _Counts = _counter(
+        "vendor_calls",
+        "Calls of the vendor's job APIs: ok, not_found, throttled, unavailable, refused.",
+        "api",
+        "action",
+        "result",
+    )
+    _queue_polls: _Counts = _counter(
+        "queue_polls",
+        "Polls of MNS queues, by what came: messages, empty, throttled, unavailable, refused.",
+        "source",
+        "result",
+    )
+    _waiting_jobs: Gauge = _gauge(
+        "waiting_jobs", "Expected jobs that have not ended, by whether the deadline is over.", "product", "state"
+    )
+    _held_events: Gauge = _gauge("held_events", "Events that wait for the vendor's answer.", "product")
+    _oldest_held_age: Gauge = _gauge(
+        "oldest_held_age_seconds", "Since the oldest event that is held was received; 0 when there is none."
+    )
+    _recent_jobs: Gauge = _gauge(
+        "recent_jobs",
+        "Jobs that were registered within the last hour, by state and by how their events came.",
+        "product",
+        "state",
+        "transport",
+    )
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"media_callbacks_{name}", text, labels, registry=registry)
-
-        def counter(name: str, text: str, *labels: str) -> _Counts:
-            counts = _Counts(f"media_callbacks_{name}", text, labels)
-            registry.register(counts)
-            return counts
-
-        def histogram(name: str, text: str, bounds: Sequence[float], *labels: str) -> _Histogram:
-            kept = _Histogram(f"media_callbacks_{name}", text, labels, bounds)
-            registry.register(kept)
-            return kept
-
-        self._receipts = counter(
-            "receipts",
-            "Genuine callbacks by what became of them: accepted, duplicate, differing, unparsed, conflict; those"
-            " that are journaled count again when the store has them.",
-            "source",
-            "state",
-        )
-        self._rejects = counter(
-            "rejects",
-            "Callbacks that were refused, by reason; of source none: to paths that nobody has, not HTTP, and"
-            " connections that were closed (slow_request, slow_reader, too_many_connections).",
-            "source",
-            "reason",
-        )
-        self._stale_age = histogram(
-            "stale_age_seconds",
-            "Age of callbacks whose signature is right and whose time is not; negative when the sender is ahead.",
-            _AGE_BUCKETS_S,
-            "source",
-        )
-        self._events = counter("events", "New events by kind and outcome.", "kind", "outcome")
-        self._warnings = counter("parse_warnings", "Fields that could not be understood.", "source")
-        self._certificate_changes = Counter(
-            "media_callbacks_certificate_changes",
-            "Signing certificates that were replaced under their name.",
-            registry=registry,
-        )
-        self._journal_receipts = gauge("journal_receipts", "Receipts that wait in the journal for the store.")
-        self._journal_bytes = gauge("journal_bytes", "Size of the journal's files.")
-        self._journal_set_aside = gauge(
-            "journal_set_aside", "Receipts of the journal that the store did not take though it worked."
-        )
-        self._unrouted = Counter(
-            "media_callbacks_unrouted_events", "New events that match no sink; they are kept.", registry=registry
-        )
-        self._answer_duration = histogram(
-            "answer_duration_seconds", "From the request's headers to the answer.", _DURATION_BUCKETS_S, "source"
-        )
-        self._attempts = counter(
-            "attempts",
-            "Delivery attempts by result: delivered, retrying, dead; late where the lease was lost before it was"
-            " written down, unrecorded where it was not until the stop.",
-            "sink",
-            "result",
-        )
-        self._attempt_duration = histogram(
-            "attempt_duration_seconds", "How long delivery attempts took.", _DURATION_BUCKETS_S, "sink", "result"
-        )
-        gauge("build_info", "Which version this is; always 1.", "version").labels(read_version()).set(1)
-        self._store_up = gauge("store_up", "Whether the store answered and could be written when this was asked.")
-        self._store_size = gauge("store_size_bytes", "What the store takes of its disk.")
-        self._store_free = gauge(
-            "store_free_bytes", "Room left on the store's disk; NaN for PostgreSQL, whose is not known here."
-        )
-        self._deliveries = gauge("deliveries", "Deliveries that are not done, by state.", "sink", "state")
-        self._oldest_age = gauge(
-            "oldest_pending_age_seconds",
-            "Since the oldest event that is pending, retrying or parked was accepted; 0 when there is none.",
-            "sink",
-        )
-        self._sink_state = gauge(
-            "sink_state", "1 for the state that the sink is in, 0 for the others.", "sink", "state"
-        )
-        self._breaker_state = gauge(
-            "breaker_state",
-            "1 for the state that this instance's circuit breaker of the sink is in, 0 for the others.",
-            "sink",
-            "state",
-        )
-
-        self._clock_offset = gauge("clock_offset_seconds", "How far this machine's clock is ahead of the store's.")
-        self._clock_doubted = gauge(
-            "store_clock_doubted_seconds",
-            "How far the store's clock stepped forward while nobody saw it, as long as that is doubted; else 0.",
-        )
-        self._clock_behind = gauge(
-            "store_clock_behind_seconds", "How far the store's clock is behind what it was before; else 0."
-        )
-        self._clock_corrections = Counter(
-            "media_callbacks_store_clock_corrections",
-            "Steps back that showed that the store's clock was wrong.",
-            registry=registry,
-        )
-        self._inquiries = counter(
-            "inquiries", "Questions about jobs, by what the vendor said.", "product", "reason", "result"
-        )
-        self._decisions = counter(
-            "inquiry_decisions",
-            "Questions about jobs, by what followed: confirmed, contradicted, foreign, given_up and others.",
-            "product",
-            "reason",
-            "decision",
-        )
-        self._vendor_calls = counter(
-            "vendor_calls",
-            "Calls of the vendor's job APIs: ok, not_found, throttled, unavailable, refused.",
-            "api",
-            "action",
-            "result",
-        )
-        self._queue_polls = counter(
-            "queue_polls",
-            "Polls of MNS queues, by what came: messages, empty, throttled, unavailable, refused.",
-            "source",
-            "result",
-        )
-        self._waiting_jobs = gauge(
-            "waiting_jobs", "Expected jobs that have not ended, by whether the deadline is over.", "product", "state"
-        )
-        self._held_events = gauge("held_events", "Events that wait for the vendor's answer.", "product")
-        self._oldest_held_age = gauge(
-            "oldest_held_age_seconds", "Since the oldest event that is held was received; 0 when there is none."
-        )
-        self._recent_jobs = gauge(
-            "recent_jobs",
-            "Jobs that were registered within the last hour, by state and by how their events came.",
-            "product",
-            "state",
-            "transport",
-        )
+    def __post_init__(self) -> None:
+        self._registry = CollectorRegistry()
+        for metric in fields(self):
+            self._registry.register(getattr(self, metric.name))
+        self._build_info.labels(read_version()).set(1)
 
     def receipt_kept(self, receipt: Receipt, verdict: Verdict, *, duration_s: float) -> None:
         self._answer_duration.observe((receipt.source,), duration_s)
