@@ -20,7 +20,7 @@ class JobReference:
         media_id: The asset that it works on, which some queries ask for in place of the job.
         nonce: Of the minted URL, in lower-case hexadecimal; it is the identity where there is one.
         bind: What the minted URL is bound to, in lower-case hexadecimal (see
-        ``sources.transports.token_url.bind_task``).
+        ``sources.transports.url_tokens.bind_task``).
     """
 
     product: Product
