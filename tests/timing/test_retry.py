@@ -2,7 +2,7 @@ from random import Random
 
 import pytest
 
-from media_callbacks.timing.retry import DELAYS_S, HOUR_S, MINUTE_S, next_delay_s
+from media_callbacks.timing.retry import DELAYS_S, HOUR_S, MINUTE_S, backoff_s, next_delay_s
 
 
 class _Fixed(Random):
@@ -47,3 +47,11 @@ def test_after_the_last_delay_there_is_no_further_attempt() -> None:
 )
 def test_receiver_may_ask_for_more_time_but_not_for_ever(retry_after_s: float | None, expected_s: float) -> None:
     assert next_delay_s(1, rng=_Fixed(0.5), retry_after_s=retry_after_s) == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "factor", "delay_s"),
+    [(1, 2, 0.5), (2, 2, 1), (5, 2, 8), (8, 2, 60), (10**6, 2, 60), (3, 4, 8), (10**6, 4, 60)],
+)
+def test_what_is_tried_for_ever_is_tried_ever_more_slowly(attempt: int, factor: int, delay_s: float) -> None:
+    assert backoff_s(attempt, first_s=0.5, longest_s=60, factor=factor) == delay_s

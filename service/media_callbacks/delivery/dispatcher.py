@@ -31,7 +31,7 @@ from media_callbacks.sinks.base import Sink
 from media_callbacks.timing.loop import Loop, seconds_until
 from media_callbacks.timing.retry import DELAYS_S, next_delay_s
 from media_callbacks.timing.throttle import MAX_PAUSE_S, AdaptiveConcurrency, Pause, RateLimit
-from media_callbacks.timing.waiting import Wait, seconds_since_boot, wait_for
+from media_callbacks.timing.waiting import Wait, finish, seconds_since_boot, wait_for
 
 # A lease lasts for the sink's timeout_s and this: room for the two times below and for recording, so that recording in
 # time is the rule.
@@ -210,11 +210,7 @@ class _SinkWorker:
     async def stop(self, timeout_s: float) -> None:
         await self._claimer.stop()
         self._give_back()
-        if self._attempts:
-            _, late = await asyncio.wait(set(self._attempts), timeout=timeout_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await finish(self._attempts, timeout_s)
         self._is_drained = True
         self._may_record.set()
         if self._recorder is not None:

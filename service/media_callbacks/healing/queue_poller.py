@@ -21,7 +21,8 @@ from media_callbacks.model.errors import InboxUnavailable, VendorError, VendorRe
 from media_callbacks.model.receipts import Receipt, Verdict
 from media_callbacks.sources.base import Message
 from media_callbacks.sources.transports.mns_queue import MnsQueueSource
-from media_callbacks.timing.waiting import Wait, wait_for
+from media_callbacks.timing.retry import backoff_s
+from media_callbacks.timing.waiting import Wait, finish, wait_for
 
 PollResult = Literal["messages", "empty", "throttled", "unavailable", "refused"]
 
@@ -107,13 +108,7 @@ class QueuePoller:
         self._stopping.set()
         for poll in self._polls:
             poll.cancel()
-        if not self._tasks:
-            return
-        _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await finish(self._tasks, timeout_s)
 
     async def _run(self) -> None:
         # How many polls in a row ended so, and how many batches could not be kept.
@@ -266,7 +261,7 @@ class QueuePoller:
     async def _pause(self, bounds_s: tuple[float, float], number: int, *, at_least_s: float | None = None) -> None:
         """Wait longer from time to time, between half and all of it, so that pollers do not come back together."""
         first_s, longest_s = bounds_s
-        delay_s = min(first_s * 2 ** min(number - 1, 16), longest_s) * self._rng.uniform(0.5, 1)
+        delay_s = backoff_s(number, first_s=first_s, longest_s=longest_s) * self._rng.uniform(0.5, 1)
         if at_least_s is not None:
             delay_s = max(delay_s, min(at_least_s, _PAUSES_S["refused"][1]))
         await self._wait(self._stopping, delay_s)

@@ -29,7 +29,7 @@ from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.kinds import Product
 from media_callbacks.sources.intake import Route
 from media_callbacks.timing.loop import Loop, seconds_until
-from media_callbacks.timing.waiting import Wait, wait_for
+from media_callbacks.timing.waiting import Wait, finish, wait_for
 
 # How often to look although nobody has called: for inquiries that another instance has left.
 POLL_S = 10.0
@@ -173,11 +173,7 @@ class _ProductWorker:
 
     async def stop(self, timeout_s: float) -> None:
         await self._asking.stop()
-        if self._batches:
-            _, late = await asyncio.wait(self._batches, timeout=timeout_s)
-            for batch in late:
-                batch.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await finish(self._batches, timeout_s)
 
     async def _ask_next(self) -> float:
         try:

@@ -1,4 +1,4 @@
-"""When to try again: a pure function of how often it was tried."""
+"""When to try again: pure functions of how often it was tried."""
 
 from collections.abc import Sequence
 from random import Random
@@ -43,3 +43,13 @@ def next_delay_s(
     if retry_after_s is not None:
         delay_s = max(delay_s, min(retry_after_s, max(delays_s)))
     return delay_s
+
+
+def backoff_s(attempt: int, *, first_s: float, longest_s: float, factor: int = 2) -> float:
+    """
+    Seconds to wait after the n-th failed attempt at what is tried for ever: ``factor`` times as long each time.
+
+    Args:
+        attempt: 1 after the first attempt.
+    """
+    return min(first_s * float(factor ** min(attempt - 1, 30)), longest_s)

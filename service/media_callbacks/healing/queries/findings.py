@@ -30,6 +30,7 @@ from media_callbacks.model.outputs import Frozen
 from media_callbacks.model.receipts import Receipt
 from media_callbacks.sources.base import Message
 from media_callbacks.sources.intake import Route, build_receipt
+from media_callbacks.timing.retry import backoff_s
 
 # Of held events: the vendor's state may lag behind its callback by a moment (observed with play info).
 HOLD_RETRY_S = 2.0
@@ -171,7 +172,7 @@ def _may_ask_for_result(inquiry: Inquiry, now: datetime) -> bool:
 
 
 def _delay(first_s: float, longest_s: float, attempt: int, jitter: float) -> timedelta:
-    delay_s = min(first_s * 2 ** min(attempt - 1, 30), longest_s)
+    delay_s = backoff_s(attempt, first_s=first_s, longest_s=longest_s)
     return timedelta(seconds=delay_s * (1 + _JITTER * (2 * jitter - 1)))
 
 

@@ -38,6 +38,7 @@ from media_callbacks.model.identity import key_digest
 from media_callbacks.model.kinds import Product, Transport
 from media_callbacks.model.receipts import Receipt, StoredReceipt, Verdict
 from media_callbacks.timing.loop import Loop
+from media_callbacks.timing.retry import backoff_s
 from media_callbacks.timing.waiting import Wait, wait_for
 
 # VOD and IMS wait five seconds for an answer, of which these two together are three.
@@ -471,12 +472,12 @@ class JournaledStore:
         self._plan(digest)
         self._asides_in_a_row += 1
         if self._asides_in_a_row > 1:
-            pause_s = FIRST_RETRY_S * 2 ** min(self._asides_in_a_row, 20)
-            await self._wait(self._drainer.stopping, min(pause_s, MAX_ASIDE_PAUSE_S))
+            pause_s = backoff_s(self._asides_in_a_row + 1, first_s=FIRST_RETRY_S, longest_s=MAX_ASIDE_PAUSE_S)
+            await self._wait(self._drainer.stopping, pause_s)
 
     def _plan(self, digest: str) -> None:
         further = max(0, self._journal.attempts.aside[digest] - MAX_ATTEMPTS)
-        delay_s = min(RETRY_ASIDE_S * 4 ** min(further, 20), MAX_RETRY_ASIDE_S)
+        delay_s = backoff_s(further + 1, first_s=RETRY_ASIDE_S, longest_s=MAX_RETRY_ASIDE_S, factor=4)
         self._aside_due_at[digest] = asyncio.get_running_loop().time() + delay_s
         self._retrier.wake()
 
@@ -541,7 +542,7 @@ def _run(work: _Work) -> Any:
 
 def _delay_s(failures: int) -> float:
     """Before the next attempt, in seconds."""
-    return float(min(FIRST_RETRY_S * 2 ** (min(failures, 10) - 1), MAX_RETRY_S))
+    return backoff_s(failures, first_s=FIRST_RETRY_S, longest_s=MAX_RETRY_S)
 
 
 # What is in a record
