@@ -16,13 +16,22 @@ from media_callbacks.aliyun.calls import CallApi
 from media_callbacks.healing.queries import unknown
 from media_callbacks.healing.queries.base import Family, JobAnswer, ProductQueries, QuerySource
 from media_callbacks.healing.queries.findings import Patience
-from media_callbacks.healing.reconciler import ASK_TIMEOUT_S, INQUIRY_LEASE_S, MAX_IN_FLIGHT, Desk, Reconciler
+from media_callbacks.healing.reconciler import (
+    ASK_TIMEOUT_S,
+    INBOX_RETRY_S,
+    INQUIRY_LEASE_S,
+    MAX_IN_FLIGHT,
+    POLL_S,
+    Desk,
+    Reconciler,
+)
 from media_callbacks.inbox.records import Inquiry, JobFilter, JobRecord
 from media_callbacks.model.errors import InboxUnavailable, VendorRefused, VendorUnavailable
 from media_callbacks.model.jobs import ExpectedJob, JobReference
 from media_callbacks.model.kinds import Product
 from media_callbacks.model.outputs import SnapshotOutput
 from media_callbacks.sources.base import Completion, Message, Parsed
+from media_callbacks.timing.waiting import Wait, wait_for
 from tests.factories.running import PATIENCE_S
 from tests.inbox.conformance import NOW, make_event
 from tests.inbox.conformance_jobs import held
@@ -113,7 +122,7 @@ class Observer:
 class Setting:
     """A reconciler on a real store, with a clock that is set by hand."""
 
-    def __init__(self, inbox: TimedSqliteInbox, **products: Vendor) -> None:
+    def __init__(self, inbox: TimedSqliteInbox, *, wait: Wait = wait_for, **products: Vendor) -> None:
         self.inbox, self.observer = inbox, Observer()
         self.now = NOW
         self.has_credentials = True
@@ -126,6 +135,7 @@ class Setting:
             rng=Random(1),
             observer=self.observer,
             stop_timeout_s=0.05,
+            wait=wait,
         )
 
     @property
@@ -489,3 +499,35 @@ async def test_what_a_failing_store_says_is_logged(
     with structlog.testing.capture_logs() as lines:
         await setting.turn()
     assert [line["error"] for line in lines] == ["InboxUnavailable: the disk is full"]
+
+
+async def test_a_store_that_is_away_is_asked_again_and_told_of_once(
+    inbox: TimedSqliteInbox, vendor: Vendor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = ["away", "away", "read-only", None, "away"]
+    waits: list[float] = []
+    has_asked = asyncio.Event()
+
+    async def claim_inquiries(*_: Any, **__: Any) -> Sequence[Inquiry]:
+        problem = left.pop(0)
+        if problem is not None:
+            raise InboxUnavailable(problem)
+        return []
+
+    async def wait(event: asyncio.Event, timeout_s: float) -> None:
+        waits.append(timeout_s)
+        if not left:
+            has_asked.set()
+            await event.wait()
+
+    monkeypatch.setattr(inbox, "claim_inquiries", claim_inquiries)
+    setting = Setting(inbox, wait=wait, vod=vendor)
+    with structlog.testing.capture_logs() as lines:
+        setting.reconciler.start()
+        async with asyncio.timeout(PATIENCE_S):
+            await has_asked.wait()
+            await setting.reconciler.stop()
+    assert [(line["event"], line["error"]) for line in lines] == [
+        ("inquiries_failed", f"InboxUnavailable: {problem}") for problem in ("away", "read-only", "away")
+    ]
+    assert waits == [INBOX_RETRY_S] * 3 + [POLL_S] + [INBOX_RETRY_S]
