@@ -546,6 +546,13 @@ def test_the_decoder_reads_what_the_standard_library_reads_with_patience(text):
     assert decode_json(text.encode()) == expected
 
 
+@pytest.mark.parametrize("text", ["\ud800", '{"a": "\ud800"}'])
+def test_half_a_character_in_text_is_no_json(text):
+    """No bytes become such text; what made it has made a mistake."""
+    with pytest.raises(ValueError):
+        decode_json(text)
+
+
 @pytest.mark.parametrize("digits", [39, 40, 41, 400, 4300, 4301, 6000])
 @pytest.mark.parametrize("mended", ["", '"x\ny"'])
 def test_a_message_has_one_identity_however_many_digits_are_in_it(digits, mended):

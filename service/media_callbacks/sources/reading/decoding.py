@@ -52,6 +52,8 @@ def decode_json(text: str | bytes) -> Any:
     except ValueError:
         # A documented sample has raw line breaks inside a string; half a character and NaN have been seen elsewhere.
         value = from_json(_TOKENS.sub(_mend, text), allow_inf_nan=False)
+    except TypeError as error:
+        raise ValueError("expected text, found half a character") from error
     # PostgreSQL takes no NUL in a text.
     return storable(value) if "u0000" in text else value
 
