@@ -31,7 +31,7 @@ from media_callbacks.aliyun.mns import MnsQueue
 from media_callbacks.aliyun.openapi import OpenApiClient
 from media_callbacks.aliyun.rate_limits import rate_per_s
 from media_callbacks.assembly.sinks import build_sinks
-from media_callbacks.assembly.sources import PARSERS, _canonical, build_hold_rules, build_reader, build_source
+from media_callbacks.assembly.sources import PARSERS, build_hold_rules, build_reader, build_source, canonical_urls
 from media_callbacks.config.models import (
     MnsPushSourceSettings,
     MnsQueueSourceSettings,
@@ -255,7 +255,7 @@ class Service:
     def certificates_of(self, source: Source) -> CertificateStore:
         settings = self.settings.sources[source.name]
         if isinstance(settings, MnsPushSourceSettings) and settings.certificates:
-            return CertificateStore(pinned=_canonical(settings.certificates))
+            return CertificateStore(pinned=canonical_urls(settings.certificates))
         return self.fetched_certificates
 
     async def start(self) -> None:

@@ -1,1 +1,1 @@
-"""From the configuration to parts: the only place, with ``app``, that knows both. Opens and starts nothing."""
+"""From the configuration to the parts that it names. Opens and starts nothing."""

@@ -63,7 +63,7 @@ def build_source(name: str, settings: SourceSettings) -> Source:
                 path=settings.path,
                 topics=frozenset(settings.topics),
                 certificate_hosts=certificate_hosts(settings.regions),
-                pinned_urls=frozenset(_canonical(settings.certificates)) or None,
+                pinned_urls=frozenset(canonical_urls(settings.certificates)) or None,
                 signed_target=None if settings.url is None else parse_signed_target(settings.url),
                 max_age_s=settings.max_age_s,
                 parser=parser,
@@ -116,7 +116,7 @@ def build_reader(settings: Settings) -> Callable[[StoredReceipt], Receipt | None
     return read
 
 
-def _canonical(certificates: Mapping[str, str]) -> dict[str, str]:
+def canonical_urls(certificates: Mapping[str, str]) -> dict[str, str]:
     """With each URL as a push's header is read, which may say http or port 443."""
     found = {}
     for url, pem in certificates.items():

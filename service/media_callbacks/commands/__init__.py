@@ -1,1 +1,1 @@
-"""The command line: one module a command. Each is loaded when it is asked for."""
+"""The command line: a module or a folder for each command, loaded when asked for; ``console`` is what they share."""

@@ -1,1 +1,1 @@
-"""Bytes in, answer out: what the public may ask, how it is read within bounds, and how it is answered."""
+"""Bytes in, answer out: what strangers may send, how it is read within bounds, and how it is answered."""

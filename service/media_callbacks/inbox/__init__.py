@@ -1,1 +1,1 @@
-"""Durable, once: keeps every receipt, decides which events are new, hands them out. Others see roles and records."""
+"""Durable, once: keeps receipts, decides which events are new, hands them out. Others see its roles and records."""

@@ -1,1 +1,1 @@
-"""The process: its sockets, signals, workers and servers, and its memory. Nothing about callbacks."""
+"""The process around the service: its sockets, signals, workers and servers, and its memory."""

@@ -1,5 +1,5 @@
 """
-Pure: from a request to completions. No clock, no network, no store.
+Pure: from a request to what is to be kept of it. No clock, no network, no store.
 
-``transports`` say whether it is genuine, ``products`` what it means, ``intake`` what is kept of it.
+``transports`` say whether it is genuine, ``products`` what it means, ``intake`` what is kept.
 """
