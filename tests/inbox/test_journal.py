@@ -874,9 +874,9 @@ async def test_no_mistake_ends_the_thread(bench, monkeypatch):
     assert (await bench.put("a")).is_journaled
 
 
-@pytest.mark.parametrize("limit", ["_MAX_PENDING", "_MAX_PENDING_BYTES"])
+@pytest.mark.parametrize("limit", ["_max_receipts", "_max_bytes"])
 async def test_only_so_many_wait_for_the_journal(bench, monkeypatch, limit):
-    monkeypatch.setattr(journal_module, limit, 0)
+    monkeypatch.setattr(bench.inbox._pending, limit, 0)
     bench.store.state = "away"
     with pytest.raises(InboxUnavailable, match="which is the limit"):
         await bench.put("a")

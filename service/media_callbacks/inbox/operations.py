@@ -5,11 +5,11 @@ An inbox adds how receipts get in, and how a transaction is run.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from secrets import token_hex
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.healing import inquiries, jobs
@@ -45,7 +45,7 @@ from media_callbacks.model.errors import ClockDoubted, JobConflict
 from media_callbacks.model.events import Delivery
 from media_callbacks.model.jobs import ExpectedJob
 from media_callbacks.model.kinds import Product
-from media_callbacks.model.receipts import Receipt, ReceiptState, StoredReceipt
+from media_callbacks.model.receipts import Receipt, ReceiptState, StoredReceipt, Verdict
 
 # Deliveries in a transaction.
 _FORWARD_STEP = 1000
@@ -158,7 +158,7 @@ class Operations(ABC):
         reparsed = await self._write(lambda d: accepting.reparse(d, receipt_id, receipt, dry_run=dry_run))
         if not dry_run:
             told: set[str] = set()
-            tell_of(told, receipt, has_accepted=bool(reparsed.accepted))
+            _tell_of(told, receipt, has_accepted=bool(reparsed.accepted))
             self._tell(told)
         return reparsed
 
@@ -276,7 +276,16 @@ def needs_care(receipt: Receipt) -> bool:
     return False
 
 
-def tell_of(told: set[str], receipt: Receipt, *, has_accepted: bool) -> None:
+def news_of(answered: Iterable[tuple[Receipt, Any]]) -> set[str]:
+    """Who is to be told of receipts, each given with its verdict, or with the error that there is in its place."""
+    told: set[str] = set()
+    for receipt, result in answered:
+        if isinstance(result, Verdict) and result.state in ("accepted", "differing"):
+            _tell_of(told, receipt, has_accepted=bool(result.accepted))
+    return told
+
+
+def _tell_of(told: set[str], receipt: Receipt, *, has_accepted: bool) -> None:
     """Add who is to be told of a receipt that was kept and has brought something."""
     for entry in receipt.entries:
         if has_accepted:

@@ -18,7 +18,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ import structlog
 
 from media_callbacks.inbox.journal.attempts import digest_of
 from media_callbacks.inbox.journal.segments import Journal, Undrained
+from media_callbacks.inbox.pending import Answered, Handover, Pending, PendingQueue
 from media_callbacks.inbox.roles import ReceiptStore
 from media_callbacks.inbox.rows import size_bytes
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
@@ -63,8 +63,6 @@ RETRY_ASIDE_S = 60.0
 MAX_RETRY_ASIDE_S = 6 * 3600.0
 # Where one after the other is to be set aside, it may be the store after all: they are set aside ever more slowly.
 MAX_ASIDE_PAUSE_S = 30.0
-_MAX_PENDING = 10_000
-_MAX_PENDING_BYTES = 64 << 20
 _T = TypeVar("_T")
 
 Rebuild = Callable[[StoredReceipt], Receipt | None]
@@ -73,16 +71,8 @@ Rebuild = Callable[[StoredReceipt], Receipt | None]
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class _Append:
-    payload: bytes
-    future: "asyncio.Future[None]"
-
-
-@dataclass(slots=True)
-class _Work:
-    run: Callable[[], Any]
-    future: "asyncio.Future[Any]"
+# A record to be appended, or what else is to be done with the files.
+_Item = bytes | Callable[[], Any]
 
 
 class JournaledStore:
@@ -119,7 +109,7 @@ class JournaledStore:
         # Records of the journal: flushed, and drained since it was opened. It is empty when these are equal.
         self._appended = self._drained = 0
         # On their way to the journal.
-        self._pending = self._pending_bytes = 0
+        self._pending: PendingQueue[_Item] = PendingQueue("the journal")
         # How far the oldest segment is drained.
         self._drain_after = 0
         self._drainer = Loop(
@@ -132,7 +122,7 @@ class JournaledStore:
             retry_s=0.0,  # each of them has a time of its own
             wait=wait,
         )
-        self._queue: queue.SimpleQueue[_Append | _Work | None] = queue.SimpleQueue()
+        self._submitted: Handover[Pending[_Item]] = Handover()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -186,9 +176,10 @@ class JournaledStore:
         if self._thread is not None:
             # Whatever was under way, it is not what ends this life.
             suspects = dict(self._suspects)
-            self._queue.put(_Work(lambda: self._journal.attempts.note(suspects), self._new_future()))
+            self._pending.add_work(lambda: self._journal.attempts.note(suspects))
             thread, self._thread = self._thread, None
-            self._queue.put(None)
+            self._submitted.give(self._pending.take())
+            self._submitted.end()
             await asyncio.to_thread(thread.join, CLOSE_TIMEOUT_S)
             if self.receipts:
                 log.warning("journal_left", receipts=self.receipts, bytes=self._journal.size)
@@ -218,20 +209,16 @@ class JournaledStore:
         return Verdict("accepted", is_journaled=True)
 
     def _must_journal(self) -> bool:
-        return self._appended != self._drained or self._pending > 0
+        return self._appended != self._drained or self._pending.receipts > 0
 
     async def _append(self, payload: bytes) -> None:
         if self._thread is None:
             raise InboxUnavailable("the journal is not open")
-        if self._pending >= _MAX_PENDING or self._pending_bytes + len(payload) > _MAX_PENDING_BYTES:
-            raise InboxUnavailable(f"{self._pending} receipts are waiting for the journal, which is the limit")
-        append = _Append(payload, self._new_future())
-        self._pending += 1
-        self._pending_bytes += len(payload)
-        self._queue.put(append)
+        appended = self._pending.add(payload, len(payload))
+        self._submitted.give(self._pending.take())
         try:
             async with asyncio.timeout(JOURNAL_TIMEOUT_S):
-                await append.future
+                await appended
         except TimeoutError as error:
             # It may still get there; the sender, coming again, will be a duplicate.
             raise InboxUnavailable(f"the journal's disk has not answered for {JOURNAL_TIMEOUT_S:g} s") from error
@@ -261,32 +248,23 @@ class JournaledStore:
 
     # The thread of the files
 
-    def _new_future(self) -> "asyncio.Future[Any]":
-        assert self._loop is not None
-        return self._loop.create_future()
-
     async def _do(self, run: Callable[[], _T]) -> _T:
         if self._thread is None:
             raise InboxUnavailable("the journal is not open")
-        work = _Work(run, self._new_future())
-        self._queue.put(work)
-        return cast(_T, await work.future)
+        done = self._pending.add_work(run)
+        self._submitted.give(self._pending.take())
+        return cast(_T, await done)
 
     def _write(self) -> None:
-        is_open = True
-        while is_open:
-            gathered = [self._queue.get()]
-            while not self._queue.empty():
-                gathered.append(self._queue.get())
-            is_open = None not in gathered
-            appends = [one for one in gathered if isinstance(one, _Append)]
-            done: list[tuple[_Append | _Work, Any]] = []
-            if appends:
-                done += zip(appends, self._append_to_file([append.payload for append in appends]), strict=True)
-            done += [(work, _run(work)) for work in gathered if isinstance(work, _Work)]
+        while (gathered := self._submitted.take()) is not None:
+            payloads = {one: one.item for one in gathered if isinstance(one.item, bytes)}
+            done: list[Answered[_Item]] = []
+            if payloads:
+                done += zip(payloads, self._append_to_file(list(payloads.values())), strict=True)
+            done += [(one, _run(one.item)) for one in gathered if not isinstance(one.item, bytes)]
             assert self._loop is not None
             try:
-                self._loop.call_soon_threadsafe(self._resolve, done, self._journal.appended)
+                self._loop.call_soon_threadsafe(self._answer, done, self._journal.appended)
             except RuntimeError:
                 # The loop was closed under us: everything is on disk, and nobody is left to be told.
                 return
@@ -298,22 +276,11 @@ class JournaledStore:
             problems = [f"the journal failed: {type(error).__name__}"] * len(payloads)
         return [None if problem is None else InboxUnavailable(problem) for problem in problems]
 
-    def _resolve(self, done: Sequence[tuple[_Append | _Work, Any]], appended: int) -> None:
+    def _answer(self, done: Sequence[Answered[_Item]], appended: int) -> None:
         self._appended = appended
+        self._pending.answer(done)
         if self._must_journal():
             self._drainer.wake()
-        for one, result in done:
-            if isinstance(one, _Append):
-                self._pending -= 1
-                self._pending_bytes -= len(one.payload)
-            if one.future.done():
-                continue
-            if isinstance(result, BaseException):
-                one.future.set_exception(result)
-                # Whoever waited may be gone; that is no reason for a warning of the event loop.
-                one.future.exception()
-            else:
-                one.future.set_result(result)
 
     # Draining
 
@@ -533,9 +500,9 @@ class JournaledStore:
         return True
 
 
-def _run(work: _Work) -> Any:
+def _run(work: Callable[[], Any]) -> Any:
     try:
-        return work.run()
+        return work()
     except Exception as error:  # noqa: BLE001 - whatever it is, the thread must live and say so
         return error
 

@@ -29,14 +29,14 @@ import contextlib
 import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import structlog
 
 from media_callbacks.extras import install_command
 from media_callbacks.inbox.database import Candidate, Database, Fate, Row, Value
-from media_callbacks.inbox.operations import Operations, Run, needs_care, tell_of
+from media_callbacks.inbox.operations import Operations, Run, needs_care, news_of
+from media_callbacks.inbox.pending import MAX_BYTES, MAX_RECEIPTS, Answered, Pending, PendingQueue
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import AttemptResult, StoreSpace
 from media_callbacks.inbox.rows import Arrival, delivery_of, to_column, to_milliseconds
@@ -109,14 +109,6 @@ _T = TypeVar("_T")
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class _Put:
-    """A receipt for the writer."""
-
-    future: "asyncio.Future[Verdict]"
-    arrival: Arrival
-
-
 class PostgresqlInbox(Operations):
     """
     Args:
@@ -138,8 +130,8 @@ class PostgresqlInbox(Operations):
         must_connect: bool = True,
         pool_size: int = 8,
         clock: Callable[[], float] | None = None,
-        max_pending: int = 10_000,
-        max_pending_bytes: int = 64 * 2**20,
+        max_pending: int = MAX_RECEIPTS,
+        max_pending_bytes: int = MAX_BYTES,
     ) -> None:
         super().__init__()
         self._url = url
@@ -147,13 +139,11 @@ class PostgresqlInbox(Operations):
         self._must_connect = must_connect
         self._clock = clock
         self._pool_size = max(pool_size, MIN_POOL_SIZE)
-        self._max_pending = max_pending
-        self._max_pending_bytes = max_pending_bytes
-        self._pending_bytes = 0
-        self._pending = 0
-        self._queue: deque[_Put] = deque()
+        self._pending: PendingQueue[Arrival] = PendingQueue(
+            "the database", max_receipts=max_pending, max_bytes=max_pending_bytes
+        )
         # Of a batch that can't be kept as a whole; before the queue.
-        self._parts: deque[list[_Put]] = deque()
+        self._parts: deque[list[Pending[Arrival]]] = deque()
         self._arrived = asyncio.Event()
         self._news: set[str] = set()
         self._has_news = asyncio.Event()
@@ -262,18 +252,9 @@ class PostgresqlInbox(Operations):
     async def put(self, receipt: Receipt) -> Verdict:
         self._raise_if_unusable()
         arrival = Arrival(receipt, to_milliseconds(receipt.received_at))
-        size = arrival.size_bytes
-        if self._pending >= self._max_pending or self._pending_bytes + size > self._max_pending_bytes:
-            raise InboxUnavailable(
-                f"{self._pending} receipts of {self._pending_bytes} bytes are waiting for the database, which is the"
-                " limit"
-            )
-        work = _Put(asyncio.get_running_loop().create_future(), arrival)
-        self._pending += 1
-        self._pending_bytes += size
-        self._queue.append(work)
+        future = self._pending.add(arrival, arrival.size_bytes)
         self._arrived.set()
-        return await work.future
+        return cast(Verdict, await future)
 
     async def measure(self) -> StoreSpace:
         size_bytes = await self._read(_measure, may_take_long=False)
@@ -289,8 +270,7 @@ class PostgresqlInbox(Operations):
         self._raise_if_unusable()
         if self._writer is None or self._writer.done():
             raise InboxUnavailable("the store's writer has stopped; restart the service")
-        if self._pending >= self._max_pending:
-            raise InboxUnavailable(f"{self._pending} receipts are waiting for the database, which is the limit")
+        self._pending.raise_if_full()
         try:
             applied = await self._run(_beat, self._writers, in_transaction=False)
         except InboxUnavailable as error:
@@ -341,36 +321,36 @@ class PostgresqlInbox(Operations):
                 try:
                     await self._commit(batch)
                 except InboxUnavailable as error:
-                    self._resolve(batch, [error] * len(batch))
+                    self._answer([(one, error) for one in batch])
                     if self._problem is not None:
                         await self._wait_until_back()
                 except asyncio.CancelledError:
-                    self._resolve(batch, [InboxUnavailable("the store was closed")] * len(batch))
+                    self._answer([(one, InboxUnavailable("the store was closed")) for one in batch])
                     raise
             if self._is_closing:
                 return
 
-    def _next_batch(self) -> list[_Put]:
+    def _next_batch(self) -> list[Pending[Arrival]]:
         if self._parts:
             return self._parts.popleft()
-        batch: list[_Put] = []
-        events = size = 0
+        count = events = size = 0
         is_careful = False
-        while self._queue and len(batch) < (_MAX_CAREFUL_RECEIPTS if is_careful else _MAX_BATCH_RECEIPTS):
-            arrival = self._queue[0].arrival
-            receipt = arrival.receipt
-            if batch and needs_care(receipt) is not is_careful:
+        for one in self._pending:
+            receipt = one.item.receipt
+            if count and needs_care(receipt) is not is_careful:
                 break
             is_careful = needs_care(receipt)
             events += len(receipt.entries)
-            size += arrival.size_bytes
+            size += one.item.size_bytes
             most = _MAX_CAREFUL_EVENTS if is_careful else _MAX_BATCH_EVENTS
-            if batch and (events > most or size > _MAX_BATCH_BYTES):
+            if count and (events > most or size > _MAX_BATCH_BYTES):
                 break
-            batch.append(self._queue.popleft())
-        return batch
+            count += 1
+            if count == (_MAX_CAREFUL_RECEIPTS if is_careful else _MAX_BATCH_RECEIPTS):
+                break
+        return self._pending.take(count)
 
-    async def _commit(self, batch: list[_Put]) -> None:
+    async def _commit(self, batch: list[Pending[Arrival]]) -> None:
         """
         Keep receipts together, and say so. Where they can't be kept together they are left as parts of the batch, to be
         kept next.
@@ -378,7 +358,7 @@ class PostgresqlInbox(Operations):
         Raises:
             InboxUnavailable: None of them can be kept; where the server is away, ``_problem`` says so.
         """
-        arrivals = [work.arrival for work in batch]
+        arrivals = [one.item for one in batch]
         try:
             async with _lend(self._writers) as connection:
                 try:
@@ -398,29 +378,16 @@ class PostgresqlInbox(Operations):
             failure.__cause__ = error
             part = len(batch) // 2
         else:
-            self._resolve(batch, verdicts)
+            self._answer(list(zip(batch, verdicts, strict=True)))
             return
         if part in (0, len(batch)):
             log.error("store_failed", error=str(failure), receipts=len(batch))
             raise failure
         self._parts.extendleft([batch[start : start + part] for start in reversed(range(0, len(batch), part))])
 
-    def _resolve(self, batch: Sequence[_Put], results: Sequence[Any]) -> None:
-        told: set[str] = set()
-        for work, result in zip(batch, results, strict=True):
-            self._pending -= 1
-            self._pending_bytes -= work.arrival.size_bytes
-            if isinstance(result, Verdict) and result.state in ("accepted", "differing"):
-                tell_of(told, work.arrival.receipt, has_accepted=bool(result.accepted))
-            if work.future.done():
-                continue
-            if isinstance(result, BaseException):
-                work.future.set_exception(result)
-                # Whoever waited may be gone; that is no reason for a warning of the event loop.
-                work.future.exception()
-            else:
-                work.future.set_result(result)
-        self._tell(told)
+    def _answer(self, done: Sequence[Answered[Arrival]]) -> None:
+        self._pending.answer(done)
+        self._tell(news_of([(one.item.receipt, result) for one, result in done]))
 
     async def _wait_until_back(self) -> None:
         log.warning("store_away", error=self._problem)
@@ -441,10 +408,9 @@ class PostgresqlInbox(Operations):
     def _fail_waiting(self, problem: str) -> None:
         """From now on nothing can be done, for what waits neither."""
         self._problem = problem
-        waiting = [work for part in self._parts for work in part] + list(self._queue)
+        waiting = [one for part in self._parts for one in part] + self._pending.take()
         self._parts.clear()
-        self._queue.clear()
-        self._resolve(waiting, [InboxUnavailable(problem)] * len(waiting))
+        self._answer([(one, InboxUnavailable(problem)) for one in waiting])
 
     # News
 

@@ -23,14 +23,12 @@ a second time.
 import asyncio
 import fcntl
 import os
-import queue
 import re
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, lru_cache
 from itertools import chain
@@ -41,7 +39,8 @@ import structlog
 
 from media_callbacks.inbox.database import Candidate, Database, Fate, Row, Value
 from media_callbacks.inbox.healing import inquiries, jobs
-from media_callbacks.inbox.operations import Operations, Run, needs_care, tell_of
+from media_callbacks.inbox.operations import Operations, Run, needs_care, news_of
+from media_callbacks.inbox.pending import MAX_BYTES, MAX_RECEIPTS, Answered, Handover, Pending, PendingQueue
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import AttemptResult, JobRecord, Purged, StoreSpace
 from media_callbacks.inbox.rows import Arrival, delivery_of, to_column, to_milliseconds
@@ -89,37 +88,9 @@ _T = TypeVar("_T")
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class _Work:
-    """Something for the writer, to be done inside a transaction."""
-
-    future: "asyncio.Future[Any]"
-    run: Run[Any]
-
-
-@dataclass(slots=True)
-class _Put:
-    """A receipt for the writer."""
-
-    future: "asyncio.Future[Verdict]"
-    arrival: Arrival
-
-
-_Done = tuple[_Put | _Work, Any]
-# Ends with None.
-_Batches = queue.SimpleQueue[list[_T] | None]
-
-
-def _take(batches: "_Batches[_T]") -> list[_T] | None:
-    """All that is there, once there is anything; None at the end."""
-    taken = batches.get()
-    while taken is not None and not batches.empty():
-        further = batches.get()
-        if further is None:
-            batches.put(None)
-            break
-        taken += further
-    return taken
+# A receipt, or what is to be done inside a transaction.
+_Work = Pending[Arrival | Run[Any]]
+_Done = Answered[Arrival | Run[Any]]
 
 
 class SqliteInbox(Operations):
@@ -141,8 +112,8 @@ class SqliteInbox(Operations):
         is_exclusive: bool = True,
         auto_migrate: bool = True,
         store_clock: clock.AnchoredClock | None = None,
-        max_pending: int = 10_000,
-        max_pending_bytes: int = 64 * 2**20,
+        max_pending: int = MAX_RECEIPTS,
+        max_pending_bytes: int = MAX_BYTES,
     ) -> None:
         super().__init__()
         # SQLite puts its other files beside the one that a link leads to.
@@ -150,14 +121,12 @@ class SqliteInbox(Operations):
         self._is_exclusive = is_exclusive
         self._auto_migrate = auto_migrate
         self._clock = store_clock or clock.AnchoredClock()
-        self._max_pending = max_pending
-        self._max_pending_bytes = max_pending_bytes
-        self._pending = 0
-        self._pending_bytes = 0
-        # Gathered by the event loop in one turn, and handed over all at once.
-        self._gathered: list[_Put | _Work] = []
-        self._submitted: _Batches[_Put | _Work] = queue.SimpleQueue()
-        self._committed: _Batches[_Done] = queue.SimpleQueue()
+        # Not yet taken is what the event loop gathers in one turn, to hand it over all at once.
+        self._pending: PendingQueue[Arrival | Run[Any]] = PendingQueue(
+            "the disk", max_receipts=max_pending, max_bytes=max_pending_bytes
+        )
+        self._submitted: Handover[_Work] = Handover()
+        self._committed: Handover[_Done] = Handover()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: threading.Thread | None = None
         # Why nothing is taken, or None; and why nothing will be until a restart.
@@ -181,7 +150,7 @@ class SqliteInbox(Operations):
         """
         self._loop = asyncio.get_running_loop()
         prepared = await asyncio.to_thread(self._prepare)
-        self._submitted, self._committed, self._failure = queue.SimpleQueue(), queue.SimpleQueue(), None
+        self._submitted, self._committed, self._failure = Handover(), Handover(), None
         self._writer = threading.Thread(target=self._work, args=prepared, name="inbox-writer", daemon=True)
         self._writer.start()
         self._problem = None
@@ -262,9 +231,8 @@ class SqliteInbox(Operations):
             # Before the writer: the last connection copies back what is left in the WAL.
             await self._listing.close()
             await self._dispatching.close()
-            self._submitted.put(self._gathered)
-            self._gathered = []
-            self._submitted.put(None)
+            self._submitted.give(self._pending.take())
+            self._submitted.end()
             # Everybody is told before this returns.
             await asyncio.to_thread(writer.join)
         self._unlock()
@@ -275,16 +243,12 @@ class SqliteInbox(Operations):
         if self._problem is not None:
             return _refused(self._problem)
         arrival = Arrival(receipt, to_milliseconds(receipt.received_at))
-        size = arrival.size_bytes
-        if self._pending >= self._max_pending or self._pending_bytes + size > self._max_pending_bytes:
-            return _refused(
-                f"{self._pending} receipts of {self._pending_bytes} bytes are waiting for the disk, which is the limit"
-            )
-        work = _Put(self._new_future(), arrival)
-        self._pending += 1
-        self._pending_bytes += size
-        self._submit(work)
-        return work.future
+        try:
+            future = self._pending.add(arrival, arrival.size_bytes)
+        except InboxUnavailable as error:
+            return _refused(str(error))
+        self._hand_over_soon()
+        return future
 
     async def expect(self, jobs_: Sequence[ExpectedJob]) -> Sequence[JobRecord]:
         self._are_jobs_awaited = True
@@ -320,8 +284,7 @@ class SqliteInbox(Operations):
     async def check(self) -> None:
         if self._writer is not None and not self._writer.is_alive():
             raise InboxUnavailable("the store's writer has stopped; restart the service")
-        if self._pending >= self._max_pending:
-            raise InboxUnavailable(f"{self._pending} receipts are waiting for the disk, which is the limit")
+        self._pending.raise_if_full()
         await self._write(lambda d: d.execute("UPDATE heartbeat SET beats = beats + 1"))
         # It needs no room, which receipts do.
         full = self._full
@@ -332,58 +295,39 @@ class SqliteInbox(Operations):
 
     # The event loop's side
 
-    def _new_future(self) -> "asyncio.Future[Any]":
-        assert self._loop is not None
-        return self._loop.create_future()
-
     async def _write(self, run: Run[_T], *, is_one_statement: bool = False, may_take_long: bool = False) -> _T:
         if self._problem is not None:
             raise InboxUnavailable(self._problem)
-        work = _Work(self._new_future(), run)
-        self._submit(work)
-        return cast(_T, await work.future)
+        future = self._pending.add_work(run)
+        self._hand_over_soon()
+        return cast(_T, await future)
 
     async def _write_each(self, runs: Sequence[Run[_T]]) -> list[_T | BaseException]:
         # They are done in this order, mostly with one flush.
         return await asyncio.gather(*map(self._write, runs), return_exceptions=True)
 
-    def _submit(self, work: _Put | _Work) -> None:
-        self._gathered.append(work)
-        if len(self._gathered) == 1:
+    def _hand_over_soon(self) -> None:
+        if len(self._pending) == 1:
             assert self._loop is not None
             self._loop.call_soon(self._hand_over, 0)
 
     def _hand_over(self, seen: int) -> None:
         """Hand over what has gathered, once it is a full batch, or a turn of the event loop brings nothing more."""
         assert self._loop is not None
-        if seen < len(self._gathered) < _FULL_BATCH:
-            self._loop.call_soon(self._hand_over, len(self._gathered))
-        elif self._gathered:
-            batch, self._gathered = self._gathered, []
-            self._submitted.put(batch)
+        gathered = len(self._pending)
+        if seen < gathered < _FULL_BATCH:
+            self._loop.call_soon(self._hand_over, gathered)
+        elif gathered:
+            self._submitted.give(self._pending.take())
 
     async def _read(self, run: Run[_T], *, may_take_long: bool = True) -> _T:
         if self._writer is None:
             raise InboxUnavailable(_NOT_OPEN)
         return await (self._listing if may_take_long else self._dispatching).run(run)
 
-    def _resolve(self, done: list[_Done]) -> None:
-        told: set[str] = set()
-        for work, result in done:
-            if isinstance(work, _Put):
-                self._pending -= 1
-                self._pending_bytes -= work.arrival.size_bytes
-                if isinstance(result, Verdict) and result.state in ("accepted", "differing"):
-                    tell_of(told, work.arrival.receipt, has_accepted=bool(result.accepted))
-            if work.future.done():
-                continue
-            if isinstance(result, BaseException):
-                work.future.set_exception(result)
-                # Whoever waited may be gone; that is no reason for a warning of the event loop.
-                work.future.exception()
-            else:
-                work.future.set_result(result)
-        self._tell(told)
+    def _answer(self, done: list[_Done]) -> None:
+        self._pending.answer(done)
+        self._tell(news_of([(one.item.receipt, result) for one, result in done if isinstance(one.item, Arrival)]))
 
     # The writer's side
 
@@ -394,9 +338,9 @@ class SqliteInbox(Operations):
         for batch in self._batches():
             if self._failure is not None:
                 # Nothing more may be copied back either.
-                self._committed.put([(work, None) for work in batch])
+                self._committed.give([(work, None) for work in batch])
                 continue
-            self._committed.put(self._commit(connection, batch))
+            self._committed.give(self._commit(connection, batch))
             try:
                 checkpoints.follow(connection, len(batch))
             except Exception as error:  # noqa: BLE001 - whatever it is, the writer must live
@@ -406,25 +350,25 @@ class SqliteInbox(Operations):
                     # Such as a full disk, or no more threads or files: nothing is lost, and a later one does it.
                     _complain("checkpoint_failed", error=f"{type(error).__name__}: {error}")
         checkpoints.close()
-        self._committed.put(None)
+        self._committed.end()
         flusher.join()
         connection.close()
 
-    def _batches(self) -> Iterator[list[_Put | _Work]]:
+    def _batches(self) -> Iterator[list[_Work]]:
         """What has gathered, a transaction each, until the end."""
-        while (gathered := _take(self._submitted)) is not None:
+        while (gathered := self._submitted.take()) is not None:
             start = size = 0
             for number, work in enumerate(gathered):
-                if isinstance(work, _Put):
-                    size += work.arrival.size_bytes
+                if work.size_bytes is not None:
+                    size += work.size_bytes
                     if size > _MAX_BATCH_BYTES and number > start:
                         yield gathered[start:number]
-                        start, size = number, work.arrival.size_bytes
+                        start, size = number, work.size_bytes
             yield gathered[start:] if start else gathered
 
     def _flush(self, wal: int) -> None:
         assert self._loop is not None
-        while (done := _take(self._committed)) is not None:
+        while (done := self._committed.take()) is not None:
             try:
                 _SYNC(wal)
             except OSError as error:
@@ -432,7 +376,7 @@ class SqliteInbox(Operations):
             if self._failure is not None:
                 done = [(work, InboxUnavailable(self._failure)) for work, _ in done]
             try:
-                self._loop.call_soon_threadsafe(self._resolve, done)
+                self._loop.call_soon_threadsafe(self._answer, done)
             except RuntimeError:
                 # The loop was closed under us: everything is on disk, and nobody is left to be told.
                 break
@@ -443,7 +387,7 @@ class SqliteInbox(Operations):
         self._failure = self._problem = f"{problem}: see to the disk, then restart the service"
         _complain("store_failed", error=self._failure)
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[_Done]:
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Work]) -> list[_Done]:
         try:
             return self._transact(connection, batch)
         except sqlite3.OperationalError as error:
@@ -454,7 +398,7 @@ class SqliteInbox(Operations):
                 return self._failed(batch, error)
         return [pair for work in batch for pair in self._commit(connection, [work])]
 
-    def _failed(self, batch: list[_Put | _Work], error: Exception) -> list[_Done]:
+    def _failed(self, batch: list[_Work], error: Exception) -> list[_Done]:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
             self._full = f"the disk of {self._path} is full: make room; no callback can be taken"
         # What else an exception says may quote what was to be written.
@@ -464,20 +408,22 @@ class SqliteInbox(Operations):
         failure.__cause__ = error
         return [(work, failure) for work in batch]
 
-    def _transact(self, connection: sqlite3.Connection, batch: list[_Put | _Work]) -> list[_Done]:
+    def _transact(self, connection: sqlite3.Connection, batch: list[_Work]) -> list[_Done]:
         database = SqliteDatabase(
             connection, self._clock, has_recent=self._is_exclusive, is_tool=not self._is_exclusive
         )
         with _transaction(connection):
             if database.has_recent:
                 refresh_recent(connection)
-            puts = [work for work in batch if isinstance(work, _Put)]
             done: list[_Done] = []
-            if puts:
-                verdicts = _put(database, [work.arrival for work in puts], are_jobs_awaited=self._are_jobs_awaited)
-                done += zip(puts, verdicts, strict=True)
+            arrivals = [work.item for work in batch if isinstance(work.item, Arrival)]
+            if arrivals:
+                verdicts = _put(database, arrivals, are_jobs_awaited=self._are_jobs_awaited)
+                done += zip([work for work in batch if isinstance(work.item, Arrival)], verdicts, strict=True)
                 self._full = None
-            done += [(work, _run_now(work.run(database))) for work in batch if isinstance(work, _Work)]
+            for work in batch:
+                if not isinstance(work.item, Arrival):
+                    done.append((work, _run_now(work.item(database))))
             if database.has_recent:
                 move_recent(connection, database.accepted)
         return done
