@@ -36,7 +36,7 @@ from media_callbacks.edge.certificates import CertificateStore, Fetch
 from media_callbacks.edge.connections import Connections
 from media_callbacks.edge.core import Edge
 from media_callbacks.edge.protocol import make_protocol
-from media_callbacks.inbox.sqlite.inbox import SqliteDatabase
+from media_callbacks.inbox.sqlite.database import SqliteDatabase
 from media_callbacks.process import server
 from media_callbacks.process.server import serve
 from media_callbacks.rehearsal.simulate import (

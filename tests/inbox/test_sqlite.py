@@ -21,8 +21,11 @@ from media_callbacks.inbox.healing import inquiries, jobs
 from media_callbacks.inbox.operating import sinks
 from media_callbacks.inbox.operating.filters import compile_filter, find_ids
 from media_callbacks.inbox.records import AttemptResult, EventFilter, Finding, JobFilter
-from media_callbacks.inbox.sqlite import inbox as sqlite
-from media_callbacks.inbox.sqlite.inbox import SqliteDatabase, migrate
+from media_callbacks.inbox.sqlite import checkpoints, receipts, writer
+from media_callbacks.inbox.sqlite import file as sqlite_file
+from media_callbacks.inbox.sqlite.database import SqliteDatabase
+from media_callbacks.inbox.sqlite.file import migrate
+from media_callbacks.inbox.sqlite.keys import RecentKeys
 from media_callbacks.inbox.upkeep.migrations import load_migrations
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.receipts import NamelessJob
@@ -85,7 +88,7 @@ class TestSqliteJobs(JobsConformance, DatabaseJobsConformance):
 class KeysInMemory:
     @pytest.fixture(autouse=True)
     def move_no_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sqlite, "move_recent", lambda *_: None)
+        monkeypatch.setattr(RecentKeys, "move", lambda _: None)
 
 
 class TestSqliteInboxWithKeysInMemory(KeysInMemory, TestSqliteInbox):
@@ -136,13 +139,14 @@ async def test_receipts_tell_what_became_of_them(tmp_path: Path, inbox: TimedSql
 
 async def test_puts_share_a_flush(inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = []
-    transact = inbox._transact
+    assert inbox._writer is not None
+    transact = inbox._writer._transact
 
-    def count(connection: sqlite3.Connection, batch: list[Any]) -> Any:
+    def count(batch: list[Any]) -> Any:
         batches.append(len(batch))
-        return transact(connection, batch)
+        return transact(batch)
 
-    monkeypatch.setattr(inbox, "_transact", count)
+    monkeypatch.setattr(inbox._writer, "_transact", count)
     await asyncio.gather(*(inbox.put(make_receipt(make_event(f"job-{n}"))) for n in range(300)))
     assert sum(batches) == 300
     assert len(batches) < 100
@@ -158,7 +162,7 @@ async def test_nothing_is_answered_before_its_flush_and_nothing_waits_for_that_o
         begun.release()
         may_end.acquire()
 
-    monkeypatch.setattr(sqlite, "_SYNC", flush)
+    monkeypatch.setattr(writer, "_SYNC", flush)
     first = inbox.put(make_receipt(make_event("job-1")))
     await asyncio.to_thread(begun.acquire)
     second = inbox.put(make_receipt(make_event("job-2")))
@@ -183,7 +187,7 @@ async def test_after_a_flush_that_failed_nothing_is_taken(
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as broken:
-        broken.setattr(sqlite, "_SYNC", fail)
+        broken.setattr(writer, "_SYNC", fail)
         with pytest.raises(InboxUnavailable, match=r"Input/output error.*restart"):
             await inbox.put(make_receipt(make_event()))
     # A further flush would succeed, though the kernel has dropped what the first one was about.
@@ -201,8 +205,8 @@ async def test_after_a_checkpoint_that_the_disk_failed_nothing_is_taken(
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
         raise error
 
-    monkeypatch.setattr(sqlite, "_WORKS_PER_CHECKPOINT", 1)
-    monkeypatch.setattr(sqlite, "_checkpoint", fail)
+    monkeypatch.setattr(checkpoints, "_WORKS_PER_CHECKPOINT", 1)
+    monkeypatch.setattr(checkpoints, "_checkpoint", fail)
 
     async def put_many() -> None:
         for number in range(10_000):
@@ -223,8 +227,8 @@ async def test_a_checkpoint_that_cannot_be_made_just_now_stops_nothing(
         error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
         raise error
 
-    monkeypatch.setattr(sqlite, "_WORKS_PER_CHECKPOINT", 1)
-    monkeypatch.setattr(sqlite, "_checkpoint", fail)
+    monkeypatch.setattr(checkpoints, "_WORKS_PER_CHECKPOINT", 1)
+    monkeypatch.setattr(checkpoints, "_checkpoint", fail)
     for number in range(100):
         assert (await inbox.put(make_receipt(make_event(f"job-{number}")))).state == "accepted"
     assert tried.is_set()
@@ -233,7 +237,7 @@ async def test_a_checkpoint_that_cannot_be_made_just_now_stops_nothing(
 async def test_checkpoints_beside_the_writer_give_the_wal_back(
     tmp_path: Path, inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "_WORKS_PER_CHECKPOINT", 20)
+    monkeypatch.setattr(checkpoints, "_WORKS_PER_CHECKPOINT", 20)
     sizes = []
     for number in range(600):
         await inbox.put(make_receipt(make_event(f"job-{number}"), body=b"x" * 3000))
@@ -269,15 +273,15 @@ async def test_a_file_that_could_not_be_opened_can_be_when_it_is_mended(tmp_path
 async def test_a_disk_that_cannot_write_fails_everything_waiting_and_recovers(
     inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = sqlite._put
+    original = receipts.put
 
     def full(*_: object, **__: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(sqlite, "_put", full)
+    monkeypatch.setattr(receipts, "put", full)
     results = await asyncio.gather(*(inbox.put(make_receipt(make_event())) for _ in range(5)), return_exceptions=True)
     assert all(isinstance(result, InboxUnavailable) for result in results)
-    monkeypatch.setattr(sqlite, "_put", original)
+    monkeypatch.setattr(receipts, "put", original)
     assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
 
 
@@ -288,9 +292,9 @@ async def test_a_full_disk_is_seen_until_there_is_room_again(
         assert isinstance(database, SqliteDatabase)
         return database.connection
 
-    writer = await inbox._write(find)
+    connection = await inbox._write(find)
     for make_room in ("receipts find some", "the disk has some"):
-        writer.execute("PRAGMA max_page_count = 1")
+        connection.execute("PRAGMA max_page_count = 1")
         await inbox.check()
         with pytest.raises(InboxUnavailable, match="full"):
             await inbox.put(make_receipt(make_event(f"job of {make_room}"), body=b"x" * 1_000_000))
@@ -300,7 +304,7 @@ async def test_a_full_disk_is_seen_until_there_is_room_again(
             with pytest.raises(InboxUnavailable, match=f"the disk of {tmp_path}/inbox.db is full: make room"):
                 await inbox.check()
             assert (await inbox.measure()).free_bytes == 4096
-            writer.execute("PRAGMA max_page_count = 100000")
+            connection.execute("PRAGMA max_page_count = 100000")
             if make_room == "receipts find some":
                 await inbox.put(make_receipt(make_event("another")))
                 await inbox.check()
@@ -545,7 +549,7 @@ async def test_a_database_without_what_jobs_need_gets_it(
 def test_a_migration_that_breaks_off_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, *_ = load_migrations("sqlite")
     broken = type(first)(2, "broken", "CREATE TABLE half (x);\nCREATE TABLE half (x);\n")
-    monkeypatch.setattr(sqlite, "load_migrations", lambda _: [first, broken])
+    monkeypatch.setattr(sqlite_file, "load_migrations", lambda _: [first, broken])
     connection = sqlite3.connect(tmp_path / "inbox.db", isolation_level=None)
     with pytest.raises(sqlite3.OperationalError):
         migrate(connection)
@@ -605,14 +609,14 @@ async def test_a_transaction_is_bounded_by_what_was_made_of_its_receipts(
     inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    real = sqlite._put
+    real = receipts.put
 
     def observed(database: SqliteDatabase, arrivals: Any, **arguments: Any) -> Any:
         sizes.append(sum(arrival.size_bytes for arrival in arrivals))
         return real(database, arrivals, **arguments)
 
-    monkeypatch.setattr(sqlite, "_put", observed)
-    monkeypatch.setattr(sqlite, "_MAX_BATCH_BYTES", 300_000)
+    monkeypatch.setattr(receipts, "put", observed)
+    monkeypatch.setattr(writer, "_MAX_BATCH_BYTES", 300_000)
     events = [make_event(f"job-{n}", user_data="x" * 50_000) for n in range(10)]
     await asyncio.gather(*(inbox.put(make_receipt(event)) for event in events))
     assert max(sizes) < 300_000

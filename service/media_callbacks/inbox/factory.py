@@ -1,13 +1,11 @@
 """Which inbox a ``store.url`` means."""
 
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from media_callbacks.inbox.roles import Inbox
-from media_callbacks.inbox.sqlite import inbox as sqlite
-from media_callbacks.model.errors import ConfigError
+from media_callbacks.inbox.sqlite.file import migrate_file
+from media_callbacks.inbox.sqlite.inbox import SqliteInbox
 
 _SQLITE = "sqlite:///"
 
@@ -27,7 +25,7 @@ def build_inbox(
         must_connect: Whether opening fails while a server can't be reached; see PostgresqlInbox.
     """
     if url.startswith(_SQLITE):
-        return sqlite.SqliteInbox(_path(url), is_exclusive=is_exclusive, auto_migrate=auto_migrate)
+        return SqliteInbox(_path(url), is_exclusive=is_exclusive, auto_migrate=auto_migrate)
     # Only now: who stays with SQLite need not have the driver, nor wait for it to be loaded.
     from media_callbacks.inbox.postgresql.inbox import PostgresqlInbox  # noqa: PLC0415
 
@@ -46,7 +44,7 @@ async def migrate_store(url: str) -> Sequence[str]:
         InboxUnavailable: The server can't be reached.
     """
     if url.startswith(_SQLITE):
-        return _migrate_file(_path(url))
+        return migrate_file(_path(url))
     from media_callbacks.inbox.postgresql.inbox import migrate  # noqa: PLC0415
 
     return await migrate(url)
@@ -54,13 +52,3 @@ async def migrate_store(url: str) -> Sequence[str]:
 
 def _path(url: str) -> Path:
     return Path(url.removeprefix(_SQLITE))
-
-
-def _migrate_file(path: Path) -> Sequence[str]:
-    try:
-        sqlite.make_for_us(path.resolve())
-        with closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as connection:
-            sqlite.prepare_file(connection)
-            return sqlite.migrate(connection)
-    except (sqlite3.Error, OSError) as error:
-        raise ConfigError([f"store.url: cannot use {path}: {error}"]) from error

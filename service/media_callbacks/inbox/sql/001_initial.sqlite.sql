@@ -35,7 +35,7 @@ CREATE TABLE events (
 );
 CREATE INDEX events_unrouted ON events (id) WHERE NOT is_routed;
 
--- Events by their keys, but for some of the last ones: see service.inbox.sqlite_keys. A digest begins with that of the
+-- Events by their keys, but for some of the last ones: see inbox/sqlite/keys.py. A digest begins with that of the
 -- job id (see service.events.Key), so that the events of a job are found here, too.
 CREATE TABLE event_keys (
     key_digest BLOB    NOT NULL,

@@ -42,80 +42,114 @@ INSERT INTO temp.round SELECT last_event_id, 0, x'', 0 FROM keys_moved;
 """
 
 
-def condition_by_key(condition: str, *, has_recent: bool) -> str:
-    """
-    A condition on events ``e``, made of one on ``e.key_digest`` and ``e.outcome``.
-
-    Args:
-        has_recent: Whether the connection has ``recent_keys``.
-    """
-    if has_recent:
-        recent = f"SELECT e.event_id FROM temp.recent_keys e WHERE {condition}"
-    else:
-        recent = f"SELECT e.id FROM events e WHERE e.id > (SELECT last_event_id FROM keys_moved) AND {condition}"
-    return f"e.id IN (SELECT e.event_id FROM event_keys e WHERE {condition} UNION ALL {recent})"
-
-
 def last_event_id(connection: sqlite3.Connection) -> int:
     """Of all that there ever were."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return int(row[0]) if row else 0
+    (last_id,) = row or (0,)
+    return int(last_id)
 
 
-def create_recent(connection: sqlite3.Connection) -> None:
-    """Once, for the one connection that writes for the service."""
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.executescript(_CREATE)
-    refresh_recent(connection)
-    connection.execute("UPDATE temp.round SET last_event_id = known")
-
-
-def refresh_recent(connection: sqlite3.Connection) -> int:
+class Keys:
     """
-    Know all events: at the beginning of a transaction those of other processes, and then whatever is inserted.
-
-    Keys that another process has purged stay, without an event; so it is events that are looked up, by their keys.
-
-    Returns:
-        How many there were.
+    Where a connection finds events by their keys: here in the file alone, where it has to go through the events whose
+    keys have not got there.
     """
-    (known,) = connection.execute("SELECT known FROM temp.round").fetchone()
-    last_id = last_event_id(connection)
-    if last_id == known:
-        return 0
-    added = connection.execute(
-        "INSERT OR REPLACE INTO temp.recent_keys SELECT key_digest, outcome, id FROM events WHERE id > ?", (known,)
-    ).rowcount
-    connection.execute("UPDATE temp.round SET known = ?, recent = recent + ?", (last_id, added))
-    return added
+
+    def condition(self, condition: str) -> str:
+        """See ``Database.by_key``."""
+        return _condition(
+            condition, f"SELECT e.id FROM events e WHERE e.id > (SELECT last_event_id FROM keys_moved) AND {condition}"
+        )
+
+    def begin(self) -> None:
+        """A transaction has begun."""
+
+    def know_new(self) -> None:
+        """Events were inserted."""
+
+    def move(self) -> None:
+        """A transaction is about to end."""
 
 
-def move_recent(connection: sqlite3.Connection, added: int) -> None:
-    """At the end of a transaction that has added so many: move the next keys to the file."""
-    known, recent, moved_to, last_id = connection.execute("SELECT * FROM temp.round").fetchone()
-    if not recent:
-        return
-    wanted = 2 + recent // _RECENT_PER_MOVE
-    if recent > _MOST_RECENT:
-        wanted = max(wanted, 2 * added)
-    end = connection.execute(
-        "SELECT key_digest FROM temp.recent_keys WHERE key_digest > ? ORDER BY key_digest, outcome LIMIT 1 OFFSET ?",
-        (moved_to, wanted - 1),
-    ).fetchone()
-    span = (moved_to, end[0] if end else _BEYOND_ALL_KEYS)
-    between = "WHERE key_digest > ? AND key_digest <= ?"
-    # After a restart some are there already.
-    connection.execute(
-        f"INSERT OR REPLACE INTO event_keys SELECT * FROM temp.recent_keys {between} ORDER BY key_digest, outcome", span
-    )
-    recent -= connection.execute(f"DELETE FROM temp.recent_keys {between}", span).rowcount
-    if end is not None:
-        connection.execute("UPDATE temp.round SET recent = ?, moved_to = ?", (recent, end[0]))
-        return
-    # Those that were purged have left without being counted.
-    (recent,) = connection.execute("SELECT count(*) FROM temp.recent_keys").fetchone()
-    connection.execute(
-        "UPDATE keys_moved SET last_event_id = ?1 WHERE last_event_id < ?1 - ?2",
-        (last_id if recent else known, _LEFT_BEHIND),
-    )
-    connection.execute("UPDATE temp.round SET recent = ?, moved_to = x'', last_event_id = known", (recent,))
+def _condition(condition: str, further: str) -> str:
+    return f"e.id IN (SELECT e.event_id FROM event_keys e WHERE {condition} UNION ALL {further})"
+
+
+class RecentKeys(Keys):
+    """
+    The keys of the last events in memory: for the one connection that writes for the service, once.
+
+    A transaction on it begins with ``begin`` and ends with ``move``, and whoever inserts events calls ``know_new``.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        # Events of the present transaction.
+        self._added = 0
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.executescript(_CREATE)
+        self._refresh()
+        connection.execute("UPDATE temp.round SET last_event_id = known")
+
+    def condition(self, condition: str) -> str:
+        return _condition(condition, f"SELECT e.event_id FROM temp.recent_keys e WHERE {condition}")
+
+    def begin(self) -> None:
+        # Other processes may have inserted some.
+        self._refresh()
+        self._added = 0
+
+    def know_new(self) -> None:
+        self._added += self._refresh()
+
+    def _refresh(self) -> int:
+        """
+        Know all events. Keys that another process has purged stay, without an event; so it is events that are looked
+        up, by their keys.
+
+        Returns:
+            How many there were.
+        """
+        connection = self._connection
+        (known,) = connection.execute("SELECT known FROM temp.round").fetchone()
+        last_id = last_event_id(connection)
+        if last_id == known:
+            return 0
+        added = connection.execute(
+            "INSERT OR REPLACE INTO temp.recent_keys SELECT key_digest, outcome, id FROM events WHERE id > ?", (known,)
+        ).rowcount
+        connection.execute("UPDATE temp.round SET known = ?, recent = recent + ?", (last_id, added))
+        return added
+
+    def move(self) -> None:
+        """Move the next keys to the file."""
+        connection = self._connection
+        known, recent, moved_to, last_id = connection.execute("SELECT * FROM temp.round").fetchone()
+        if not recent:
+            return
+        wanted = 2 + recent // _RECENT_PER_MOVE
+        if recent > _MOST_RECENT:
+            wanted = max(wanted, 2 * self._added)
+        next_key = connection.execute(
+            "SELECT key_digest FROM temp.recent_keys WHERE key_digest > ? ORDER BY key_digest, outcome"
+            " LIMIT 1 OFFSET ?",
+            (moved_to, wanted - 1),
+        ).fetchone()
+        (end,) = next_key or (_BEYOND_ALL_KEYS,)
+        between = "WHERE key_digest > ? AND key_digest <= ?"
+        # After a restart some are there already.
+        connection.execute(
+            f"INSERT OR REPLACE INTO event_keys SELECT * FROM temp.recent_keys {between} ORDER BY key_digest, outcome",
+            (moved_to, end),
+        )
+        recent -= connection.execute(f"DELETE FROM temp.recent_keys {between}", (moved_to, end)).rowcount
+        if end != _BEYOND_ALL_KEYS:
+            connection.execute("UPDATE temp.round SET recent = ?, moved_to = ?", (recent, end))
+            return
+        # Those that were purged have left without being counted.
+        (recent,) = connection.execute("SELECT count(*) FROM temp.recent_keys").fetchone()
+        connection.execute(
+            "UPDATE keys_moved SET last_event_id = ?1 WHERE last_event_id < ?1 - ?2",
+            (last_id if recent else known, _LEFT_BEHIND),
+        )
+        connection.execute("UPDATE temp.round SET recent = ?, moved_to = x'', last_event_id = known", (recent,))
