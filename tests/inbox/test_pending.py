@@ -61,7 +61,7 @@ class Model:
 
     def _add_work(self, _: int) -> None:
         self._count += 1
-        self.waiting.append(Modelled(self._count, None, self.queue.add_work(self._count)))
+        self.waiting.append(Modelled(self._count, None, self.queue.add(self._count, None)))
 
     def _ask(self, _: int) -> None:
         if len(self.sizes()) < MAX_RECEIPTS:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.healing import inquiries, jobs
 from media_callbacks.inbox.operating import reads, replays, sinks
+from media_callbacks.inbox.pending import Answered
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import (
     INQUIRIES,
@@ -276,12 +277,12 @@ def needs_care(receipt: Receipt) -> bool:
     return False
 
 
-def news_of(answered: Iterable[tuple[Receipt, Any]]) -> set[str]:
-    """Who is to be told of receipts, each given with its verdict, or with the error that there is in its place."""
+def news_of(answered: Iterable[Answered[Any]]) -> set[str]:
+    """Who is to be told of what was just answered: of arrivals, as far as there is a verdict."""
     told: set[str] = set()
-    for receipt, result in answered:
+    for one, result in answered:
         if isinstance(result, Verdict) and result.state in ("accepted", "differing"):
-            _tell_of(told, receipt, has_accepted=bool(result.accepted))
+            _tell_of(told, one.item.receipt, has_accepted=bool(result.accepted))
     return told
 
 

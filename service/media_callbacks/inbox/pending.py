@@ -69,28 +69,23 @@ class PendingQueue(Generic[_T]):
         """What was not taken yet, in order."""
         return iter(self._waiting)
 
-    def add(self, receipt: _T, size_bytes: int) -> "asyncio.Future[Any]":
+    def add(self, item: _T, size_bytes: int | None) -> "asyncio.Future[Any]":
         """
-        Add a receipt.
+        Args:
+            size_bytes: What a receipt takes in memory; None for other work.
 
         Raises:
             InboxUnavailable: There is no room. It was not added.
         """
-        if self.receipts >= self._max_receipts or self.size_bytes + size_bytes > self._max_bytes:
-            raise InboxUnavailable(
-                f"{self.receipts} receipts of {self.size_bytes} bytes are waiting for {self._awaited}, which is the"
-                " limit"
-            )
-        self.receipts += 1
-        self.size_bytes += size_bytes
-        return self._append(receipt, size_bytes)
-
-    def add_work(self, work: _T) -> "asyncio.Future[Any]":
-        """Add what is no receipt."""
-        return self._append(work, None)
-
-    def _append(self, item: _T, size_bytes: int | None) -> "asyncio.Future[Any]":
-        future = asyncio.get_running_loop().create_future()
+        if size_bytes is not None:
+            if self.receipts >= self._max_receipts or self.size_bytes + size_bytes > self._max_bytes:
+                raise InboxUnavailable(
+                    f"{self.receipts} receipts of {self.size_bytes} bytes are waiting for {self._awaited}, which is the"
+                    " limit"
+                )
+            self.receipts += 1
+            self.size_bytes += size_bytes
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(Pending(item, size_bytes, future))
         return future
 

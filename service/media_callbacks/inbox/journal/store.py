@@ -176,7 +176,7 @@ class JournaledStore:
         if self._thread is not None:
             # Whatever was under way, it is not what ends this life.
             suspects = dict(self._suspects)
-            self._pending.add_work(lambda: self._journal.attempts.note(suspects))
+            self._pending.add(lambda: self._journal.attempts.note(suspects), None)
             thread, self._thread = self._thread, None
             self._submitted.give(self._pending.take())
             self._submitted.end()
@@ -251,7 +251,7 @@ class JournaledStore:
     async def _do(self, run: Callable[[], _T]) -> _T:
         if self._thread is None:
             raise InboxUnavailable("the journal is not open")
-        done = self._pending.add_work(run)
+        done = self._pending.add(run, None)
         self._submitted.give(self._pending.take())
         return cast(_T, await done)
 

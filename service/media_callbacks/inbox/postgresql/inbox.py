@@ -387,7 +387,7 @@ class PostgresqlInbox(Operations):
 
     def _answer(self, done: Sequence[Answered[Arrival]]) -> None:
         self._pending.answer(done)
-        self._tell(news_of([(one.item.receipt, result) for one, result in done]))
+        self._tell(news_of(done))
 
     async def _wait_until_back(self) -> None:
         log.warning("store_away", error=self._problem)

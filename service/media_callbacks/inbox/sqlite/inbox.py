@@ -140,8 +140,9 @@ class SqliteInbox(Operations):
     # Operations
 
     def put(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
+        arrival = Arrival(receipt, to_milliseconds(receipt.received_at))
         try:
-            return self._open_writer().put(Arrival(receipt, to_milliseconds(receipt.received_at)))
+            return self._open_writer().submit(arrival, arrival.size_bytes)
         except InboxUnavailable as error:
             refused: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)
@@ -187,7 +188,7 @@ class SqliteInbox(Operations):
         return self._writer
 
     async def _write(self, run: Run[_T], *, is_one_statement: bool = False, may_take_long: bool = False) -> _T:
-        return cast(_T, await self._open_writer().do(run))
+        return cast(_T, await self._open_writer().submit(run, None))
 
     async def _write_each(self, runs: Sequence[Run[_T]]) -> list[_T | BaseException]:
         # They are done in this order, mostly with one flush.

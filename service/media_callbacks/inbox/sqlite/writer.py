@@ -30,7 +30,6 @@ from media_callbacks.inbox.sqlite.checkpoints import Checkpoints
 from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
 from media_callbacks.inbox.sqlite.file import StoreFile, transaction
 from media_callbacks.model.errors import InboxUnavailable
-from media_callbacks.model.receipts import Verdict
 
 # More make a batch hardly cheaper for each.
 _FULL_BATCH = 64
@@ -80,6 +79,7 @@ class Writer:
         self._wal = wal
         # What was not yet taken is what one turn of the event loop gathers, to hand it over all at once.
         self._pending = pending
+        self._is_gathering = False
         self._tell = tell
         self.are_jobs_awaited = are_jobs_awaited
         self.failure: str | None = None
@@ -94,33 +94,22 @@ class Writer:
 
     # The event loop's side
 
-    def put(self, arrival: Arrival) -> "asyncio.Future[Verdict]":
+    def submit(self, item: Item, size_bytes: int | None) -> "asyncio.Future[Any]":
         """
-        Keep a receipt.
+        Args:
+            item: A receipt, which is kept; or what is to be done inside a transaction.
+            size_bytes: Of a receipt.
 
         Raises:
             InboxUnavailable: It was not taken.
         """
-        self._raise_if_failed()
-        future = self._pending.add(arrival, arrival.size_bytes)
-        self._hand_over_soon()
-        return future
-
-    def do(self, run: Run[Any]) -> "asyncio.Future[Any]":
-        """
-        Do something inside a transaction.
-
-        Raises:
-            InboxUnavailable: It was not taken.
-        """
-        self._raise_if_failed()
-        future = self._pending.add_work(run)
-        self._hand_over_soon()
-        return future
-
-    def _raise_if_failed(self) -> None:
         if self.failure is not None:
             raise InboxUnavailable(self.failure)
+        future = self._pending.add(item, size_bytes)
+        if not self._is_gathering:
+            self._is_gathering = True
+            self._loop.call_soon(self._hand_over, 0)
+        return future
 
     def raise_if_stopped(self) -> None:
         """
@@ -130,21 +119,18 @@ class Writer:
         if not self._committing.is_alive():
             raise InboxUnavailable("the store's writer has stopped; restart the service")
 
-    def _hand_over_soon(self) -> None:
-        if len(self._pending) == 1:
-            self._loop.call_soon(self._hand_over, 0)
-
     def _hand_over(self, seen: int) -> None:
         """Hand over what has gathered, once it is a full batch, or a turn of the event loop brings nothing more."""
         gathered = len(self._pending)
         if seen < gathered < _FULL_BATCH:
             self._loop.call_soon(self._hand_over, gathered)
         elif gathered:
+            self._is_gathering = False
             self._submitted.give(self._pending.take())
 
     def _answer(self, done: list[_Done]) -> None:
         self._pending.answer(done)
-        self._tell(news_of([(one.item.receipt, result) for one, result in done if isinstance(one.item, Arrival)]))
+        self._tell(news_of(done))
 
     async def close(self) -> None:
         """What waits is done first, however long the disk takes; everybody is told before this returns."""
@@ -202,13 +188,19 @@ class Writer:
         database = self._database
         with transaction(self._connection):
             database.keys.begin()
+            arrived, arrivals, others = [], [], []
+            for work in batch:
+                if isinstance(work.item, Arrival):
+                    arrived.append(work)
+                    arrivals.append(work.item)
+                else:
+                    others.append((work, work.item))
             done: list[_Done] = []
-            arrivals = [work.item for work in batch if isinstance(work.item, Arrival)]
             if arrivals:
                 verdicts = receipts.put(database, arrivals, are_jobs_awaited=self.are_jobs_awaited)
-                done += zip([work for work in batch if isinstance(work.item, Arrival)], verdicts, strict=True)
+                done += zip(arrived, verdicts, strict=True)
                 self.full = None
-            done += [(work, run_now(work.item(database))) for work in batch if not isinstance(work.item, Arrival)]
+            done += [(work, run_now(run(database))) for work, run in others]
             database.keys.move()
         return done
 
