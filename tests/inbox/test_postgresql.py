@@ -16,8 +16,12 @@ from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.healing import jobs
 from media_callbacks.inbox.journal.store import JournaledStore
 from media_callbacks.inbox.operating import replays
-from media_callbacks.inbox.postgresql import inbox as postgresql
-from media_callbacks.inbox.postgresql.inbox import PostgresqlDatabase, migrate
+from media_callbacks.inbox.postgresql import connecting, receipts, schema, tasks
+from media_callbacks.inbox.postgresql import writer as writer_module
+from media_callbacks.inbox.postgresql.database import PostgresqlDatabase
+from media_callbacks.inbox.postgresql.functions import lock_of
+from media_callbacks.inbox.postgresql.news import _payloads
+from media_callbacks.inbox.postgresql.schema import migrate
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import INQUIRIES, AttemptResult, EventFilter, Finding, JobFilter, ReplayRequest
 from media_callbacks.inbox.rows import Arrival, to_milliseconds
@@ -68,8 +72,8 @@ OpenInbox = Callable[..., Awaitable[TimedPostgresqlInbox]]
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What answers late answers all the same: which of the two it is must not be up to the machine."""
-    for name in ("PUT_TIMEOUT", "LOCK_TIMEOUT", "IDLE_IN_TRANSACTION", "CONNECT_TIMEOUT"):
-        monkeypatch.setattr(postgresql, f"_{name}_S", PATIENCE_S)
+    for name in ("PUT_TIMEOUT", "_LOCK_TIMEOUT", "_IDLE_IN_TRANSACTION", "_CONNECT_TIMEOUT"):
+        monkeypatch.setattr(connecting, f"{name}_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -151,7 +155,7 @@ async def transaction(url: str, *, now: datetime = NOW) -> AsyncIterator[Postgre
 
 
 async def accept(database: PostgresqlDatabase, receipt: Receipt) -> None:
-    await postgresql._put(database, [Arrival(receipt, to_milliseconds(receipt.received_at))])
+    await receipts.put(database, [Arrival(receipt, to_milliseconds(receipt.received_at))])
 
 
 class Hanging:
@@ -684,7 +688,7 @@ async def test_services_hear_of_each_others_deliveries_also_after_the_connection
 
 def test_news_fit_into_notifications() -> None:
     names = [f"{n:04}-{'x' * 60}" for n in range(300)]
-    payloads = postgresql._payloads(names)
+    payloads = _payloads(names)
     assert all(len(payload) < 8000 for payload in payloads)
     assert [name for payload in payloads for name in payload.split(",")] == names
 
@@ -746,7 +750,7 @@ async def test_a_service_may_start_while_the_server_is_away(
 @pytest.fixture
 async def hanging(own_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hanging]:  # noqa: F811
     """Whoever waits for it until it answers, or until connecting is over, waits for ever."""
-    monkeypatch.setattr(postgresql, "_CONNECT_TIMEOUT_S", 3600.0)
+    monkeypatch.setattr(connecting, "_CONNECT_TIMEOUT_S", 3600.0)
     async with Hanging(own_server) as hanging:
         yield hanging
 
@@ -918,7 +922,7 @@ async def test_closing_does_not_wait_for_ever(
     database_url: str,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(postgresql, "_CLOSE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(tasks, "CLOSE_TIMEOUT_S", 0.05)
     async with transaction(database_url) as database:
         await database.execute("LOCK TABLE receipts, deliveries")
         puts = [asyncio.ensure_future(inbox.put(make_receipt(make_event(f"job-{n}")))) for n in range(300)]
@@ -945,8 +949,8 @@ async def test_what_loses_against_another_transaction_is_done_again(inbox: Timed
 
 async def test_a_writer_that_has_stopped_is_not_ready(inbox: TimedPostgresqlInbox) -> None:
     assert inbox._writer is not None
-    inbox._writer.cancel()
-    await asyncio.gather(inbox._writer, return_exceptions=True)
+    inbox._writer._task.cancel()
+    await asyncio.gather(inbox._writer._task, return_exceptions=True)
     with pytest.raises(InboxUnavailable, match="writer has stopped"):
         await inbox.check()
 
@@ -975,7 +979,7 @@ async def test_what_is_accepted_while_the_servers_clock_is_behind_does_not_look_
 
 
 async def test_a_commit_is_on_disk_whatever_the_servers_default_is(inbox: TimedPostgresqlInbox) -> None:
-    for pool in (inbox._writers, inbox._pool):
+    for pool in (inbox._writer_pool, inbox._pool):
         async with pool.acquire() as connection:
             assert await connection.fetchval("SHOW synchronous_commit") == "on"
 
@@ -1083,10 +1087,10 @@ async def test_other_databases_that_do_not_suit_are_refused(
     with pytest.raises(ConfigError, match=r"store\.url: expected a database with the encoding UTF8, it has LATIN1"):
         await TimedPostgresqlInbox(with_database(database_url, f"{name}_latin")).open()
     await execute(database_url, f"DROP DATABASE {name}_latin")
-    monkeypatch.setattr(postgresql, "_MIN_VERSION", 99)
+    monkeypatch.setattr(connecting, "_MIN_VERSION", 99)
     with pytest.raises(ConfigError, match=r"store\.url: expected PostgreSQL 99 or later, the server is 1"):
         await TimedPostgresqlInbox(database_url).open()
-    monkeypatch.setattr(postgresql, "asyncpg", None)
+    monkeypatch.setattr(connecting, "asyncpg", None)
     with pytest.raises(ConfigError, match=r"pip install 'media-callbacks\[postgresql\]'"):
         await TimedPostgresqlInbox(database_url).open()
 
@@ -1127,7 +1131,7 @@ async def test_a_migration_that_breaks_off_leaves_what_was_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = [load_migrations("postgresql")[0], Migration(2, "broken", "CREATE TABLE half (x int);\nSELECT 1/0;")]
-    monkeypatch.setattr(postgresql, "load_migrations", lambda _: known)
+    monkeypatch.setattr(schema, "load_migrations", lambda _: known)
     with pytest.raises(InboxUnavailable, match="division by zero"):
         await migrate(database_url)
     assert await execute(database_url, "SELECT to_regclass('half'), max(number) FROM migrations") == [(None, 1)]
@@ -1164,12 +1168,12 @@ async def test_a_receipt_that_waits_too_long_for_a_lock_does_not_fail_its_neighb
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Somebody else is busy with its job, and they have come in the same moment."""
-    monkeypatch.setattr(postgresql, "_LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connecting, "_LOCK_TIMEOUT_S", 0.05)
     inbox = await open_inbox()
     events = [make_event(f"job-{n}") for n in range(20)]
     # Few locks stand for all keys.
     busy = key_digest(events[7].id)
-    others = [event for event in events if postgresql._lock(key_digest(event.id)) != postgresql._lock(busy)]
+    others = [event for event in events if lock_of(key_digest(event.id)) != lock_of(busy)]
     async with transaction(database_url) as database:
         await database.lock(keys=[busy])
         results = await asyncio.gather(*(inbox.put(make_receipt(event)) for event in events), return_exceptions=True)
@@ -1184,14 +1188,14 @@ async def test_a_batch_is_bounded_by_what_was_made_of_it(
     inbox: TimedPostgresqlInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    real = postgresql._put
+    real = receipts.put
 
     async def observed(connection: Any, arrivals: Any) -> Any:
         sizes.append(sum(arrival.size_bytes for arrival in arrivals))
         return await real(connection, arrivals)
 
-    monkeypatch.setattr(postgresql, "_put", observed)
-    monkeypatch.setattr(postgresql, "_MAX_BATCH_BYTES", 300_000)
+    monkeypatch.setattr(receipts, "put", observed)
+    monkeypatch.setattr(writer_module, "_MAX_BATCH_BYTES", 300_000)
     events = [make_event(f"job-{n}", user_data="x" * 50_000) for n in range(10)]
     await asyncio.gather(*(inbox.put(make_receipt(event)) for event in events))
     assert max(sizes) < 300_000

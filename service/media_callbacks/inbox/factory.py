@@ -45,7 +45,7 @@ async def migrate_store(url: str) -> Sequence[str]:
     """
     if url.startswith(_SQLITE):
         return migrate_file(_path(url))
-    from media_callbacks.inbox.postgresql.inbox import migrate  # noqa: PLC0415
+    from media_callbacks.inbox.postgresql.schema import migrate  # noqa: PLC0415
 
     return await migrate(url)
 

@@ -1,0 +1,90 @@
+"""The driver, and what its errors mean. They stop here: whoever asks the inbox sees ours."""
+
+import ssl
+
+from media_callbacks.model.errors import InboxUnavailable
+
+try:
+    import asyncpg as asyncpg  # noqa: PLC0414 - for whoever connects
+except ImportError:  # the extra is not installed; opening says so
+    asyncpg = None
+
+
+def errors() -> tuple[type[Exception], ...]:
+    return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+
+def _sqlstate(error: Exception) -> str:
+    return getattr(error, "sqlstate", None) or ""
+
+
+def is_away(error: Exception) -> bool:
+    """Whether nothing else would work on this server just now."""
+    if isinstance(error, asyncpg.PostgresError):
+        # Connection, no more connections, shutting down or starting, read-only, who we are
+        return _sqlstate(error)[:2] in ("08", "28", "3D") or _sqlstate(error) in (
+            "53300",
+            "57P01",
+            "57P02",
+            "57P03",
+            "25006",
+        )
+    return not is_about_data(error)
+
+
+def is_about_data(error: Exception) -> bool:
+    if isinstance(error, asyncpg.PostgresError):
+        return _sqlstate(error)[:2] in ("21", "22", "23")
+    return isinstance(error, ValueError)  # asyncpg's DataError: a parameter of the wrong kind
+
+
+def may_be_about_one(error: Exception) -> bool:
+    """Whether something takes too long or is too large, which may be one receipt of many."""
+    # Deadlocks, time-outs of locks and statements, out of memory, limits of the server
+    return _sqlstate(error) in ("40P01", "55P03", "57014", "53200") or _sqlstate(error)[:2] == "54"
+
+
+def is_deadlock(error: Exception) -> bool:
+    return isinstance(error, asyncpg.DeadlockDetectedError)
+
+
+def is_without_tables(error: BaseException | None) -> bool:
+    """Whether the database, or its schema, is none of ours."""
+    return isinstance(error, (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError))
+
+
+def is_lost_race(error: Exception) -> bool:
+    return isinstance(error, (asyncpg.DeadlockDetectedError, asyncpg.SerializationError, asyncpg.UniqueViolationError))
+
+
+def unavailable(error: Exception) -> InboxUnavailable:
+    return InboxUnavailable(f"the database can't be used just now: {_describe(error)}")
+
+
+def _describe(error: Exception) -> str:
+    """For the operator, without values: details of the server and of the driver may have parts of a body."""
+    if isinstance(error, asyncpg.PostgresError):
+        return str(error.args[0]) if error.args else type(error).__name__
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    return "the connection was lost" if isinstance(error, asyncpg.InterfaceError) else type(error).__name__
+
+
+def config_problem(error: Exception) -> str | None:
+    """What to do about an error that waiting doesn't mend, or None."""
+    state = _sqlstate(error)
+    if state in ("28P01", "28000"):
+        return (
+            f"the server refuses the user: {_describe(error)}; correct user and password, or the server's pg_hba.conf"
+        )
+    if state == "3D000":
+        return f"{_describe(error)}; create it, or correct the name"
+    if state == "42501":
+        return f"the user lacks rights: {_describe(error)}; grant CREATE on the schema for migrations, or let its owner run `media-callbacks migrate`"  # noqa: E501 - one sentence
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "no server of those named is what target_session_attrs asks for"
+    if isinstance(error, ssl.SSLError):
+        return f"no encrypted connection can be made: {error.reason or 'unknown'}; correct sslmode or sslrootcert"
+    return None
