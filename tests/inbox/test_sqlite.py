@@ -28,6 +28,7 @@ from media_callbacks.inbox.sqlite.file import migrate
 from media_callbacks.inbox.sqlite.keys import RecentKeys
 from media_callbacks.inbox.upkeep.migrations import load_migrations
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
+from media_callbacks.model.identity import key_digest
 from media_callbacks.model.receipts import NamelessJob
 from tests.factories.running import PATIENCE_S
 from tests.inbox.conformance import (
@@ -398,7 +399,7 @@ async def test_lists_of_what_is_not_delivered_use_the_indexes_made_for_it(
             (EventFilter(state="unrouted"), "events_unrouted"),
             (EventFilter(job_id="job-1"), "e USING PRIMARY KEY (key_digest>? AND key_digest<?)"),
             (EventFilter(job_id="job-1"), "bindings_by_value (value=?)"),
-            (EventFilter(event_id=make_event().id), "e USING PRIMARY KEY (key_digest=? AND outcome=?)"),
+            (EventFilter(event_id=make_event().id), "e USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
         ):
             query = compile_filter(database, wanted, await find_ids(database, wanted))
             plan = await database.fetch(
@@ -406,6 +407,20 @@ async def test_lists_of_what_is_not_delivered_use_the_indexes_made_for_it(
             )
             assert any(index in step[-1] for step in plan), plan
             assert not any(step[-1].startswith("SCAN e ") and "events_unrouted" not in step[-1] for step in plan), plan
+
+
+async def test_events_are_found_by_their_keys_without_going_through_all(
+    tmp_path: Path, inbox: TimedSqliteInbox
+) -> None:
+    statements: list[str] = []
+    with contextlib.closing(sqlite3.connect(tmp_path / "inbox.db")) as connection:
+        connection.set_trace_callback(statements.append)
+        await SqliteDatabase(connection, Clock().anchored()).find_event(key_digest(make_event().id), 0)
+        connection.set_trace_callback(None)
+        (statement,) = statements
+        steps = [step[-1] for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    assert "SEARCH e USING PRIMARY KEY (key_digest=?)" in steps
+    assert not any(step.startswith("SCAN e") for step in steps), steps
 
 
 async def test_unusable_files_are_refused_with_the_settings_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from media_callbacks.inbox.records import AttemptResult
 from media_callbacks.model.events import Delivery, Event
@@ -57,6 +57,25 @@ class Fate(NamedTuple):
     accepted: Event | None = None
     bound: str | None = None
     known: str | None = None
+
+
+class StoredEvent(NamedTuple):
+    """
+    An event in the tables, in order of acceptance.
+
+    Attributes:
+        receipt_id: The receipt that brought it first.
+    """
+
+    row_id: int
+    key_digest: bytes
+    outcome: int
+    revision: int
+    receipt_id: int
+    accepted_at: int
+
+
+_STORED = "e.id, e.key_digest, e.outcome, e.revision, e.receipt_id, e.accepted_at"
 
 
 def identity(event: Event) -> tuple[bytes, int]:
@@ -123,7 +142,8 @@ class Database(ABC):
     @abstractmethod
     def by_key(self, condition: str) -> str:
         """
-        A condition on events ``e`` that finds them by their keys.
+        A condition on events ``e`` that finds them by their keys, where ``find_events`` does not serve: as a part of a
+        larger statement.
 
         Args:
             condition: On ``e.key_digest`` and ``e.outcome`` and nothing else of ``e``, and the key comes first in it.
@@ -170,12 +190,24 @@ class Database(ABC):
         row = await self.fetch_row(sql, *parameters)
         return None if row is None else row[0]
 
-    async def find_event(self, digest: bytes, outcome: int) -> int | None:
-        """The row id of an event."""
-        condition = self.by_key("e.key_digest = $1 AND e.outcome = $2")
-        return cast(
-            "int | None", await self.fetch_value(f"SELECT e.id FROM events e WHERE {condition}", digest, outcome)
-        )
+    async def find_events(self, digests: Collection[bytes]) -> list[StoredEvent]:
+        """All events of keys, in order of acceptance."""
+        return await self._find_events(self.by_key("e.key_digest IN ({values})"), list(digests))
+
+    async def find_event(self, digest: bytes, outcome: int) -> StoredEvent | None:
+        return next((event for event in await self.find_events([digest]) if event.outcome == outcome), None)
+
+    async def find_events_by_row(self, row_ids: Collection[int]) -> list[StoredEvent]:
+        return await self._find_events("e.id IN ({values})", list(row_ids))
+
+    async def _find_events(self, condition: str, values: Sequence[Value]) -> list[StoredEvent]:
+        rows = await self.fetch_for(f"SELECT {_STORED} FROM events e WHERE {condition}", values)
+        return sorted(map(StoredEvent._make, rows))
+
+    async def find_bodies(self, row_ids: Collection[int]) -> dict[int, str]:
+        """The bodies of events, as far as they are still kept."""
+        sql = "SELECT event_id, body FROM event_bodies WHERE event_id IN ({values})"
+        return await self.fetch_map(sql, list(row_ids))
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:

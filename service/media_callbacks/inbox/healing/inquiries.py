@@ -89,15 +89,12 @@ async def claim(database: Database, product: Product, *, limit: int, lease_ms: i
 async def _confirmed(database: Database, keys: Collection[bytes]) -> dict[bytes, frozenset[Outcome]]:
     """How the vendor's job API has said that jobs ended, as far as the events' bodies are still there; by keys."""
     found: dict[bytes, frozenset[Outcome]] = {}
-    rows = await database.fetch_for(
-        "SELECT e.key_digest, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
-        f" WHERE {database.by_key('e.key_digest IN ({values})')}",
-        list(keys),
-    )
-    for digest, body in rows:
+    key_of = {event.row_id: event.key_digest for event in await database.find_events(keys)}
+    for row_id, body in (await database.find_bodies(key_of)).items():
         data = parse_event(body).data
         if data.outcome_verified_by == "query":
-            found[bytes(digest)] = found.get(bytes(digest), frozenset()) | {data.outcome}
+            key = key_of[row_id]
+            found[key] = found.get(key, frozenset()) | {data.outcome}
     return found
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from media_callbacks.inbox.database import Database, Row, Value, identity
+from media_callbacks.inbox.database import Database, Row, StoredEvent, Value, identity
 from media_callbacks.inbox.operating.filters import Conditions
 from media_callbacks.inbox.records import JobFilter, JobRecord, JobState, ReportRow, WaitingCounts
 from media_callbacks.inbox.rows import from_milliseconds, to_id, to_milliseconds
@@ -24,8 +24,7 @@ _RECORD = (
     f" {REFERENCE}"
 )
 _MEANT = f"id, event_id, outcome, {REFERENCE}"
-# Outcomes that say how a job has ended, as stored with events.
-_ENDINGS = ",".join(str(n) for n, outcome in enumerate(OUTCOMES) if outcome not in ("received", "unknown"))
+_NO_ENDINGS = ("received", "unknown")
 IS_AWAITED = "state IN ('expected', 'unknown')"
 
 
@@ -54,14 +53,6 @@ class _Registered(NamedTuple):
     asset: bytes | None
 
 
-class _StoredEnding(NamedTuple):
-    """An event by its row id and key, and what is to be noted of it with a job."""
-
-    row_id: int
-    key_digest: bytes
-    ending: Ending
-
-
 class _Alike(NamedTuple):
     """What jobs have in common that are a row of a report; ``hour`` counts since 1970."""
 
@@ -73,7 +64,7 @@ class _Alike(NamedTuple):
 
 
 def ends_job(event: Event) -> bool:
-    return event.data.outcome not in ("received", "unknown")
+    return event.data.outcome not in _NO_ENDINGS
 
 
 def reference_of(columns: Row) -> JobReference:
@@ -196,14 +187,14 @@ async def _find_endings(database: Database, assets: Mapping[bytes, bytes | None]
         assets: Of the jobs, by their keys.
     """
     endings: dict[bytes, Ending] = {}
-    for found in await _read_endings(
-        database, database.by_key(f"e.key_digest IN ({{values}}) AND e.outcome IN ({_ENDINGS})"), list(assets)
-    ):
-        endings.setdefault(found.key_digest, found.ending)
+    known = [event for event in await database.find_events(assets) if OUTCOMES[event.outcome] not in _NO_ENDINGS]
+    for event, ending in (await _read_endings(database, known)).items():
+        endings.setdefault(event.key_digest, ending)
     rest = {digest: asset for digest, asset in assets.items() if asset is not None and digest not in endings}
     taken = await _take_nameless(database, rest, now)
-    for found in await _read_endings(database, "e.id IN ({values})", list(taken)):
-        endings[taken[found.row_id]] = found.ending
+    nameless = await database.find_events_by_row(taken)
+    for event, ending in (await _read_endings(database, nameless)).items():
+        endings[taken[event.row_id]] = ending
     return endings
 
 
@@ -227,29 +218,19 @@ async def _take_nameless(database: Database, assets: Mapping[bytes, bytes], now:
 
 async def find_ending(database: Database, event: Event) -> Ending | None:
     """An event as it is stored."""
-    digest, outcome = identity(event)
-    condition = database.by_key("e.key_digest IN ({values}) AND e.outcome = $1")
-    found = await _read_endings(database, condition, [digest], outcome)
-    return found[0].ending if found else None
+    known = await database.find_event(*identity(event))
+    return None if known is None else (await _read_endings(database, [known]))[known]
 
 
-async def _read_endings(
-    database: Database, condition: str, values: Sequence[Value], *parameters: Value
-) -> list[_StoredEnding]:
-    """Events in their order."""
-    rows = await database.fetch_for(
-        "SELECT e.id, e.key_digest, e.outcome, e.accepted_at, b.body FROM events e"
-        f" LEFT JOIN event_bodies b ON b.event_id = e.id WHERE {condition}",
-        values,
-        *parameters,
-    )
-    found = []
-    for row_id, digest, number, accepted_at, body in rows:
-        outcome = OUTCOMES[number]
+async def _read_endings(database: Database, events: Sequence[StoredEvent]) -> dict[StoredEvent, Ending]:
+    """What is to be noted of events with a job, in their order."""
+    bodies = await database.find_bodies([event.row_id for event in events])
+    endings = {}
+    for event in events:
+        outcome, body = OUTCOMES[event.outcome], bodies.get(event.row_id)
         transport = None if body is None else json.loads(body)["data"]["transport"]
-        ending = Ending(event_id(digest, outcome), outcome, accepted_at, transport)
-        found.append(_StoredEnding(row_id, digest, ending))
-    return sorted(found, key=lambda one: one.row_id)
+        endings[event] = Ending(event_id(event.key_digest, outcome), outcome, event.accepted_at, transport)
+    return endings
 
 
 # The end of a job
@@ -356,12 +337,13 @@ async def recall(database: Database, digest: bytes) -> tuple[Meant | None] | Non
 
 async def keep_nameless(database: Database, event: Event, message: NamelessJob, at: int) -> None:
     """Let a registration take the event."""
+    known = await database.find_event(*identity(event))
+    assert known is not None
     await database.execute(
-        "INSERT INTO nameless_events (event_id, asset, accepted_at) SELECT e.id, $1, $2 FROM events e"
-        f" WHERE {database.by_key('e.key_digest = $3 AND e.outcome = $4')}",
+        "INSERT INTO nameless_events (event_id, asset, accepted_at) VALUES ($1, $2, $3)",
+        known.row_id,
         asset_of(message),
         at,
-        *identity(event),
     )
 
 

@@ -1,6 +1,6 @@
 """Which events a filter means, in SQL. Queries name the table of events ``e``."""
 
-from media_callbacks.inbox.database import Database, Value, identity_of
+from media_callbacks.inbox.database import Database, StoredEvent, Value, identity_of
 from media_callbacks.inbox.records import EventFilter
 from media_callbacks.inbox.rows import to_id, to_milliseconds
 from media_callbacks.model.identity import job_prefix
@@ -49,13 +49,23 @@ class Conditions:
 
 
 async def find_ids(database: Database, wanted: EventFilter) -> range:
-    """The range of ids that the times of a filter leave."""
+    """The range of ids that the times of a filter leave, or that of the event that it names."""
+    if wanted.event_id is not None:
+        known = await _find_event(database, wanted.event_id)
+        return range(0) if known is None else range(known.row_id, known.row_id + 1)
     first_id, end_id = 0, to_id(None)
     if wanted.since is not None:
         first_id = await _first_id_at(database, to_milliseconds(wanted.since) - _DISORDER_MS)
     if wanted.until is not None:
         end_id = await _first_id_at(database, to_milliseconds(wanted.until) + _DISORDER_MS)
     return range(first_id, end_id)
+
+
+async def _find_event(database: Database, event_id: str) -> StoredEvent | None:
+    try:
+        return await database.find_event(*identity_of(event_id))
+    except ValueError:
+        return None
 
 
 async def _first_id_at(database: Database, at: int) -> int:
@@ -83,17 +93,13 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
             is of those. Otherwise go through events by their ids and look at the deliveries of each, which suits a
             short range of ids.
     """
-    is_named = wanted.event_id is not None or wanted.job_id is not None
-    by_index = by_index and not is_named
+    by_index = by_index and wanted.event_id is None and wanted.job_id is None
     is_unrouted = wanted.state == "unrouted"
     query = Conditions("events e" + (database.using("events_unrouted") if is_unrouted and by_index else ""))
     first_id, end_id = query.mark(ids.start), query.mark(ids.stop)
-    # With the sign it is an expression that is in no index, so that what is named is found by its name.
-    column = "+e.id" if is_named else "e.id"
+    # With the sign it is an expression that is in no index, so that a job's events are found by its key.
+    column = "e.id" if wanted.job_id is None else "+e.id"
     query.add(f"{column} >= {first_id} AND {column} < {end_id}")
-    if wanted.event_id is not None:
-        digest, outcome = [query.mark(value) for value in _identity(wanted.event_id)]
-        query.add(database.by_key(f"e.key_digest = {digest} AND e.outcome = {outcome}"))
     if wanted.job_id is not None:
         # The digest has only a hash of the job id, and what is bound may not be a job id: so the column is the judge.
         prefix = job_prefix(wanted.job_id)
@@ -145,13 +151,6 @@ def _delivery_condition(query: Conditions, wanted: EventFilter) -> str:
     if wanted.sink is not None:
         conditions.append(f"d.sink = {query.mark(wanted.sink)}")
     return " AND ".join(conditions)
-
-
-def _identity(event_id: str) -> tuple[bytes, int]:
-    try:
-        return identity_of(event_id)
-    except ValueError:
-        return b"", -1
 
 
 def _outcome_index(outcome: str) -> int:

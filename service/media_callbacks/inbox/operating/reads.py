@@ -147,27 +147,23 @@ async def find_event(database: Database, wanted: str) -> EventRecord | None:
         identity = identity_of(wanted)
     except ValueError:
         return None
-    row = await database.fetch_row(
-        "SELECT e.id, e.accepted_at, b.body, e.is_routed FROM events e"
-        " LEFT JOIN event_bodies b ON b.event_id = e.id"
-        f" WHERE {database.by_key('e.key_digest = $1 AND e.outcome = $2')}",
-        *identity,
-    )
-    if row is None:
+    known = await database.find_event(*identity)
+    if known is None:
         return None
-    row_id, accepted_at, body, is_routed = row
+    body = (await database.find_bodies([known.row_id])).get(known.row_id)
+    is_routed = await database.fetch_value("SELECT is_routed FROM events WHERE id = $1", known.row_id)
     receipts = await database.fetch(
         f"SELECT {_RECEIPT_COLUMNS} FROM receipts WHERE id IN (SELECT receipt_id FROM events WHERE id = $1"
         " UNION ALL SELECT receipt_id FROM event_receipts WHERE event_id = $1) ORDER BY id LIMIT 1000",
-        row_id,
+        known.row_id,
     )
     return EventRecord(
         id=wanted,
-        accepted_at=from_milliseconds(accepted_at),
+        accepted_at=from_milliseconds(known.accepted_at),
         body=None if body is None else body.encode(),
         is_routed=bool(is_routed),
         receipts=tuple(map(_receipt_record, receipts)),
-        deliveries=await _deliveries(database, row_id),
+        deliveries=await _deliveries(database, known.row_id),
     )
 
 

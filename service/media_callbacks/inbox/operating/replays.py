@@ -187,21 +187,20 @@ class _Delivery:
 
 async def _read_lines(database: Database, digests: Collection[bytes]) -> dict[tuple[bytes, str], list[_Delivery]]:
     """All deliveries of keys by sink, in the order of their numbers. What is on its way among them is locked."""
-    all_of_keys = (
-        f" FROM events e JOIN deliveries d ON d.event_id = e.id WHERE {database.by_key('e.key_digest IN ({values})')}"
-    )
+    key_of = {event.row_id: event.key_digest for event in await database.find_events(digests)}
     # Whoever records the end of one just now holds its row. Later ones wait for us, and then find what waits for it.
     await database.fetch_for(
-        f"SELECT d.event_id{all_of_keys} AND d.due_at IS NOT NULL ORDER BY d.event_id, d.sink, d.replay"
-        + database.for_update("d"),
-        list(digests),
+        "SELECT d.event_id FROM deliveries d WHERE d.event_id IN ({values}) AND d.due_at IS NOT NULL"
+        f" ORDER BY d.event_id, d.sink, d.replay{database.for_update('d')}",
+        list(key_of),
     )
     lines: dict[tuple[bytes, str], list[_Delivery]] = {}
     rows = await database.fetch_for(
-        f"SELECT d.replay, d.event_id, d.sink, e.key_digest, d.state, d.due_at{all_of_keys}", list(digests)
+        "SELECT d.replay, d.event_id, d.sink, d.state, d.due_at FROM deliveries d WHERE d.event_id IN ({values})",
+        list(key_of),
     )
-    for replay, row_id, sink, digest, state, due_at in sorted(map(tuple, rows)):
-        lines.setdefault((digest, sink), []).append(_Delivery(row_id, replay, state, due_at))
+    for replay, row_id, sink, state, due_at in sorted(map(tuple, rows)):
+        lines.setdefault((key_of[row_id], sink), []).append(_Delivery(row_id, replay, state, due_at))
     return lines
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from media_callbacks.inbox.database import Candidate, Database, identity
+from media_callbacks.inbox.database import Candidate, Database, StoredEvent, identity
 from media_callbacks.inbox.healing import jobs
 from media_callbacks.inbox.receiving import holds
 from media_callbacks.inbox.receiving.differing import describe, differing_members
@@ -99,12 +99,10 @@ async def _is_what_first_came(database: Database, candidate: Candidate, body: by
     Whether the receipt that brought an event first is of these very bytes. Then the event has become another one by
     what the vendor's job API has said, or by a later parser, and not because the sender says something else.
     """
-    condition = database.by_key("e.key_digest = $1 AND e.outcome = $2")
-    first_body = await database.fetch_value(
-        f"SELECT r.body FROM events e JOIN receipts r ON r.id = e.receipt_id WHERE {condition}",
-        candidate.digest,
-        candidate.outcome,
-    )
+    event = await database.find_event(candidate.digest, candidate.outcome)
+    if event is None:
+        return False
+    first_body = await database.fetch_value("SELECT body FROM receipts WHERE id = $1", event.receipt_id)
     return first_body is not None and bool(first_body == body)
 
 
@@ -212,27 +210,23 @@ async def _update_event(database: Database, candidate: Candidate) -> bool | None
     Put the present content into an event that this receipt brought first. False where it is the same, None where
     another receipt has brought the event.
     """
-    row = await database.fetch_row(
-        "SELECT e.id, e.revision, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
-        f" WHERE {database.by_key('e.key_digest = $1 AND e.outcome = $2')} AND e.receipt_id = $3",
-        candidate.digest,
-        candidate.outcome,
-        candidate.receipt_id,
-    )
-    if row is None:
+    known = await database.find_event(candidate.digest, candidate.outcome)
+    if known is None or known.receipt_id != candidate.receipt_id:
         return None
-    row_id, revision, body = row
+    bodies = await database.find_bodies([known.row_id])
+    if not bodies:
+        return None
     data = candidate.event.data
-    new_body = candidate.event.with_revision(revision).to_json().decode()
-    if new_body == body:
+    new_body = candidate.event.with_revision(known.revision).to_json().decode()
+    if new_body == bodies[known.row_id]:
         return False
-    await database.execute("UPDATE event_bodies SET body = $1 WHERE event_id = $2", new_body, row_id)
+    await database.execute("UPDATE event_bodies SET body = $1 WHERE event_id = $2", new_body, known.row_id)
     await database.execute(
         "UPDATE events SET kind = $1, job_id = $2, media_id = $3 WHERE id = $4",
         data.kind,
         to_column(data.job_id),
         to_column(data.media_id),
-        row_id,
+        known.row_id,
     )
     return True
 
@@ -338,8 +332,8 @@ async def _sort(database: Database, entry: Entry, receipt_id: int, at: int, foun
         if bound is not None:
             found.conflict = conflict(bound, entry.binding)
             return
-    if await database.find_event(*identity(event)) is not None:
-        differs = await _differences_of_claim(database, entry, receipt_id, found.body)
+    if (known := await database.find_event(*identity(event))) is not None:
+        differs = await _differences_of_claim(database, entry, known, receipt_id, found.body)
         if differs:
             found.conflict = describe(differs)
             return
@@ -355,24 +349,19 @@ async def _sort(database: Database, entry: Entry, receipt_id: int, at: int, foun
 
 
 async def _differences_of_claim(
-    database: Database, entry: Entry, receipt_id: int, body: bytes | None
+    database: Database, entry: Entry, known: StoredEvent, receipt_id: int, body: bytes | None
 ) -> tuple[str, ...]:
     """In which members a claim that would be held is another completion than the one that was accepted."""
     candidate = Candidate(receipt_id, entry.event, entry.event.to_json().decode(), None, ())
-    known = await database.fetch_value(
-        "SELECT b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
-        f" WHERE {database.by_key('e.key_digest = $1 AND e.outcome = $2')}",
-        candidate.digest,
-        candidate.outcome,
-    )
-    return () if known is None else await differences(database, [(candidate, known)], body or b"")
+    accepted = [(candidate, text) for text in (await database.find_bodies([known.row_id])).values()]
+    return await differences(database, accepted, body or b"")
 
 
 async def _name(database: Database, entry: Entry, message: NamelessJob, at: int, found: _Sorted) -> Entry | None:
     """The entry of the job that it was found to be about, or as it is; None when it gives no event."""
     event = entry.event
     digest = key_digest(event.id)
-    if await database.fetch_row(f"SELECT 1 FROM events e WHERE {database.by_key('e.key_digest = $1')} LIMIT 1", digest):
+    if await database.find_events([digest]):
         # Nobody took it when it came before.
         return entry
     if (recalled := await jobs.recall(database, digest)) is not None:

@@ -121,12 +121,12 @@ def held_of(row: Row) -> Held:
 async def link_known(database: Database, held: Held) -> list[str]:
     """Note that the receipt has brought an event again, if what it claims is one by now; the id."""
     event = held.entry.event
-    row_id = await database.find_event(*identity(event))
-    if row_id is None:
+    known = await database.find_event(*identity(event))
+    if known is None:
         return []
     await database.execute(
         "INSERT INTO event_receipts (event_id, receipt_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-        row_id,
+        known.row_id,
         held.receipt_id,
     )
     return [event.id]
@@ -183,10 +183,6 @@ async def brought_by(database: Database, receipt_id: int, event_ids: Collection[
     """Which of these events are there because this receipt was the first to bring them."""
     # By their keys: the events of a receipt are in no index.
     digests = {parse_event_id(one)[0] for one in event_ids}
-    rows = await database.fetch_for(
-        "SELECT e.receipt_id, e.key_digest, e.outcome FROM events e"
-        f" WHERE {database.by_key('e.key_digest IN ({values})')}",
-        list(digests),
-    )
-    found = (event_id(digest, OUTCOMES[outcome]) for first_id, digest, outcome in rows if first_id == receipt_id)
-    return frozenset(one for one in found if one in event_ids)
+    found = [event for event in await database.find_events(digests) if event.receipt_id == receipt_id]
+    brought = {event_id(event.key_digest, OUTCOMES[event.outcome]) for event in found}
+    return frozenset(brought.intersection(event_ids))

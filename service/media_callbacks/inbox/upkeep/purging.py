@@ -106,28 +106,22 @@ async def _purge_receipts(database: Database, after: int, before: int, limit: in
         for receipt_id, event_ids in locked
         if receipt_id not in held_ids
     }
-    found, waiting = await _find_events(database, {event for events in events_of.values() for event in events})
-    removed = [receipt_id for receipt_id, events in events_of.items() if waiting.isdisjoint(events)]
+    known = await database.find_events({digest for events in events_of.values() for digest, _ in events})
+    found = {(event.key_digest, event.outcome): event.row_id for event in known}
+    rows_of = {
+        receipt_id: [found[event] for event in events if event in found] for receipt_id, events in events_of.items()
+    }
+    waiting = await database.fetch_for(
+        f"SELECT d.event_id FROM deliveries d WHERE d.event_id IN ({{values}}) AND {_IS_WAITING}", list(found.values())
+    )
+    waiting_ids = {event_id for (event_id,) in waiting}
+    removed = [receipt_id for receipt_id, row_ids in rows_of.items() if waiting_ids.isdisjoint(row_ids)]
     await database.execute_many(
         "DELETE FROM event_receipts WHERE event_id = $1 AND receipt_id = $2",
-        [(found[event], receipt_id) for receipt_id in removed for event in events_of[receipt_id] if event in found],
+        [(row_id, receipt_id) for receipt_id in removed for row_id in rows_of[receipt_id]],
     )
     await _remove(database, "receipts", "id", removed)
     return len(removed), _next_id(rows, before, limit)
-
-
-async def _find_events(
-    database: Database, wanted: Collection[tuple[bytes, int]]
-) -> tuple[dict[tuple[bytes, int], int], set[tuple[bytes, int]]]:
-    """Rows of events, and which events wait for delivery, by digest and number of outcome."""
-    rows = await database.fetch_for(
-        "SELECT e.key_digest, e.outcome, e.id,"
-        f" (SELECT min(d.event_id) FROM deliveries d WHERE d.event_id = e.id AND {_IS_WAITING})"
-        f" FROM events e WHERE {database.by_key('e.key_digest IN ({values})')}",
-        list({digest for digest, _ in wanted}),
-    )
-    found = {(digest, number): row_id for digest, number, row_id, _ in rows}
-    return found, {(digest, number) for digest, number, _, waiting in rows if waiting is not None}
 
 
 async def _purge_bodies(database: Database, after: int, before: int, limit: int) -> int | None:
@@ -178,16 +172,17 @@ async def _find_old_keys(database: Database, digests: Collection[bytes], before:
     Of these keys those that are not needed, with the rows of their events. A key goes with all its outcomes or not at
     all: else a later outcome would get the revision of an earlier one.
     """
+    known = await database.find_events(digests)
+    kept = await database.fetch_for(
+        "SELECT event_id FROM event_bodies WHERE event_id IN ({values})", [event.row_id for event in known]
+    )
+    kept_ids = {event_id for (event_id,) in kept}
     found: dict[bytes, list[int]] = {}
     needed: set[bytes] = set()
-    for digest, event_id, accepted_at, body in await database.fetch_for(
-        "SELECT e.key_digest, e.id, e.accepted_at, (SELECT b.event_id FROM event_bodies b WHERE b.event_id = e.id)"
-        f" FROM events e WHERE {database.by_key('e.key_digest IN ({values})')}",
-        list(digests),
-    ):
-        found.setdefault(digest, []).append(event_id)
-        if accepted_at >= before or body is not None:
-            needed.add(digest)
+    for event in known:
+        found.setdefault(event.key_digest, []).append(event.row_id)
+        if event.accepted_at >= before or event.row_id in kept_ids:
+            needed.add(event.key_digest)
     return {digest: event_ids for digest, event_ids in found.items() if digest not in needed}
 
 
@@ -206,11 +201,8 @@ async def _purge_jobs(database: Database, after: int, before: int, limit: int) -
         before,
     )
     await _remove(database, "jobs", "id", [row_id for row_id, _ in locked])
-    has_events = f"EXISTS (SELECT 1 FROM events e WHERE {database.by_key('e.key_digest = $1')})"
-    await database.execute_many(
-        f"DELETE FROM bindings WHERE key_digest = $1 AND NOT {has_events}",
-        [(digest,) for _, digest in locked],
-    )
+    needed = {event.key_digest for event in await database.find_events([digest for _, digest in locked])}
+    await _remove(database, "bindings", "key_digest", [digest for _, digest in locked if digest not in needed])
     return len(locked), _next_id(rows, before, limit)
 
 
