@@ -23,7 +23,7 @@ from media_callbacks.inbox.operating.filters import compile_filter, find_ids
 from media_callbacks.inbox.records import AttemptResult, EventFilter, Finding, JobFilter
 from media_callbacks.inbox.sqlite import checkpoints, receipts, writer
 from media_callbacks.inbox.sqlite import file as sqlite_file
-from media_callbacks.inbox.sqlite.database import SqliteDatabase
+from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
 from media_callbacks.inbox.sqlite.file import migrate
 from media_callbacks.inbox.sqlite.keys import RecentKeys
 from media_callbacks.inbox.upkeep.migrations import load_migrations
@@ -421,6 +421,21 @@ async def test_events_are_found_by_their_keys_without_going_through_all(
         steps = [step[-1] for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
     assert "SEARCH e USING PRIMARY KEY (key_digest=?)" in steps
     assert not any(step.startswith("SCAN e") for step in steps), steps
+
+
+def test_an_operation_that_would_wait_is_ended_where_it_does() -> None:
+    ended = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            ended.append(True)
+
+    waiting = wait()
+    with pytest.raises(RuntimeError, match="without waiting"):
+        run_now(waiting)
+    assert ended
 
 
 async def test_unusable_files_are_refused_with_the_settings_name(tmp_path: Path) -> None:

@@ -101,9 +101,18 @@ def _numbered(sql: str) -> str:
 
 
 def run_now(awaitable: Awaitable[_T]) -> _T:
-    """The result of what never waits."""
+    """
+    The result of what never waits: what both databases share is written with ``await``, because PostgreSQL answers over
+    a network; over SQLite, where every answer is there at once, it runs to its end in one step, on whatever thread has
+    the connection. Half a microsecond each. What else there would be: see docs/decisions/two-databases.md.
+
+    Raises:
+        RuntimeError: It waits for something, which is a defect. It is ended there.
+    """
+    coroutine = cast(Coroutine[Any, Any, _T], awaitable)
     try:
-        cast(Coroutine[Any, Any, _T], awaitable).send(None)
+        coroutine.send(None)
     except StopIteration as stop:
         return cast(_T, stop.value)
+    coroutine.close()
     raise RuntimeError("expected an operation on SQLite to end without waiting")
