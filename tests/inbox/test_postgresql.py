@@ -24,7 +24,7 @@ from media_callbacks.inbox.postgresql.news import _payloads
 from media_callbacks.inbox.postgresql.schema import migrate
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import INQUIRIES, AttemptResult, EventFilter, Finding, JobFilter, ReplayRequest
-from media_callbacks.inbox.rows import Arrival, to_milliseconds
+from media_callbacks.inbox.rows import Arrival
 from media_callbacks.inbox.upkeep.migrations import Migration, load_migrations, missing_migrations
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.events import Event
@@ -155,7 +155,7 @@ async def transaction(url: str, *, now: datetime = NOW) -> AsyncIterator[Postgre
 
 
 async def accept(database: PostgresqlDatabase, receipt: Receipt) -> None:
-    await receipts.put(database, [Arrival(receipt, to_milliseconds(receipt.received_at))])
+    await receipts.put(database, [Arrival(receipt)])
 
 
 class Hanging:

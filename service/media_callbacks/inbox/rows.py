@@ -43,10 +43,11 @@ class Arrival:
     """
 
     receipt: Receipt
-    at: int
+    at: int = field(init=False)
     size_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.at = to_milliseconds(self.receipt.received_at)
         self.size_bytes = size_bytes(self.receipt)
 
 

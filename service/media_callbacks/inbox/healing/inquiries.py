@@ -285,7 +285,7 @@ async def _put_receipt(database: Database, finding: Finding, woken: set[str]) ->
     receipt = finding.receipt
     if receipt is None:
         return Settled(is_ours=True), None
-    verdict, brought = await accepting.put_locked(database, Arrival(receipt, to_milliseconds(receipt.received_at)))
+    verdict, brought = await accepting.put_locked(database, Arrival(receipt))
     if verdict.accepted:
         woken.update(*(entry.sinks for entry in receipt.entries))
     return Settled(is_ours=True, accepted=verdict.accepted), brought

@@ -31,7 +31,7 @@ from media_callbacks.inbox.postgresql.news import News
 from media_callbacks.inbox.postgresql.schema import prepare
 from media_callbacks.inbox.postgresql.writer import Writer
 from media_callbacks.inbox.records import StoreSpace
-from media_callbacks.inbox.rows import Arrival, to_milliseconds
+from media_callbacks.inbox.rows import Arrival
 from media_callbacks.inbox.upkeep.migrations import Migration, load_migrations, missing_migrations
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.receipts import Receipt, Verdict
@@ -41,7 +41,7 @@ _FIRST_CONNECT_S = 0.7
 # Two of a service's connections accept receipts and one hears news.
 _WRITERS = 2
 _LISTENERS = 1
-MIN_POOL_SIZE = 5
+_MIN_POOL_SIZE = 5
 _MAX_ATTEMPTS = 3
 _NOT_OPEN = "the store is not open"
 _T = TypeVar("_T")
@@ -78,7 +78,7 @@ class PostgresqlInbox(Operations):
         self._auto_migrate = auto_migrate
         self._must_connect = must_connect
         self._clock = clock
-        self._pool_size = max(pool_size, MIN_POOL_SIZE)
+        self._pool_size = max(pool_size, _MIN_POOL_SIZE)
         self._pending: PendingQueue[Arrival] = PendingQueue(
             "the database", max_receipts=max_pending, max_bytes=max_pending_bytes
         )
@@ -167,7 +167,7 @@ class PostgresqlInbox(Operations):
     # Operations
 
     async def put(self, receipt: Receipt) -> Verdict:
-        return await self._usable_writer().submit(Arrival(receipt, to_milliseconds(receipt.received_at)))
+        return await self._usable_writer().submit(Arrival(receipt))
 
     async def measure(self) -> StoreSpace:
         size_bytes = await self._read(_measure, may_take_long=False)

@@ -19,11 +19,8 @@ async def put(database: PostgresqlDatabase, arrivals: Sequence[Arrival]) -> Sequ
     if needs_care(arrivals[0].receipt):
         async with connection.transaction():
             return await accepting.put(database, arrivals)
-    candidates = [
-        Candidate(position, entry.event, entry.body.decode(), entry.binding, entry.sinks)
-        for position, arrival in enumerate(arrivals, 1)
-        for entry in arrival.receipt.entries
-    ]
+    # By their places in the batch: the function numbers the receipts.
+    candidates = accepting.candidates_of(arrivals, 1)
     receipts = [arrival.receipt for arrival in arrivals]
     row = await connection.fetchrow(
         "SELECT * FROM accept_receipts_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,"

@@ -35,6 +35,15 @@ async def lock(database: Database, entries: Sequence[Entry], others: Collection[
     await database.lock(keys=keys)
 
 
+def candidates_of(arrivals: Sequence[Arrival], first_id: int) -> list[Candidate]:
+    """The events of receipts that are numbered from this one on."""
+    return [
+        Candidate(receipt_id, entry.event, entry.body.decode(), entry.binding, entry.sinks)
+        for receipt_id, arrival in enumerate(arrivals, first_id)
+        for entry in arrival.receipt.entries
+    ]
+
+
 async def put(database: Database, arrivals: Sequence[Arrival]) -> list[Verdict]:
     """Keep receipts whatever is in them, in order."""
     await lock(database, [entry for arrival in arrivals for entry in arrival.receipt.entries])

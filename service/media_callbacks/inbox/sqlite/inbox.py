@@ -25,7 +25,7 @@ from media_callbacks.inbox.healing import inquiries, jobs
 from media_callbacks.inbox.operations import Operations, Run
 from media_callbacks.inbox.pending import MAX_BYTES, MAX_RECEIPTS, PendingQueue
 from media_callbacks.inbox.records import JobRecord, Purged, StoreSpace
-from media_callbacks.inbox.rows import Arrival, to_milliseconds
+from media_callbacks.inbox.rows import Arrival
 from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
 from media_callbacks.inbox.sqlite.file import StoreFile, migrate, prepare_file, transaction
 from media_callbacks.inbox.sqlite.keys import RecentKeys
@@ -140,7 +140,7 @@ class SqliteInbox(Operations):
     # Operations
 
     def put(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
-        arrival = Arrival(receipt, to_milliseconds(receipt.received_at))
+        arrival = Arrival(receipt)
         try:
             return self._open_writer().submit(arrival, arrival.size_bytes)
         except InboxUnavailable as error:

@@ -43,11 +43,7 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'receipts'").fetchone()
     (last_id,) = row or (0,)
     first_id = last_id + 1
-    candidates = [
-        Candidate(receipt_id, entry.event, entry.body.decode(), entry.binding, entry.sinks)
-        for receipt_id, arrival in enumerate(arrivals, first_id)
-        for entry in arrival.receipt.entries
-    ]
+    candidates = accepting.candidates_of(arrivals, first_id)
     accepted: dict[int, list[Event]] = {}
     reasons: dict[int, str | None] = {}
     conflicts: dict[int, str] = {}
