@@ -23,7 +23,7 @@ CREATE TABLE receipts (
 CREATE TABLE events (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     key_digest  BLOB    NOT NULL,
-    outcome     INTEGER NOT NULL,   -- index into service.events.OUTCOMES
+    outcome     INTEGER NOT NULL,   -- index into model.kinds.OUTCOMES
     revision    INTEGER NOT NULL,
     receipt_id  INTEGER NOT NULL,   -- the receipt that brought it first
     accepted_at INTEGER NOT NULL,
@@ -36,7 +36,7 @@ CREATE TABLE events (
 CREATE INDEX events_unrouted ON events (id) WHERE NOT is_routed;
 
 -- Events by their keys, but for some of the last ones: see inbox/sqlite/keys.py. A digest begins with that of the
--- job id (see service.events.Key), so that the events of a job are found here, too.
+-- job id (see model.identity.Key), so that the events of a job are found here, too.
 CREATE TABLE event_keys (
     key_digest BLOB    NOT NULL,
     outcome    INTEGER NOT NULL,

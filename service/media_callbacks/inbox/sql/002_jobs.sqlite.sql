@@ -38,7 +38,7 @@ CREATE INDEX jobs_awaited ON jobs (id) WHERE state IN ('expected', 'unknown');
 CREATE TABLE held (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     key_digest BLOB    NOT NULL,
-    outcome    INTEGER NOT NULL,        -- index into service.events.OUTCOMES
+    outcome    INTEGER NOT NULL,        -- index into model.kinds.OUTCOMES
     binding    TEXT,
     receipt_id INTEGER NOT NULL,
     product    TEXT    NOT NULL,

@@ -48,8 +48,7 @@ log = structlog.get_logger()
 
 class Writer:
     """
-    Runs from when it is made until it is closed; both are done in the event loop, as everything that has no other
-    thread said.
+    Runs from when it is made until it is closed, both in the event loop.
 
     Args:
         database: On the connection that writes; closed in the end.
