@@ -133,7 +133,7 @@ class PostgresqlInbox(Operations):
         self._misfit = None
 
     async def _open_later(self, attempt: "asyncio.Task[None]") -> None:
-        async for _ in tasks.backoff():
+        async for _ in tasks.attempts():
             try:
                 await attempt
             except InboxUnavailable as error:

@@ -48,7 +48,7 @@ class News:
         await tasks.cancel(self._task)
 
     async def _exchange(self) -> None:
-        async for _ in tasks.backoff():
+        async for _ in tasks.attempts():
             try:
                 connection = await connect(self._url)
             except errors():

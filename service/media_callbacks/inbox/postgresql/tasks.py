@@ -2,18 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import count
 
-_MAX_BACKOFF_S = 1.0
+from media_callbacks.timing.retry import backoff_s
+
+_FIRST_RETRY_S = 0.02
+_LONGEST_RETRY_S = 1.0
 CLOSE_TIMEOUT_S = 5.0
 
 
-async def backoff() -> AsyncIterator[None]:
-    """Attempts for ever: the first at once, each later one after a longer time."""
-    delay_s = 0.02
-    while True:
+async def attempts() -> AsyncIterator[None]:
+    """For ever: the first at once, each later one after a longer time."""
+    for attempt in count(1):
         yield
-        await asyncio.sleep(delay_s)
-        delay_s = min(delay_s * 2, _MAX_BACKOFF_S)
+        await asyncio.sleep(backoff_s(attempt, first_s=_FIRST_RETRY_S, longest_s=_LONGEST_RETRY_S))
 
 
 async def cancel(task: "asyncio.Task[None]") -> None:

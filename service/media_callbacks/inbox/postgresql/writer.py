@@ -192,7 +192,7 @@ class Writer:
 
     async def _wait_until_back(self) -> None:
         log.warning("store_away", error=self.problem)
-        async for _ in tasks.backoff():
+        async for _ in tasks.attempts():
             self._fail_waiting(str(self.problem))
             try:
                 async with lend(self._pool) as connection:
