@@ -6,7 +6,7 @@ Members are named like those of the records in ``inbox.records``. Times are RFC 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
@@ -111,6 +111,10 @@ class PageParameters(QueryParameters):
     @property
     def before(self) -> int | None:
         return None if self.cursor is None else int(self.cursor)
+
+    def cursor_after(self, numbers: Sequence[int]) -> str | None:
+        """For the page after one of these rows; None where this one was the last."""
+        return str(numbers[-1]) if len(numbers) == self.limit else None
 
 
 class _EventConditions(BaseModel):

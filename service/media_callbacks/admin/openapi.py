@@ -1,58 +1,19 @@
 """
-The OpenAPI document of the operators' API, made from the table of its operations and from their models.
+The OpenAPI document of the operators' API, made from its operations and from their models.
 
 Source: "OpenAPI Specification 3.1.1", https://spec.openapis.org/oas/v3.1.1.html.
 """
 
 import inspect
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.responses import Response
 
 from media_callbacks.admin.models import Problem
+from media_callbacks.admin.operations import Model, Operation
 
 Json = dict[str, Any]
-Model = type[BaseModel]
-
-MAX_BODY_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """
-    One method of one path.
-
-    Attributes:
-        run: Given what it takes of ``id``, the query, and the body, by name.
-        query: The model of the query; None where there is none.
-        body: The model of the body, which may be empty where no member is required; None where there is none.
-        max_body_bytes: Of the body.
-        answers: The model of the answer by status; a media type for one that is not JSON.
-        refusals: Why it is refused, by status, apart from what refuses every request; empty for the usual reason.
-    """
-
-    method: str
-    path: str
-    name: str
-    summary: str
-    description: str = ""
-    run: Callable[..., Awaitable[Response | tuple[int, BaseModel]]]
-    query: Model | None = None
-    body: Model | None = None
-    max_body_bytes: int = MAX_BODY_BYTES
-    answers: Mapping[int, Model | str]
-    refusals: Mapping[int, str] = field(default_factory=dict)
-
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the parameters in the path."""
-        return tuple(re.findall(r"{(\w+)}", self.path))
-
 
 _PROBLEMS = {
     400: "A parameter is not known, given twice or wrong, or the body is not JSON.",
@@ -74,10 +35,11 @@ _HEADERS: Mapping[int, Json] = {
     405: {"Allow": {"description": "The methods of this path.", "schema": {"type": "string"}}},
     503: {"Retry-After": {"description": "In seconds.", "schema": {"type": "integer"}}},
 }
+# Of the paths: description, what is said when there is no such, and an example.
 _PARAMETERS = {
-    "event_id": ("Id of an event.", {"type": "string"}, "evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"),
-    "replay_id": ("Id of a replay.", {"type": "string"}, "1"),
-    "sink": ("Name of a sink.", {"type": "string"}, "orders"),
+    "event_id": ("Id of an event.", "No event has this id.", "evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"),
+    "replay_id": ("Id of a replay.", "No replay has this id.", "1"),
+    "sink": ("Name of a sink.", "No sink has this name.", "orders"),
 }
 
 
@@ -135,7 +97,7 @@ _TAGS = {
 def _operation(operation: Operation) -> Json:
     document: Json = {
         "operationId": operation.name,
-        "tags": [operation.path.split("/")[2] if operation.path.startswith("/v1/") else "service"],
+        "tags": [operation.tag],
         "summary": operation.summary,
     }
     if operation.description:
@@ -152,24 +114,29 @@ def _operation(operation: Operation) -> Json:
             "content": {"application/json": {"schema": _reference(operation.body)}},
         }
     document["responses"] = {str(status): _answer(status, model) for status, model in operation.answers.items()}
-    statuses = {*_EVERYWHERE, *operation.refusals, *(_WITH_BODY if operation.body is not None else ())}
-    for status in sorted(statuses):
+    usual = {
+        *_EVERYWHERE,
+        *(_WITH_BODY if operation.body is not None else ()),
+        *((503,) if operation.needs_store else ()),
+    }
+    own = dict(operation.refusals)
+    for name in operation.parameters:
+        own[404] = _PARAMETERS[name][1]
+    for status in sorted({*usual, *own}):
         document["responses"][str(status)] = (
-            _problem(status, operation.refusals[status])
-            if operation.refusals.get(status)
-            else {"$ref": f"#/components/responses/Problem{status}"}
+            _problem(status, own[status]) if status in own else {"$ref": f"#/components/responses/Problem{status}"}
         )
     return document
 
 
 def _path_parameter(name: str) -> Json:
-    description, schema, example = _PARAMETERS[name]
+    description, _, example = _PARAMETERS[name]
     return {
         "name": name,
         "in": "path",
         "required": True,
         "description": description,
-        "schema": schema,
+        "schema": {"type": "string"},
         "example": example,
     }
 

@@ -1,0 +1,137 @@
+"""From requests to operations, and back."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from media_callbacks.admin.models import JobOrder, JobOrders
+from media_callbacks.admin.operations import Model, Operation, Refused, answer_json
+from media_callbacks.edge.answers import RETRY_AFTER_S, problem
+from media_callbacks.edge.bodies import BodyReader
+from media_callbacks.model.errors import MethodNotAllowed, Rejected, Unavailable
+
+BODY_TIMEOUT_S = 10.0
+# More than a list of jobs has when all of it is wrong in one way or another.
+MAX_MISTAKES = 2000
+
+
+class Endpoint:
+    """
+    The ASGI application behind one path. Whatever its operations raise on purpose is answered.
+
+    Args:
+        operations: By method.
+        context: What models of bodies are checked with besides themselves.
+    """
+
+    def __init__(self, operations: Mapping[str, Operation], context: Callable[[], object]) -> None:
+        self._operations = operations
+        self._context = context
+        self._bodies = {
+            method: BodyReader(max_bytes=operation.max_body_bytes, timeout_s=BODY_TIMEOUT_S)
+            for method, operation in operations.items()
+        }
+        self.methods = tuple(operations)
+        self._allowed = sorted({*operations, *(["HEAD"] if "GET" in operations else [])})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except Rejected as error:
+            headers = {"allow": ", ".join(error.allowed)} if isinstance(error, MethodNotAllowed) else {}
+            if error.status in (408, 413):
+                # What is left of the body would be taken for the next request, or read for nothing.
+                headers["connection"] = "close"
+            response = problem(error.status, headers, detail=str(error))
+        except Unavailable as error:
+            response = problem(503, {"retry-after": str(RETRY_AFTER_S)}, detail=str(error))
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        operation = self._operations.get(method)
+        if operation is None:
+            allowed = self._allowed
+            raise MethodNotAllowed(f"expected one of the methods {', '.join(allowed)}", allowed=allowed)
+        if method != "GET":
+            _check_content_type(request.headers.getlist("content-type"))
+        arguments: dict[str, Any] = dict(request.path_params)
+        query = _read_query(request, operation.query)
+        if query is not None:
+            arguments["query"] = query
+        if operation.body is not None:
+            body = await self._bodies[method].read(request.headers.raw, request.receive)
+            arguments["body"] = _read_body(body, operation.body, self._context())
+        answer = await operation.run(**arguments)
+        return answer if isinstance(answer, Response) else answer_json(200, answer)
+
+
+def _read_query(request: Request, model: Model | None) -> BaseModel | None:
+    items = request.query_params.multi_items()
+    values = dict(items)
+    if len(values) != len(items):
+        twice = sorted({name for name, _ in items if len(request.query_params.getlist(name)) > 1})
+        raise Refused(400, _shorten(f"expected each parameter once, found more of: {', '.join(twice)}"))
+    if model is None:
+        if values:
+            raise Refused(400, _shorten(f"expected no parameters, found {', '.join(values)}"))
+        return None
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise Refused(400, _describe(error, model)) from None
+
+
+def _check_content_type(values: Sequence[str]) -> None:
+    """
+    Of every order, also one without a body: the three types that a web page may send elsewhere without being asked for
+    leave are no JSON, and neither is none.
+    """
+    if len(values) != 1 or values[0].partition(";")[0].strip().lower() != "application/json":
+        came = "another one" if len(values) == 1 else "several" if values else "none"
+        raise Refused(
+            415, f"expected Content-Type: application/json, came {came}; send it, also where there is no body"
+        )
+
+
+def _read_body(body: bytes, model: Model, context: object) -> BaseModel:
+    if not body:
+        # As if it said nothing, so that what needs no order needs no body.
+        body = b"{}"
+    try:
+        return model.model_validate_json(body, context=context)
+    except ValidationError as error:
+        is_json = all(mistake["type"] != "json_invalid" for mistake in error.errors(include_url=False))
+        raise Refused(422 if is_json else 400, _describe(error, model)) from None
+
+
+def _describe(error: ValidationError, model: Model) -> str:
+    """Each mistake with its place and what was expected."""
+    mistakes = error.errors(include_url=False, include_input=False, include_context=False)
+    told = []
+    for mistake in mistakes[:MAX_MISTAKES]:
+        places, members = mistake["loc"], model.model_fields
+        if model is JobOrders:
+            # The first place says only whether it is one job or a list of them.
+            places, members = places[1:], JobOrder.model_fields
+        place = ".".join(map(str, places))
+        text = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] == "extra_forbidden":
+            text = "not known here"
+            if len(places) == 1 or model is JobOrders:
+                text += f"; expected one of {', '.join(members)}"
+        elif mistake["type"] == "model_type":
+            text = "Input should be an object"
+        told.append(f"{place[:100]}: {text}" if place else text)
+    if len(mistakes) > MAX_MISTAKES:
+        told.append(f"and {len(mistakes) - MAX_MISTAKES} more")
+    return "; ".join(told)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 1000 else f"{text[:1000]}…"
