@@ -32,14 +32,10 @@ from media_callbacks.aliyun.openapi import OpenApiClient
 from media_callbacks.aliyun.rate_limits import rate_per_s
 from media_callbacks.assembly.sinks import build_sinks
 from media_callbacks.assembly.sources import PARSERS, build_hold_rules, build_reader, build_source, canonical_urls
-from media_callbacks.config.models import (
-    MnsPushSourceSettings,
-    MnsQueueSourceSettings,
-    SinkSettings,
-    VendorSettings,
-    route,
-)
 from media_callbacks.config.settings import Settings, load_settings
+from media_callbacks.config.sinks import SinkSettings, route
+from media_callbacks.config.sources import MnsPushSourceSettings, MnsQueueSourceSettings
+from media_callbacks.config.vendor import VendorSettings
 from media_callbacks.delivery.dispatcher import Destination, Dispatcher
 from media_callbacks.delivery.replayer import Replayer
 from media_callbacks.edge.answers import Refusals

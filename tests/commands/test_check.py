@@ -29,16 +29,11 @@ from media_callbacks.commands.check.network import (
 from media_callbacks.commands.check.probes import try_out
 from media_callbacks.commands.check.results import CheckResult
 from media_callbacks.commands.check.vendor import try_api, try_queue
-from media_callbacks.config.models import (
-    EventBridgeSinkSettings,
-    KinesisSinkSettings,
-    MnsQueueSourceSettings,
-    SnsSinkSettings,
-    SqsSinkSettings,
-    StoreSettings,
-    VendorSettings,
-)
+from media_callbacks.config.server import StoreSettings
 from media_callbacks.config.settings import build_settings
+from media_callbacks.config.sinks import EventBridgeSinkSettings, KinesisSinkSettings, SnsSinkSettings, SqsSinkSettings
+from media_callbacks.config.sources import MnsQueueSourceSettings
+from media_callbacks.config.vendor import VendorSettings
 from media_callbacks.inbox.factory import migrate_store
 from media_callbacks.inbox.upkeep.migrations import load_migrations
 from tests.commands.test_commands import run_command

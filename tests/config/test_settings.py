@@ -17,17 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from media_callbacks.config.checks import PRODUCT_KINDS
-from media_callbacks.config.models import (
+from media_callbacks.config.settings import Settings, build_settings, load_settings
+from media_callbacks.config.sinks import Match, SqsSinkSettings, WebhookSinkSettings, route
+from media_callbacks.config.sources import (
     HttpSourceSettings,
-    Match,
     MnsPushSourceSettings,
     MnsQueueSourceSettings,
-    SqsSinkSettings,
     TokenUrlSourceSettings,
-    WebhookSinkSettings,
-    route,
 )
-from media_callbacks.config.settings import Settings, build_settings, load_settings
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.sources.products import ims, mts, vod
 

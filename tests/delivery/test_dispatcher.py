@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from media_callbacks.config.models import MAX_SINK_TIMEOUT_S
+from media_callbacks.config.sinks import MAX_SINK_TIMEOUT_S
 from media_callbacks.delivery import dispatcher as dispatcher_module
 from media_callbacks.delivery.dispatcher import (
     LEASE_MARGIN_S,

@@ -14,8 +14,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from media_callbacks.commands.check.vendor import QUESTIONS
-from media_callbacks.config.models import SOURCE_MODELS
 from media_callbacks.config.settings import load_settings
+from media_callbacks.config.sources import SOURCE_MODELS
 from media_callbacks.model.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

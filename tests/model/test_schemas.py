@@ -17,7 +17,7 @@ from jsonschema import Draft7Validator, Draft202012Validator
 
 from media_callbacks.__main__ import main
 from media_callbacks.commands import schema as command
-from media_callbacks.config.models import SINK_MODELS
+from media_callbacks.config.sinks import SINK_MODELS
 from media_callbacks.model import schemas
 from media_callbacks.model.events import (
     DATA_MODELS,

@@ -23,7 +23,7 @@ from aiohttp import web
 from moto.server import ThreadedMotoServer
 
 from media_callbacks.assembly.sinks import build_sink
-from media_callbacks.config.models import ThirdPartySinkSettings
+from media_callbacks.config.sinks import ThirdPartySinkSettings
 from media_callbacks.model.events import DATA_MODELS, Delivery, Event, EventError
 from media_callbacks.model.identity import event_id
 from media_callbacks.model.kinds import Kind, Outcome

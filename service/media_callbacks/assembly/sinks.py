@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from media_callbacks.config.models import (
+from media_callbacks.config.sinks import (
     MAX_SINK_TIMEOUT_S,
     EventBridgeSinkSettings,
     KinesisSinkSettings,

@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import overload
 
-from media_callbacks.config.models import (
+from media_callbacks.config.settings import Settings
+from media_callbacks.config.sinks import route
+from media_callbacks.config.sources import (
     CallbackSourceSettings,
     HttpSourceSettings,
     MnsPushSourceSettings,
     MnsQueueSourceSettings,
     SourceSettings,
     TokenUrlSourceSettings,
-    route,
 )
-from media_callbacks.config.settings import Settings
 from media_callbacks.healing.queries.catalogue import QUERIES, build_query_source, read_asked
 from media_callbacks.model.receipts import Receipt, StoredReceipt
 from media_callbacks.sources.base import CallbackSource, Parser, Source

@@ -18,8 +18,8 @@ from rich.text import Text
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
-from media_callbacks.config.models import MnsPushSourceSettings
 from media_callbacks.config.settings import Settings
+from media_callbacks.config.sources import MnsPushSourceSettings
 from media_callbacks.edge.certificates import read_certificate
 from media_callbacks.explain import Explanation, UnknownSource, explain
 from media_callbacks.explain.captured_request import UnreadableRequest, read_captured_request

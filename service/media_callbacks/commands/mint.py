@@ -9,8 +9,8 @@ from media_callbacks.commands.console.admin_client import AdminClient, add_admin
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.moments import DEADLINES, read_deadline
 from media_callbacks.commands.console.options import add_json_option, read_settings
-from media_callbacks.config.models import TokenUrlSourceSettings
 from media_callbacks.config.settings import Settings
+from media_callbacks.config.sources import TokenUrlSourceSettings
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.model.times import format_time
 from media_callbacks.timing.clock import utc_now

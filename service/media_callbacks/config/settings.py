@@ -4,10 +4,11 @@ The configuration, checked once at start.
 ``load_settings`` reads it, ``build_settings`` checks tables that are there already. Both report every mistake at once
 in one ConfigError.
 
-    config_file     file and environment to plain tables; the lines in which mistakes are told
-    config_values   kinds of values and their rules
-    config_models   the tables and their keys
-    config_checks   a table by its model, and tables against each other
+    file                                file and environment to plain tables
+    values                              kinds of values and their rules
+    server, sources, vendor, sinks      the tables and their keys
+    section, checks                     a table by its model, and tables against each other
+    problems                            the lines in which mistakes are told
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,36 +23,27 @@ from media_callbacks.config.checks import (
     check_entrances,
     check_journal,
     check_match,
-    check_name,
     check_vendor,
-    choose_model,
     choose_vendor,
-    table_of,
-    validate_section,
 )
-from media_callbacks.config.file import Problems, interpolate, read_tables, suggest
-from media_callbacks.config.models import (
+from media_callbacks.config.file import interpolate, read_tables
+from media_callbacks.config.problems import Problems, suggest
+from media_callbacks.config.section import check_name, choose_model, table_of, validate_section
+from media_callbacks.config.server import AdminSettings, JobsSettings, ServerSettings, StoreSettings
+from media_callbacks.config.sinks import SINK_MODELS, Match, SinkSettings, ThirdPartySinkSettings, installed_sinks
+from media_callbacks.config.sources import (
     REFUSED_TRANSPORTS,
-    SINK_MODELS,
     SOURCE_MODELS,
-    AdminSettings,
     CallbackSourceSettings,
     Confirm,
     HttpSourceSettings,
-    JobsSettings,
-    Match,
     MnsPushSourceSettings,
     MnsQueueSourceSettings,
-    ServerSettings,
-    SinkSettings,
     SourceSettings,
-    StoreSettings,
-    ThirdPartySinkSettings,
     TokenUrlSourceSettings,
-    VendorSettings,
-    installed_sinks,
 )
 from media_callbacks.config.values import split_url, unguessable_segments
+from media_callbacks.config.vendor import VendorSettings
 
 # An unguessable segment shorter than this is worth a warning where nothing better proves the sender.
 STRONG_SEGMENT_CHARACTERS = 16

@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from media_callbacks.config.file import SENTENCE
+from media_callbacks.config.problems import SENTENCE
 from media_callbacks.model.kinds import PRODUCTS, Product
 
 MAX_REGISTERED_URL_BYTES = 256

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from media_callbacks.commands.check.results import CheckResult
-from media_callbacks.config.models import StoreSettings
+from media_callbacks.config.server import StoreSettings
 from media_callbacks.inbox.factory import build_inbox
 from media_callbacks.inbox.upkeep.migrations import load_migrations, missing_migrations
 from media_callbacks.model.errors import ConfigError, InboxUnavailable

@@ -15,12 +15,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from media_callbacks.commands.check.results import CheckResult
-from media_callbacks.config.models import (
-    EventBridgeSinkSettings,
-    KinesisSinkSettings,
-    SnsSinkSettings,
-    SqsSinkSettings,
-)
+from media_callbacks.config.sinks import EventBridgeSinkSettings, KinesisSinkSettings, SnsSinkSettings, SqsSinkSettings
 from media_callbacks.edge.certificates import fetch_https, read_certificate
 from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import BadSignature

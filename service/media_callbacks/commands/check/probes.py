@@ -14,14 +14,9 @@ from media_callbacks.commands.check.machine import try_journal, try_store
 from media_callbacks.commands.check.network import Network, compare_clocks, try_address, try_aws, try_certificate
 from media_callbacks.commands.check.results import CheckResult
 from media_callbacks.commands.check.vendor import QUESTIONS, try_api, try_queue
-from media_callbacks.config.models import (
-    MnsPushSourceSettings,
-    MnsQueueSourceSettings,
-    StdoutSinkSettings,
-    ThirdPartySinkSettings,
-    WebhookSinkSettings,
-)
 from media_callbacks.config.settings import Settings
+from media_callbacks.config.sinks import StdoutSinkSettings, ThirdPartySinkSettings, WebhookSinkSettings
+from media_callbacks.config.sources import MnsPushSourceSettings, MnsQueueSourceSettings
 from media_callbacks.model.kinds import Product
 from media_callbacks.sources.transports.mns_push import KNOWN_CERTIFICATE_URL
 

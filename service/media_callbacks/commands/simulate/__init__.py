@@ -33,8 +33,8 @@ from media_callbacks.assembly.sources import build_source
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.simulate import cloud
-from media_callbacks.config.models import MnsPushSourceSettings
 from media_callbacks.config.settings import Settings
+from media_callbacks.config.sources import MnsPushSourceSettings
 from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.rehearsal.payloads import PAYLOADS, WITHOUT_FAILURE, Json

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from media_callbacks.commands.console.errors import UsageError
-from media_callbacks.config.models import MnsQueueSourceSettings
 from media_callbacks.config.settings import Settings
+from media_callbacks.config.sources import MnsQueueSourceSettings
 from media_callbacks.rehearsal.fake_cloud.cloud import DEFAULT_KEYS, FakeCloud
 from media_callbacks.rehearsal.fake_cloud.faults import RATES, Faults, Timing
 from media_callbacks.rehearsal.fake_cloud.gateway import AccessKey

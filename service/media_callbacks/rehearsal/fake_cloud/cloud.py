@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from media_callbacks.assembly.sources import build_source
-from media_callbacks.config.models import MnsQueueSourceSettings, SourceSettings
 from media_callbacks.config.settings import Settings
+from media_callbacks.config.sources import MnsQueueSourceSettings, SourceSettings
 from media_callbacks.model.errors import ConfigError, UnknownToken
 from media_callbacks.model.kinds import Product
 from media_callbacks.rehearsal.fake_cloud.app import create_app

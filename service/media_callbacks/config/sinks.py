@@ -1,0 +1,258 @@
+"""The tables of sinks: where events go, and which."""
+
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+from media_callbacks.config.section import Section
+from media_callbacks.config.values import (
+    BareUrl,
+    Credential,
+    EventBus,
+    HeaderName,
+    HeaderValue,
+    Integer,
+    Region,
+    Seconds,
+    Stream,
+    TopicArn,
+    check_webhook_secret,
+    one_or_many,
+    read_webhook_secret,
+)
+from media_callbacks.model.kinds import Kind, Outcome, Product
+from media_callbacks.timing.retry import DELAYS_S
+
+if TYPE_CHECKING:
+    from media_callbacks.model.events import Event
+
+
+# What an instance was sending when it died, others get only after the longest attempt could have ended, and a margin
+# (see delivery.dispatcher).
+MAX_SINK_TIMEOUT_S = 25.0
+# The group of entry points by which other distributions offer kinds of sinks.
+SINK_GROUP = "media_callbacks.sinks"
+
+_Text = Annotated[str, StringConstraints(min_length=1)]
+_Word = TypeVar("_Word")
+_Words = Annotated[
+    Annotated[frozenset[_Word], Field(min_length=1)] | None,
+    BeforeValidator(one_or_many),
+    Field(description="a word or a list of words that is not empty"),
+]
+
+
+class Match(Section):
+    """Which events a sink wants. A key that is left out asks for nothing; a plain string is a list of one."""
+
+    product: _Words[Product] = None
+    account: _Words[_Text] = None
+    kind: _Words[Kind] = None
+    outcome: _Words[Outcome] = None
+    source: _Words[_Text] = None
+    vendor_event: _Words[_Text] = None
+
+    def accepts(self, event: "Event") -> bool:
+        data = event.data
+        return (
+            (self.kind is None or data.kind in self.kind)
+            and (self.outcome is None or data.outcome in self.outcome)
+            and (self.product is None or data.product in self.product)
+            and (self.source is None or data.source in self.source)
+            and (self.account is None or event.account in self.account)
+            and (self.vendor_event is None or data.vendor_event in self.vendor_event)
+        )
+
+
+class _SinkSettings(Section):
+    """
+    What every sink has.
+
+    Attributes:
+        retry_delays_s: Seconds after the first failed attempt, the second, and so on; then the delivery is dead.
+        rate_per_s: The most deliveries that are begun in a second; None is as many as it takes.
+    """
+
+    match: Match | None = None
+    retry_delays_s: Annotated[
+        tuple[Annotated[Seconds, Field(ge=1, le=7 * 86400)], ...],
+        Field(
+            min_length=1,
+            max_length=50,
+            description="a list of 1 to 50 delays, each of 1 to 604800 seconds",
+            examples=["[5, 30, 120]"],
+        ),
+    ] = tuple(DELAYS_S)
+    rate_per_s: Annotated[
+        Seconds | None,
+        Field(gt=0, le=10_000, description="deliveries per second, more than 0 and at most 10000", examples=["50"]),
+    ] = None
+
+
+_TIMEOUT = Field(
+    gt=0,
+    le=MAX_SINK_TIMEOUT_S,
+    description=f"seconds, more than 0 and at most {MAX_SINK_TIMEOUT_S:.0f}",
+    examples=["15.0"],
+)
+_CONCURRENCY = Field(ge=1, le=1000, description="a number from 1 to 1000", examples=["32"])
+
+
+class WebhookSinkSettings(_SinkSettings):
+    kind: Literal["webhook"]
+    url: Annotated[
+        BareUrl, Field(repr=False, description="an absolute URL", examples=['"https://orders.example.com/media"'])
+    ]
+    secrets: Annotated[
+        tuple[Annotated[str, AfterValidator(check_webhook_secret)], ...],
+        Field(
+            min_length=1,
+            repr=False,
+            description="a list of at least one secret, each whsec_ and base64 of 24 to 64 bytes",
+            examples=['["${ORDERS_SECRET}"]'],
+        ),
+    ]
+    headers: Annotated[
+        Mapping[HeaderName, HeaderValue],
+        Field(
+            repr=False,
+            description="a table from header name to text",
+            examples=['{ X-Tenant = "media" }'],
+        ),
+    ] = {}
+    bearer_token: Annotated[
+        Credential | None,
+        Field(repr=False, description="a token of visible ASCII characters", examples=['"${ORDERS_TOKEN}"']),
+    ] = None
+    timeout_s: Annotated[Seconds, _TIMEOUT] = 15.0
+    concurrency: Annotated[Integer, _CONCURRENCY] = 32
+
+    @property
+    def secret_bytes(self) -> tuple[bytes, ...]:
+        return tuple(read_webhook_secret(text) for text in self.secrets)
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        names = [name.lower() for name in given.get("headers", {})]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            yield "headers", f"expected each header once, came {doubled[0]} in several spellings; keep one"
+        if "authorization" in names and given.get("bearer_token") is not None:
+            yield "headers", "expected no Authorization together with bearer_token, came both; keep one of them"
+
+
+class _AwsSinkSettings(_SinkSettings):
+    """
+    Attributes:
+        destination_key: The key whose ARN has a region in it, if it is one.
+    """
+
+    destination_key: ClassVar[str]
+
+    region: Annotated[Region | None, Field(description="a region name", examples=['"eu-west-1"'])] = None
+    endpoint_url: Annotated[
+        BareUrl | None, Field(repr=False, description="an absolute URL", examples=['"http://localhost:4566"'])
+    ] = None
+    concurrency: Annotated[Integer, _CONCURRENCY] = 4
+    timeout_s: Annotated[Seconds, _TIMEOUT] = 15.0
+
+    @property
+    def client_options(self) -> dict[str, Any]:
+        """What every sink of AWS is built with."""
+        return self.model_dump(include={"region", "endpoint_url", "concurrency", "timeout_s"})
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        parts = given.get(cls.destination_key, "").split(":")
+        if parts[0] == "arn" and given.get("region") not in (None, parts[3]):
+            yield "region", f"expected that of {cls.destination_key}, came another one; leave it out"
+
+
+class SqsSinkSettings(_AwsSinkSettings):
+    destination_key = "queue_url"
+
+    kind: Literal["sqs"]
+    queue_url: Annotated[
+        BareUrl,
+        Field(
+            repr=False,
+            description="the URL of a queue",
+            examples=['"https://sqs.eu-west-1.amazonaws.com/123456789012/media.fifo"'],
+        ),
+    ]
+
+
+class SnsSinkSettings(_AwsSinkSettings):
+    destination_key = "topic_arn"
+
+    kind: Literal["sns"]
+    topic_arn: Annotated[
+        TopicArn,
+        Field(description="the ARN of a topic", examples=['"arn:aws:sns:eu-west-1:123456789012:media.fifo"']),
+    ]
+
+
+class EventBridgeSinkSettings(_AwsSinkSettings):
+    destination_key = "event_bus_name"
+
+    kind: Literal["eventbridge"]
+    event_bus_name: Annotated[
+        EventBus, Field(description="the name or the ARN of an event bus", examples=['"default"'])
+    ] = "default"
+
+
+class KinesisSinkSettings(_AwsSinkSettings):
+    destination_key = "stream_name"
+
+    kind: Literal["kinesis"]
+    stream_name: Annotated[Stream, Field(description="the name or the ARN of a stream", examples=['"media"'])]
+
+
+class StdoutSinkSettings(_SinkSettings):
+    kind: Literal["stdout"]
+
+
+class ThirdPartySinkSettings(_SinkSettings):
+    """A sink that another distribution brings. ``options``: all keys that are not common to all sinks, unchecked."""
+
+    kind: str
+    options: Annotated[Mapping[str, Any], Field(repr=False)]
+
+    @classmethod
+    def split(cls, table: Mapping[str, Any]) -> dict[str, Any]:
+        """The table as this model has it."""
+        common = cls.model_fields.keys() - {"options"}
+        return {key: table[key] for key in common & table.keys()} | {
+            "options": {key: value for key, value in table.items() if key not in common}
+        }
+
+
+SinkSettings = (
+    WebhookSinkSettings
+    | SqsSinkSettings
+    | SnsSinkSettings
+    | EventBridgeSinkSettings
+    | KinesisSinkSettings
+    | StdoutSinkSettings
+    | ThirdPartySinkSettings
+)
+SINK_MODELS: Mapping[str, type[SinkSettings]] = {
+    "webhook": WebhookSinkSettings,
+    "sqs": SqsSinkSettings,
+    "sns": SnsSinkSettings,
+    "eventbridge": EventBridgeSinkSettings,
+    "kinesis": KinesisSinkSettings,
+    "stdout": StdoutSinkSettings,
+}
+
+
+def installed_sinks() -> dict[str, EntryPoint]:
+    """The kinds of sinks that other distributions bring. None of them takes the place of a built-in one."""
+    found = {point.name: point for point in entry_points(group=SINK_GROUP)}
+    return {kind: found[kind] for kind in sorted(found) if kind not in SINK_MODELS}
+
+
+def route(sinks: Mapping[str, SinkSettings], event: "Event") -> tuple[str, ...]:
+    """The sinks that an event goes to, in the order of configuration."""
+    return tuple([name for name, sink in sinks.items() if sink.match is None or sink.match.accepts(event)])

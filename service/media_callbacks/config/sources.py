@@ -1,0 +1,222 @@
+"""The tables of sources: what comes from the vendor, and what proves it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+
+from media_callbacks.config.section import Section
+from media_callbacks.config.values import (
+    Account,
+    Endpoint,
+    Integer,
+    Name,
+    QueueName,
+    Region,
+    RegisteredUrl,
+    Seconds,
+    UrlPath,
+    check_certificate,
+    check_url,
+    check_url_key,
+    one_or_many,
+    read_url_key,
+    refuse_other_products,
+    split_url,
+    unguessable_segments,
+)
+
+Confirm = Literal["never", "when-unsigned", "always"]
+
+
+class _SourceSettings(Section):
+    """
+    Attributes:
+        vendor: The table of the credentials; see ``Settings.vendor_of`` for what None means.
+        confirm: Which events wait for the vendor's job API to say the same; see ``Settings.confirm_of``.
+        confirm_timeout_s: How long they wait at most.
+        enrich: Whether outputs that a message lacks are filled in from the job API.
+    """
+
+    account: Annotated[
+        Account | None, Field(description="a name of letters, digits, _, . and -", examples=['"main"'])
+    ] = None
+    vendor: Annotated[Name | None, Field(description="the name of a table [vendor.<name>]", examples=['"main"'])] = None
+    confirm: Confirm | None = None
+    confirm_timeout_s: Annotated[
+        Seconds, Field(ge=1, le=86400, description="seconds from 1 to 86400", examples=["300"])
+    ] = 300.0
+    enrich: Annotated[bool, Field(description="true or false", examples=["true"])] = False
+
+    @property
+    def account_name(self) -> str:
+        """The account as it stands in keys and events."""
+        return self.account or "default"
+
+
+class _CallbackSourceSettings(_SourceSettings):
+    """What the vendor sends requests to."""
+
+    path: Annotated[
+        UrlPath, Field(repr=False, description="the path to listen on", examples=['"/callbacks/<random segment>"'])
+    ]
+
+
+_MAX_AGE = Field(ge=1, le=86400, description="seconds from 1 to 86400", examples=["300"])
+
+
+class HttpSourceSettings(_CallbackSourceSettings):
+    product: Annotated[Literal["vod", "ims"], refuse_other_products("http", "vod", "ims")]
+    transport: Literal["http"]
+    url: Annotated[
+        tuple[RegisteredUrl, ...],
+        BeforeValidator(one_or_many),
+        Field(
+            min_length=1,
+            repr=False,
+            description="the URL as registered with the vendor, or a list of them",
+            examples=['"https://cb.example.com/callbacks/vod"'],
+        ),
+    ]
+    keys: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^\S{6,}$")], ...],
+        Field(
+            repr=False,
+            description="a list of the vendor's keys, each of at least 6 characters without blanks",
+            examples=['["${VOD_KEY}"]'],
+        ),
+    ]
+    max_age_s: Annotated[Integer, _MAX_AGE] = 300
+    unsigned: Literal["accept"] | None = None
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        if not {"keys", "unsigned"} <= given.keys():
+            return
+        if given["keys"]:
+            if given["unsigned"]:
+                yield "unsigned", "expected keys = [] together with it, came keys; remove one of the two"
+        elif not given["unsigned"]:
+            sentence = (
+                'expected at least one key, came none; give the vendor\'s key, or say unsigned = "accept" to take'
+                " callbacks that anyone could have sent"
+            )
+            yield "keys", sentence
+        elif "path" in given and not unguessable_segments(given["path"]):
+            sentence = (
+                "expected an unguessable segment (at least 6 characters, a digit among them) because of unsigned ="
+                ' "accept", came none; make one with: openssl rand -hex 16'
+            )
+            yield "path", sentence
+
+
+class MnsPushSourceSettings(_CallbackSourceSettings):
+    product: Annotated[Literal["mts"], refuse_other_products("mns-push", "mts")]
+    transport: Literal["mns-push"]
+    topics: Annotated[
+        tuple[Annotated[str, StringConstraints(pattern=r"^[0-9]+/[A-Za-z0-9_.-]+$")], ...],
+        Field(
+            min_length=1,
+            description='a list of topics, each as "<owner\'s account id>/<topic name>"',
+            examples=['["1234567890123456/mts-done"]'],
+        ),
+    ]
+    regions: Annotated[
+        tuple[Region, ...], Field(description="a list of region names", examples=['["cn-hangzhou"]'])
+    ] = ()
+    url: Annotated[
+        RegisteredUrl | None,
+        Field(
+            repr=False,
+            description="the URL as subscribed",
+            examples=['"https://cb.example.com/prefix/callbacks/mts"'],
+        ),
+    ] = None
+    certificates: Annotated[
+        Mapping[Annotated[str, AfterValidator(check_url)], Annotated[str, AfterValidator(check_certificate)]],
+        Field(
+            repr=False,
+            description="a table from certificate URL to PEM text",
+            examples=['{ "https://host/name.pem" = "file:/etc/mc/mns.pem" }'],
+        ),
+    ] = {}
+    max_age_s: Annotated[Integer, _MAX_AGE] = 900
+
+
+class MnsQueueSourceSettings(_SourceSettings):
+    """
+    Attributes:
+        pollers: How many requests for messages are open at once.
+        long_poll_s: How long the vendor keeps a request open while the queue is empty.
+    """
+
+    product: Annotated[Literal["vod", "ims", "mts"], refuse_other_products("mns-queue", "vod", "ims", "mts")]
+    transport: Literal["mns-queue"]
+    endpoint: Annotated[
+        Endpoint,
+        Field(
+            description="the URL of the account's MNS endpoint",
+            examples=['"https://1234567890123456.mns.cn-hangzhou.aliyuncs.com"'],
+        ),
+    ]
+    queue: Annotated[
+        QueueName,
+        Field(description="a queue's name, 1 to 120 letters, digits and hyphens", examples=['"mts-done"']),
+    ]
+    signature: Literal["v2", "v4"] = "v2"
+    pollers: Annotated[Integer, Field(ge=1, le=16, description="a number from 1 to 16", examples=["1"])] = 1
+    long_poll_s: Annotated[Integer, Field(ge=0, le=30, description="whole seconds from 0 to 30", examples=["30"])] = 30
+
+
+class TokenUrlSourceSettings(_CallbackSourceSettings):
+    product: Annotated[Literal["multimediaai"], refuse_other_products("token-url", "multimediaai")]
+    transport: Literal["token-url"]
+    url: Annotated[
+        RegisteredUrl,
+        Field(
+            repr=False,
+            description="the URL that minted ones begin with",
+            examples=['"https://cb.example.com/callbacks/gif"'],
+        ),
+    ]
+    keys: Annotated[
+        tuple[Annotated[str, AfterValidator(check_url_key)], ...],
+        Field(
+            min_length=1,
+            repr=False,
+            description='a list of keys, each as "<key id>:<base64 of at least 32 bytes>"',
+            examples=['["1:${GIF_URL_KEY}"]'],
+        ),
+    ]
+
+    @property
+    def key_bytes(self) -> dict[int, bytes]:
+        """By key id, in the order of configuration."""
+        return dict(read_url_key(text) for text in self.keys)
+
+    @property
+    def minting_key_id(self) -> int:
+        return read_url_key(self.keys[0])[0]
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        ids = [read_url_key(text)[0] for text in given.get("keys", ())]
+        for key_id in sorted({key_id for key_id in ids if ids.count(key_id) > 1}):
+            yield "keys", f"expected each key id once, came id {key_id} {ids.count(key_id)} times; number them anew"
+        parts = split_url(given["url"]) if "url" in given else None
+        if parts and (parts.query or parts.fragment or given["url"].endswith(("?", "#"))):
+            yield "url", "expected a URL without query and fragment, because the token is put after it; leave them out"
+
+
+CallbackSourceSettings = HttpSourceSettings | MnsPushSourceSettings | TokenUrlSourceSettings
+SourceSettings = Annotated[CallbackSourceSettings | MnsQueueSourceSettings, Field(discriminator="transport")]
+SOURCE_MODELS: Mapping[str, type[CallbackSourceSettings | MnsQueueSourceSettings]] = {
+    "http": HttpSourceSettings,
+    "mns-push": MnsPushSourceSettings,
+    "mns-queue": MnsQueueSourceSettings,
+    "token-url": TokenUrlSourceSettings,
+}
+REFUSED_TRANSPORTS: Mapping[str, str] = {
+    "query": '"query" is not something to configure: it is how the service itself asks; use one of'
+    f" {', '.join(SOURCE_MODELS)}",
+}
