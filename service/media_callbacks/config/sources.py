@@ -1,9 +1,9 @@
 """The tables of sources: what comes from the vendor, and what proves it."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
 
 from media_callbacks.config.section import Section
 from media_callbacks.config.values import (
@@ -21,10 +21,11 @@ from media_callbacks.config.values import (
     check_url_key,
     one_or_many,
     read_url_key,
-    refuse_other_products,
+    sentence,
     split_url,
     unguessable_segments,
 )
+from media_callbacks.model.kinds import PRODUCTS
 
 Confirm = Literal["never", "when-unsigned", "always"]
 
@@ -53,6 +54,25 @@ class _SourceSettings(Section):
         """The account as it stands in keys and events."""
         return self.account or "default"
 
+    @field_validator("product", mode="before", check_fields=False)
+    @classmethod
+    def _refuse_products_of_other_transports(cls, product: Any) -> Any:
+        if product not in PRODUCTS or product in _carried_by(cls):
+            return product
+        carriers = {transport: _carried_by(model) for transport, model in SOURCE_MODELS.items()}
+        (transport,) = get_args(cls.model_fields["transport"].annotation)
+        is_queued = transport == "mns-push" and product in carriers["mns-queue"]
+        remedy = " or ".join(f'"{other}"' for other, products in carriers.items() if product in products)
+        raise sentence(
+            f'transport "{transport}" carries {", ".join(carriers[transport])}, not {product};'
+            f"{' the vendor writes its messages to queues only;' if is_queued else ''} use transport = {remedy}, or"
+            " correct the product"
+        )
+
+
+def _carried_by(model: type[_SourceSettings]) -> tuple[str, ...]:
+    return get_args(model.model_fields["product"].annotation)
+
 
 class _CallbackSourceSettings(_SourceSettings):
     """What the vendor sends requests to."""
@@ -66,7 +86,7 @@ _MAX_AGE = Field(ge=1, le=86400, description="seconds from 1 to 86400", examples
 
 
 class HttpSourceSettings(_CallbackSourceSettings):
-    product: Annotated[Literal["vod", "ims"], refuse_other_products("http", "vod", "ims")]
+    product: Literal["vod", "ims"]
     transport: Literal["http"]
     url: Annotated[
         tuple[RegisteredUrl, ...],
@@ -97,21 +117,21 @@ class HttpSourceSettings(_CallbackSourceSettings):
             if given["unsigned"]:
                 yield "unsigned", "expected keys = [] together with it, came keys; remove one of the two"
         elif not given["unsigned"]:
-            sentence = (
+            text = (
                 'expected at least one key, came none; give the vendor\'s key, or say unsigned = "accept" to take'
                 " callbacks that anyone could have sent"
             )
-            yield "keys", sentence
+            yield "keys", text
         elif "path" in given and not unguessable_segments(given["path"]):
-            sentence = (
+            text = (
                 "expected an unguessable segment (at least 6 characters, a digit among them) because of unsigned ="
                 ' "accept", came none; make one with: openssl rand -hex 16'
             )
-            yield "path", sentence
+            yield "path", text
 
 
 class MnsPushSourceSettings(_CallbackSourceSettings):
-    product: Annotated[Literal["mts"], refuse_other_products("mns-push", "mts")]
+    product: Literal["mts"]
     transport: Literal["mns-push"]
     topics: Annotated[
         tuple[Annotated[str, StringConstraints(pattern=r"^[0-9]+/[A-Za-z0-9_.-]+$")], ...],
@@ -150,7 +170,7 @@ class MnsQueueSourceSettings(_SourceSettings):
         long_poll_s: How long the vendor keeps a request open while the queue is empty.
     """
 
-    product: Annotated[Literal["vod", "ims", "mts"], refuse_other_products("mns-queue", "vod", "ims", "mts")]
+    product: Literal["vod", "ims", "mts"]
     transport: Literal["mns-queue"]
     endpoint: Annotated[
         Endpoint,
@@ -169,7 +189,7 @@ class MnsQueueSourceSettings(_SourceSettings):
 
 
 class TokenUrlSourceSettings(_CallbackSourceSettings):
-    product: Annotated[Literal["multimediaai"], refuse_other_products("token-url", "multimediaai")]
+    product: Literal["multimediaai"]
     transport: Literal["token-url"]
     url: Annotated[
         RegisteredUrl,

@@ -8,7 +8,6 @@ value: it may be a secret, or have one in it.
 import base64
 import binascii
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -16,7 +15,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from media_callbacks.config.problems import SENTENCE
-from media_callbacks.model.kinds import PRODUCTS, Product
 
 MAX_REGISTERED_URL_BYTES = 256
 
@@ -206,29 +204,6 @@ def check_store_url(url: str) -> str:
     if re.search(r"[?#\x00-\x1f]", file):
         raise sentence("expected a plain file name after sqlite:///, came one with ?, # or control characters")
     return url
-
-
-_PRODUCT_TRANSPORTS: Mapping[Product, str] = {
-    "vod": 'use transport = "http" or "mns-queue"',
-    "ims": 'use transport = "http" or "mns-queue"',
-    "mts": 'use transport = "mns-push" or "mns-queue"',
-    "multimediaai": 'use transport = "token-url"',
-}
-
-
-def refuse_other_products(transport: str, *carried: Product) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if value in PRODUCTS and value not in carried:
-            queues = "the vendor writes its messages to queues only; " if transport == "mns-push" else ""
-            if value not in ("vod", "ims"):
-                queues = ""
-            raise sentence(
-                f'transport "{transport}" carries {", ".join(carried)}, not {value}; {queues}'
-                f"{_PRODUCT_TRANSPORTS[value]}, or correct the product"
-            )
-        return value
-
-    return BeforeValidator(lambda value: check(value) if isinstance(value, str) else value)
 
 
 # What the service says itself, and what a proxy or the HTTP client takes for its own.
