@@ -462,6 +462,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sources.vod.unsigned": "accept", "sources.vod.keys": []}, "sources.vod.path: expected an unguessable segment (at least 6 characters, a digit among them)"),
     ({"sources.vod.unsigned": "accept", "sources.vod.keys": [], "sources.vod.path": "/callback/12345/abcdefgh"}, "sources.vod.path: expected an unguessable segment"),
     ({"sources.vod.max_age_s": 0}, "sources.vod.max_age_s: expected seconds from 1 to 86400, came 0"),
+    ({"sources.mts.max_age_s": 86401}, "sources.mts.max_age_s: expected seconds from 1 to 86400, came 86401; for example max_age_s = 900"),
     ({"sources.vod.account": "a b"}, "sources.vod.account: expected a name of letters, digits, _, . and -, came"),
     # mns-push
     ({"sources.mts.topics": REMOVED}, "sources.mts.topics: missing; expected a list of topics, each as"),
@@ -563,6 +564,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sinks.orders.secrets": ["whsec_" + base64.b64encode(b"x" * 65).decode()]}, "sinks.orders.secrets[0]: expected a secret of 24 to 64 bytes, came 65;"),
     ({"sinks.orders.secrets": ["whsec_" + "-" * 32]}, "sinks.orders.secrets[0]: expected whsec_ and base64 of 24 to 64 bytes"),
     ({"sinks.orders.timeout_s": 25.5}, "sinks.orders.timeout_s: expected seconds, more than 0 and at most 25, came 25.5"),
+    ({"sinks.bus.concurrency": 1001}, "sinks.bus.concurrency: expected a number from 1 to 1000, came 1001; for example concurrency = 4"),
     ({"sinks.bus.timeout_s": 26}, "sinks.bus.timeout_s: expected seconds, more than 0 and at most 25, came 26"),
     ({"sinks.orders.concurrency": 0}, "sinks.orders.concurrency: expected a number from 1 to 1000, came 0"),
     ({"sinks.bus.queue_url": "media.fifo"}, "sinks.bus.queue_url: expected an absolute URL"),

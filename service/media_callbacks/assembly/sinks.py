@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from media_callbacks.config.sinks import (
+    MAX_CONCURRENCY,
     MAX_SINK_TIMEOUT_S,
     EventBridgeSinkSettings,
     KinesisSinkSettings,
@@ -91,14 +92,14 @@ def _build_third_party(name: str, settings: ThirdPartySinkSettings) -> Sink:
     is_sound = (
         getattr(sink, "name", None) == name
         and _is_from(1, getattr(sink, "batch_size", None), 10_000)
-        and _is_from(1, getattr(sink, "concurrency", None), 1000)
+        and _is_from(1, getattr(sink, "concurrency", None), MAX_CONCURRENCY)
         and _is_from(0.001, getattr(sink, "timeout_s", None), MAX_SINK_TIMEOUT_S)
     )
     if not is_sound:
         problem = (
             f"sinks.{name}: the sink of kind {settings.kind} must have its name, a batch_size from 1 to 10000, a"
-            f" concurrency from 1 to 1000, and a timeout_s of more than 0 and at most {MAX_SINK_TIMEOUT_S:g}; ask its"
-            " author, or set these where it has options for them"
+            f" concurrency from 1 to {MAX_CONCURRENCY}, and a timeout_s of more than 0 and at most"
+            f" {MAX_SINK_TIMEOUT_S}; ask its author, or set these where it has options for them"
         )
         raise ConfigError([problem])
     return sink

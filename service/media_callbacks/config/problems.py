@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from media_callbacks.model.errors import ConfigError
@@ -151,7 +152,7 @@ class Problems:
             # Elements are missing only because each was refused, and that has been said.
             return
         field = model.model_fields[str(location[0])]
-        example = f"; for example {location[0]} = {field.examples[0]}" if field.examples else ""
+        example = f"; for example {location[0]} = {shown}" if (shown := _example_of(field)) else ""
         came = self.describe(at, error["input"], secret=not field.repr)
         words = re.findall(r"'([^']*)'", error.get("ctx", {}).get("expected", "")) if kind == "literal_error" else []
         if kind == "missing":
@@ -169,3 +170,10 @@ class Problems:
     def raise_if_any(self) -> None:
         if self.lines:
             raise ConfigError([*self.lines, *([self.closing_line] if self.closing_line else [])])
+
+
+def _example_of(field: FieldInfo) -> str | None:
+    """Of a number its default, where it names no other."""
+    if field.examples:
+        return str(field.examples[0])
+    return f"{field.default:.15g}" if type(field.default) in (int, float) else None

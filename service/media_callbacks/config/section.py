@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from media_callbacks.config.problems import UNRESOLVED, KeyPath, Problems, closest
+from media_callbacks.config.values import NAME
 
 
 class Section(BaseModel):
@@ -49,7 +50,7 @@ def table_of(path: KeyPath, value: Any, problems: Problems) -> dict[str, Any] | 
 
 
 def check_name(path: KeyPath, problems: Problems) -> None:
-    if not re.fullmatch(r"[a-z0-9-]+", str(path[-1])):
+    if not re.fullmatch(NAME, str(path[-1])):
         problems.add(path, "expected a name of a-z, 0-9 and hyphens, came another one; rename it")
 
 

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from media_callbacks.config.section import Section
-from media_callbacks.config.values import BearerToken, Days, Host, Integer, Port, Seconds, check_store_url, one_or_many
+from media_callbacks.config.values import (
+    TOKEN,
+    BearerToken,
+    Days,
+    Flag,
+    Host,
+    Integer,
+    Port,
+    Seconds,
+    check_store_url,
+    number,
+    one_or_many,
+)
 
 
 class ServerSettings(Section):
@@ -17,19 +29,12 @@ class ServerSettings(Section):
         drain_s: How long callbacks are still taken after SIGTERM, while the load balancer notices.
     """
 
-    host: Annotated[Host, Field(description="an address or host name to listen on", examples=['"0.0.0.0"'])] = "0.0.0.0"  # noqa: S104 - callbacks come from outside
+    host: Annotated[Host, Field(examples=['"0.0.0.0"'])] = "0.0.0.0"  # noqa: S104 - callbacks come from outside
     port: Port = 8080
-    max_body_bytes: Annotated[
-        Integer,
-        Field(ge=1, le=64 << 20, description="a number of bytes from 1 to 67108864", examples=["1048576"]),
-    ] = 1 << 20
-    body_timeout_s: Annotated[
-        Seconds, Field(gt=0, le=300, description="seconds, more than 0 and at most 300", examples=["10.0"])
-    ] = 10.0
-    stop_timeout_s: Annotated[Seconds, Field(ge=0, le=600, description="seconds from 0 to 600", examples=["20.0"])] = (
-        20.0
-    )
-    drain_s: Annotated[Seconds, Field(ge=0, le=600, description="seconds from 0 to 600", examples=["5.0"])] = 5.0
+    max_body_bytes: Annotated[Integer, number("a number of bytes", ge=1, le=64 << 20)] = 1 << 20
+    body_timeout_s: Annotated[Seconds, number("seconds", gt=0, le=300)] = 10.0
+    stop_timeout_s: Annotated[Seconds, number("seconds", ge=0, le=600)] = 20.0
+    drain_s: Annotated[Seconds, number("seconds", ge=0, le=600)] = 5.0
     journal_path: Annotated[
         str | None,
         Field(
@@ -39,26 +44,14 @@ class ServerSettings(Section):
             examples=['"/var/lib/media-callbacks/journal"'],
         ),
     ] = None
-    journal_max_bytes: Annotated[
-        Integer,
-        Field(
-            ge=1 << 20,
-            le=1 << 40,
-            description="a number of bytes from 1048576 to 1099511627776",
-            examples=["268435456"],
-        ),
-    ] = 256 << 20
+    journal_max_bytes: Annotated[Integer, number("a number of bytes", ge=1 << 20, le=1 << 40)] = 256 << 20
 
 
 # Several, so that one takes the place of another without a moment in which a client has none that is good.
 _Tokens = Annotated[
     tuple[BearerToken, ...],
     BeforeValidator(one_or_many),
-    Field(
-        min_length=1,
-        repr=False,
-        description="a token of at least 16 visible ASCII characters, or a list of such tokens",
-    ),
+    Field(min_length=1, repr=False, description=f"{TOKEN}, or a list of such tokens"),
 ]
 
 
@@ -70,9 +63,7 @@ class AdminSettings(Section):
         jobs_token: For the applications that submit jobs: any of them opens /v1/jobs and nothing else.
     """
 
-    host: Annotated[Host, Field(description="an address or host name to listen on", examples=['"127.0.0.1"'])] = (
-        "127.0.0.1"
-    )
+    host: Annotated[Host, Field(examples=['"127.0.0.1"'])] = "127.0.0.1"
     port: Port = 8081
     token: Annotated[_Tokens, Field(examples=['"${ADMIN_TOKEN}", made with: openssl rand -hex 32'])] = ()
     jobs_token: Annotated[_Tokens, Field(examples=['"${JOBS_TOKEN}", made with: openssl rand -hex 32'])] = ()
@@ -96,10 +87,10 @@ class StoreSettings(Section):
             repr=False, description="where receipts and events are kept", examples=['"sqlite:///media-callbacks.db"']
         ),
     ] = "sqlite:///media-callbacks.db"
-    pool_size: Annotated[Integer, Field(ge=5, le=200, description="a number from 5 to 200", examples=["8"])] = 8
-    auto_migrate: Annotated[bool, Field(description="true or false", examples=["true"])] = True
-    retention_days: Annotated[Days, Field(description="days from 1 to 36500", examples=["30"])] = 30
-    dedup_days: Annotated[Days, Field(description="days from 1 to 36500", examples=["400"])] = 400
+    pool_size: Annotated[Integer, number("a number", ge=5, le=200)] = 8
+    auto_migrate: Flag = True
+    retention_days: Days = 30
+    dedup_days: Days = 400
 
     @property
     def sqlite_path(self) -> Path:
@@ -125,12 +116,6 @@ class JobsSettings(Section):
         give_up_s: After the deadline a job that nothing can be learnt about ends as unknown.
     """
 
-    deadline_s: Annotated[
-        Seconds, Field(ge=0.05, le=30 * 86400, description="seconds from 0.05 to 2592000", examples=["3600"])
-    ] = 3600.0
-    retry_s: Annotated[Seconds, Field(ge=0.05, le=3600, description="seconds from 0.05 to 3600", examples=["60"])] = (
-        60.0
-    )
-    give_up_s: Annotated[
-        Seconds, Field(ge=0.05, le=30 * 86400, description="seconds from 0.05 to 2592000", examples=["86400"])
-    ] = 86400.0
+    deadline_s: Annotated[Seconds, number("seconds", ge=0.05, le=30 * 86400)] = 3600.0
+    retry_s: Annotated[Seconds, number("seconds", ge=0.05, le=3600)] = 60.0
+    give_up_s: Annotated[Seconds, number("seconds", ge=0.05, le=30 * 86400)] = 86400.0

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from media_callbacks.config.section import Section
 from media_callbacks.config.values import (
+    WEBHOOK_SECRET,
     BareUrl,
     Credential,
     EventBus,
@@ -18,7 +19,8 @@ from media_callbacks.config.values import (
     Seconds,
     Stream,
     TopicArn,
-    check_webhook_secret,
+    WebhookSecret,
+    number,
     one_or_many,
     read_webhook_secret,
 )
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
 # What an instance was sending when it died, others get only after the longest attempt could have ended, and a margin
 # (see delivery.dispatcher).
-MAX_SINK_TIMEOUT_S = 25.0
+MAX_SINK_TIMEOUT_S = 25
+MAX_CONCURRENCY = 1000
+MAX_RETRIES, MAX_RETRY_DELAY_S = 50, 7 * 86400
 # The group of entry points by which other distributions offer kinds of sinks.
 SINK_GROUP = "media_callbacks.sinks"
 
@@ -77,27 +81,19 @@ class _SinkSettings(Section):
 
     match: Match | None = None
     retry_delays_s: Annotated[
-        tuple[Annotated[Seconds, Field(ge=1, le=7 * 86400)], ...],
+        tuple[Annotated[Seconds, Field(ge=1, le=MAX_RETRY_DELAY_S)], ...],
         Field(
             min_length=1,
-            max_length=50,
-            description="a list of 1 to 50 delays, each of 1 to 604800 seconds",
+            max_length=MAX_RETRIES,
+            description=f"a list of 1 to {MAX_RETRIES} delays, each of 1 to {MAX_RETRY_DELAY_S} seconds",
             examples=["[5, 30, 120]"],
         ),
     ] = tuple(DELAYS_S)
-    rate_per_s: Annotated[
-        Seconds | None,
-        Field(gt=0, le=10_000, description="deliveries per second, more than 0 and at most 10000", examples=["50"]),
-    ] = None
+    rate_per_s: Annotated[Seconds | None, number("deliveries per second", gt=0, le=10_000, examples=["50"])] = None
 
 
-_TIMEOUT = Field(
-    gt=0,
-    le=MAX_SINK_TIMEOUT_S,
-    description=f"seconds, more than 0 and at most {MAX_SINK_TIMEOUT_S:.0f}",
-    examples=["15.0"],
-)
-_CONCURRENCY = Field(ge=1, le=1000, description="a number from 1 to 1000", examples=["32"])
+_Timeout = Annotated[Seconds, number("seconds", gt=0, le=MAX_SINK_TIMEOUT_S)]
+_Concurrency = Annotated[Integer, number("a number", ge=1, le=MAX_CONCURRENCY)]
 
 
 class WebhookSinkSettings(_SinkSettings):
@@ -106,11 +102,11 @@ class WebhookSinkSettings(_SinkSettings):
         BareUrl, Field(repr=False, description="an absolute URL", examples=['"https://orders.example.com/media"'])
     ]
     secrets: Annotated[
-        tuple[Annotated[str, AfterValidator(check_webhook_secret)], ...],
+        tuple[WebhookSecret, ...],
         Field(
             min_length=1,
             repr=False,
-            description="a list of at least one secret, each whsec_ and base64 of 24 to 64 bytes",
+            description=f"a list of at least one secret, each {WEBHOOK_SECRET}",
             examples=['["${ORDERS_SECRET}"]'],
         ),
     ]
@@ -126,8 +122,8 @@ class WebhookSinkSettings(_SinkSettings):
         Credential | None,
         Field(repr=False, description="a token of visible ASCII characters", examples=['"${ORDERS_TOKEN}"']),
     ] = None
-    timeout_s: Annotated[Seconds, _TIMEOUT] = 15.0
-    concurrency: Annotated[Integer, _CONCURRENCY] = 32
+    timeout_s: _Timeout = 15.0
+    concurrency: _Concurrency = 32
 
     @property
     def secret_bytes(self) -> tuple[bytes, ...]:
@@ -154,8 +150,8 @@ class _AwsSinkSettings(_SinkSettings):
     endpoint_url: Annotated[
         BareUrl | None, Field(repr=False, description="an absolute URL", examples=['"http://localhost:4566"'])
     ] = None
-    concurrency: Annotated[Integer, _CONCURRENCY] = 4
-    timeout_s: Annotated[Seconds, _TIMEOUT] = 15.0
+    concurrency: _Concurrency = 4
+    timeout_s: _Timeout = 15.0
 
     @property
     def client_options(self) -> dict[str, Any]:

@@ -7,18 +7,22 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 
 from media_callbacks.config.section import Section
 from media_callbacks.config.values import (
+    MIN_SEGMENT_CHARACTERS,
+    MIN_URL_KEY_BYTES,
     Account,
     Endpoint,
+    Flag,
     Integer,
     Name,
     QueueName,
     Region,
     RegisteredUrl,
     Seconds,
+    UrlKey,
     UrlPath,
     check_certificate,
     check_url,
-    check_url_key,
+    number,
     one_or_many,
     read_url_key,
     sentence,
@@ -28,6 +32,8 @@ from media_callbacks.config.values import (
 from media_callbacks.model.kinds import PRODUCTS
 
 Confirm = Literal["never", "when-unsigned", "always"]
+
+_MIN_KEY_CHARACTERS = 6
 
 
 class _SourceSettings(Section):
@@ -44,10 +50,8 @@ class _SourceSettings(Section):
     ] = None
     vendor: Annotated[Name | None, Field(description="the name of a table [vendor.<name>]", examples=['"main"'])] = None
     confirm: Confirm | None = None
-    confirm_timeout_s: Annotated[
-        Seconds, Field(ge=1, le=86400, description="seconds from 1 to 86400", examples=["300"])
-    ] = 300.0
-    enrich: Annotated[bool, Field(description="true or false", examples=["true"])] = False
+    confirm_timeout_s: Annotated[Seconds, number("seconds", ge=1, le=86400)] = 300.0
+    enrich: Flag = False
 
     @property
     def account_name(self) -> str:
@@ -77,12 +81,10 @@ def _carried_by(model: type[_SourceSettings]) -> tuple[str, ...]:
 class _CallbackSourceSettings(_SourceSettings):
     """What the vendor sends requests to."""
 
-    path: Annotated[
-        UrlPath, Field(repr=False, description="the path to listen on", examples=['"/callbacks/<random segment>"'])
-    ]
+    path: Annotated[UrlPath, Field(examples=['"/callbacks/<random segment>"'])]
 
 
-_MAX_AGE = Field(ge=1, le=86400, description="seconds from 1 to 86400", examples=["300"])
+_MaxAge = Annotated[Integer, number("seconds", ge=1, le=86400)]
 
 
 class HttpSourceSettings(_CallbackSourceSettings):
@@ -99,14 +101,15 @@ class HttpSourceSettings(_CallbackSourceSettings):
         ),
     ]
     keys: Annotated[
-        tuple[Annotated[str, StringConstraints(pattern=r"^\S{6,}$")], ...],
+        tuple[Annotated[str, StringConstraints(pattern=rf"^\S{{{_MIN_KEY_CHARACTERS},}}$")], ...],
         Field(
             repr=False,
-            description="a list of the vendor's keys, each of at least 6 characters without blanks",
+            description=f"a list of the vendor's keys, each of at least {_MIN_KEY_CHARACTERS} characters without"
+            " blanks",
             examples=['["${VOD_KEY}"]'],
         ),
     ]
-    max_age_s: Annotated[Integer, _MAX_AGE] = 300
+    max_age_s: _MaxAge = 300
     unsigned: Literal["accept"] | None = None
 
     @classmethod
@@ -124,8 +127,8 @@ class HttpSourceSettings(_CallbackSourceSettings):
             yield "keys", text
         elif "path" in given and not unguessable_segments(given["path"]):
             text = (
-                "expected an unguessable segment (at least 6 characters, a digit among them) because of unsigned ="
-                ' "accept", came none; make one with: openssl rand -hex 16'
+                f"expected an unguessable segment (at least {MIN_SEGMENT_CHARACTERS} characters, a digit among them)"
+                ' because of unsigned = "accept", came none; make one with: openssl rand -hex 16'
             )
             yield "path", text
 
@@ -160,7 +163,7 @@ class MnsPushSourceSettings(_CallbackSourceSettings):
             examples=['{ "https://host/name.pem" = "file:/etc/mc/mns.pem" }'],
         ),
     ] = {}
-    max_age_s: Annotated[Integer, _MAX_AGE] = 900
+    max_age_s: _MaxAge = 900
 
 
 class MnsQueueSourceSettings(_SourceSettings):
@@ -179,13 +182,10 @@ class MnsQueueSourceSettings(_SourceSettings):
             examples=['"https://1234567890123456.mns.cn-hangzhou.aliyuncs.com"'],
         ),
     ]
-    queue: Annotated[
-        QueueName,
-        Field(description="a queue's name, 1 to 120 letters, digits and hyphens", examples=['"mts-done"']),
-    ]
+    queue: Annotated[QueueName, Field(examples=['"mts-done"'])]
     signature: Literal["v2", "v4"] = "v2"
-    pollers: Annotated[Integer, Field(ge=1, le=16, description="a number from 1 to 16", examples=["1"])] = 1
-    long_poll_s: Annotated[Integer, Field(ge=0, le=30, description="whole seconds from 0 to 30", examples=["30"])] = 30
+    pollers: Annotated[Integer, number("a number", ge=1, le=16)] = 1
+    long_poll_s: Annotated[Integer, number("whole seconds", ge=0, le=30)] = 30
 
 
 class TokenUrlSourceSettings(_CallbackSourceSettings):
@@ -200,11 +200,11 @@ class TokenUrlSourceSettings(_CallbackSourceSettings):
         ),
     ]
     keys: Annotated[
-        tuple[Annotated[str, AfterValidator(check_url_key)], ...],
+        tuple[UrlKey, ...],
         Field(
             min_length=1,
             repr=False,
-            description='a list of keys, each as "<key id>:<base64 of at least 32 bytes>"',
+            description=f'a list of keys, each as "<key id>:<base64 of at least {MIN_URL_KEY_BYTES} bytes>"',
             examples=['["1:${GIF_URL_KEY}"]'],
         ),
     ]

@@ -1,8 +1,8 @@
 """
-The kinds of values that settings have, each with the rule that it must keep.
+The kinds of values that settings have, each with the rule that it must keep and what the operator is told of it.
 
 A rule that has more to say than "expected this, came that" raises a sentence for the operator. None of them holds the
-value: it may be a secret, or have one in it.
+value: it may be a secret, or have one in it. What a sentence says of a bound is made of that bound.
 """
 
 import base64
@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from media_callbacks.config.problems import SENTENCE
 
-MAX_REGISTERED_URL_BYTES = 256
+NAME = r"[a-z0-9-]+"
 
 
 def sentence(text: str) -> PydanticCustomError:
@@ -34,11 +34,14 @@ def one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+MIN_TOKEN_CHARACTERS = 16
+TOKEN = f"a token of at least {MIN_TOKEN_CHARACTERS} visible ASCII characters"
+
+
 def check_token(text: str) -> str:
-    if not re.fullmatch(r"[\x21-\x7e]{16,}", text):
+    if not re.fullmatch(rf"[\x21-\x7e]{{{MIN_TOKEN_CHARACTERS},}}", text):
         raise sentence(
-            "expected a token of at least 16 visible ASCII characters, came a string of"
-            f" {len(text)} characters; make one with: openssl rand -hex 32"
+            f"expected {TOKEN}, came a string of {len(text)} characters; make one with: openssl rand -hex 32"
         )
     return text
 
@@ -59,6 +62,9 @@ def check_url(url: str) -> str:
     if split_url(url) is None:
         raise sentence("expected an absolute URL, http:// or https:// with a host and no blanks, came something else")
     return url
+
+
+MAX_REGISTERED_URL_BYTES = 256
 
 
 def check_registered_url(url: str) -> str:
@@ -109,11 +115,14 @@ def _decode_base64(text: str) -> bytes | None:
         return None
 
 
+MIN_URL_KEY_BYTES, MAX_URL_KEY_ID = 32, 255
+
+
 def read_url_key(text: str) -> tuple[int, bytes]:
     key_id, colon, encoded = text.partition(":")
-    if not colon or not re.fullmatch(r"[0-9]{1,3}", key_id) or int(key_id) > 255:
+    if not colon or not re.fullmatch(r"[0-9]{1,3}", key_id) or int(key_id) > MAX_URL_KEY_ID:
         raise sentence(
-            'expected "<key id>:<base64>" with a key id from 0 to 255, came something else;'
+            f'expected "<key id>:<base64>" with a key id from 0 to {MAX_URL_KEY_ID}, came something else;'
             ' for example "1:${GIF_URL_KEY}"'
         )
     # Either alphabet, padding or not: this side is the only one that reads these.
@@ -121,8 +130,11 @@ def read_url_key(text: str) -> tuple[int, bytes]:
     key = _decode_base64(plain + "=" * (-len(plain) % 4))
     if key is None:
         raise sentence("expected base64 after the key id, came something else; make one with: openssl rand -base64 32")
-    if len(key) < 32:
-        raise sentence(f"expected a key of at least 32 bytes, came {len(key)}; make one with: openssl rand -base64 32")
+    if len(key) < MIN_URL_KEY_BYTES:
+        raise sentence(
+            f"expected a key of at least {MIN_URL_KEY_BYTES} bytes, came {len(key)}; make one with: openssl rand"
+            " -base64 32"
+        )
     return int(key_id), key
 
 
@@ -131,18 +143,21 @@ def check_url_key(text: str) -> str:
     return text
 
 
+MIN_WEBHOOK_SECRET_BYTES, MAX_WEBHOOK_SECRET_BYTES = 24, 64
+_OF_BYTES = f"of {MIN_WEBHOOK_SECRET_BYTES} to {MAX_WEBHOOK_SECRET_BYTES} bytes"
+WEBHOOK_SECRET = f"whsec_ and base64 {_OF_BYTES}"
+
+
 def read_webhook_secret(text: str) -> bytes:
     # The standard alphabet alone: receivers decode with their own library, and some skip what they don't know.
     secret = _decode_base64(text.removeprefix("whsec_"))
     if secret is None:
         raise sentence(
-            "expected whsec_ and base64 of 24 to 64 bytes, came something else; make one with:"
-            ' echo "whsec_$(openssl rand -base64 32)"'
+            f'expected {WEBHOOK_SECRET}, came something else; make one with: echo "whsec_$(openssl rand -base64 32)"'
         )
-    if not 24 <= len(secret) <= 64:
+    if not MIN_WEBHOOK_SECRET_BYTES <= len(secret) <= MAX_WEBHOOK_SECRET_BYTES:
         raise sentence(
-            f"expected a secret of 24 to 64 bytes, came {len(secret)}; make one with:"
-            ' echo "whsec_$(openssl rand -base64 32)"'
+            f'expected a secret {_OF_BYTES}, came {len(secret)}; make one with: echo "whsec_$(openssl rand -base64 32)"'
         )
     return secret
 
@@ -233,34 +248,62 @@ def check_header_name(name: str) -> str:
     return name
 
 
+MAX_HEADER_VALUE_CHARACTERS = 4096
+
+
 def check_header_value(value: str) -> str:
-    if not re.fullmatch(r"[\x20-\x7e]{0,4096}", value):
+    if not re.fullmatch(rf"[\x20-\x7e]{{0,{MAX_HEADER_VALUE_CHARACTERS}}}", value):
         raise sentence(
-            "expected at most 4096 printable ASCII characters, came something else; encode what has others, and leave"
-            " line breaks out"
+            f"expected at most {MAX_HEADER_VALUE_CHARACTERS} printable ASCII characters, came something else; encode"
+            " what has others, and leave line breaks out"
         )
     return value
 
 
-Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:%_-]{1,253}$")]
-Port = Annotated[
-    int,
-    BeforeValidator(_refuse_boolean),
-    Field(ge=0, le=65535, description="a port from 0 (any free one) to 65535", examples=["8080"]),
+MAX_PORT = 65535
+MAX_QUEUE_NAME_CHARACTERS = 120
+
+
+def number(
+    what: str, *, ge: float | None = None, gt: float | None = None, le: float, examples: list[str] | None = None
+) -> Any:
+    """
+    A field that holds a number, with one of two lower bounds.
+
+    Args:
+        what: What it counts; the operator is told the bounds after it.
+        examples: Where the default is none.
+    """
+    lower = f" from {ge} to" if ge is not None else f", more than {gt} and at most"
+    return Field(ge=ge, gt=gt, le=le, description=f"{what}{lower} {le}", examples=examples)
+
+
+Host = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9.:%_-]{1,253}$"),
+    Field(description="an address or host name to listen on"),
 ]
+Flag = Annotated[bool, Field(description="true or false", examples=["true"])]
 Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
+Port = Annotated[Integer, Field(ge=0, le=MAX_PORT, description=f"a port from 0 (any free one) to {MAX_PORT}")]
 Seconds = Annotated[float, BeforeValidator(_refuse_boolean), Field(allow_inf_nan=False)]
-Days = Annotated[Integer, Field(ge=1, le=36500)]
+Days = Annotated[Integer, number("days", ge=1, le=36500)]
 BearerToken = Annotated[str, AfterValidator(check_token)]
-Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")]
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$"), Field(description="a region name")]
 Account = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
-Credential = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,}$")]
-UrlPath = Annotated[str, AfterValidator(check_path)]
+Credential = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$")]
+UrlPath = Annotated[str, AfterValidator(check_path), Field(repr=False, description="the path to listen on")]
+UrlKey = Annotated[str, AfterValidator(check_url_key)]
 RegisteredUrl = Annotated[str, AfterValidator(check_registered_url)]
 BareUrl = Annotated[str, AfterValidator(check_bare_url)]
 Endpoint = Annotated[str, AfterValidator(check_endpoint)]
-QueueName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,120}$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+$")]
+QueueName = Annotated[
+    str,
+    StringConstraints(pattern=rf"^[A-Za-z0-9-]{{1,{MAX_QUEUE_NAME_CHARACTERS}}}$"),
+    Field(description=f"a queue's name, 1 to {MAX_QUEUE_NAME_CHARACTERS} letters, digits and hyphens"),
+]
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
+WebhookSecret = Annotated[str, AfterValidator(check_webhook_secret)]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 HeaderValue = Annotated[str, AfterValidator(check_header_value)]
 
@@ -273,6 +316,9 @@ EventBus = Annotated[str, StringConstraints(pattern=f"^({_ARN.format('events', '
 Stream = Annotated[str, StringConstraints(pattern=f"^({_ARN.format('kinesis', 'stream/' + _STREAM)}|{_STREAM})$")]
 
 
+MIN_SEGMENT_CHARACTERS = 6
+
+
 def unguessable_segments(path: str) -> tuple[str, ...]:
-    """The parts of a path that nobody hits upon by reading about us: six characters or more, with a digit."""
-    return tuple(part for part in path.split("/") if len(part) >= 6 and re.search(r"[0-9]", part))
+    """The parts of a path that nobody hits upon by reading about us."""
+    return tuple(part for part in path.split("/") if len(part) >= MIN_SEGMENT_CHARACTERS and re.search(r"[0-9]", part))

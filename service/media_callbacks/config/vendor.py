@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from media_callbacks.config.section import Section
-from media_callbacks.config.values import Credential, Region, Seconds
+from media_callbacks.config.values import Credential, Region, Seconds, number
+
+_RATE = number("calls per second", gt=0, le=1000)
 
 
 class VendorSettings(Section):
@@ -26,7 +28,7 @@ class VendorSettings(Section):
         Credential | None,
         Field(repr=False, description="an access key secret without blanks", examples=['"${ALIYUN_SECRET}"']),
     ] = None
-    region: Annotated[Region, Field(description="a region name", examples=['"cn-hangzhou"'])]
+    region: Annotated[Region, Field(examples=['"cn-hangzhou"'])]
     security_token: Annotated[
         Credential | None,
         Field(repr=False, description="a security token without blanks", examples=['"${ALIYUN_STS_TOKEN}"']),
@@ -44,10 +46,10 @@ class VendorSettings(Section):
     rates: Annotated[
         Mapping[
             Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Za-z]{1,63}$")],
-            Annotated[Seconds, Field(gt=0, le=1000)],
+            Annotated[Seconds, _RATE],
         ],
         Field(
-            description="a table from the name of an action to calls per second, more than 0 and at most 1000",
+            description=f"a table from the name of an action to {_RATE.description}",
             examples=["{ GetDynamicImageJob = 20 }"],
         ),
     ] = {}
