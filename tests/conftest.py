@@ -1,6 +1,7 @@
 """What all tests share: an environment without surprises, and the service of ``tests.factories.running``."""
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -20,6 +21,13 @@ settings.load_profile("any machine")
 # Tests start hundreds of Pythons. None compiles again what another has imported.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_is_there_stays():
+    """Whoever looks for garbage need not look through ten thousand tests and what those before have left."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
