@@ -1,4 +1,4 @@
-"""What all tests share: an environment without surprises, and the service of ``tests.factories.running``."""
+"""What all tests share: an environment without surprises, a PostgreSQL, and the service of ``tests.factories.running``."""
 
 import asyncio
 import gc
@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from media_callbacks.model.events import Event
 from tests.factories.clocks import LoopClock
 from tests.factories.contracts import check_event
+from tests.factories.postgresql import database_url, left_databases, own_server, postgresql_url  # noqa: F401
 from tests.factories.running import Running, run_service
 
 # How long an example takes is up to the machine.

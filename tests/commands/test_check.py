@@ -38,7 +38,6 @@ from media_callbacks.inbox.factory import migrate_store
 from media_callbacks.inbox.upkeep.migrations import load_migrations
 from tests.commands.test_commands import run_command
 from tests.edge.test_certificates import LoopbackResolver, client_context, pem, server_context
-from tests.factories.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.factories.running import PATIENCE_S, SECRETS, make_tables, to_toml
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -131,7 +130,7 @@ async def test_a_store_that_this_user_may_not_write(tmp_path, monkeypatch):
     assert finding.text.endswith("can't be written by this user")
 
 
-async def test_a_postgresql_store(database_url: str) -> None:  # noqa: F811
+async def test_a_postgresql_store(database_url: str) -> None:
     settings = StoreSettings(url=database_url)
     assert "brings its schema up to date" in (await try_store(settings)).text
     finding = await try_store(settings.model_copy(update={"auto_migrate": False}))

@@ -12,7 +12,6 @@ from media_callbacks.inbox.factory import build_inbox, migrate_store
 from media_callbacks.inbox.roles import Inbox
 from media_callbacks.inbox.upkeep.migrations import load_migrations
 from media_callbacks.model.errors import ConfigError
-from tests.factories.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.factories.running import make_tables, to_toml
 from tests.inbox.conformance import make_event, make_receipt
 
@@ -20,7 +19,7 @@ NAMES = [str(migration) for migration in load_migrations("sqlite")]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> str:  # noqa: F811
+def store_url(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> str:
     return f"sqlite:///{tmp_path / 'new.db'}" if request.param == "sqlite" else database_url
 
 

@@ -31,14 +31,7 @@ from media_callbacks.model.events import Event
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.jobs import ExpectedJob
 from media_callbacks.model.receipts import Receipt, Verdict
-from tests.factories.postgresql import (  # noqa: F401 - fixtures
-    PostgresqlServer,
-    database_url,
-    execute,
-    own_server,
-    postgresql_url,
-    with_database,
-)
+from tests.factories.postgresql import PostgresqlServer, execute, with_database
 from tests.factories.running import PATIENCE_S
 from tests.inbox.conformance import (
     DAY,
@@ -77,7 +70,7 @@ def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def open_inbox(database_url: str) -> AsyncIterator[OpenInbox]:  # noqa: F811
+async def open_inbox(database_url: str) -> AsyncIterator[OpenInbox]:
     """Opens further services' inboxes on the same database, and closes them in the end."""
     async with AsyncExitStack() as stack:
 
@@ -247,7 +240,7 @@ async def test_two_services_that_accept_different_outcomes_at_once_give_two_revi
 
 async def test_an_outcome_waits_for_another_one_of_its_job_that_is_just_being_accepted(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     async with transaction(database_url) as database:
         await accept(database, make_receipt(make_event("1", "failed")))
@@ -295,7 +288,7 @@ async def test_a_lease_that_ended_is_taken_by_another_service_and_lost_to_the_fi
 
 async def test_an_outcome_accepted_while_the_earlier_one_is_being_recorded_goes_on(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     """Whichever commits first: held back by what is delivered already, it would wait for ever."""
     await inbox.put(make_receipt(make_event("1", "failed")))
@@ -392,7 +385,7 @@ async def test_a_job_that_is_registered_while_its_event_is_accepted_has_ended(
 
 async def test_a_registration_and_an_event_of_one_job_wait_for_each_other(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     """Whichever commits first: overlooked by both, the job would be asked about though its event is there."""
     async with transaction(database_url) as database:
@@ -429,7 +422,7 @@ async def test_messages_that_name_no_job_and_registrations_at_once_match_each_ot
 
 async def test_a_message_that_names_no_job_waits_for_the_end_of_the_one_that_may_be_meant(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     await inbox.expect([expected("1"), expected("2")], now=NOW)
     async with transaction(database_url) as database:
@@ -478,7 +471,7 @@ async def test_a_job_that_is_settled_by_one_and_ended_by_another_service_at_once
 
 async def test_a_key_that_gets_another_outcome_while_it_is_purged_stays(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     old, new = make_event(outcome="failed"), make_event()
     await inbox.put(make_receipt(old, binding="1", at=NOW - 2 * DAY))
@@ -498,7 +491,7 @@ async def test_a_key_that_gets_another_outcome_while_it_is_purged_stays(
 
 async def test_an_event_that_is_sent_again_while_payloads_are_purged_keeps_its_own(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     again, other = make_event("again"), make_event("other")
     await inbox.put(make_receipt(again, at=NOW - 2 * DAY))
@@ -515,7 +508,7 @@ async def test_an_event_that_is_sent_again_while_payloads_are_purged_keeps_its_o
 
 async def test_a_receipt_that_is_read_again_while_it_would_be_purged_stays_as_long_as_its_event_is_held(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     await inbox.put(make_receipt(reason="odd", at=NOW - 2 * DAY))
     await inbox.put(make_receipt(reason="odd", at=NOW - 2 * DAY))
@@ -534,7 +527,7 @@ async def test_a_receipt_that_is_read_again_while_it_would_be_purged_stays_as_lo
 
 async def test_a_job_that_ends_again_while_it_would_be_purged_stays(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     await inbox.expect([expected("job-1", nonce=NONCE), expected("job-2")], now=NOW)
     inquiries = await inbox.claim_inquiries("vod", limit=9, now=DEADLINE, lease_s=LEASE_S)
@@ -553,7 +546,7 @@ async def test_a_job_that_ends_again_while_it_would_be_purged_stays(
 
 async def test_what_others_lock_is_left_for_the_next_pass(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     names = [f"job-{n}" for n in range(2)]
     for n, name in enumerate(names):
@@ -573,7 +566,7 @@ async def test_what_others_lock_is_left_for_the_next_pass(
 
 async def test_a_purge_that_waits_for_a_key_holds_nothing_that_others_wait_for(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     """Such as whoever has the key and reads a receipt again."""
     event = make_event()
@@ -593,7 +586,7 @@ async def test_a_purge_that_waits_for_a_key_holds_nothing_that_others_wait_for(
 async def test_purges_of_two_services_beside_everything_else_lock_nobody_up(
     inbox: TimedPostgresqlInbox,
     other: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     """All of it comes again and again, and is old at once."""
     names = [f"job-{n}" for n in range(40)]
@@ -653,7 +646,7 @@ class Heard:
 async def test_services_hear_of_each_others_deliveries_also_after_the_connection_was_lost(
     inbox: TimedPostgresqlInbox,
     other: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     own, heard = Heard(), Heard()
     inbox.listen(own)
@@ -696,7 +689,7 @@ def test_news_fit_into_notifications() -> None:
 # Errors and outages
 
 
-async def test_a_server_that_is_stopped_and_started_costs_nothing_but_the_time(own_server: PostgresqlServer) -> None:  # noqa: F811
+async def test_a_server_that_is_stopped_and_started_costs_nothing_but_the_time(own_server: PostgresqlServer) -> None:
     inbox = TimedPostgresqlInbox(own_server.url())
     await inbox.open()
     await inbox.put(make_receipt(make_event("before")))
@@ -723,7 +716,7 @@ async def test_a_server_that_is_stopped_and_started_costs_nothing_but_the_time(o
 
 
 async def test_a_service_may_start_while_the_server_is_away(
-    own_server: PostgresqlServer,  # noqa: F811
+    own_server: PostgresqlServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     url = own_server.url()
@@ -748,7 +741,7 @@ async def test_a_service_may_start_while_the_server_is_away(
 
 
 @pytest.fixture
-async def hanging(own_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hanging]:  # noqa: F811
+async def hanging(own_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hanging]:
     """Whoever waits for it until it answers, or until connecting is over, waits for ever."""
     monkeypatch.setattr(connecting, "_CONNECT_TIMEOUT_S", 3600.0)
     async with Hanging(own_server) as hanging:
@@ -793,7 +786,7 @@ async def test_a_start_that_is_given_up_while_the_server_does_not_answer_leaves_
 
 
 async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_the_journal_has_room(
-    own_server: PostgresqlServer,  # noqa: F811
+    own_server: PostgresqlServer,
     tmp_path: Path,
 ) -> None:
     inbox = TimedPostgresqlInbox(own_server.url(), must_connect=False, auto_migrate=False)
@@ -832,7 +825,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
 
 
 async def test_a_replica_that_is_found_in_the_middle_of_a_fail_over_is_not_taken_for_a_mistake(
-    own_server: PostgresqlServer,  # noqa: F811
+    own_server: PostgresqlServer,
     tmp_path: Path,
 ) -> None:
     url = own_server.url()
@@ -849,7 +842,7 @@ async def test_a_replica_that_is_found_in_the_middle_of_a_fail_over_is_not_taken
 
 async def test_a_connection_killed_in_the_middle_of_a_put_fails_it_and_the_next_works(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     await inbox.put(make_receipt(make_event("other")))
     async with transaction(database_url) as database:
@@ -868,7 +861,7 @@ async def test_a_connection_killed_in_the_middle_of_a_put_fails_it_and_the_next_
 
 async def test_an_error_that_is_not_about_the_data_fails_the_put_and_does_not_take_the_store_for_away(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     await execute(database_url, "ALTER TABLE receipts RENAME TO r")
     with pytest.raises(InboxUnavailable, match='"receipts'):
@@ -880,7 +873,7 @@ async def test_an_error_that_is_not_about_the_data_fails_the_put_and_does_not_ta
 
 async def test_a_server_that_becomes_read_only_is_away_until_it_is_not(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
 ) -> None:
     name = database_url.rpartition("@/")[2].partition("?")[0]
     kill = (
@@ -919,7 +912,7 @@ async def test_many_events_are_accepted_in_several_transactions(inbox: TimedPost
 
 async def test_closing_does_not_wait_for_ever(
     inbox: TimedPostgresqlInbox,
-    database_url: str,  # noqa: F811
+    database_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tasks, "CLOSE_TIMEOUT_S", 0.05)
@@ -955,7 +948,7 @@ async def test_a_writer_that_has_stopped_is_not_ready(inbox: TimedPostgresqlInbo
         await inbox.check()
 
 
-async def test_a_closed_inbox_says_so(postgresql_url: str) -> None:  # noqa: F811
+async def test_a_closed_inbox_says_so(postgresql_url: str) -> None:
     inbox = TimedPostgresqlInbox(postgresql_url)
     for attempt in (inbox.check(), inbox.put(make_receipt()), inbox.next_due_at("a")):
         with pytest.raises(InboxUnavailable, match="not open"):
@@ -1019,7 +1012,7 @@ def as_role(url: str, role: str, password: str) -> str:
 
 
 @pytest.fixture
-async def role(own_server: PostgresqlServer) -> tuple[str, str]:  # noqa: F811
+async def role(own_server: PostgresqlServer) -> tuple[str, str]:
     """A server that asks for passwords, and a role with the password "right" on it."""
     url = own_server.url()
     return url, await make_role(url)
@@ -1063,7 +1056,7 @@ async def test_a_user_without_rights_on_the_tables_is_told_which_to_grant(role: 
     await inbox.close()
 
 
-async def test_a_replica_is_refused(own_server: PostgresqlServer) -> None:  # noqa: F811
+async def test_a_replica_is_refused(own_server: PostgresqlServer) -> None:
     own_server.stop()
     replica = PostgresqlServer(copied_from=own_server)
     try:
@@ -1077,7 +1070,7 @@ async def test_a_replica_is_refused(own_server: PostgresqlServer) -> None:  # no
 
 
 async def test_other_databases_that_do_not_suit_are_refused(
-    database_url: str,  # noqa: F811
+    database_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(ConfigError, match=r"store\.url: the search path has no schema"):
@@ -1106,7 +1099,7 @@ async def test_a_server_that_cannot_be_reached_is_not_a_mistake(host: str) -> No
 # Migrations
 
 
-async def test_services_that_start_at_once_migrate_once(database_url: str) -> None:  # noqa: F811
+async def test_services_that_start_at_once_migrate_once(database_url: str) -> None:
     applied = await asyncio.gather(*(migrate(database_url) for _ in range(4)))
     names = [str(migration) for migration in load_migrations("postgresql")]
     assert sorted(map(list, applied)) == [[], [], [], names]
@@ -1115,7 +1108,7 @@ async def test_services_that_start_at_once_migrate_once(database_url: str) -> No
     await asyncio.gather(*(inbox.close() for inbox in inboxes))
 
 
-async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(database_url: str) -> None:  # noqa: F811
+async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(database_url: str) -> None:
     inbox = TimedPostgresqlInbox(database_url, auto_migrate=False)
     with pytest.raises(
         ConfigError, match=r"store\.auto_migrate: .* \(initial, jobs, clock\); run `media-callbacks migrate`"
@@ -1127,7 +1120,7 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(dat
 
 
 async def test_a_migration_that_breaks_off_leaves_what_was_there(
-    database_url: str,  # noqa: F811
+    database_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = [load_migrations("postgresql")[0], Migration(2, "broken", "CREATE TABLE half (x int);\nSELECT 1/0;")]
@@ -1139,7 +1132,7 @@ async def test_a_migration_that_breaks_off_leaves_what_was_there(
     assert await migrate(database_url) == ["002_mended"]
 
 
-async def test_a_database_that_is_one_migration_newer_works_and_one_of_two_is_refused(database_url: str) -> None:  # noqa: F811
+async def test_a_database_that_is_one_migration_newer_works_and_one_of_two_is_refused(database_url: str) -> None:
     await migrate(database_url)
     await execute(database_url, "INSERT INTO migrations VALUES (98, 'next')")
     inbox = TimedPostgresqlInbox(database_url)
@@ -1163,7 +1156,7 @@ def test_missing_migrations_are_those_that_were_not_applied() -> None:
 
 
 async def test_a_receipt_that_waits_too_long_for_a_lock_does_not_fail_its_neighbours(
-    database_url: str,  # noqa: F811
+    database_url: str,
     open_inbox: OpenInbox,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -15,7 +15,6 @@ from media_callbacks.inbox.upkeep.migrations import load_migrations
 from media_callbacks.model.events import Event
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.kinds import OUTCOMES
-from tests.factories.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.inbox.conformance import (
     DAY,
     LEASE_S,

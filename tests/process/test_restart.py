@@ -17,7 +17,6 @@ from media_callbacks.config.settings import build_settings
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.process.listeners import open_listeners
 from media_callbacks.process.workers import check_workers, settings_of
-from tests.factories.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.factories.running import PATIENCE_S, connected, make_tables, read_answer
 from tests.process.test_server import Process, genuine, serving, write_config
 
@@ -269,7 +268,7 @@ def test_each_worker_has_a_journal_and_a_port_of_its_own(tmp_path):
         check_workers(2, settings)
 
 
-async def test_workers_share_a_port_and_one_that_dies_is_replaced(tmp_path, database_url):  # noqa: F811
+async def test_workers_share_a_port_and_one_that_dies_is_replaced(tmp_path, database_url):
     config = write_config(tmp_path, {"store.url": database_url})
     async with serving(config, "--workers", "2") as process:
         pids = [(await process.read_until("worker_started"))["pid"] for _ in range(2)]
@@ -292,7 +291,7 @@ async def test_workers_share_a_port_and_one_that_dies_is_replaced(tmp_path, data
     assert [json.loads(line)["code"] for line in process.lines if '"worker_ended"' in line].count(-9) == 1
 
 
-async def test_a_worker_that_is_killed_before_it_listens_is_replaced(tmp_path, database_url):  # noqa: F811
+async def test_a_worker_that_is_killed_before_it_listens_is_replaced(tmp_path, database_url):
     config = write_config(tmp_path, {"store.url": database_url})
     async with serving(config, "--workers", "2") as process:
         for _ in range(2):
@@ -303,7 +302,7 @@ async def test_a_worker_that_is_killed_before_it_listens_is_replaced(tmp_path, d
         assert await process.end() == 0
 
 
-async def test_a_worker_that_cannot_start_ends_them_all(tmp_path, database_url):  # noqa: F811
+async def test_a_worker_that_cannot_start_ends_them_all(tmp_path, database_url):
     config = write_config(tmp_path, {"store.url": database_url + "_missing"})
     async with serving(config, "--workers", "2") as process:
         assert await process.end() == 1

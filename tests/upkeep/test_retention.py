@@ -20,7 +20,6 @@ from media_callbacks.inbox.roles import Inbox
 from media_callbacks.inbox.sqlite.inbox import SqliteInbox
 from media_callbacks.model.errors import ClockDoubted, InboxUnavailable
 from media_callbacks.upkeep.retention import FIRST_DELAY_S, INTERVAL_S, Retention, purge
-from tests.factories.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.factories.running import PATIENCE_S, make_tables, to_toml
 from tests.inbox.conformance import deliver, make_event, make_receipt, put
 from tests.inbox.timed import Timed, TimedPostgresqlInbox, TimedSqliteInbox
@@ -197,7 +196,7 @@ async def test_the_command_removes_what_is_old_beside_a_running_service(tmp_path
     assert (code, json.loads(output)) == (0, {"payloads": 0, "keys": 0})
 
 
-async def test_the_command_works_on_postgresql(tmp_path, database_url):  # noqa: F811 - a fixture
+async def test_the_command_works_on_postgresql(tmp_path, database_url):
     await fill(TimedPostgresqlInbox(database_url))
     config = write_config(tmp_path, **{"store.url": database_url})
     assert await run_command(config) == (0, "7 payloads and 3 keys were removed\n", "")
@@ -207,7 +206,7 @@ async def test_the_command_works_on_postgresql(tmp_path, database_url):  # noqa:
 @pytest.mark.parametrize("is_postgresql", [False, True])
 async def test_the_command_removes_nothing_by_a_clock_that_is_doubted_unless_it_is_told_to(
     tmp_path,
-    database_url,  # noqa: F811 - a fixture
+    database_url,
     is_postgresql,
 ):
     inbox: Timed = TimedPostgresqlInbox(database_url) if is_postgresql else TimedSqliteInbox(tmp_path / "inbox.db")
