@@ -5,6 +5,8 @@ import gc
 import os
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -29,6 +31,25 @@ def _what_is_there_stays():
     """Whoever looks for garbage need not look through ten thousand tests and what those before have left."""
     gc.collect()
     gc.freeze()
+
+
+class _PromptAsyncio:
+    """
+    asyncio for uvicorn, which sleeps for a tenth of a second where it looks whether it should stop, and again when it
+    does. Hundreds of tests would wait for that.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s / 20)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _uvicorn_is_prompt():
+    with patch("uvicorn.server.asyncio", _PromptAsyncio()):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -37,7 +37,6 @@ from media_callbacks.edge.connections import Connections
 from media_callbacks.edge.core import Edge
 from media_callbacks.edge.protocol import make_protocol
 from media_callbacks.inbox.sqlite.database import SqliteDatabase
-from media_callbacks.process import server
 from media_callbacks.process.server import serve
 from media_callbacks.rehearsal.simulate import (
     PAYLOADS,
@@ -340,16 +339,6 @@ class _Records(logging.Handler):
         self.texts.append(self.format(record))
 
 
-class PromptServer(server.QuietServer):
-    """uvicorn looks ten times a second whether it should stop, which hundreds of tests would wait for."""
-
-    async def main_loop(self) -> None:
-        ticks = 0
-        while not await self.on_tick(ticks):
-            ticks += 1
-            await asyncio.sleep(0.01)
-
-
 _REQUEST_EVENTS = ("callback", "callback_refused", "client_left", "connection_refused")
 
 
@@ -519,7 +508,6 @@ async def run_service(
             with (
                 capture_logs() as logs,
                 patch("media_callbacks.process.server.create_app", create),
-                patch("media_callbacks.process.server.QuietServer", PromptServer),
                 patch("media_callbacks.process.server.make_protocol", observed),
                 patch("media_callbacks.app.CertificateStore", partial(CertificateStore, fetch=fetch or unreachable)),
             ):
