@@ -8,17 +8,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from media_callbacks.config.models import (
-    SINK_MODELS,
-    SOURCE_MODELS,
-    AdminSettings,
-    JobsSettings,
-    Match,
-    ServerSettings,
-    StoreSettings,
-    VendorSettings,
-)
+from media_callbacks.config.server import AdminSettings, JobsSettings, ServerSettings, StoreSettings
 from media_callbacks.config.settings import Settings, build_settings
+from media_callbacks.config.sinks import SINK_MODELS, Match
+from media_callbacks.config.sources import SOURCE_MODELS
+from media_callbacks.config.vendor import VendorSettings
 from tests.documentation.pages import read_blocks
 from tests.documentation.test_configurations import ENVIRON
 
