@@ -1,4 +1,9 @@
-"""The command ``media-callbacks``. Exit codes: 0 fine, 1 something is wrong and was printed, 2 wrong usage."""
+"""
+The command ``media-callbacks``.
+
+Exit codes: 0 fine, 1 something is wrong and was printed, 2 wrong usage or a wrong configuration, which will not
+get better by itself.
+"""
 
 import os
 import sys
@@ -8,7 +13,7 @@ import media_callbacks
 from media_callbacks.commands.console.errors import AdminError, UsageError
 from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.extras import explain_missing
-from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.errors import ConfigError, Unusable
 from media_callbacks.version import read_version
 
 # Each is a module in ``commands``, or a folder.
@@ -47,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, Unusable) else 2
     except AdminError as error:
         print(error, file=sys.stderr)
         return 1

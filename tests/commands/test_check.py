@@ -605,7 +605,7 @@ def test_a_wrong_configuration_is_listed_whole_and_nothing_is_tried(tmp_path, ca
     changes = {"sources.vod.path": "callbacks", "sources.gif.keys": ["1:c2hvcnQ="], "serve": {"port": 1}}
     command = write(tmp_path, {}, changes)
     for arguments in (["--json"], [], ["--offline"]):
-        assert run_command([*command, *arguments]) == 1
+        assert run_command([*command, *arguments]) == 2
         output = capsys.readouterr()
         lines = output.out.splitlines()
         assert len(lines) == 3

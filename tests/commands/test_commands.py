@@ -150,7 +150,7 @@ def test_a_wrong_configuration_is_told_whole(arguments, config, capsys, monkeypa
     monkeypatch.setenv("MEDIA_CALLBACKS_CONFIG", str(config))
     monkeypatch.setenv("MEDIA_CALLBACKS__SERVER__PORT", "99999")
     monkeypatch.setenv("MEDIA_CALLBACKS__SOURCES__VOD__KEYS", '["short"]')
-    assert run_command(arguments) == 1
+    assert run_command(arguments) == 2
     output = capsys.readouterr()
     text = output.out + output.err
     assert "server.port: " in text
@@ -159,11 +159,11 @@ def test_a_wrong_configuration_is_told_whole(arguments, config, capsys, monkeypa
 
 def test_the_configuration_is_found_where_it_is_expected(config, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert run_command(["check", "--offline"]) == 1
+    assert run_command(["check", "--offline"]) == 2
     config.rename(tmp_path / "media-callbacks.toml")
     assert run_command(["check", "--offline"]) == 0
     monkeypatch.setenv("MEDIA_CALLBACKS_CONFIG", str(tmp_path / "none.toml"))
-    assert run_command(["check", "--offline"]) == 1
+    assert run_command(["check", "--offline"]) == 2
     assert run_command(["check", "--offline", "--config", "media-callbacks.toml"]) == 0
     capsys.readouterr()
 
@@ -271,10 +271,10 @@ def test_mint_asks_which_source_where_there_are_several(tmp_path, capsys):
     path = tmp_path / "config.toml"
     path.write_text(to_toml(tables))
     arguments = ["mint", "gif", "--config", str(path), *MINT]
-    assert run_command(arguments) == 1
+    assert run_command(arguments) == 2
     assert "gif, gif-two" in capsys.readouterr().err
     assert run_command([*arguments, "--source", "gif-two"]) == 0
-    assert run_command([*arguments, "--source", "vod"]) == 1
+    assert run_command([*arguments, "--source", "vod"]) == 2
 
 
 # simulate
@@ -395,7 +395,7 @@ async def test_a_signing_key_is_made_pinned_and_used(tmp_path, capsys, monkeypat
         await running.receiver.wait_for(1)
     # It is not made over.
     before = key.read_bytes()
-    assert await asyncio.to_thread(run_command, ["simulate", "mts", "--make-signing-key"]) == 1
+    assert await asyncio.to_thread(run_command, ["simulate", "mts", "--make-signing-key"]) == 2
     assert key.read_bytes() == before
     assert "is there already" in capsys.readouterr().err
 
@@ -411,7 +411,7 @@ def test_a_signing_key_that_will_not_do_is_told_with_its_remedy(config, tmp_path
     elif content is not None:
         path.write_bytes(content)
     capsys.readouterr()
-    assert run_command(["simulate", "mts", "--config", str(config), "--signing-key", str(path)]) == 1
+    assert run_command(["simulate", "mts", "--config", str(config), "--signing-key", str(path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("--signing-key: ")
     assert "--make-signing-key" in error
@@ -422,7 +422,7 @@ def test_simulate_asks_which_source_where_there_are_several(tmp_path, capsys):
     tables["sources"]["vod-two"] = tables["sources"]["vod"] | {"path": "/callbacks/two"}
     path = tmp_path / "config.toml"
     path.write_text(to_toml(tables))
-    assert run_command(["simulate", "vod", "--config", str(path)]) == 1
+    assert run_command(["simulate", "vod", "--config", str(path)]) == 2
     error = capsys.readouterr().err
     assert "vod" in error
     assert "vod-two" in error

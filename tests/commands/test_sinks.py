@@ -189,7 +189,7 @@ async def test_a_service_that_listens_everywhere_is_asked_on_this_machine(tmp_pa
 
 async def test_without_address_and_configuration_it_says_what_to_set(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    assert await run_command("sinks", "list") == 1
+    assert await run_command("sinks", "list") == 2
     assert "--url or MEDIA_CALLBACKS_ADMIN_URL" in capsys.readouterr().err
 
 

@@ -224,7 +224,7 @@ async def test_a_socket_of_an_unknown_name_is_told_in_a_sentence(tmp_path, held,
             # Only one was handed over, so the second name is nobody's.
             await process.read_until("listening")
             return
-        assert await process.end() == 1
+        assert await process.end() == 2
         assert process.lines[-1].startswith('LISTEN_FDNAMES: expected listening TCP sockets named "public" and "admin"')
 
 

@@ -14,7 +14,7 @@ import structlog
 
 from media_callbacks.commands.console.options import add_config_option, read_settings
 from media_callbacks.config.settings import Settings
-from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.errors import ConfigError, InboxUnavailable, Unusable
 from media_callbacks.observe.logs import configure_logs
 from media_callbacks.process.listeners import Listeners, bind, open_listeners, start_anew, try_listeners
 from media_callbacks.process.workers import Workers, check_workers, settings_of
@@ -93,7 +93,22 @@ def _serve(
         )
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main())
+        try:
+            return runner.run(main())
+        except (Unusable, InboxUnavailable) as error:
+            raise _explained(error, settings) from error
+
+
+def _explained(error: Unusable | InboxUnavailable, settings: Settings) -> Unusable:
+    """What `check` says of the store, where that is what the service can't start with."""
+    if isinstance(error, Unusable) and not error.problems[0].startswith("store."):
+        return error
+    # Here, so that a start need not load the checks.
+    from media_callbacks.commands.check.machine import explain_failure  # noqa: PLC0415
+
+    found = explain_failure(error, settings.store)
+    # A file that another service holds is well by itself.
+    return error if isinstance(error, Unusable) and found.severity != "error" else Unusable([found.line])
 
 
 def _serve_with_workers(arguments: argparse.Namespace, settings: Settings, listeners: Listeners) -> tuple[int, bool]:
@@ -108,7 +123,7 @@ def _serve_with_workers(arguments: argparse.Namespace, settings: Settings, liste
         except ConfigError as error:
             for problem in error.problems:
                 log.error("worker_failed", worker=worker, detail=problem)
-            return 1
+            return 1 if isinstance(error, Unusable) else 2
         return 0
 
     would_start = partial(_would_start, arguments, settings, listeners)
@@ -147,4 +162,4 @@ def _problems_of_store(settings: Settings) -> list[str]:
     from media_callbacks.commands.check.machine import try_store  # noqa: PLC0415
 
     found = asyncio.run(try_store(settings.store))
-    return [f"{found.subject}: {found.text}; {found.remedy}"] if found.severity == "error" else []
+    return [found.line] if found.severity == "error" else []

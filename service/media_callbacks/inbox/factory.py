@@ -40,7 +40,7 @@ async def migrate_store(url: str) -> Sequence[str]:
         The names of those that were applied, in order.
 
     Raises:
-        ConfigError: The database can't be used as configured.
+        Unusable: The database can't be used as configured.
         InboxUnavailable: The server can't be reached.
     """
     if url.startswith(_SQLITE):

@@ -29,6 +29,7 @@ The whole exception tree.
     │   │   └── SinkGone        the destination says that it is gone: nothing more is sent until an operator resumes it
     │   └── SinkRejected        will never work
     └── ConfigError             refused at start, with every mistake found
+        └── Unusable            the configuration is right, and what it names is not as it must be
 
 Catch ``Rejected`` and ``Unavailable`` at the edge only: one handler turns them into answers.
 Messages are for the operator's log: what was expected, what came. They never hold a secret, a
@@ -239,3 +240,10 @@ class ConfigError(ServiceError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class Unusable(ConfigError):
+    """
+    An address, a file or a database that a right configuration names can't be used as it is. It may be mended beside
+    the configuration, or by itself, so that starting again makes sense.
+    """

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from media_callbacks.config.settings import Settings
-from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.errors import ConfigError, Unusable
 
 _FIRST_DESCRIPTOR = 3
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
@@ -103,7 +103,7 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
         setting: Key path of the port.
 
     Raises:
-        ConfigError: It can't be listened on.
+        Unusable: It can't be listened on.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named: asyncio looks for it before it turns Nagle's algorithm off, which costs 40 ms an answer.
@@ -115,7 +115,7 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigError([f"{setting}: cannot listen on {host} port {port}: {error.strerror}"]) from error
+        raise Unusable([f"{setting}: cannot listen on {host} port {port}: {error.strerror}"]) from error
     return listener
 
 

@@ -19,7 +19,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Reads the configuration; then looks whether the store, the journal, the sinks, the vendor's"
         " certificate, queues and job APIs can be reached and used from here, and whether the clock is right. Nothing"
-        " is sent, received or changed. Exit code 1 when something failed; warnings alone are 0."
+        " is sent, received or changed. Exit code 1 when something failed, 2 when the configuration is wrong; warnings"
+        " alone are 0."
     )
     parser.add_argument("--offline", action="store_true", help="check the configuration alone")
     add_config_option(parser)
@@ -34,19 +35,19 @@ def run(arguments: argparse.Namespace) -> int:
         build_sinks(settings.sinks)
     except ConfigError as error:
         findings = [_of_sentence("error", problem) for problem in error.problems]
-        verdict = "the configuration is wrong"
+        code, verdict = 2, "the configuration is wrong"
     else:
         findings = [_of_sentence("warning", warning) for warning in settings.warnings]
-        verdict = "the configuration is right"
+        code, verdict = 0, "the configuration is right"
         if not arguments.offline:
             findings += _try_out(settings)
             count = sum(finding.severity == "error" for finding in findings)
+            code = 1 if count else 0
             verdict += f", {count} check{'s' * (count > 1)} failed" if count else ", and what it names can be used"
-    failed = any(finding.severity == "error" for finding in findings)
     report(findings, as_json=arguments.json)
     if not arguments.json:
         print(verdict, file=sys.stderr)
-    return 1 if failed else 0
+    return code
 
 
 def _of_sentence(severity: Severity, sentence: str) -> CheckResult:
@@ -65,8 +66,8 @@ def _try_out(settings: Settings) -> list[CheckResult]:
 
 def report(findings: Sequence[CheckResult], *, as_json: bool) -> None:
     for finding in findings:
-        line = f"{finding.subject}: {finding.text}"
         if as_json:
-            print(json.dumps({"severity": finding.severity, "finding": line, "remedy": finding.remedy}))
+            said = f"{finding.subject}: {finding.text}"
+            print(json.dumps({"severity": finding.severity, "finding": said, "remedy": finding.remedy}))
         else:
-            print(printable(f"{finding.severity}: {line}" + (f"; {finding.remedy}" if finding.remedy else "")))
+            print(printable(f"{finding.severity}: {finding.line}"))

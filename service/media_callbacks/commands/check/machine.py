@@ -28,14 +28,24 @@ async def try_store(store: StoreSettings) -> CheckResult:
     inbox = build_inbox(store.url, auto_migrate=False, is_exclusive=False)
     try:
         await inbox.open()
-    except ConfigError as error:
-        return _of_mistake(error, auto_migrate=store.auto_migrate)
-    except InboxUnavailable as error:
-        remedy = "see whether the server runs and takes connections from here, and check host, port and user"
-        return CheckResult("error", _STORE, str(error), remedy)
+    except (ConfigError, InboxUnavailable) as error:
+        return explain_failure(error, store)
     finally:
         await inbox.close()
     return CheckResult("ok", _STORE, "it can be used, and its schema is up to date")
+
+
+def explain_failure(error: ConfigError | InboxUnavailable, store: StoreSettings) -> CheckResult:
+    """Why a store could not be opened."""
+    if store.url.startswith("sqlite:"):
+        # SQLite itself says of most things no more than that the file can't be opened.
+        found = _try_file(store.sqlite_path, auto_migrate=store.auto_migrate)
+        if found.severity == "error":
+            return found
+    if isinstance(error, InboxUnavailable):
+        remedy = "see whether the server runs and takes connections from here, and check host, port and user"
+        return CheckResult("error", _STORE, str(error), remedy)
+    return _of_mistake(error, auto_migrate=store.auto_migrate)
 
 
 def _of_mistake(error: ConfigError, *, auto_migrate: bool) -> CheckResult:

@@ -21,3 +21,7 @@ class CheckResult:
     subject: str
     text: str
     remedy: str | None = None
+
+    @property
+    def line(self) -> str:
+        return f"{self.subject}: {self.text}" + (f"; {self.remedy}" if self.remedy else "")

@@ -22,7 +22,7 @@ from pathlib import Path
 import structlog
 
 from media_callbacks.inbox.journal.attempts import Attempts
-from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.errors import Unusable
 
 # Space comes back in steps of this; also how much is read at once, and at most drained again after a crash.
 SEGMENT_BYTES = 4 << 20
@@ -103,7 +103,7 @@ class Journal:
     def open(self) -> None:
         """
         Raises:
-            ConfigError: The directory can't be used, or another instance uses it.
+            Unusable: The directory can't be used, or another instance uses it.
         """
         try:
             self._path.mkdir(mode=0o700, exist_ok=True)
@@ -115,11 +115,11 @@ class Journal:
         except BlockingIOError as error:
             self.close()
             problem = f"{self._path} is in use by another instance; give each instance a directory of its own"
-            raise ConfigError([f"server.journal_path: {problem}"]) from error
+            raise Unusable([f"server.journal_path: {problem}"]) from error
         except OSError as error:
             self.close()
             problem = f"cannot use the directory {self._path}: {error.strerror}; the one above it must be writable"
-            raise ConfigError([f"server.journal_path: {problem}"]) from error
+            raise Unusable([f"server.journal_path: {problem}"]) from error
 
     def close(self) -> None:
         for descriptor in (self._file, self._folder, self._lock):

@@ -8,7 +8,7 @@ from typing import Any
 from media_callbacks.extras import install_command
 from media_callbacks.inbox.postgresql import tasks
 from media_callbacks.inbox.postgresql.driver import asyncpg, config_problem, errors, unavailable
-from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.errors import ConfigError, Unusable
 
 _MIN_VERSION = 13
 _CONNECT_TIMEOUT_S = 5.0
@@ -88,7 +88,7 @@ def _connect_arguments(statement_timeout_s: float) -> dict[str, Any]:
     }
 
 
-class WrongServer(ConfigError):
+class WrongServer(Unusable):
     """It takes no writes. After a fail-over another one may be behind the name."""
 
 
@@ -115,14 +115,14 @@ async def connected(url: str) -> AsyncIterator[Any]:
     except errors() as error:
         if problem := config_problem(error):
             is_wrong = isinstance(error, asyncpg.TargetServerAttributeNotMatched)
-            raise (WrongServer if is_wrong else ConfigError)([f"store.url: {problem}"]) from error
+            raise (WrongServer if is_wrong else Unusable)([f"store.url: {problem}"]) from error
         raise unavailable(error) from error
     try:
         await _check_server(connection)
         yield connection
     except errors() as error:
         if problem := config_problem(error):
-            raise ConfigError([f"store.url: {problem}"]) from error
+            raise Unusable([f"store.url: {problem}"]) from error
         raise unavailable(error) from error
     finally:
         connection.terminate()
@@ -135,7 +135,7 @@ async def _check_server(connection: Any) -> None:
         " = 'on', current_schema()"
     )
     problem = None
-    kind: type[ConfigError] = ConfigError
+    kind: type[Unusable] = Unusable
     if version.major < _MIN_VERSION:
         problem = f"expected PostgreSQL {_MIN_VERSION} or later, the server is {version.major}.{version.minor}"
     elif encoding != "UTF8":

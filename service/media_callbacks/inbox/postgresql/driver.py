@@ -1,5 +1,6 @@
 """The driver, and what its errors mean. They stop here: whoever asks the inbox sees ours."""
 
+import os
 import ssl
 
 from media_callbacks.model.errors import InboxUnavailable
@@ -68,7 +69,9 @@ def _describe(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError):
-        return error.strerror or str(error) or type(error).__name__
+        # Event loops put their own words in place of the system's.
+        said = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        return said or str(error) or type(error).__name__
     return "the connection was lost" if isinstance(error, asyncpg.InterfaceError) else type(error).__name__
 
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from media_callbacks.inbox.postgresql.connecting import connected
 from media_callbacks.inbox.upkeep.migrations import load_migrations, missing_migrations
-from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.errors import Unusable
 
 _MIGRATION_LOCK = (7105, -1)
 _TABLES = (
@@ -37,7 +37,7 @@ async def migrate(url: str) -> Sequence[str]:
         The names of the migrations that were applied.
 
     Raises:
-        ConfigError: The database can't be used as configured.
+        Unusable: The database can't be used as configured.
         InboxUnavailable: The server can't be reached.
     """
     async with connected(url) as connection:
@@ -61,7 +61,7 @@ async def prepare(url: str, *, apply: bool) -> str:
         )
         if refused:
             names = ", ".join(name for (name,) in refused)
-            raise ConfigError(
+            raise Unusable(
                 [
                     "store.url: the user lacks rights on what is in the database; as its owner, grant SELECT, INSERT,"  # noqa: ISC004 - one sentence
                     f" UPDATE, DELETE on tables and USAGE on sequences: {names}"

@@ -10,7 +10,7 @@ from typing import IO
 
 from media_callbacks.inbox.records import StoreSpace
 from media_callbacks.inbox.upkeep.migrations import load_migrations, missing_migrations
-from media_callbacks.model.errors import ConfigError, InboxUnavailable
+from media_callbacks.model.errors import InboxUnavailable, Unusable
 
 _BUSY_TIMEOUT_MS = 5000
 # Bodies may be large, and not all that is written are receipts: this is the net under checkpoints by count, and it
@@ -36,7 +36,7 @@ class StoreFile:
         Keep other services out, until ``unlock`` or the end of the process.
 
         Raises:
-            ConfigError: Another one is in.
+            Unusable: Another one is in.
         """
         try:
             # Only for us, as everything that is made here: the store has what the events have, and keeps it.
@@ -44,11 +44,11 @@ class StoreFile:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.unlock()
-            raise ConfigError(
+            raise Unusable(
                 [f"store.url: {self.path} is in use by another service; SQLite serves one, PostgreSQL several"]
             ) from error
         except OSError as error:
-            raise ConfigError([f"store.url: cannot write beside {self.path}: {error.strerror}"]) from error
+            raise Unusable([f"store.url: cannot write beside {self.path}: {error.strerror}"]) from error
 
     def unlock(self) -> None:
         if self._lock_file is not None:
@@ -122,7 +122,7 @@ def migrate(connection: sqlite3.Connection, *, apply: bool = True) -> Sequence[s
         The names of the migrations that were applied.
 
     Raises:
-        ConfigError: Some are missing and ``apply`` is false; or the file is of a much later version.
+        Unusable: Some are missing and ``apply`` is false; or the file is of a much later version.
     """
     with transaction(connection):
         connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)")
@@ -140,7 +140,7 @@ def migrate_file(path: Path) -> Sequence[str]:
     The same for a file, which is made if there is none.
 
     Raises:
-        ConfigError: It can't be used.
+        Unusable: It can't be used.
     """
     try:
         _make_for_us(path.resolve())
@@ -148,7 +148,7 @@ def migrate_file(path: Path) -> Sequence[str]:
             prepare_file(connection)
             return migrate(connection)
     except (sqlite3.Error, OSError) as error:
-        raise ConfigError([f"store.url: cannot use {path}: {error}"]) from error
+        raise Unusable([f"store.url: cannot use {path}: {error}"]) from error
 
 
 def _statements(script: str) -> Iterable[str]:

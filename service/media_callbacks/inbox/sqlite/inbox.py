@@ -32,7 +32,7 @@ from media_callbacks.inbox.sqlite.keys import RecentKeys
 from media_callbacks.inbox.sqlite.reader import Reader
 from media_callbacks.inbox.sqlite.writer import Item, Writer
 from media_callbacks.inbox.upkeep import clock
-from media_callbacks.model.errors import ConfigError, InboxUnavailable
+from media_callbacks.model.errors import ConfigError, InboxUnavailable, Unusable
 from media_callbacks.model.jobs import ExpectedJob
 from media_callbacks.model.receipts import Receipt, Verdict
 
@@ -85,7 +85,7 @@ class SqliteInbox(Operations):
     async def open(self) -> None:
         """
         Raises:
-            ConfigError: The file can't be opened, is in use by another service, or lacks migrations.
+            Unusable: The file can't be opened, is in use by another service, or lacks migrations.
         """
         database, wal, are_jobs_awaited = await asyncio.to_thread(self._prepare)
         self._writer = Writer(self._file, database, wal, self._pending, self._tell, are_jobs_awaited=are_jobs_awaited)
@@ -124,7 +124,7 @@ class SqliteInbox(Operations):
                 connection.close()
             self._file.unlock()
             if isinstance(error, (sqlite3.Error, OSError)):
-                raise ConfigError([f"store.url: cannot use {self._file.path}: {error}"]) from error
+                raise Unusable([f"store.url: cannot use {self._file.path}: {error}"]) from error
             raise
 
     async def close(self) -> None:

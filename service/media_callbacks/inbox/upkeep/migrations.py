@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.errors import Unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def missing_migrations(
     What is to be applied to a database to which some migrations, by number, were applied.
 
     Raises:
-        ConfigError: The database is newer by more than one migration; or migrations are missing and ``apply`` is false.
+        Unusable: The database is newer by more than one migration; or migrations are missing and ``apply`` is false.
     """
     unknown = set(applied) - {migration.number for migration in known}
     if len(unknown) > 1:
@@ -47,9 +47,9 @@ def missing_migrations(
             f"store.url: the database is newer than this program by {len(unknown)} migrations (up to"
             f" {max(unknown):03d}), which may be one at most; install the version that migrated it, or a later one"
         )
-        raise ConfigError([problem])
+        raise Unusable([problem])
     missing = [migration for migration in known if migration.number not in applied]
     if missing and not apply:
         names = ", ".join(migration.name for migration in missing)
-        raise ConfigError([f"store.auto_migrate: migrations are missing ({names}); run `media-callbacks migrate`"])
+        raise Unusable([f"store.auto_migrate: migrations are missing ({names}); run `media-callbacks migrate`"])
     return missing

@@ -337,7 +337,7 @@ class FakeCloud:
         Listening (``url`` says where) and sending callbacks when they are due.
 
         Raises:
-            ConfigError: The port can't be had.
+            Unusable: The port can't be had.
         """
         async with self.sending(), listening(self.app, host, port) as self.url:
             runner = asyncio.create_task(self._teller.run())

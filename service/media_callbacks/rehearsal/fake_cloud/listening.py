@@ -8,7 +8,7 @@ from typing import Any
 
 import uvicorn
 
-from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.errors import Unusable
 from media_callbacks.timing.waiting import wait_for
 
 # uvicorn counts ten ticks as a second.
@@ -46,7 +46,7 @@ async def listening(app: Any, host: str, port: int) -> AsyncIterator[str]:
     Serve an ASGI application; gives its URL. Port 0 is any that is free.
 
     Raises:
-        ConfigError: The port can't be had.
+        Unusable: The port can't be had.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -55,7 +55,7 @@ async def listening(app: Any, host: str, port: int) -> AsyncIterator[str]:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise ConfigError([f"--port: cannot listen on {host} port {port}: {error.strerror}"]) from error
+        raise Unusable([f"--port: cannot listen on {host} port {port}: {error.strerror}"]) from error
     config = uvicorn.Config(
         app,
         ws="none",
