@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from media_callbacks.config.checks import PRODUCT_KINDS
-from media_callbacks.config.settings import Settings, build_settings, load_settings
+from media_callbacks.config.settings import Settings, build_settings, load_admin, load_settings
 from media_callbacks.config.sinks import Match, SqsSinkSettings, WebhookSinkSettings, route
 from media_callbacks.config.sources import (
     HttpSourceSettings,
@@ -689,13 +689,75 @@ def test_without_file_and_variables_it_says_where_it_looked(tmp_path, monkeypatc
     with pytest.raises(ConfigError) as caught:
         load_settings(environ={"MEDIA_CALLBACKS_PORT": "tcp://10.0.0.1:80"})
     assert caught.value.problems[0].startswith(
-        f"media-callbacks.toml: there is no such file (the default, looked for in {tmp_path})"
+        f"media-callbacks.toml: there is no such file (the default, looked for in {tmp_path} and as"
+        " /etc/media-callbacks/media-callbacks.toml)"
     )
     with pytest.raises(ConfigError) as caught:
         load_settings(environ={"MEDIA_CALLBACKS_CONFIG": "/does/not/exist"})
     assert caught.value.problems[0].startswith(
         "/does/not/exist: there is no such file (named by MEDIA_CALLBACKS_CONFIG)"
     )
+
+
+def test_a_file_in_the_working_directory_comes_before_that_of_the_machine(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    of_the_machine = tmp_path / "etc.toml"
+    monkeypatch.setattr("media_callbacks.config.file.DEFAULT_FILES", ("media-callbacks.toml", str(of_the_machine)))
+    of_the_machine.write_text("[admin]\nport = 1004\n")
+    assert load_admin(environ={}).port == 1004
+    (tmp_path / "media-callbacks.toml").write_text("[admin]\nport = 1005\n")
+    assert load_admin(environ={}).port == 1005
+
+
+OPERATED = """
+[admin]
+host = "10.0.0.1"
+port = 9001
+token = "${ADMIN_TOKEN}"
+jobs_token = "file:/does/not/exist"
+
+[server]
+port = "${NONE_SUCH}"
+
+[sources.vod]
+keys = ["${VOD_KEY}", "file:/does/not/exist"]
+nonsense = true
+"""
+
+
+@pytest.mark.parametrize(
+    "environ, with_token, found",
+    [
+        ({"ADMIN_TOKEN": "0123456789abcdef"}, True, ("10.0.0.1", 9001, ("0123456789abcdef",), ())),
+        ({}, False, ("10.0.0.1", 9001, (), ())),
+        # An application's token is better than none.
+        ({"MEDIA_CALLBACKS__ADMIN__JOBS_TOKEN": "f" * 16}, True, ("10.0.0.1", 9001, (), ("f" * 16,))),
+        ({"MEDIA_CALLBACKS__ADMIN__PORT": "9002"}, False, ("10.0.0.1", 9002, (), ())),
+        ({"MEDIA_CALLBACKS__SINKS": "[nonsense", "MEDIA_CALLBACKS__ADMINS": "{"}, False, ("10.0.0.1", 9001, (), ())),
+    ],
+)
+def test_of_a_service_that_runs_only_the_admin_table_is_read(tmp_path, environ, with_token, found):
+    file = tmp_path / "settings.toml"
+    file.write_text(OPERATED)
+    admin = load_admin(file, environ=environ, with_token=with_token)
+    assert (admin.host, admin.port, admin.token, admin.jobs_token) == found
+
+
+def test_where_no_token_can_be_had_it_says_what_is_missing(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text(OPERATED.replace("9001", '"nine"'))
+    with pytest.raises(ConfigError) as caught:
+        load_admin(file, environ={})
+    assert [line.partition(":")[0] for line in caught.value.problems] == [
+        "admin.token",
+        "admin.jobs_token",
+        "admin.port",
+    ]
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load_admin(tmp_path / "none.toml", environ={})
+    file.write_text("admin = 1")
+    with pytest.raises(ConfigError, match="admin: expected a table"):
+        load_admin(file, environ={})
 
 
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path):

@@ -7,6 +7,7 @@ Nothing here knows which keys there are; the models do.
 """
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,8 @@ from media_callbacks.config.problems import UNRESOLVED, KeyPath, Problems, Table
 from media_callbacks.model.errors import ConfigError
 
 CONFIG_VARIABLE = "MEDIA_CALLBACKS_CONFIG"
-DEFAULT_FILE = "media-callbacks.toml"
+# Looked for in this order. The latter is where a package or the systemd unit has it.
+DEFAULT_FILES = ("media-callbacks.toml", "/etc/media-callbacks/media-callbacks.toml")
 # Two underscores: Kubernetes sets MEDIA_CALLBACKS_PORT and the like by itself for a service of our name.
 PREFIX = "MEDIA_CALLBACKS__"
 NAMED_SECTIONS: Final = frozenset({"sources", "sinks", "vendor"})
@@ -28,15 +30,22 @@ _REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def read_tables(path: str | Path | None, environ: Mapping[str, str], problems: Problems) -> Tables:
+def read_tables(
+    path: str | Path | None, environ: Mapping[str, str], problems: Problems, *, section: str | None = None
+) -> Tables:
     """
     The configuration as it is written, environment overrides applied.
+
+    Args:
+        section: The only one that is wanted: overrides of others are not looked at.
 
     Raises:
         ConfigError: The file can't be read as TOML, or there is neither a file nor a variable.
     """
-    overrides = list(_read_overrides(environ, problems))
-    tables = _read_file(path, environ, problems, may_be_missing=bool(overrides))
+    named = [variable for variable in environ if variable.upper().startswith(PREFIX)]
+    own = re.compile(rf"{PREFIX}{section or '.*'}(__.*)?", re.IGNORECASE | re.DOTALL)
+    overrides = list(_read_overrides({name: environ[name] for name in named if own.fullmatch(name)}, problems))
+    tables = _read_file(path, environ, problems, may_be_missing=bool(named))
     if tables is None:
         raise ConfigError(problems.lines)
     for key_path, variable, value in overrides:
@@ -53,7 +62,9 @@ def _read_file(
     elif named:
         file, where = Path(named), f"named by {CONFIG_VARIABLE}"
     else:
-        file, where = Path(DEFAULT_FILE), f"the default, looked for in {printable(str(Path.cwd()))}"
+        found = (Path(name) for name in DEFAULT_FILES if os.path.lexists(name))
+        file = next(found, Path(DEFAULT_FILES[0]))
+        where = f"the default, looked for in {printable(str(Path.cwd()))} and as {DEFAULT_FILES[1]}"
     shown = printable(str(file))
     try:
         return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
@@ -78,11 +89,9 @@ def _read_file(
 
 
 def _read_overrides(environ: Mapping[str, str], problems: Problems) -> Iterator[tuple[tuple[str, ...], str, Any]]:
-    """Key path, variable and value of every override, whole tables before what is inside them."""
+    """Key path, variable and value of every one of these overrides, whole tables before what is inside them."""
     found: dict[tuple[str, ...], str] = {}
     for variable in sorted(environ):
-        if not variable.upper().startswith(PREFIX):
-            continue
         parts = variable[len(PREFIX) :].lower().split("__")
         if parts[0] in NAMED_SECTIONS and len(parts) > 1:
             parts[1] = parts[1].replace("_", "-")

@@ -150,8 +150,8 @@ def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str])
     Read and check the configuration.
 
     Args:
-        path: The file; without one ``$MEDIA_CALLBACKS_CONFIG``, else ``media-callbacks.toml`` in the working directory.
-            The latter two may be missing where the environment has overrides.
+        path: The file; without one ``$MEDIA_CALLBACKS_CONFIG``, else ``media-callbacks.toml`` in the working directory,
+            else that in ``/etc/media-callbacks``. All but the first may be missing where the environment has overrides.
         environ: The environment, for overrides and ``${NAME}``.
 
     Raises:
@@ -159,6 +159,36 @@ def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str])
     """
     problems = Problems()
     return _build(read_tables(path, environ, problems), environ, problems)
+
+
+def load_admin(path: str | Path | None = None, *, environ: Mapping[str, str], with_token: bool = True) -> AdminSettings:
+    """
+    What it takes to ask a service that runs: its address and, with ``with_token``, the first token that can be had.
+    Whoever operates it need not have its secrets, so what other tables say is not looked at.
+
+    Args:
+        path, environ: As in ``load_settings``.
+
+    Raises:
+        ConfigError: With every mistake found.
+    """
+    problems = Problems()
+    tables = read_tables(path, environ, problems, section="admin")
+    written = table_of(("admin",), tables.get("admin", {}), problems) or {}
+    wanted: dict[str, Any] = {key: written[key] for key in ("host", "port") if key in written}
+    tokens: dict[str, Any] = {key: written[key] for key in ("token", "jobs_token") if with_token and key in written}
+    for key, token in tokens.items():
+        interpolate(token, environ, missing := Problems(), ("admin", key))
+        if not missing.lines:
+            wanted[key] = token
+            break
+    else:
+        wanted |= tokens
+    wanted = interpolate(wanted, environ, problems, ("admin",))
+    admin, _ = validate_section(AdminSettings, ("admin",), wanted, problems)
+    problems.raise_if_any()
+    assert admin is not None
+    return admin
 
 
 def build_settings(tables: Mapping[str, Any], *, environ: Mapping[str, str]) -> Settings:

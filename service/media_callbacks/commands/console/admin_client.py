@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from media_callbacks.client.admin_api import AdminApi, Answer, Json, NoAnswer, read_pages
 from media_callbacks.commands.console.errors import AdminError, UsageError
-from media_callbacks.commands.console.options import add_config_option, read_secret_file, read_settings
+from media_callbacks.commands.console.options import add_config_option, read_admin_settings, read_secret_file
 from media_callbacks.commands.console.output import printable
 from media_callbacks.model.errors import ConfigError
 
@@ -84,9 +84,9 @@ def build_client(arguments: argparse.Namespace) -> "AdminClient":
         token = read_secret_file("--token-file", arguments.token_file)
     if url is None or (arguments.config is not None and token is None):
         try:
-            admin = read_settings(arguments).admin
+            admin = read_admin_settings(arguments, with_token=token is None)
         except ConfigError as error:
-            hint = f"or say where the admin API is, without a configuration: --url or {URL_VARIABLE}"
+            hint = f"or say it without a configuration: --url or {URL_VARIABLE}, and --token-file or {TOKEN_VARIABLE}"
             raise ConfigError([*error.problems, hint]) from error
         # The latter is good for /v1/jobs alone; elsewhere the answer says so.
         token = token or next(iter(admin.token + admin.jobs_token), None)

@@ -9,6 +9,7 @@ from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.output import printable
 
 if TYPE_CHECKING:
+    from media_callbacks.config.server import AdminSettings
     from media_callbacks.config.settings import Settings
 
 
@@ -16,7 +17,8 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="PATH",
-        help="configuration file (default: $MEDIA_CALLBACKS_CONFIG, else ./media-callbacks.toml)",
+        help="configuration file (default: $MEDIA_CALLBACKS_CONFIG, else ./media-callbacks.toml, else"
+        " /etc/media-callbacks/media-callbacks.toml)",
     )
 
 
@@ -33,6 +35,16 @@ def read_settings(arguments: argparse.Namespace) -> "Settings":
     from media_callbacks.config.settings import load_settings  # noqa: PLC0415
 
     return load_settings(arguments.config, environ=os.environ)
+
+
+def read_admin_settings(arguments: argparse.Namespace, *, with_token: bool) -> "AdminSettings":
+    """
+    Raises:
+        ConfigError: As ``load_admin`` does.
+    """
+    from media_callbacks.config.settings import load_admin  # noqa: PLC0415
+
+    return load_admin(arguments.config, environ=os.environ, with_token=with_token)
 
 
 def read_secret_file(option: str, path: str) -> str:
