@@ -6,7 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from media_callbacks.admin.models import JobOrder, JobRules
+from media_callbacks.healing.queries.catalogue import QUERIES
 from media_callbacks.model.errors import InboxUnavailable
 from tests.factories.operators import NOW, Operators, operating
 from tests.inbox.conformance import make_event, make_receipt
@@ -21,6 +24,7 @@ REGISTERED = {
     "product": "vod",
     "account": "default",
     "family": "animated_image",
+    "kind": "animated_image",
     "job_id": "job-1",
     "media_id": "media-1",
     "nonce": None,
@@ -96,7 +100,56 @@ async def test_ids_are_trimmed_and_a_nonce_is_in_lower_case(operators):
 async def test_families_of_mts_are_known_in_any_case_and_others_as_they_are_written(operators):
     assert (await register(operators, {**TRANSCODE, "family": "Transcode"}))["family"] == "transcode"
     status, answer = await operators.post("/v1/jobs", {**GIF, "family": "Animated_Image"})
-    assert (status, answer["detail"]) == (422, "family: expected one of vod: animated_image, transcode")
+    assert (status, answer["detail"]) == (
+        422,
+        'family: expected one of vod: animated_image, transcode; did you mean "animated_image"?',
+    )
+
+
+@pytest.mark.parametrize(
+    ("product", "word", "family"),
+    [
+        ("vod", "fingerprint", "AIMediaDNAComplete"),
+        ("vod", "upload", "UploadByURLComplete"),
+        ("ims", "animated_image", "DynamicImageComplete"),
+        ("ims", "snapshot", "SnapshotComplete"),
+        ("ims", "SnapshotComplete", "SnapshotComplete"),
+        ("ims", "review", "AIMediaAuditComplete"),
+        ("mts", "media_info", "mediainfo"),
+        ("mts", "workflow", "run"),
+        ("mts", "Transcode", "transcode"),
+        ("multimediaai", "animated_image", "animated_image"),
+    ],
+)
+def test_a_family_is_known_by_its_kind_where_it_is_the_only_one(product, word, family):
+    rules = JobRules({product: queries.families for product, queries in QUERIES.items()}, NOW)
+    order = JobOrder.model_validate({"product": product, "family": word, "job_id": "1"}, context=rules)
+    assert order.family == family
+
+
+@pytest.mark.parametrize(
+    ("product", "word", "told"),
+    [
+        ("vod", "review", "several are of kind review; expected one of AIMediaAuditComplete, AIVideoCensorComplete"),
+        ("vod", "production", "no query of the vendor tells of these jobs; expected one of vod: animated_image"),
+        (
+            "ims",
+            "transcode",
+            "no query of the vendor tells of these jobs; expected one of ims: DynamicImageComplete or",
+        ),
+        ("ims", "TranscodeComplete", "no query of the vendor tells of these jobs; expected one of ims: "),
+        ("ims", "transcode_task", "several are of kind transcode_task; expected one of TranscodeParentComplete, "),
+        ("vod", "snapshott", 'did you mean "snapshot"?'),
+        ("ims", "snapshott", 'did you mean "snapshot"?'),
+        ("ims", "DynamicImageComplet", 'did you mean "DynamicImageComplete"?'),
+        ("mts", "asset", "expected one of mts: snapshot, transcode, mediainfo or media_info, analysis, "),
+    ],
+)
+def test_what_can_never_be_asked_about_is_refused_with_what_can(product, word, told):
+    rules = JobRules({product: queries.families for product, queries in QUERIES.items()}, NOW)
+    with pytest.raises(ValidationError) as caught:
+        JobOrder.model_validate({"product": product, "family": word, "job_id": "1"}, context=rules)
+    assert told in caught.value.errors()[0]["msg"]
 
 
 async def test_a_callback_that_came_first_is_matched(operators):
@@ -206,7 +259,7 @@ async def test_a_whole_thousand_is_taken_at_once_and_not_one_more(operators):
 
 async def test_all_mistakes_of_a_thousand_jobs_are_told_and_no_more_than_fit(operators):
     _, answer = await operators.post("/v1/jobs", [{**TRANSCODE, "family": "x"}] * 1000)
-    assert answer["detail"].count("family: expected one of mts: transcode, run") == 1000
+    assert answer["detail"].count("family: expected one of mts: transcode, run or workflow") == 1000
     _, answer = await operators.post("/v1/jobs", [{**TRANSCODE, "family": "x", "a": 1, "b": 2}] * 1000)
     assert answer["detail"].endswith("; and 1000 more")
     _, answer = await operators.post("/v1/jobs", [TRANSCODE, {f"member-{number}": 1 for number in range(100_000)}])

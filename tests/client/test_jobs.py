@@ -78,8 +78,24 @@ async def test_a_job_is_registered_right_after_it_was_submitted(client, operator
         ended_at=None,
         attempts=0,
         notification=None,
+        kind="animated_image",
     )
     assert operators.registered == 1
+
+
+async def test_a_job_is_registered_and_found_by_the_kind_of_its_event(client):
+    names = {"product": "mts", "family": "workflow", "job_id": "run-1"}
+    found = await asyncio.to_thread(client.expect, **names)
+    assert (found.family, found.kind) == ("run", "workflow")
+    assert await asyncio.to_thread(client.get, **names) == found
+    assert await asyncio.to_thread(client.get, **names | {"family": "run"}) == found
+    assert await asyncio.to_thread(client.get, **names | {"family": "transcode"}) is None
+
+
+def test_an_older_service_does_not_say_the_kind(client):
+    document = job_item(1)
+    del document["kind"]
+    assert ExpectedJobStatus.from_json(document).kind is None
 
 
 async def test_a_service_that_runs_brings_what_was_expected_to_its_end(tmp_path):

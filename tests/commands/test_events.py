@@ -284,7 +284,10 @@ async def test_a_list_on_a_terminal_is_a_table_that_says_when_there_is_more(admi
     "arguments, message",
     [
         (["list", "--limit", "0"], "--limit: expected a number above zero"),
-        (["list", "--state", "lost"], "invalid choice"),
+        (["list", "--state", "lost"], "--state: expected one of "),
+        (["list", "--kind", "snapshots"], 'came snapshots; did you mean "snapshot"?'),
+        (["list", "--snk", "orders"], '--snk: there is no such option; did you mean "--sink"?'),
+        (["list", "orders"], "expected no further argument, came orders"),
         (["list", "--since", "today", "--until", "yesterday"], "--since, --until: expected a time and a later one"),
         (["show"], "expected the ID of an event, or --job-id"),
         (["show", make_id(1), "--job-id", "j"], "expected the ID of an event, or --job-id"),

@@ -217,6 +217,7 @@ def job_item(number: int, **changes: Any) -> Json:
         "product": "vod",
         "account": "default",
         "family": "transcode",
+        "kind": "transcode",
         "job_id": f"job-{number}",
         "media_id": None,
         "nonce": None,

@@ -402,7 +402,7 @@ def test_wrong_usage_is_said(arguments, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["schema", *arguments])
     assert exit_.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    assert "see media-callbacks schema --help" in capsys.readouterr().err
 
 
 @pytest.fixture

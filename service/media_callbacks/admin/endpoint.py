@@ -1,5 +1,6 @@
 """From requests to operations, and back."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from media_callbacks.admin.operations import Model, Operation, Refused, answer_j
 from media_callbacks.edge.answers import RETRY_AFTER_S, problem
 from media_callbacks.edge.bodies import BodyReader
 from media_callbacks.model.errors import MethodNotAllowed, Rejected, Unavailable
+from media_callbacks.model.suggestions import did_you_mean
 
 BODY_TIMEOUT_S = 10.0
 # More than a list of jobs has when all of it is wrong in one way or another.
@@ -112,7 +114,7 @@ def _read_body(body: bytes, model: Model, context: object) -> BaseModel:
 
 def _describe(error: ValidationError, model: Model) -> str:
     """Each mistake with its place and what was expected."""
-    mistakes = error.errors(include_url=False, include_input=False, include_context=False)
+    mistakes = error.errors(include_url=False, include_context=False)
     told = []
     for mistake in mistakes[:MAX_MISTAKES]:
         places, members = mistake["loc"], model.model_fields
@@ -125,6 +127,8 @@ def _describe(error: ValidationError, model: Model) -> str:
             text = "not known here"
             if len(places) == 1 or model is JobOrders:
                 text += f"; expected one of {', '.join(members)}"
+        elif mistake["type"] == "literal_error":
+            text += did_you_mean(mistake["input"], re.findall("'([^']*)'", text))
         elif mistake["type"] == "model_type":
             text = "Input should be an object"
         told.append(f"{place[:100]}: {text}" if place else text)

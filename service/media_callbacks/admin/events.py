@@ -19,9 +19,11 @@ class Events:
         self._sinks = sinks
         self._replays = replays
 
-    @operation("GET", "/v1/events", "Events, newest first")
+    @operation("GET", "/v1/events", "Events, newest first", refusals={404: "No sink has this name."})
     async def list_events(self, query: EventQuery) -> EventPage:
         found = await self._inbox.list_events(query.to_filter(), before=query.before, limit=query.limit)
+        if not found:
+            await self._sinks.check_filter(query.sink, 404)
         cursor = query.cursor_after([event.cursor for event in found])
         return EventPage.model_validate({"events": found, "cursor": cursor})
 

@@ -17,6 +17,7 @@ from media_callbacks.admin.models import (
 from media_callbacks.admin.operations import Refused, operation
 from media_callbacks.admin.report import build_report
 from media_callbacks.healing.queries.base import Family
+from media_callbacks.inbox.records import JobRecord
 from media_callbacks.inbox.roles import AdminStore
 from media_callbacks.model.errors import JobConflict
 from media_callbacks.model.kinds import Product
@@ -52,7 +53,7 @@ class Jobs:
     @operation("GET", "/v1/jobs", "Expected jobs, newest first")
     async def list_jobs(self, query: JobQuery) -> JobPage:
         found = await self._inbox.list_jobs(query.to_filter(), before_id=query.before, limit=query.limit)
-        return JobPage(jobs=tuple(map(JobItem.of, found)), cursor=query.cursor_after([job.id for job in found]))
+        return JobPage(jobs=tuple(map(self._item, found)), cursor=query.cursor_after([job.id for job in found]))
 
     @operation(
         "POST",
@@ -76,8 +77,12 @@ class Jobs:
         except JobConflict as error:
             raise Refused(409, str(error)) from None
         self._jobs_registered()
-        items = tuple(map(JobItem.of, records))
+        items = tuple(map(self._item, records))
         return RegisteredJobs(items if isinstance(body.root, list) else items[0])
+
+    def _item(self, record: JobRecord) -> JobItem:
+        family = self._families.get(record.reference.product, {}).get(record.reference.family)
+        return JobItem.of(record, None if family is None else family.kind)
 
     def rules(self) -> JobRules:
         return JobRules(self._families, self._clock())

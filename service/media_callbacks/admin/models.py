@@ -47,6 +47,7 @@ from media_callbacks.model.jobs import ExpectedJob, JobReference
 from media_callbacks.model.kinds import Kind, Outcome, Product, Transport
 from media_callbacks.model.outputs import Time
 from media_callbacks.model.receipts import ReceiptState
+from media_callbacks.model.suggestions import did_you_mean
 
 MAX_LIMIT = 500
 MAX_JOBS = 1000
@@ -238,13 +239,43 @@ class JobRules:
     families: Mapping[Product, Mapping[str, Family]]
     now: datetime
 
-    def find(self, product: object, family: object) -> tuple[str, Family] | None:
-        """The family and its name, which of MTS's is known in any case; None when there is no such."""
-        if not isinstance(family, str):
+    def find(self, product: object, word: object) -> tuple[str, Family] | None:
+        """
+        The family that is meant, and its name: by its own word, of MTS's in any case, or by its kind, where it is the
+        only one of that kind that the vendor can be asked about. None where none is meant.
+        """
+        if not isinstance(word, str):
             return None
-        name = family.strip().lower() if product == "mts" else family.strip()
-        found = next((families for known, families in self.families.items() if known == product), {})
-        return (name, found[name]) if name in found else None
+        families = self._families_of(product)
+        name = word.strip().lower() if product == "mts" else word.strip()
+        if name in families:
+            return name, families[name]
+        found = self._of_kind(product, word.strip())
+        return (found[0], families[found[0]]) if len(found) == 1 else None
+
+    def explain(self, product: Product, word: str) -> str:
+        """What is expected in place of a word that ``find`` finds nothing for, or nothing that can be asked about."""
+        families = self._families_of(product)
+        if several := self._of_kind(product, word):
+            return f"several are of kind {word}; expected one of {', '.join(several)}"
+        # Under both words, where they differ.
+        known = {
+            name: f"{name} or {family.kind}" if self._of_kind(product, family.kind) == [name] != [family.kind] else name
+            for name, family in families.items()
+            if family.batch
+        }
+        hint = did_you_mean(
+            word, [*known, *(family.kind for name, family in families.items() if known.get(name) != name)]
+        )
+        expected = f"expected one of {product}: {', '.join(known.values()) or 'none is known in this service'}{hint}"
+        is_mute = word in families or any(family.kind == word for family in families.values())
+        return f"no query of the vendor tells of these jobs; {expected}" if is_mute else expected
+
+    def _families_of(self, product: object) -> Mapping[str, Family]:
+        return next((families for known, families in self.families.items() if known == product), {})
+
+    def _of_kind(self, product: object, kind: str) -> list[str]:
+        return [name for name, family in self._families_of(product).items() if family.kind == kind and family.batch]
 
 
 def _trim(value: object) -> object:
@@ -289,9 +320,10 @@ class JobOrder(BaseModel):
     # The examples together are one job.
     product: Product = Field(description="Who runs it.", examples=["multimediaai"])
     family: Identifier = Field(
-        description="What the job id is unique in: for vod a kind such as `snapshot` or `transcode`, for ims an"
-        " EventType, for mts the `Type` of its messages in any case, for multimediaai `animated_image`. One that is not"
-        " known is refused with those that are.",
+        description="What the job id is unique in: the kind of its event, such as `snapshot`, where one family of the"
+        " product is of it, else the product's own word: for ims and some of vod an EventType, for mts the `Type` of"
+        " its messages in any case. One that is not known, or that the vendor can't be asked about, is refused with"
+        " those that can.",
         examples=["animated_image"],
     )
     job_id: Identifier = _optional("The vendor's. May be left out where there is a nonce.", examples=["43567811"])
@@ -324,9 +356,8 @@ class JobOrder(BaseModel):
         if product is None or not isinstance(info.context, JobRules):
             return family
         found = info.context.find(product, family)
-        if found is None:
-            known = ", ".join(info.context.families.get(product, ()))
-            raise ValueError(f"expected one of {product}: {known or 'none is known in this service'}")
+        if found is None or not found[1].batch:
+            raise ValueError(info.context.explain(product, family))
         return found[0]
 
     @field_validator("deadline")
@@ -615,6 +646,9 @@ class JobItem(ApiModel):
     product: Product
     account: str
     family: str = Field(examples=["animated_image"])
+    kind: Kind | None = Field(
+        description="Of the event that ends it; null where this version does not know the family."
+    )
     job_id: str | None = Field(examples=["3af7e9705cb24c0f9d23231d4c371900"])
     media_id: str | None
     nonce: str | None
@@ -631,7 +665,7 @@ class JobItem(ApiModel):
     )
 
     @classmethod
-    def of(cls, record: JobRecord) -> "JobItem":
+    def of(cls, record: JobRecord, kind: Kind | None) -> "JobItem":
         reference = record.reference
         return cls(
             id=record.id,
@@ -639,6 +673,7 @@ class JobItem(ApiModel):
             product=reference.product,
             account=reference.account,
             family=reference.family,
+            kind=kind,
             job_id=reference.job_id,
             media_id=reference.media_id,
             nonce=reference.nonce,

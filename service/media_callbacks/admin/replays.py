@@ -47,7 +47,10 @@ class Replays:
                 422, f"sinks: name some, because unrouted events have gone to none; {self._sinks.tell_configured()}"
             )
         if body.dry_run:
-            return DryRun(total=await self._inbox.count_events(event_filter))
+            total = await self._inbox.count_events(event_filter)
+            if not total:
+                await self._sinks.check_filter(event_filter.sink, 422)
+            return DryRun(total=total)
         return await self.create(
             ReplayRequest(
                 filter=event_filter,

@@ -18,6 +18,7 @@ from media_callbacks.admin.operations import Refused, operation
 from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.inbox.records import SinkRecord, SinkState
 from media_callbacks.inbox.roles import AdminStore
+from media_callbacks.model.suggestions import did_you_mean
 
 log = structlog.get_logger()
 
@@ -83,14 +84,20 @@ class Sinks:
         names = tuple(dict.fromkeys(names or ()))
         unknown = [name for name in names if name not in self._kinds]
         if unknown:
-            raise Refused(422, f"sinks: not configured: {', '.join(unknown[:10])}; {self.tell_configured()}")
+            configured = self.tell_configured(instead_of=unknown[0])
+            raise Refused(422, f"sinks: not configured: {', '.join(unknown[:10])}; {configured}")
         return names
+
+    async def check_filter(self, name: str | None, status: int) -> None:
+        """Of a filter that no event fits: a sink of before is as good a name as one that is configured."""
+        if name is not None and not await self._is_known(name):
+            raise Refused(status, f"sink: no sink has this name; {self.tell_configured(instead_of=name)}")
 
     def configured_of(self, names: set[str]) -> tuple[str, ...]:
         return tuple(name for name in self._kinds if name in names)
 
-    def tell_configured(self) -> str:
-        return f"configured are {', '.join(self._kinds) or 'none'}"
+    def tell_configured(self, *, instead_of: str = "") -> str:
+        return f"configured are {', '.join(self._kinds) or 'none'}{did_you_mean(instead_of, self._kinds)}"
 
     async def _try_now(self, name: str, order: Order) -> TriedSink:
         brought_forward = await self._inbox.retry_sink(name)
@@ -104,8 +111,11 @@ class Sinks:
 
     async def _check_known(self, name: str) -> None:
         # Compared with what is known before it gets anywhere near the store.
-        if name not in self._kinds and name not in {record.name for record in await self._inbox.list_sinks()}:
-            raise Refused(404, f"no sink has this name; {self.tell_configured()}")
+        if not await self._is_known(name):
+            raise Refused(404, f"no sink has this name; {self.tell_configured(instead_of=name)}")
+
+    async def _is_known(self, name: str) -> bool:
+        return name in self._kinds or name in {record.name for record in await self._inbox.list_sinks()}
 
     async def _set_state(self, name: str, state: SinkState, order: Order) -> None:
         await self._check_known(name)

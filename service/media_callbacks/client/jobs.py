@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from media_callbacks.client.admin_api import AdminApi, Json, NoAnswer, read_pages
 
 if TYPE_CHECKING:
-    from media_callbacks.model.kinds import Product, Transport
+    from media_callbacks.model.kinds import Kind, Product, Transport
 
 JobState = Literal["expected", "overdue", "completed", "healed", "unknown"]
 
@@ -65,7 +65,8 @@ class JobToExpect:
     A job that was submitted.
 
     Attributes:
-        family: What the job id is unique in, for example ``snapshot``; a wrong one is refused with those there are.
+        family: What the job id is unique in: the kind of its event, for example ``snapshot``, where one family of the
+            product is of it, else the product's own word. One that can't be expected is refused with those that can.
         job_id: The vendor's. May be left out where there is a nonce.
         media_id: The asset; required where the vendor can only be asked by asset.
         nonce: Of the minted URL, 24 hexadecimal digits.
@@ -105,10 +106,12 @@ class ExpectedJobStatus:
     Attributes:
         state: ``expected`` until its deadline, ``overdue`` while the vendor is asked, then ``completed`` (a callback
             came), ``healed`` (none came, and the vendor was asked) or ``unknown`` (given up).
+        family: The product's own word, whichever it was registered by.
         transport: How the event that ended it came, or None.
         ended_at: When that event was accepted, maybe before the registration.
         attempts: How often the vendor was asked.
         notification: What the vendor says of its own notification (MTS alone).
+        kind: Of the event that ends it; None where the service does not know the family, or is older.
     """
 
     id: int
@@ -128,6 +131,7 @@ class ExpectedJobStatus:
     ended_at: datetime | None
     attempts: int
     notification: str | None
+    kind: "Kind | None" = None
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "ExpectedJobStatus":
@@ -137,11 +141,11 @@ class ExpectedJobStatus:
         Raises:
             KeyError, TypeError, ValueError: It is none.
         """
-        values = {field.name: document[field.name] for field in fields(cls)}
+        values = {field.name: document[field.name] for field in fields(cls) if field.name != "kind"}
         for name in ("registered_at", "deadline_at", "ended_at"):
             if values[name] is not None:
                 values[name] = datetime.fromisoformat(values[name])
-        return cls(**values)
+        return cls(**values, kind=document.get("kind"))
 
 
 class JobsClient:
@@ -212,7 +216,7 @@ class JobsClient:
         """The job with this id; None when it is not registered."""
         family = family.lower() if product == "mts" else family
         for job in self._pages({"product": product, "job_id": job_id.strip()}):
-            if (job.family, job.account) == (family, account):
+            if family in (job.family, job.kind) and job.account == account:
                 return job
         return None
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
+from media_callbacks.commands.console.output import printable
 from media_callbacks.config.settings import Settings
 from media_callbacks.config.sources import MnsPushSourceSettings
 from media_callbacks.edge.certificates import read_certificate
@@ -25,6 +26,7 @@ from media_callbacks.explain import Explanation, UnknownSource, explain
 from media_callbacks.explain.captured_request import UnreadableRequest, read_captured_request
 from media_callbacks.explain.case import Status, Surroundings
 from media_callbacks.model.errors import BadSignature
+from media_callbacks.model.suggestions import did_you_mean
 from media_callbacks.model.times import format_time
 from media_callbacks.sources.transports.mns_push import parse_certificate_url
 from media_callbacks.timing.clock import utc_now
@@ -71,8 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         explanation = explain(captured, around, source_name=arguments.source)
     except UnknownSource as error:
-        known = ", ".join(settings.callback_sources)
-        raise UsageError(f"--source: expected one of {known}, came another name") from error
+        known = settings.callback_sources
+        came = f"came {printable(arguments.source)}{did_you_mean(arguments.source, known)}"
+        raise UsageError(f"--source: expected one of {', '.join(known)}; {came}") from error
     if arguments.json:
         print(json.dumps(as_json(explanation), ensure_ascii=True))
     else:

@@ -9,9 +9,11 @@ from media_callbacks.commands.console.admin_client import AdminClient, add_admin
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.moments import DEADLINES, read_deadline
 from media_callbacks.commands.console.options import add_json_option, read_settings
+from media_callbacks.commands.console.output import printable
 from media_callbacks.config.settings import Settings
 from media_callbacks.config.sources import TokenUrlSourceSettings
 from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.suggestions import did_you_mean
 from media_callbacks.model.times import format_time
 from media_callbacks.timing.clock import utc_now
 
@@ -93,5 +95,7 @@ def choose_source(settings: Settings, name: str | None) -> TokenUrlSourceSetting
     found = [table for source, table in configured.items() if name in (None, source)]
     if len(found) != 1:
         names = ", ".join(configured) or "none"
-        raise ConfigError([f"--source: expected one token-url source, configured are: {names}"])
+        came = "" if name is None else f", came {printable(name)}"
+        hint = did_you_mean(name, configured)
+        raise ConfigError([f"--source: expected one token-url source{came}, configured are: {names}{hint}"])
     return found[0]

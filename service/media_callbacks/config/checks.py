@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from media_callbacks.config.problems import KeyPath, Problems, suggest
+from media_callbacks.config.problems import KeyPath, Problems
 from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS, Kind, Product
+from media_callbacks.model.suggestions import suggest
 
 # What can come of each product's messages.
 PRODUCT_KINDS: Mapping[Product, frozenset[Kind]] = {

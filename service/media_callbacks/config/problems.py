@@ -8,10 +8,8 @@ No sentence holds a value that may be a secret: values that came from ``${NAME}`
 those of fields declared with ``repr=False``.
 """
 
-import difflib
 import json
 import re
-from collections.abc import Iterable
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -19,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.suggestions import did_you_mean, suggest
 
 KeyPath = tuple[str | int, ...]
 Tables = dict[str, Any]
@@ -50,18 +49,6 @@ def format_path(path: KeyPath) -> str:
             key = part if _BARE_KEY.fullmatch(part) else json.dumps(part)
             text += f".{key}" if text else key
     return text
-
-
-def closest(word: str, known: Iterable[str]) -> str | None:
-    matches = difflib.get_close_matches(word.lower()[:100], list(known), n=1)
-    return matches[0] if matches else None
-
-
-def suggest(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown word: the one that was meant, or all there are."""
-    known = [printable(name) for name in known]
-    match = closest(word, known)
-    return f'did you mean "{match}"?' if match else f"known are: {', '.join(known) or 'none'}"
 
 
 def printable(text: str) -> str:
@@ -160,9 +147,8 @@ class Problems:
         elif kind == SENTENCE:
             self.add(at, error["msg"])
         elif words:
-            hint = closest(error["input"], words) if isinstance(error["input"], str) else None
             expected = f'"{words[0]}"' if len(words) == 1 else f"one of {', '.join(words)}"
-            self.add(at, f"expected {expected}, came {came}" + (f'; did you mean "{hint}"?' if hint else ""))
+            self.add(at, f"expected {expected}, came {came}{did_you_mean(error['input'], words)}")
         else:
             what = "an element of " if isinstance(location[-1], int) else ""
             self.add(at, f"expected {what}{field.description}, came {came}{example}")

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from media_callbacks.config.problems import UNRESOLVED, KeyPath, Problems, closest
+from media_callbacks.config.problems import UNRESOLVED, KeyPath, Problems
 from media_callbacks.config.values import NAME
+from media_callbacks.model.suggestions import did_you_mean
 
 
 class Section(BaseModel):
@@ -76,9 +77,8 @@ def choose_model(
     elif isinstance(word, str) and word in refused:
         problems.add(at, refused[word])
     elif word is not UNRESOLVED:
-        hint = closest(word, models) if isinstance(word, str) else None
         came = problems.describe(at, word, secret=False)
-        problems.add(at, f"expected one of {known}, came {came}" + (f'; did you mean "{hint}"?' if hint else ""))
+        problems.add(at, f"expected one of {known}, came {came}{did_you_mean(word, models)}")
     return None
 
 

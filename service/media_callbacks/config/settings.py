@@ -27,7 +27,7 @@ from media_callbacks.config.checks import (
     choose_vendor,
 )
 from media_callbacks.config.file import interpolate, read_tables
-from media_callbacks.config.problems import Problems, suggest
+from media_callbacks.config.problems import Problems
 from media_callbacks.config.section import check_name, choose_model, table_of, validate_section
 from media_callbacks.config.server import AdminSettings, JobsSettings, ServerSettings, StoreSettings
 from media_callbacks.config.sinks import SINK_MODELS, Match, SinkSettings, ThirdPartySinkSettings, installed_sinks
@@ -44,6 +44,7 @@ from media_callbacks.config.sources import (
 )
 from media_callbacks.config.values import split_url, unguessable_segments
 from media_callbacks.config.vendor import VendorSettings
+from media_callbacks.model.suggestions import suggest
 
 # An unguessable segment shorter than this is worth a warning where nothing better proves the sender.
 STRONG_SEGMENT_CHARACTERS = 16

@@ -3,11 +3,16 @@
 import argparse
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
+
+from media_callbacks.commands.console.output import printable
+from media_callbacks.model.suggestions import did_you_mean
 
 
 class CommandParser(argparse.ArgumentParser):
     """
+    What is wrong is told in one line, with what may have been meant.
+
     Args:
         module: Its ``add_options`` says what the command takes and what runs.
     """
@@ -27,4 +32,24 @@ class CommandParser(argparse.ArgumentParser):
         if self._module is not None:
             module, self._module = self._module, None
             import_module(module).add_options(self)
-        return super().parse_known_args(args, namespace)
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            # Here, and not in the parser above, which does not know this one's options.
+            self._refuse(unknown)
+        return namespace, unknown
+
+    def _refuse(self, unknown: list[str]) -> NoReturn:
+        first = unknown[0].partition("=")[0]
+        if not first.startswith("-"):
+            self.error(f"expected no further argument, came {printable(first)}")
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        self.error(f"{printable(first)}: there is no such option{did_you_mean(first, known)}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            message = f"expected one of {', '.join(known)}; came {printable(value)}{did_you_mean(value, known)}"
+            raise argparse.ArgumentError(action, message)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message.removeprefix('argument ')} (see {self.prog} --help)\n")

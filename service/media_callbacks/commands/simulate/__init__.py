@@ -32,11 +32,13 @@ from yarl import URL
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
+from media_callbacks.commands.console.output import printable
 from media_callbacks.commands.simulate import cloud
 from media_callbacks.config.settings import Settings
 from media_callbacks.config.sources import MnsPushSourceSettings
 from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.suggestions import did_you_mean
 from media_callbacks.rehearsal.payloads import PAYLOADS, WITHOUT_FAILURE, Json
 from media_callbacks.rehearsal.simulate import (
     MnsSigner,
@@ -160,7 +162,10 @@ def choose_source(settings: Settings, product: str, name: str | None) -> Callbac
     tables = settings.callback_sources
     names = [key for key, table in tables.items() if table.product == product and name in (None, key)]
     if len(names) != 1:
-        raise ConfigError([f"--source: expected one source of product {product}, configured are: {names or 'none'}"])
+        configured = [key for key, table in tables.items() if table.product == product]
+        came = "" if name is None else f", came {printable(name)}"
+        known = f"configured are: {', '.join(configured) or 'none'}{did_you_mean(name, configured)}"
+        raise ConfigError([f"--source: expected one source of product {product}{came}, {known}"])
     return build_source(names[0], tables[names[0]])
 
 
@@ -210,7 +215,9 @@ def build_requests(
     known = PAYLOADS[arguments.product]
     event = arguments.event or next(iter(known))
     if event not in known:
-        raise UsageError(f"EVENT: expected one of {', '.join(known)}; came {event}")
+        raise UsageError(
+            f"EVENT: expected one of {', '.join(known)}; came {printable(event)}{did_you_mean(event, known)}"
+        )
     for number in range(arguments.count):
         job_id = arguments.job_id if arguments.job_id and not number else secrets.token_hex(16)
         now = utc_now() - timedelta(seconds=STALE_S if arguments.stale else 0)

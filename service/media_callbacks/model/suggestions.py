@@ -1,0 +1,25 @@
+"""What somebody may have meant by a word that is not known."""
+
+import difflib
+import json
+from collections.abc import Iterable
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Without regard to case, of which a vendor's names have much."""
+    by_folded = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(word.lower()[:100], by_folded, n=1)
+    return by_folded[matches[0]] if matches else None
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """The end of a sentence that lists what is known: empty where nothing is close."""
+    match = closest(word, known) if isinstance(word, str) else None
+    return f'; did you mean "{match}"?' if match else ""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown word: the one that was meant, or all there are."""
+    known = [name if name.isprintable() else json.dumps(name) for name in known]
+    match = closest(word, known)
+    return f'did you mean "{match}"?' if match else f"known are: {', '.join(known) or 'none'}"
