@@ -26,6 +26,7 @@ from media_callbacks.commands.check.network import (
     try_aws,
     try_certificate,
 )
+from media_callbacks.commands.check.probes import _ports as probes_of_ports
 from media_callbacks.commands.check.probes import try_out
 from media_callbacks.commands.check.results import CheckResult
 from media_callbacks.commands.check.vendor import try_api, try_queue
@@ -38,7 +39,7 @@ from media_callbacks.inbox.factory import migrate_store
 from media_callbacks.inbox.upkeep.migrations import load_migrations
 from tests.commands.test_commands import run_command
 from tests.edge.test_certificates import LoopbackResolver, client_context, pem, server_context
-from tests.factories.running import PATIENCE_S, SECRETS, make_tables, to_toml
+from tests.factories.running import PATIENCE_S, SECRETS, make_tables, run_service, to_toml
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 NETWORK = Network(clock=lambda: NOW, timeout_s=PATIENCE_S)
@@ -561,6 +562,22 @@ def test_a_right_configuration(tmp_path, capsys, receiver):
     assert [line.split(": ")[:2] for line in output.out.splitlines()] == [["ok", "store.url"], ["ok", "sinks.orders"]]
     assert output.err == "the configuration is right, and what it names can be used\n"
     assert not (tmp_path / "inbox.db").exists()
+
+
+async def test_a_port_that_is_free_taken_or_held_by_this_service(tmp_path):
+    async with run_service(tmp_path) as service:
+        server, admin = (int(address.rpartition(":")[2]) for address in (service.address, service.admin_address))
+
+        async def found(server_port: int, admin_port: int, **sinks: str) -> list[tuple[str, str]]:
+            tables = make_tables(tmp_path, sinks, {"server.port": server_port, "admin.port": admin_port})
+            probes = probes_of_ports(build_settings(tables, environ={}), Network(timeout_s=PATIENCE_S))
+            return [shape(await probe) for _, probe in probes]
+
+        assert await found(server, admin) == [("ok", "server.port"), ("ok", "admin.port")]
+        crm = {"crm": "https://crm.example.com/"}
+        assert await found(closed_port(), admin, **crm) == [("ok", "server.port"), ("error", "admin.port")]
+        # What listens there is another than what is asked for.
+        assert await found(admin, 0) == [("error", "server.port")]
 
 
 def test_offline_it_looks_at_the_configuration_alone(tmp_path, capsys):

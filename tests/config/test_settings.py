@@ -965,16 +965,48 @@ def test_secrets_are_in_no_error(wrap, is_substituted):
 # Warnings
 
 
+@pytest.mark.parametrize(
+    "source, path, url, is_warned",
+    [
+        ("vod", "/callbacks/vod", "https://cb.example.com/callbacks/vod", False),
+        ("vod", "/callbacks/vod", ["https://cb.example.com/prefix/callbacks/vod"], False),
+        ("vod", "/callbacks/vod", ["https://cb.example.com/callbacks/vod", "https://cb.example.com/vod"], True),
+        ("vod", "/callbacks/vod", "https://cb.example.com/callbacks/vod/", True),
+        ("gif", "/callbacks/gif", "https://cb.example.com/callbacks/gifs", True),
+        ("mts", "/callbacks/mts-5f0c9d5f0c9d5f0c9d", "https://cb.example.com/callbacks/mts", True),
+        ("mts", "/callbacks/mts-5f0c9d5f0c9d5f0c9d", None, False),
+    ],
+)
+def test_a_path_that_the_registered_url_does_not_lead_to_deserves_a_look(source, path, url, is_warned):
+    products = {
+        "vod": {"product": "vod", "transport": "http", "keys": ["Example1Key"]},
+        "mts": {"product": "mts", "transport": "mns-push", "topics": ["1234567890123456/mts-done"]},
+        "gif": {
+            "product": "multimediaai",
+            "transport": "token-url",
+            "keys": [f"1:{base64.b64encode(URL_KEY).decode()}"],
+        },
+    }
+    table = products[source] | {"path": path} | ({} if url is None else {"url": url})
+    tables = {"sources": {source: table}, "sinks": {"console": {"kind": "stdout"}}}
+    warnings = build_settings(tables, environ={}).warnings
+    assert [warning.partition(":")[0] for warning in warnings] == ([f"sources.{source}.url"] if is_warned else [])
+    assert "5f0c9d" not in str(warnings)
+
+
+UNSIGNED: dict[str, Any] = {"url": "https://h/open/5f0c9d5f0c9d5f0", "keys": [], "unsigned": "accept"}
+
+
 def test_warnings_name_what_deserves_a_look():
     assert build_settings(BASE, environ={}).warnings == ()
     tables = changed(
         {
             "admin.host": "0.0.0.0",
             "sinks": {},
-            "sources.vod.url": ["https://h/", "http://h/"],
-            "sources.gif.url": "HTTP://h/",
+            "sources.vod.url": ["https://h/callbacks/vod", "http://h/callbacks/vod"],
+            "sources.gif.url": "HTTP://h/callbacks/gif",
             "sources.mts.path": "/callbacks/mts/5f0c9d",
-            "sources.open": {**VOD, "keys": [], "unsigned": "accept", "path": "/open/5f0c9d5f0c9d5f0"},
+            "sources.open": {**VOD, **UNSIGNED, "path": "/open/5f0c9d5f0c9d5f0"},
             "sources.queue": {**QUEUE, "product": "ims", "queue": "callbacks"},
         }
     )
@@ -1011,7 +1043,7 @@ USING_BOTH = {"sources.mts.vendor": "main", "sources.vod.vendor": "other"}
     ],
 )
 def test_claims_that_could_be_confirmed_and_are_not_deserve_a_look(changes, warned):
-    unsigned = {**VOD, "keys": [], "unsigned": "accept", "path": "/open/5f0c9d5f0c9d5f0c9d"}
+    unsigned = {**VOD, **UNSIGNED, "path": "/open/5f0c9d5f0c9d5f0c9d", "url": "https://h/open/5f0c9d5f0c9d5f0c9d"}
     found = build_settings(changed({"sources.open": unsigned, **changes}), environ={})
     assert [warning.split(":")[0] for warning in found.warnings] == ([] if warned is None else [warned])
 

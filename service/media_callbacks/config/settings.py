@@ -109,8 +109,16 @@ def _warn(settings: Settings) -> Iterator[str]:
                 f"sources.{name}.path: much hangs on it being unguessable, and no segment with a digit has"
                 f" {STRONG_SEGMENT_CHARACTERS} characters or more; make one with: openssl rand -hex 16"
             )
-        urls = () if isinstance(source, MnsPushSourceSettings) else source.url
-        for url in (urls,) if isinstance(urls, str) else urls:
+        urls = (source.url,) if source.url is None or isinstance(source.url, str) else source.url
+        # A proxy may take away what the path begins with, and nothing else.
+        if any(
+            parts is not None and not parts.path.endswith(source.path) for parts in map(split_url, filter(None, urls))
+        ):
+            yield (
+                f"sources.{name}.url: its path does not end with sources.{name}.path, so that what the vendor sends"
+                " there finds nothing here, unless a proxy rewrites it; make both the same"
+            )
+        for url in () if isinstance(source, MnsPushSourceSettings) else filter(None, urls):
             parts = split_url(url)
             if parts is not None and parts.scheme == "http":
                 yield (

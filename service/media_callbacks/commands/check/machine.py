@@ -1,14 +1,17 @@
-"""The store and the journal: files of this machine, or a database that answers."""
+"""The store, the journal and the ports: files and addresses of this machine, or a database that answers."""
 
 import asyncio
+import errno
 import os
 import shutil
+import socket
 import sqlite3
 import tempfile
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
-from media_callbacks.commands.check.results import CheckResult
+from media_callbacks.commands.check.results import CheckResult, Severity
 from media_callbacks.config.server import StoreSettings
 from media_callbacks.inbox.factory import build_inbox
 from media_callbacks.inbox.upkeep.migrations import load_migrations, missing_migrations
@@ -106,3 +109,27 @@ def try_journal(path: Path, max_bytes: int) -> CheckResult:
         text = f"the disk has {free} bytes left, which is less than server.journal_max_bytes"
         return CheckResult("warning", _JOURNAL, text, "make room, or lower server.journal_max_bytes")
     return CheckResult("ok", _JOURNAL, f"{folder} can be written")
+
+
+async def try_port(subject: str, host: str, port: int, *, is_ours: Callable[[], Awaitable[bool]]) -> CheckResult:
+    """
+    Args:
+        is_ours: Whether a service of this configuration is what answers there.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Nobody can connect: it does not listen.
+            listener.bind((host, port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            if await is_ours():
+                return CheckResult("ok", subject, f"{port} is taken by a service of this configuration, which runs")
+            text = f"{port} is taken by something else than a service of this configuration"
+            return CheckResult("error", subject, text, "stop what has it, or choose another port")
+        text = f"cannot listen on {host} port {port}: {error.strerror or type(error).__name__}"
+        # The service may have rights that whoever checks has not.
+        severity: Severity = "warning" if isinstance(error, PermissionError) else "error"
+        return CheckResult(severity, subject, text, "correct host and port, or give the service's user the right")
+    return CheckResult("ok", subject, f"{port} is free")

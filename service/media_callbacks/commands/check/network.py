@@ -187,3 +187,22 @@ def _judge_clock(ours: datetime, theirs: datetime, host: str) -> CheckResult:
     return CheckResult(
         "error", "clock", text, "have it set by NTP: callbacks and our requests are refused for their times"
     )
+
+
+async def is_answered(
+    host: str, port: int, path: str, network: Network, *, token: str | None, expected: Callable[[Any], bool]
+) -> bool:
+    """Whether what listens on an address of this machine answers a question as expected."""
+    # Nobody is to be asked with the token but what runs here.
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
+    url = f"http://[{here}]:{port}{path}" if ":" in here else f"http://{here}:{port}{path}"
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    timeout = aiohttp.ClientTimeout(total=network.timeout_s / 2)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url, headers=headers, allow_redirects=False) as response,
+        ):
+            return response.status == 200 and expected(await response.json())
+    except (aiohttp.ClientError, OSError, ValueError, TypeError, KeyError):
+        return False

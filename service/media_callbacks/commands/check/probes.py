@@ -7,11 +7,19 @@ webhook gets a connection and no request. All probes run at once, each with a li
 
 import asyncio
 from collections.abc import Awaitable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from media_callbacks.aliyun.openapi import endpoint_of
-from media_callbacks.commands.check.machine import try_journal, try_store
-from media_callbacks.commands.check.network import Network, compare_clocks, try_address, try_aws, try_certificate
+from media_callbacks.commands.check.machine import try_journal, try_port, try_store
+from media_callbacks.commands.check.network import (
+    Network,
+    compare_clocks,
+    is_answered,
+    try_address,
+    try_aws,
+    try_certificate,
+)
 from media_callbacks.commands.check.results import CheckResult
 from media_callbacks.commands.check.vendor import QUESTIONS, try_api, try_queue
 from media_callbacks.config.settings import Settings
@@ -42,6 +50,7 @@ async def _within(timeout_s: float, subject: str, probe: Awaitable[CheckResult])
 def _probes(settings: Settings, network: Network) -> Iterator[tuple[str, Awaitable[CheckResult]]]:
     """Each probe with its subject, for the case that it takes too long."""
     yield "store.url", try_store(settings.store)
+    yield from _ports(settings, network)
     if settings.server.journal_path is not None:
         path, max_bytes = Path(settings.server.journal_path), settings.server.journal_max_bytes
         yield "server.journal_path", asyncio.to_thread(try_journal, path, max_bytes)
@@ -66,6 +75,33 @@ def _probes(settings: Settings, network: Network) -> Iterator[tuple[str, Awaitab
                 yield subject, try_aws(subject, sink, network)
     if urls := list(dict.fromkeys(_urls_with_clocks(settings))):
         yield "clock", compare_clocks(urls, network)
+
+
+def _ports(settings: Settings, network: Network) -> Iterator[tuple[str, Awaitable[CheckResult]]]:
+    server, admin = settings.server, settings.admin
+    is_live = partial(
+        is_answered,
+        server.host,
+        server.port,
+        "/health/live",
+        network,
+        token=None,
+        expected=lambda found: found == {"status": "ok"},
+    )
+    # Another service of ours would have other sinks, or another token.
+    has_our_sinks = partial(
+        is_answered,
+        admin.host,
+        admin.port,
+        "/v1/sinks",
+        network,
+        token=next(iter(admin.token), None),
+        expected=lambda found: settings.sinks.keys() <= {sink["name"] for sink in found["sinks"]},
+    )
+    if server.port:
+        yield "server.port", try_port("server.port", server.host, server.port, is_ours=is_live)
+    if admin.port:
+        yield "admin.port", try_port("admin.port", admin.host, admin.port, is_ours=has_our_sinks)
 
 
 def _asked(settings: Settings) -> Mapping[tuple[str, Product], bool]:
