@@ -18,6 +18,7 @@ from media_callbacks.version import read_version
 
 # Each is a module in ``commands``, or a folder.
 COMMANDS = {
+    "init": "write a first configuration, with every key made",
     "serve": "run the service",
     "demo": "see it work: signed callbacks in, typed events out, on this machine",
     "simulate": "send a callback as the vendor would",

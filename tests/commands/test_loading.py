@@ -144,3 +144,11 @@ async def test_whoever_asks_the_service_loads_neither_servers_nor_drivers(tmp_pa
         assert await heavy_of("--url", admin.url) == ADMIN
         # With the configuration for the token.
         assert await heavy_of("--url", admin.url, *CONFIG) == ADMIN | {"media_callbacks.config.settings"}
+
+
+def test_a_first_configuration_is_written_with_the_light_core(tmp_path):
+    arguments = ["init", "--dir", str(tmp_path), "--product", "vod", "--url", "https://cb.example.com", "--yes"]
+    code, loaded, output = run_and_list(tmp_path, arguments)
+    assert code == 0, output
+    assert loaded & HEAVY == {"pydantic", "media_callbacks.config.settings"}
+    assert loaded & MODULES == {"media_callbacks.commands.init"}
