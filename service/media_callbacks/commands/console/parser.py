@@ -15,23 +15,29 @@ class CommandParser(argparse.ArgumentParser):
 
     Args:
         module: Its ``add_options`` says what the command takes and what runs.
+        parent: The parser above, which tells the commands apart.
     """
 
-    def __init__(self, *, module: str | None = None, **options: Any) -> None:
+    def __init__(self, *, module: str | None = None, parent: "CommandParser | None" = None, **options: Any) -> None:
         super().__init__(**options)
+        self.parent = parent
         self._module = module
 
     def add_commands(self, package: str, commands: Mapping[str, str], *, dest: str, metavar: str) -> None:
         """Commands with their help. Each is a module of the package."""
         choices = self.add_subparsers(dest=dest, required=True, metavar=metavar)
         for name, text in commands.items():
-            choices.add_parser(name, help=text, module=f"{package}.{name}")
+            choices.add_parser(name, help=text, module=f"{package}.{name}", parent=self)
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        # The parser above calls this for the one that the arguments name.
+    def load(self) -> None:
+        """Have the options of the module, once."""
         if self._module is not None:
             module, self._module = self._module, None
             import_module(module).add_options(self)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        # The parser above calls this for the one that the arguments name.
+        self.load()
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             # Here, and not in the parser above, which does not know this one's options.
