@@ -38,6 +38,7 @@ COMMANDS = {
 
 def build_parser() -> CommandParser:
     parser = CommandParser(prog="media-callbacks", description=media_callbacks.__doc__)
+    parser.examples = ("media-callbacks demo", "media-callbacks init", "media-callbacks events list --state dead")
     parser.add_argument("--version", action="version", version=f"%(prog)s {read_version()}")
     parser.add_commands("media_callbacks.commands", COMMANDS, dest="command", metavar="COMMAND")
     return parser

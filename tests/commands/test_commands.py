@@ -1,13 +1,15 @@
 """The commands, as an operator types them."""
 
+import argparse
 import asyncio
 import json
 import os
+import shlex
 import stat
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from media_callbacks.__main__ import COMMANDS, main
+from media_callbacks.__main__ import COMMANDS, build_parser, main
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.config.settings import build_settings
 from media_callbacks.model.errors import ExpiredToken
 from media_callbacks.model.events import Delivery
@@ -114,6 +117,33 @@ def test_every_command_has_help(command, capsys):
     assert run_command([*command.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert f"usage: media-callbacks {command} [-h] " in shown, "and something else"
+
+
+def every_parser(parser: CommandParser) -> Iterator[CommandParser]:
+    parser.load()
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from every_parser(below)
+
+
+def test_every_help_ends_with_examples_that_can_be_pasted(capsys):
+    for parser in every_parser(build_parser()):
+        assert 1 <= len(parser.examples) <= 3, parser.prog
+        for example in parser.examples:
+            line = example.removeprefix("source <(").removesuffix(")").removesuffix(" | source")
+            program, *arguments = shlex.split(line)
+            assert program == "media-callbacks"
+            assert line.startswith(parser.prog) or parser.prog == "media-callbacks"
+            if arguments[-1] == "--help":
+                assert run_command(arguments) == 0
+            else:
+                build_parser().parse_args(arguments)
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--help"])
+        assert capsys.readouterr().out.endswith(f"  {parser.examples[-1]}\n")
 
 
 def test_the_help_names_every_command(capsys):

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 
 from media_callbacks.commands.console.parser import CommandParser
 
-_EXAMPLES = {
-    "bash": "  source <(media-callbacks completion bash)        in ~/.bashrc",
-    "zsh": "  source <(media-callbacks completion zsh)         in ~/.zshrc, after compinit",
-    "fish": "  media-callbacks completion fish | source         in ~/.config/fish/config.fish",
-}
-
 
 def add_options(parser: CommandParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "examples:\n" + "\n".join(_EXAMPLES.values())
+    parser.examples = (
+        "source <(media-callbacks completion bash)",
+        "source <(media-callbacks completion zsh)",
+        "media-callbacks completion fish | source",
+    )
+    parser.description = "To have it always, put the line into ~/.bashrc, ~/.zshrc (after compinit) or config.fish."
     parser.add_argument("shell", choices=tuple(SCRIPTS), metavar="SHELL", help=", ".join(SCRIPTS))
     parser.set_defaults(run=lambda arguments: run(arguments, parser.parent or parser))
 

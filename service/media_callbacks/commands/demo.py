@@ -23,6 +23,7 @@ from media_callbacks.assembly.sources import build_source
 from media_callbacks.client.jobs import JobsClient
 from media_callbacks.client.webhooks import WebhookVerificationError, verify
 from media_callbacks.commands.console.options import add_json_option
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.commands.simulate import STALE_S, send
 from media_callbacks.config.settings import Settings, build_settings
 from media_callbacks.http_client.session import open_session
@@ -51,7 +52,11 @@ AGAIN = "the same again"
 PATIENCE_S = 20.0
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks demo",
+        "media-callbacks demo --json",
+    )
     add_json_option(parser)
     parser.set_defaults(run=run)
 

@@ -19,6 +19,7 @@ from media_callbacks.assembly.sources import build_source
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.console.output import printable
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.config.settings import Settings
 from media_callbacks.config.sources import MnsPushSourceSettings
 from media_callbacks.edge.certificates import read_certificate
@@ -35,7 +36,11 @@ from media_callbacks.timing.clock import utc_now
 MAX_FILE_BYTES = 80 << 20
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks explain request.txt",
+        "media-callbacks explain - --source vod --at 2026-11-20T08:30:00Z",
+    )
     parser.description = (
         "Verify a captured request step by step. Exit code 0: genuine, and would be accepted; 1: refused,"
         " unparsed or not decided; 2: wrong usage, or a file that holds no request."

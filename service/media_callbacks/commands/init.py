@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.output import printable
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.config.settings import Settings, build_settings
 from media_callbacks.config.values import split_url
 from media_callbacks.model.kinds import PRODUCTS, Product
@@ -42,7 +43,11 @@ _QUEUE = re.compile(r"(https?://[^/]+)/(?:queues/)?([A-Za-z0-9-]+)/?")
 _REGION = re.compile(r"\.mns\.([a-z0-9-]+?)(?:-internal)?\.aliyuncs\.com")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks init",
+        "media-callbacks init --product vod --url https://cb.example.com --sink webhook:https://orders.example.com/media",
+    )
     parser.description = (
         f"Writes {CONFIG_FILE}, which holds no secret, and {ENVIRONMENT_FILE}, which holds all of them, and says what"
         " to enter at the vendor's. On a terminal it asks for what the options leave out."

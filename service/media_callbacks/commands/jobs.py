@@ -14,6 +14,7 @@ from media_callbacks.commands.console.listing import add_limit_option, print_lis
 from media_callbacks.commands.console.moments import DEADLINES, TIMES, read_deadline, read_range
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import Cell, can_draw, print_json, print_table, style_of
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.inbox.records import JobState
 from media_callbacks.model.kinds import PRODUCTS
 from media_callbacks.model.times import format_time
@@ -25,12 +26,17 @@ _IN_A_PIPE = (
 )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = ("media-callbacks jobs list --state overdue",)
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     expect = what.add_parser(
         "expect",
         help="see to it that jobs end in an event, even when their callbacks are lost",
         description=f"All or none of every thousand. Doing it again does no harm. {_IN_A_PIPE}",
+    )
+    expect.examples = (
+        "media-callbacks jobs expect vod snapshot 3af7e9705cb24c0f9d23231d4c371900",
+        "media-callbacks jobs expect ims animated_image 8d2e --deadline 30m --user-data order-7",
     )
     expect.add_argument("product", metavar="PRODUCT", choices=PRODUCTS, help=", ".join(PRODUCTS))
     expect.add_argument(
@@ -50,6 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     expect.add_argument("--nonce", metavar="HEX", help="of the minted URL that the one job was submitted with")
     expect.set_defaults(run=lambda arguments: run_with_client(arguments, expect_jobs))
     listing = what.add_parser("list", help="expected jobs, newest first", description=_IN_A_PIPE)
+    listing.examples = ("media-callbacks jobs list --state overdue", "media-callbacks jobs list --product vod --json")
     listing.add_argument("--state", choices=get_args(JobState))
     listing.add_argument("--product", choices=PRODUCTS)
     listing.add_argument("--job-id", metavar="ID", help="the vendor's job id")

@@ -6,11 +6,13 @@ import sys
 
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.console.output import print_json
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.inbox.factory import migrate_store
 from media_callbacks.model.errors import InboxUnavailable
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = ("media-callbacks migrate",)
     parser.description = (
         "Applies the migrations that are missing. `serve` does so by itself unless store.auto_migrate is"
         " false. Works beside running services, also of the version before."

@@ -10,6 +10,7 @@ from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.moments import DEADLINES, read_deadline
 from media_callbacks.commands.console.options import add_json_option, read_settings
 from media_callbacks.commands.console.output import printable
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.config.settings import Settings
 from media_callbacks.config.sources import TokenUrlSourceSettings
 from media_callbacks.model.errors import ConfigError
@@ -20,9 +21,14 @@ from media_callbacks.timing.clock import utc_now
 DEFAULT_DAYS = 7.0
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = ("media-callbacks mint gif --help",)
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     gif = what.add_parser("gif", help="for one CreateGifTask")
+    gif.examples = (
+        "media-callbacks mint gif --application-id d79cca0e --video-url https://media.example.com/1.mp4 --video-name 1",
+        "media-callbacks mint gif --application-id d79c --video-url https://h/1.mp4 --video-name 1 --register --days 1",
+    )
     gif.add_argument("--source", metavar="NAME", help="the token-url source, where there are several")
     gif.add_argument("--application-id", required=True, help="ApplicationId, as you will submit it")
     gif.add_argument("--video-url", required=True, help="VideoUrl, as you will submit it")

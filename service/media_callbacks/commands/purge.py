@@ -9,13 +9,15 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.console.output import print_json
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.config.settings import Settings
 from media_callbacks.inbox.factory import build_inbox
 from media_callbacks.model.errors import ClockDoubted, InboxUnavailable
 from media_callbacks.upkeep.retention import Totals, purge
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = ("media-callbacks purge",)
     parser.description = (
         "`serve` does so by itself every hour. Goes in small steps beside running services. What is not yet"
         " delivered stays."

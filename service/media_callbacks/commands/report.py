@@ -11,6 +11,7 @@ from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.moments import TIMES, read_range
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import Cell, can_draw, in_words, print_json, print_line, print_table
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.model.times import format_time
 from media_callbacks.timing.clock import utc_now
 
@@ -18,7 +19,11 @@ _COUNTS = ("submitted", "completed", "healed", "overdue", "unknown", "expected")
 _PERCENTILES = ("p50", "p90", "p99")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks report --hours 2",
+        "media-callbacks report --since yesterday --until today --json",
+    )
     parser.description = (
         "In a pipe one line per product, hour and transport, then one per product with total in place of"
         f" the hour, cells separated by tabs: hour, product, transport, {', '.join(_COUNTS)}, {', '.join(_PERCENTILES)}"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.model.events import SCHEMA_VERSION
 from media_callbacks.model.kinds import KINDS
 from media_callbacks.model.schema_changes import breaking_changes
@@ -19,7 +20,11 @@ from media_callbacks.model.schemas import (
 )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks schema --kind snapshot",
+        "media-callbacks schema --write schemas",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--kind",

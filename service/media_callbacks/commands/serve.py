@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 
 from media_callbacks.commands.console.options import add_config_option, read_settings
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.config.settings import Settings
 from media_callbacks.model.errors import ConfigError, InboxUnavailable, Unusable
 from media_callbacks.observe.logs import configure_logs
@@ -22,7 +23,11 @@ from media_callbacks.process.workers import Workers, check_workers, settings_of
 log = structlog.get_logger()
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks serve --config /etc/media-callbacks/media-callbacks.toml",
+        "media-callbacks serve --log-level warning --workers 2",
+    )
     parser.description = (
         "Runs until SIGTERM or SIGINT. SIGHUP checks the configuration and starts anew with it behind the same sockets,"
         " so that nobody is refused, or says what is wrong and goes on as before. Sockets are taken over from systemd"

@@ -15,9 +15,11 @@ from media_callbacks.commands.console.admin_client import (
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import Cell, in_words, print_json, print_line, print_table, style_of
+from media_callbacks.commands.console.parser import CommandParser
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = ("media-callbacks sinks list",)
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     listing = what.add_parser(
         "list",
@@ -31,7 +33,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     retry = what.add_parser(
         "retry", help="try now what a sink did not take: when its receiver is well again, and no time is to be lost"
     )
+    listing.examples = ("media-callbacks sinks list",)
     for verb, command in (("pause", pause), ("resume", resume), ("retry", retry)):
+        command.examples = (f'media-callbacks sinks {verb} orders --reason "their database moves"',)
         command.add_argument("name", metavar="NAME")
         command.add_argument("--reason", metavar="TEXT", help="for the record, beside who and when")
         command.set_defaults(run=lambda arguments: run_with_client(arguments, set_state), verb=verb)

@@ -11,11 +11,16 @@ from media_callbacks.commands.check.probes import try_out
 from media_callbacks.commands.check.results import CheckResult, Severity
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.console.output import printable
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.config.settings import Settings
 from media_callbacks.model.errors import ConfigError
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks check",
+        "media-callbacks check --offline --json",
+    )
     parser.description = (
         "Reads the configuration; then looks whether the store, the journal, the sinks, the vendor's"
         " certificate, queues and job APIs can be reached and used from here, and whether the clock is right. Nothing"

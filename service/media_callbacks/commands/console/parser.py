@@ -1,7 +1,7 @@
 """Commands and their subcommands, each in a module that is loaded when it is asked for."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -13,6 +13,9 @@ class CommandParser(argparse.ArgumentParser):
     """
     What is wrong is told in one line, with what may have been meant.
 
+    Attributes:
+        examples: Command lines, for the end of the help.
+
     Args:
         module: Its ``add_options`` says what the command takes and what runs.
         parent: The parser above, which tells the commands apart.
@@ -21,6 +24,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *, module: str | None = None, parent: "CommandParser | None" = None, **options: Any) -> None:
         super().__init__(**options)
         self.parent = parent
+        self.examples: Sequence[str] = ()
         self._module = module
 
     def add_commands(self, package: str, commands: Mapping[str, str], *, dest: str, metavar: str) -> None:
@@ -34,6 +38,10 @@ class CommandParser(argparse.ArgumentParser):
         if self._module is not None:
             module, self._module = self._module, None
             import_module(module).add_options(self)
+
+    def format_help(self) -> str:
+        examples = "".join(f"  {line}\n" for line in self.examples)
+        return super().format_help() + (f"\nexamples:\n{examples}" if examples else "")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         # The parser above calls this for the one that the arguments name.

@@ -11,4 +11,8 @@ SUBCOMMANDS = {
 
 
 def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks events list --since 1h",
+        "media-callbacks events replay --state dead --since 1d",
+    )
     parser.add_commands(__name__, SUBCOMMANDS, dest="what", metavar="WHAT")

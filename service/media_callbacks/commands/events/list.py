@@ -11,12 +11,17 @@ from media_callbacks.commands.console.admin_client import AdminClient, add_admin
 from media_callbacks.commands.console.listing import add_limit_option, print_list
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import Cell, can_draw, print_table
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.commands.events.filter import add_filter_options, read_filter
 from media_callbacks.model.times import format_time
 from media_callbacks.timing.clock import utc_now
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks events list --state dead --since 2h",
+        "media-callbacks events list --job-id 3af7e9705cb24c0f9d23231d4c371900 --json",
+    )
     parser.description = (
         "In a pipe one line per event, cells separated by tabs: accepted, id, product, kind, outcome,"
         " revision, job id, media id, deliveries."

@@ -9,6 +9,7 @@ from collections import Counter
 from media_callbacks.assembly.sources import build_reader
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.console.output import showing_progress
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.config.settings import Settings
 from media_callbacks.inbox.factory import build_inbox
 from media_callbacks.model.errors import InboxUnavailable
@@ -18,7 +19,8 @@ from media_callbacks.sources.base import PARSER_VERSION
 _PAGE = 50
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = ("media-callbacks events reparse --dry-run",)
     parser.description = (
         "New outcomes become events and are delivered. An event whose content is another now is updated in"
         " the store, under its id, and sent to nobody. Works beside a running service."

@@ -32,6 +32,7 @@ from media_callbacks.commands.console.output import (
     showing_progress,
     style_of,
 )
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.commands.events.filter import add_filter_options, read_event_id, read_filter
 from media_callbacks.model.times import format_time
 from media_callbacks.timing.clock import utc_now
@@ -43,14 +44,15 @@ _POLL_S = 0.5
 pause = time.sleep
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks events replay evt_0aa3ead8ad35b2f7eb16bec2f5371d1700",
+        "media-callbacks events replay --state dead --sink orders --since yesterday --until today",
+        "media-callbacks events replay --state unrouted --to-sink orders --dry-run",
+    )
     parser.description = (
         "Counts the events first, asks on a terminal when there are several, then follows until all are on"
         " their way again. Interrupted, it leaves the replay running in the service."
-    )
-    parser.epilog = (
-        "Yesterday's failures to orders: media-callbacks events replay --state dead --sink orders"
-        " --since yesterday --until today"
     )
     parser.add_argument("ids", metavar="ID", nargs="*", help="events; or choose them by the options below")
     add_filter_options(parser)

@@ -7,12 +7,17 @@ from media_callbacks.commands.console.admin_client import AdminClient, add_admin
 from media_callbacks.commands.console.errors import AdminError, UsageError
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import print_json, print_line
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.commands.events.filter import read_event_id
 from media_callbacks.commands.events.life import draw_life
 from media_callbacks.timing.clock import utc_now
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks events show evt_0aa3ead8ad35b2f7eb16bec2f5371d1700",
+        "media-callbacks events show --job-id 3af7e9705cb24c0f9d23231d4c371900",
+    )
     parser.add_argument("id", metavar="ID", nargs="?")
     parser.add_argument("--job-id", metavar="ID", help="the vendor's job id, instead of the event's")
     add_admin_options(parser)

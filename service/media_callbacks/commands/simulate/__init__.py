@@ -33,6 +33,7 @@ from media_callbacks.assembly.sources import build_source
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.console.output import printable
+from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.commands.simulate import cloud
 from media_callbacks.config.settings import Settings
 from media_callbacks.config.sources import MnsPushSourceSettings
@@ -61,7 +62,12 @@ CLOUD = "cloud"
 STALE_S = 3600
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: CommandParser) -> None:
+    parser.examples = (
+        "media-callbacks simulate vod",
+        "media-callbacks simulate vod SnapshotComplete --fail --set Extend=order-7",
+        "media-callbacks simulate cloud --loss 0.2",
+    )
     add_config_option(parser)
     parser.add_argument(
         "product",
