@@ -383,9 +383,24 @@ async def test_any_field_can_be_overwritten(running, config, capsys):
 
 async def test_jobs_can_be_sent_at_a_rate(running, config, capsys):
     assert await simulate(running, config, "vod", "--count", "25", "--rate", "1000") == 0
-    output = capsys.readouterr().out
-    assert "25 answered 200" in output
+    # In a pipe a line for each, its cells separated by tabs.
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [answer for _, answer in rows] == ["200"] * 25
     await running.receiver.wait_for(25)
+
+
+def test_messages_are_listed_as_a_table_on_a_terminal_alone(capsys, monkeypatch):
+    assert run_command(["simulate", "vod", "--list"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [event for event, _ in rows] == list(PAYLOADS["vod"])
+    assert run_command(["simulate", "vod", "--list", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines] == list(PAYLOADS["vod"])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run_command(["simulate", "vod", "--list"]) == 0
+    shown = capsys.readouterr().out
+    assert "event " in shown
+    assert "\t" not in shown
 
 
 async def test_a_service_that_does_not_answer_is_an_error(running, config, capsys):

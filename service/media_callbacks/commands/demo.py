@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from rich.console import Console
-from rich.table import Table
 
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.client.jobs import JobsClient
 from media_callbacks.client.webhooks import WebhookVerificationError, verify
 from media_callbacks.commands.console.options import add_json_option
+from media_callbacks.commands.console.output import Cell, print_line, print_table
 from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.commands.simulate import STALE_S, send
 from media_callbacks.config.settings import Settings, build_settings
@@ -118,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         sent = sum(step.request is not None for step in steps)
         found = f"{sent} requests sent, {len(receiver.events)} typed events at the webhook, {expected} expected"
-        Console().print(f"{found}: {'[green]all as expected[/]' if is_right else '[red]not as expected[/]'}")
+        print_line(f"{found}: ", ("all as expected", "green") if is_right else ("not as expected", "red"))
     return 0 if is_right else 1
 
 
@@ -307,14 +306,12 @@ def report(steps: Sequence[DemoStep], *, as_json: bool) -> None:
             fields = {"product": step.product, "sent": step.sent, "answer": step.status, "event": event}
             print(json.dumps(fields | {"as_expected": step.is_right}))
         return
-    table = Table("product", "sent", "answer", "event at the webhook", "")
-    for number, step in enumerate(steps):
-        event = ""
+    rows: list[tuple[Cell, ...]] = []
+    for step in steps:
+        came: Cell = "-"
         if step.event is not None:
             data = step.event.data
-            event = f"{step.event.type}\nsubject {step.event.subject}, verified by {data.verified_by}"
-        mark = "[green]✓[/]" if step.is_right else "[red]✗[/]"
-        table.add_row(step.product, step.sent, str(step.status or "-"), event, mark)
-        if number == len(steps) - 1 or steps[number + 1].product != step.product:
-            table.add_section()
-    Console().print(table)
+            came = [step.event.type, f"subject {step.event.subject}, verified by {data.verified_by}"]
+        mark = ("✓", "green") if step.is_right else ("✗", "red")
+        rows.append((step.product, step.sent, str(step.status or "-"), came, mark))
+    print_table(("product", "sent", "answer", "event at the webhook", ""), rows)

@@ -9,6 +9,7 @@ import json
 import secrets
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,13 +27,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from yarl import URL
 
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
-from media_callbacks.commands.console.output import printable
+from media_callbacks.commands.console.output import can_draw, print_line, print_table, printable
 from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.commands.simulate import cloud
 from media_callbacks.config.settings import Settings
@@ -154,10 +154,13 @@ def list_events(product: str, *, as_json: bool) -> None:
         for event in PAYLOADS[product]:
             print(json.dumps({"product": product, "event": event, "can_fail": event not in WITHOUT_FAILURE}))
         return
-    table = Table("event", "--fail")
-    for event in PAYLOADS[product]:
-        table.add_row(event, "no change: nothing has ended" if event in WITHOUT_FAILURE else "a failed job")
-    Console().print(table)
+    print_table(
+        ("event", "--fail"),
+        [
+            (event, "no change: nothing has ended" if event in WITHOUT_FAILURE else "a failed job")
+            for event in PAYLOADS[product]
+        ],
+    )
 
 
 def choose_source(settings: Settings, product: str, name: str | None) -> CallbackSource:
@@ -304,13 +307,11 @@ def report(answers: list[SentResult], *, as_json: bool) -> None:
         for answer in answers:
             print(json.dumps({"job_id": answer.job_id, "status": answer.status, "error": answer.error}))
         return
-    table = Table("job id", "answer")
-    for answer in answers[:20]:
-        table.add_row(answer.job_id, str(answer.status or answer.error))
-    console = Console()
-    console.print(table)
-    if len(answers) > 20:
-        counts: dict[str, int] = {}
-        for answer in answers:
-            counts[str(answer.status or answer.error)] = counts.get(str(answer.status or answer.error), 0) + 1
-        console.print(", ".join(f"{count} answered {status}" for status, count in sorted(counts.items())))
+    rows = [(answer.job_id, str(answer.status or answer.error)) for answer in answers]
+    if not can_draw(sys.stdout):
+        print_table((), rows)
+        return
+    print_table(("job id", "answer"), rows[:20])
+    if len(rows) > 20:
+        counts = Counter(said for _, said in rows)
+        print_line(", ".join(f"{count} answered {said}" for said, count in sorted(counts.items())))
