@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -84,7 +85,15 @@ async def test_it_says_where_to_point_the_configuration_and_what_it_did(configur
             stop.set()
 
     await serve(cloud, 0, stop, say)
-    tables = tomllib.loads("\n".join(said[:-1]))
+    exports = [line for line in said if line.startswith("export ")]
+    tables = tomllib.loads("\n".join(line for line in said[:-1] if line not in exports))
+    # The same for a shell, over the configuration that is there.
+    environ = dict(word.split("=", 1) for line in exports for word in shlex.split(line)[1:])
+    settings = load_settings(str(configuration), environ=environ)
+    assert settings.vendor["main"].endpoints == tables["vendor"]["main"]["endpoints"]
+    assert getattr(settings.sources["mts-queue"], "endpoint") == cloud.url  # noqa: B009 - of queues alone
+    # And for the SDK, as tests/rehearsal/fake_cloud/test_sdks.py has it.
+    assert f'endpoint="{cloud.url.removeprefix("http://")}", protocol="http"' in said[-2]
     assert tables["vendor"]["main"]["endpoints"] == dict.fromkeys(("vod", "ice", "mts", "multimediaai"), cloud.url)
     assert tables["sources"] == {"mts-queue": {"endpoint": cloud.url}}
     assert said[-1] == "1 jobs, 0 of them told about"
@@ -99,7 +108,7 @@ def test_credentials(configuration):
     cloud = make_cloud(configuration)
     assert {name: key.secret for name, key in cloud.access_keys.items()} == {"configured-id": "configured-secret"}
     # What is configured is a secret, and is there already.
-    assert "secret" not in "".join(describe(cloud))
+    assert "configured-secret" not in "".join(describe(cloud))
 
 
 def test_without_a_vendor_table_a_whole_one_is_shown(configuration):
@@ -127,7 +136,7 @@ def test_wrong_usage(configuration, capsys, options, code, message):
 
 def test_pushes_need_a_key_which_can_be_made(configuration, capsys):
     configuration.write_text(CONFIGURATION + PUSH)
-    assert main(["simulate", "cloud", "--config", str(configuration)]) == 1
+    assert main(["simulate", "cloud", "--config", str(configuration)]) == 2
     assert "--make-signing-key" in capsys.readouterr().err
     assert main(["simulate", "cloud", "--make-signing-key", "--config", str(configuration)]) == 0
     pinned = capsys.readouterr().out.splitlines()[1]

@@ -2,11 +2,13 @@
 
 import argparse
 import asyncio
+import json
 import signal
 from collections.abc import Callable
 from typing import Any
 
 from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.config.file import PREFIX
 from media_callbacks.config.settings import Settings
 from media_callbacks.config.sources import MnsQueueSourceSettings
 from media_callbacks.rehearsal.fake_cloud.cloud import DEFAULT_KEYS, FakeCloud
@@ -105,23 +107,39 @@ async def serve(cloud: FakeCloud, port: int, stop: asyncio.Event, say: Callable[
 
 
 def describe(cloud: FakeCloud) -> list[str]:
-    """What to put into the configuration, in TOML."""
-    endpoints = ", ".join(f'{api} = "{cloud.url}"' for api in ("vod", "ice", "mts", "multimediaai"))
+    """What makes a service, and an application with the vendor's SDK, take this for the vendor."""
+    endpoints = dict.fromkeys(("vod", "ice", "mts", "multimediaai"), cloud.url)
+    vendors = cloud.settings.vendor or ("main",)
+    queues = [name for name, table in cloud.settings.sources.items() if isinstance(table, MnsQueueSourceSettings)]
+    # Public: they are in the source. What is configured is a secret, and is there already.
+    keys = {name: key.secret for name, key in DEFAULT_KEYS.items()} if cloud.access_keys == DEFAULT_KEYS else {}
     lines = [
         f"# the cloud listens on {cloud.url} and sends callbacks to {cloud.to}",
         f"# what really happens: curl {cloud.url}/_cloud/jobs, and {cloud.url}/_cloud/faults",
+        "# for the shell of the service, with the configuration as it is:",
     ]
-    tables = cloud.settings.vendor
-    for name in tables or ("main",):
+    for name in vendors:
+        variable = f"{PREFIX}VENDOR__{name.upper().replace('-', '_')}"
+        if not cloud.settings.vendor:
+            lines.append(f"export {variable}__REGION=cn-shanghai")
+        for access_key_id, secret in keys.items():
+            lines.append(f"export {variable}__ACCESS_KEY_ID={access_key_id} {variable}__ACCESS_KEY_SECRET={secret}")
+        lines.append(f"export {variable}__ENDPOINTS='{json.dumps(endpoints)}'")
+    lines += [f"export {PREFIX}SOURCES__{name.upper().replace('-', '_')}__ENDPOINT={cloud.url}" for name in queues]
+    lines.append("# or for the configuration, in the tables that are there:")
+    for name in vendors:
         lines.append(f"[vendor.{name}]")
-        if cloud.access_keys == DEFAULT_KEYS:
-            # Public: they are in the source.
-            for access_key_id, key in DEFAULT_KEYS.items():
-                lines += [f'access_key_id = "{access_key_id}"', f'access_key_secret = "{key.secret}"']
-        if not tables:
+        for access_key_id, secret in keys.items():
+            lines += [f'access_key_id = "{access_key_id}"', f'access_key_secret = "{secret}"']
+        if not cloud.settings.vendor:
             lines.append('region = "cn-shanghai"')
-        lines.append(f"endpoints = {{ {endpoints} }}")
-    for name, table in cloud.settings.sources.items():
-        if isinstance(table, MnsQueueSourceSettings):
-            lines += [f"[sources.{name}]", f'endpoint = "{cloud.url}"']
+        lines.append(f"endpoints = {{ {', '.join(f'{api} = {json.dumps(url)}' for api, url in endpoints.items())} }}")
+    for name in queues:
+        lines += [f"[sources.{name}]", f'endpoint = "{cloud.url}"']
+    key_id, secret = next(iter(keys.items()), ("...", "..."))
+    lines += [
+        "# for an application, with the vendor's SDK (alibabacloud_vod20170321, _ice20201109, _mts20140618):",
+        f'# alibabacloud_tea_openapi.models.Config(access_key_id="{key_id}", access_key_secret="{secret}",',
+        f'#     endpoint="{cloud.url.removeprefix("http://")}", protocol="http", region_id="cn-shanghai")',
+    ]
     return lines
