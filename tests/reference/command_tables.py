@@ -4,7 +4,6 @@ import argparse
 import re
 import textwrap
 from collections.abc import Iterator
-from importlib import import_module
 
 from media_callbacks.__main__ import COMMANDS, build_parser
 from media_callbacks.commands.console.parser import CommandParser
@@ -22,9 +21,7 @@ def render() -> str:
 
 def _load(parser: CommandParser) -> CommandParser:
     """With its options, which are there else when it parses."""
-    module, parser._module = parser._module, None
-    if module is not None:
-        import_module(module).add_options(parser)
+    parser.load()
     return parser
 
 
@@ -33,7 +30,7 @@ def _subcommands(parser: argparse.ArgumentParser) -> Subcommands:  # type: ignor
     return found
 
 
-def _command(parser: argparse.ArgumentParser, text: str) -> Lines:
+def _command(parser: CommandParser, text: str) -> Lines:
     inner = [action for action in parser._actions if isinstance(action, Subcommands)]
     if inner:
         helps = {action.dest: action.help for action in inner[0]._choices_actions}
@@ -43,16 +40,17 @@ def _command(parser: argparse.ArgumentParser, text: str) -> Lines:
     yield f"## {parser.prog.removeprefix('media-callbacks ')}"
     yield f"\n{_sentence(text)}"
     yield f"\n```text\n{_usage(parser)}\n```"
-    for about in (parser.description, parser.epilog):
-        if about:
-            yield "\n" + textwrap.fill(_shown(about), 120, break_on_hyphens=False)
+    if parser.description:
+        yield "\n" + textwrap.fill(_shown(parser.description), 120, break_on_hyphens=False)
     for group in parser._action_groups:
         rows = [action for action in group._group_actions if not isinstance(action, argparse._HelpAction)]
         if rows:
             yield f"\n| {_title(group.title)} | |"
             yield "|---|---|"
             yield from (f"| {_names(action)} | {_shown(action.help or '')}{_choices(action)} |" for action in rows)
-    yield ""
+    yield "\nFor example:\n\n```text"
+    yield from parser.examples
+    yield "```\n"
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:
