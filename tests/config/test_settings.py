@@ -666,7 +666,7 @@ def test_the_file_is_the_argument_else_the_variable_else_the_default(tmp_path, m
     [
         (
             None,
-            "there is no such file (named by --config); write one, name another with --config or MEDIA_CALLBACKS_CONFIG",
+            "there is no such file (named by --config); write one, such as by `media-callbacks init`, name another with --config",
         ),
         (b"[server\n", "expected TOML: "),
         (b"x = '\xff'", "expected UTF-8, came byte 0xff at 5"),

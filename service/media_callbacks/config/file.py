@@ -73,8 +73,9 @@ def _read_file(
             problems.closing_line = f"{shown}: there is no such file ({where}), so only the environment was read"
             return {}
         problems.add_line(
-            f"{shown}: there is no such file ({where}); write one, name another with --config or {CONFIG_VARIABLE}, or"
-            f" leave both out and give the configuration in {PREFIX}SECTION__KEY variables"
+            f"{shown}: there is no such file ({where}); write one, such as by `media-callbacks init`, name another with"
+            f" --config or {CONFIG_VARIABLE}, or leave both out and give the configuration in {PREFIX}SECTION__KEY"
+            " variables"
         )
     except OSError as error:
         problems.add_line(f"{shown}: can't be read ({where}): {error.strerror or type(error).__name__}")

@@ -1,6 +1,7 @@
 """Commands and their subcommands, each in a module that is loaded when it is asked for."""
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**options)
         self.parent = parent
         self.examples: Sequence[str] = ()
+        self._given: Sequence[str] = ()
         self._module = module
 
     def add_commands(self, package: str, commands: Mapping[str, str], *, dest: str, metavar: str) -> None:
@@ -46,6 +48,7 @@ class CommandParser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         # The parser above calls this for the one that the arguments name.
         self.load()
+        self._given = [*(sys.argv[1:] if args is None else args)]
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             # Here, and not in the parser above, which does not know this one's options.
@@ -59,6 +62,10 @@ class CommandParser(argparse.ArgumentParser):
         known = [option for option in self._option_string_actions if option.startswith("--")]
         self.error(f"{printable(first)}: there is no such option{did_you_mean(first, known)}")
 
+    def _may_be_known(self, word: str) -> bool:
+        name = word.partition("=")[0]
+        return not name.startswith("--") or any(option.startswith(name) for option in self._option_string_actions)
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             known = [str(choice) for choice in action.choices]
@@ -66,4 +73,8 @@ class CommandParser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, message)
 
     def error(self, message: str) -> NoReturn:
+        if "required" in message and (mistyped := [word for word in self._given if not self._may_be_known(word)]):
+            # What is missing may be what was mistyped.
+            self._given = ()
+            self._refuse(mistyped)
         self.exit(2, f"{self.prog}: {message.removeprefix('argument ')} (see {self.prog} --help)\n")
