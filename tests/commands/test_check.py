@@ -39,7 +39,7 @@ from media_callbacks.inbox.factory import migrate_store
 from media_callbacks.inbox.upkeep.migrations import load_migrations
 from tests.commands.test_commands import run_command
 from tests.edge.test_certificates import LoopbackResolver, client_context, pem, server_context
-from tests.factories.running import PATIENCE_S, SECRETS, make_tables, run_service, to_toml
+from tests.factories.running import ADMIN_TOKEN, PATIENCE_S, SECRETS, make_tables, run_service, to_toml
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 NETWORK = Network(clock=lambda: NOW, timeout_s=PATIENCE_S)
@@ -576,8 +576,30 @@ async def test_a_port_that_is_free_taken_or_held_by_this_service(tmp_path):
         assert await found(server, admin) == [("ok", "server.port"), ("ok", "admin.port")]
         crm = {"crm": "https://crm.example.com/"}
         assert await found(closed_port(), admin, **crm) == [("ok", "server.port"), ("error", "admin.port")]
+        # One that has a token would not have told.
+        token = build_settings(make_tables(tmp_path, {}, {"admin.port": admin, "admin.token": "0" * 16}), environ={})
+        ((_, probe),) = probes_of_ports(token, Network(timeout_s=PATIENCE_S))
+        assert shape(await probe) == ("error", "admin.port")
         # What listens there is another than what is asked for.
         assert await found(admin, 0) == [("error", "server.port")]
+
+
+async def test_a_service_with_a_token_is_known_without_telling_it(tmp_path):
+    token = {"admin.token": ADMIN_TOKEN}
+    async with run_service(tmp_path, changes=token) as service:
+        port = int(service.admin_address.rpartition(":")[2])
+        settings = build_settings(make_tables(tmp_path, {}, token | {"admin.port": port}), environ={})
+        ((_, probe),) = probes_of_ports(settings, Network(timeout_s=PATIENCE_S))
+        assert shape(await probe) == ("ok", "admin.port")
+
+
+async def test_a_port_that_is_held_for_a_service_that_does_not_run_deserves_a_look(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        tables = make_tables(tmp_path, {}, {"server.port": held.getsockname()[1]})
+        ((_, probe),) = probes_of_ports(build_settings(tables, environ={}), Network(timeout_s=0.1))
+        finding = await probe
+    assert shape(finding) == ("warning", "server.port")
+    assert "systemd" in (finding.remedy or "")
 
 
 def test_offline_it_looks_at_the_configuration_alone(tmp_path, capsys):

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from media_callbacks.__main__ import main
-from tests.factories.postgresql import database_url, postgresql_url  # noqa: F401 - fixtures
 from tests.factories.running import make_tables, to_toml
 from tests.inbox.timed import TimedSqliteInbox
 
@@ -32,7 +31,7 @@ def test_a_file_that_can_be_no_store_is_told_as_check_does(tmp_path, capsys, nam
 
 
 @pytest.mark.parametrize("mistake", ["nothing there", "no such database", "another user"])
-def test_a_server_that_is_no_store_is_told_as_check_does(tmp_path, capsys, mistake, database_url):  # noqa: F811
+def test_a_server_that_is_no_store_is_told_as_check_does(tmp_path, capsys, mistake, database_url):
     url = {
         "nothing there": "postgresql://mc:hidden-word@127.0.0.1:1/mc",
         "no such database": re.sub(r"/[^/?]+(?=\?|$)", "/none_such", database_url),

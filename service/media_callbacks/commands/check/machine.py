@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from media_callbacks.commands.check.results import CheckResult, Severity
 from media_callbacks.config.server import StoreSettings
@@ -111,10 +112,18 @@ def try_journal(path: Path, max_bytes: int) -> CheckResult:
     return CheckResult("ok", _JOURNAL, f"{folder} can be written")
 
 
-async def try_port(subject: str, host: str, port: int, *, is_ours: Callable[[], Awaitable[bool]]) -> CheckResult:
+async def try_port(
+    subject: str,
+    host: str,
+    port: int,
+    *,
+    ask: Callable[[], Awaitable[tuple[int, Any] | None]],
+    is_ours: Callable[[int, Any], bool],
+) -> CheckResult:
     """
     Args:
-        is_ours: Whether a service of this configuration is what answers there.
+        ask: For what answers there: status and document, or None where nothing does.
+        is_ours: Whether that is a service of this configuration.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -124,7 +133,12 @@ async def try_port(subject: str, host: str, port: int, *, is_ours: Callable[[], 
             listener.bind((host, port))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            if await is_ours():
+            answer = await ask()
+            if answer is None:
+                text = f"{port} is taken, and nothing answers there"
+                remedy = "see whether a service is just starting, or systemd holds the socket of one that does not run"
+                return CheckResult("warning", subject, text, remedy)
+            if is_ours(*answer):
                 return CheckResult("ok", subject, f"{port} is taken by a service of this configuration, which runs")
             text = f"{port} is taken by something else than a service of this configuration"
             return CheckResult("error", subject, text, "stop what has it, or choose another port")

@@ -189,20 +189,21 @@ def _judge_clock(ours: datetime, theirs: datetime, host: str) -> CheckResult:
     )
 
 
-async def is_answered(
-    host: str, port: int, path: str, network: Network, *, token: str | None, expected: Callable[[Any], bool]
-) -> bool:
-    """Whether what listens on an address of this machine answers a question as expected."""
-    # Nobody is to be asked with the token but what runs here.
+async def ask_here(host: str, port: int, path: str, network: Network) -> tuple[int, Any] | None:
+    """
+    What is answered on an address of this machine: status and JSON, or 0 for no answer in HTTP; None where nothing
+    answers. Without a token, for it may be somebody else who listens there.
+    """
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound here
     url = f"http://[{here}]:{port}{path}" if ":" in here else f"http://{here}:{port}{path}"
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     timeout = aiohttp.ClientTimeout(total=network.timeout_s / 2)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(url, headers=headers, allow_redirects=False) as response,
+            session.get(url, allow_redirects=False) as response,
         ):
-            return response.status == 200 and expected(await response.json())
-    except (aiohttp.ClientError, OSError, ValueError, TypeError, KeyError):
-        return False
+            return response.status, await response.json(content_type=None)
+    except TimeoutError:
+        return None
+    except (aiohttp.ClientError, OSError, ValueError):
+        return 0, None

@@ -9,13 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from media_callbacks.aliyun.openapi import endpoint_of
 from media_callbacks.commands.check.machine import try_journal, try_port, try_store
 from media_callbacks.commands.check.network import (
     Network,
+    ask_here,
     compare_clocks,
-    is_answered,
     try_address,
     try_aws,
     try_certificate,
@@ -78,30 +79,23 @@ def _probes(settings: Settings, network: Network) -> Iterator[tuple[str, Awaitab
 
 
 def _ports(settings: Settings, network: Network) -> Iterator[tuple[str, Awaitable[CheckResult]]]:
-    server, admin = settings.server, settings.admin
-    is_live = partial(
-        is_answered,
-        server.host,
-        server.port,
-        "/health/live",
-        network,
-        token=None,
-        expected=lambda found: found == {"status": "ok"},
-    )
-    # Another service of ours would have other sinks, or another token.
-    has_our_sinks = partial(
-        is_answered,
-        admin.host,
-        admin.port,
-        "/v1/sinks",
-        network,
-        token=next(iter(admin.token), None),
-        expected=lambda found: settings.sinks.keys() <= {sink["name"] for sink in found["sinks"]},
-    )
-    if server.port:
-        yield "server.port", try_port("server.port", server.host, server.port, is_ours=is_live)
-    if admin.port:
-        yield "admin.port", try_port("admin.port", admin.host, admin.port, is_ours=has_our_sinks)
+    def has_our_sinks(status: int, found: Any) -> bool:
+        if settings.admin.token:
+            return status == 401 and isinstance(found, dict) and found.get("title") == "Unauthorized"
+        sinks = found.get("sinks", ()) if status == 200 and isinstance(found, dict) else None
+        # A service of another configuration has other ones.
+        return sinks is not None and settings.sinks.keys() <= {sink["name"] for sink in sinks}
+
+    def lives(status: int, found: Any) -> bool:
+        return (status, found) == (200, {"status": "ok"})
+
+    for subject, table, path, is_ours in (
+        ("server.port", settings.server, "/health/live", lives),
+        ("admin.port", settings.admin, "/v1/sinks", has_our_sinks),
+    ):
+        if table.port:
+            ask = partial(ask_here, table.host, table.port, path, network)
+            yield subject, try_port(subject, table.host, table.port, ask=ask, is_ours=is_ours)
 
 
 def _asked(settings: Settings) -> Mapping[tuple[str, Product], bool]:
