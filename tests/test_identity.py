@@ -30,7 +30,7 @@ from media_callbacks.rehearsal.simulate import (
 )
 from media_callbacks.sources.base import Callback, CallbackSource, Message
 from media_callbacks.sources.intake import HoldRules, build_receipt
-from media_callbacks.sources.products import gif, ims, mts, vod
+from media_callbacks.sources.products import ims, mts, multimediaai, vod
 from media_callbacks.sources.transports.http import HttpSource
 from media_callbacks.sources.transports.mns_push import MnsPushSource
 from media_callbacks.sources.transports.token_url import TokenUrlSource
@@ -74,7 +74,7 @@ GIF = TokenUrlSource(
     url="https://cb.example.com/gif",
     keys={1: base64.b64decode("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=")},
     minting_key_id=1,
-    parser=gif.parse,
+    parser=multimediaai.parse,
 )
 
 EVENTS: dict[str, tuple[str, ...]] = {

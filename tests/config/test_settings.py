@@ -26,7 +26,8 @@ from media_callbacks.config.sources import (
     TokenUrlSourceSettings,
 )
 from media_callbacks.model.errors import ConfigError
-from media_callbacks.sources.products import ims, mts, vod
+from media_callbacks.sources.products import ims, mts
+from media_callbacks.sources.products.vod_catalogue import EVENT_TYPES
 
 URL_KEY = bytes(range(32))
 WEBHOOK_SECRET = bytes(range(100, 124))
@@ -260,7 +261,7 @@ def test_the_contracts_example_is_accepted_as_written(tmp_path):
 
 
 def test_a_match_is_measured_by_what_the_parsers_make():
-    vod_kinds = {event_type.kind for event_type in vod.EVENT_TYPES.values()}
+    vod_kinds = {event_type.kind for event_type in EVENT_TYPES.values()}
     assert PRODUCT_KINDS["vod"] == vod_kinds | {"animated_image", "snapshot", "transcode", "transcode_task", "notice"}
     assert PRODUCT_KINDS["ims"] == {*ims.KINDS.values(), "ai", "notice"}
     assert PRODUCT_KINDS["mts"] == {*mts.KINDS.values(), "workflow", "production", "notice"}

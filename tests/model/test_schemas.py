@@ -43,7 +43,7 @@ from media_callbacks.model.schemas import (
 from media_callbacks.sinks import aws, webhook
 from media_callbacks.sources.base import Message
 from media_callbacks.sources.intake import build_event
-from media_callbacks.sources.products import gif, ims, mts, vod
+from media_callbacks.sources.products import ims, mts, multimediaai, vod
 from tests.factories.contracts import check_event, closed, schema_errors
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ PUBLISHED = ROOT / "schemas"
 SAMPLES = ROOT / "tests" / "samples"
 RENEW = "run: media-callbacks schema --write schemas"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
-PARSERS = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": gif.parse}
+PARSERS = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": multimediaai.parse}
 TRANSPORTS = {"vod": "http", "ims": "http", "mts": "mns-push", "multimediaai": "token-url"}
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from media_callbacks.model.kinds import Kind
 from media_callbacks.rehearsal.payloads import PAYLOADS, WITHOUT_FAILURE
-from media_callbacks.sources.products import mts, outcomes, vod
+from media_callbacks.sources.products import mts, outcomes
+from media_callbacks.sources.products.vod_catalogue import CONVERSIONS, EVENT_TYPES, TASKS, EventType
 from media_callbacks.sources.reading.members import JOB_IDS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -88,14 +89,14 @@ def find_word(payload: Any) -> str:
 EITHER = "job, else occurrence"
 
 
-def ids_of(row: vod.EventType, media: str) -> Alternatives:
+def ids_of(row: EventType, media: str) -> Alternatives:
     names = {"media": media, "time": "EventTime", "#": HASH, "job": JOB, "word": WORD}
     key = tuple(names.get(part, names.get(part.split("|")[0], part.split("|")[0])) for part in row.key)
     return (key,) if row.recurs else ((JOB,), key)
 
 
 def catalogue_rows(product: str, *, first_media: bool) -> Iterable[Row]:
-    for event, row in vod.EVENT_TYPES.items():
+    for event, row in EVENT_TYPES.items():
         is_special = row.media[0] in ("ImageId", "AttachedMediaId")
         media = row.media[0] if first_media or is_special else "MediaId"
         is_job = not row.recurs or event == "SubmitMediaRefreshComplete"
@@ -191,9 +192,9 @@ def ims_rows() -> Iterable[Row]:
     )
     ids: Alternatives = ((JOB,), ("MediaId", "SubType", "EventTime", "UserData"))
     yield Row("ims", "SnapshotComplete", "snapshot", TYPE, JOB_IDS, ids, again=EITHER)
-    for event, kind in vod.CONVERSIONS.items():
+    for event, kind in CONVERSIONS.items():
         ids = ((JOB,), ("MediaId", "EventTime"))
-        if event in vod.TASKS:
+        if event in TASKS:
             ids = ((JOB, "TaskId"), ids[1])
         # The job API's words; events have not been seen.
         words = "`Complete` / `Error`" if event.startswith("MediaConvert") else None

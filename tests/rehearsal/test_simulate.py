@@ -13,13 +13,14 @@ from media_callbacks.rehearsal.payloads import WITHOUT_FAILURE
 from media_callbacks.rehearsal.simulate import PAYLOADS, set_field
 from media_callbacks.sources.base import Completion, Message
 from media_callbacks.sources.intake import build_event
-from media_callbacks.sources.products import gif, ims, mts, vod
+from media_callbacks.sources.products import ims, mts, multimediaai, vod
+from media_callbacks.sources.products.vod_catalogue import EVENT_TYPES
 from tests.factories.contracts import check_event
 from tests.reference import message_tables
 from tests.reference.message_tables import JOB, NONCE, NOT_MEMBERS, NOW, TYPE, WORD, Row, find_word
 
 JOB_ID, MINTED = "3af7e9705cb24c0f9d23231d4c371900", "000102030405060708090a0b"
-PARSERS = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": gif.parse}
+PARSERS = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": multimediaai.parse}
 TRANSPORTS = {"vod": "http", "ims": "http", "mts": "mns-push", "multimediaai": "token-url"}
 EVENTS = [(product, event) for product, events in PAYLOADS.items() for event in events]
 UPLOADS = (
@@ -107,7 +108,7 @@ def test_the_catalogue_is_what_is_documented_and_what_the_parsers_know():
         product: set(events) for product, events in KINDS.items()
     }
     of_several = {"DynamicImageComplete", "SnapshotComplete", "StreamTranscodeComplete", "TranscodeComplete"}
-    assert set(PAYLOADS["vod"]) == set(vod.EVENT_TYPES) | of_several
+    assert set(PAYLOADS["vod"]) == set(EVENT_TYPES) | of_several
     assert set(PAYLOADS["ims"]) == set(ims.KINDS)
     assert {event.lower() for event in PAYLOADS["mts"]} == set(mts.KINDS) | {"texttospeech", "start", "report"}
     assert set(PAYLOADS["multimediaai"]) == {"CreateGifTask"}
@@ -174,7 +175,7 @@ def test_only_what_ends_something_can_fail(product, event):
     assert (success == failure) == (event in WITHOUT_FAILURE)
 
 
-@pytest.mark.parametrize("event", sorted(set(vod.EVENT_TYPES) - WITHOUT_FAILURE))
+@pytest.mark.parametrize("event", sorted(set(EVENT_TYPES) - WITHOUT_FAILURE))
 def test_what_vod_measured_found_or_made_is_in_the_outputs(event):
     outputs = main_completion("vod", PAYLOADS["vod"][event](JOB_ID, NOW, False)).outputs
     assert outputs

@@ -19,7 +19,8 @@ from media_callbacks.model.events import parse_event
 from media_callbacks.model.identity import event_id
 from media_callbacks.sources.base import Message, Source
 from media_callbacks.sources.intake import build_event
-from media_callbacks.sources.products import gif, ims, mts, vod
+from media_callbacks.sources.products import ims, mts, multimediaai, vod
+from media_callbacks.sources.products.vod_catalogue import EVENT_TYPES
 from media_callbacks.sources.transports.http import HttpSource
 from media_callbacks.sources.transports.mns_push import MnsPushSource
 from media_callbacks.sources.transports.token_url import TokenUrlSource
@@ -51,7 +52,7 @@ SOURCES: dict[str, Source] = {
         url="u",
         keys={1: bytes(32)},
         minting_key_id=1,
-        parser=gif.parse,
+        parser=multimediaai.parse,
     ),
 }
 NAMES = sorted(f"{path.parent.name}/{path.stem}" for path in SAMPLES.glob("*/*.json"))
@@ -222,7 +223,7 @@ JSON = st.recursive(
 )
 WORDS = sorted(
     {
-        *vod.EVENT_TYPES,
+        *EVENT_TYPES,
         *ims.KINDS,
         *mts.KINDS,
         "StreamTranscodeComplete",

@@ -18,7 +18,7 @@ from media_callbacks.healing.queries.catalogue import QUERIES, build_query_sourc
 from media_callbacks.model.receipts import Receipt, StoredReceipt
 from media_callbacks.sources.base import CallbackSource, Parser, Source
 from media_callbacks.sources.intake import HoldRules, build_receipt, restore_message
-from media_callbacks.sources.products import gif, ims, mts, vod
+from media_callbacks.sources.products import ims, mts, multimediaai, vod
 from media_callbacks.sources.transports.http import HttpSource
 from media_callbacks.sources.transports.mns_push import (
     MnsPushSource,
@@ -29,7 +29,12 @@ from media_callbacks.sources.transports.mns_push import (
 from media_callbacks.sources.transports.mns_queue import MnsQueueSource
 from media_callbacks.sources.transports.token_url import TokenUrlSource
 
-PARSERS: Mapping[str, Parser] = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": gif.parse}
+PARSERS: Mapping[str, Parser] = {
+    "vod": vod.parse,
+    "ims": ims.parse,
+    "mts": mts.parse,
+    "multimediaai": multimediaai.parse,
+}
 
 
 @overload

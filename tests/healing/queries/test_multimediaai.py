@@ -9,7 +9,7 @@ from media_callbacks.model.events import EventError
 from media_callbacks.model.outputs import AnimatedImageOutput
 from media_callbacks.rehearsal.payloads import PAYLOADS
 from media_callbacks.sources.base import Message
-from media_callbacks.sources.products import gif
+from media_callbacks.sources.products import multimediaai
 from media_callbacks.sources.transports.url_tokens import bind_task
 from tests.healing.queries.vendor import NOW, Vendor, ask, ask_one, completion, identities, job, read, refused
 
@@ -261,7 +261,7 @@ async def test_the_list_may_be_one_object():
 async def test_a_reply_gives_the_event_of_the_callback(failed):
     payload = PAYLOADS["multimediaai"]["CreateGifTask"]("j-1", NOW, failed)
     body = json.dumps(payload).encode()
-    told = gif.parse(Message(body, body, "token", meta={"nonce": NONCE, "bind": BIND}))
+    told = multimediaai.parse(Message(body, body, "token", meta={"nonce": NONCE, "bind": BIND}))
     answer = await ask_one(vendor_of(3 if failed else 2, ErrorCode="1000"), reference(str(payload["TaskId"])))
     assert identities("multimediaai", read("multimediaai", answer)) == identities("multimediaai", told)
     assert read("multimediaai", answer).completions[0].binding == told.completions[0].binding

@@ -24,7 +24,8 @@ from media_callbacks.model.outputs import (
 from media_callbacks.sources.base import Message, expand_urls
 from media_callbacks.sources.intake import build_event
 from media_callbacks.sources.products import vod
-from media_callbacks.sources.products.vod import EVENT_TYPES, url_suffix
+from media_callbacks.sources.products.vod_catalogue import EVENT_TYPES
+from media_callbacks.sources.products.vod_outputs import url_suffix
 from media_callbacks.sources.reading.decoding import parse_time
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "vod"

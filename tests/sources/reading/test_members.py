@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from media_callbacks.model.errors import Unparseable
 from media_callbacks.rehearsal.payloads import PAYLOADS
-from media_callbacks.sources.products import mts_messages, vod, vod_messages
+from media_callbacks.sources.products import mts_messages, vod_messages
 from media_callbacks.sources.products.ims_messages import Envelope
+from media_callbacks.sources.products.vod_catalogue import model_of as vod_model_of
 from media_callbacks.sources.reading import members
 from media_callbacks.sources.reading.decoding import decode_object, storable
 from media_callbacks.sources.transports.mns import NotificationJson
@@ -61,7 +62,7 @@ def agree(model, payload):
 def model_of(product, message):
     if product == "mts":
         return mts_messages.Notification
-    model = vod.model_of(message["EventType"])
+    model = vod_model_of(message["EventType"])
     return model if product == "vod" else Envelope[model]  # type: ignore[valid-type]
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from media_callbacks.model.errors import ExpiredToken, Rejected, UnknownToken
 from media_callbacks.sources.base import Callback
-from media_callbacks.sources.products import gif
+from media_callbacks.sources.products import multimediaai
 from media_callbacks.sources.transports.token_url import TokenUrlSource
 from media_callbacks.sources.transports.url_tokens import UrlToken, bind_task, mint_token, read_token
 
@@ -34,7 +34,7 @@ def source(keys=None, minting_key_id=7):
         url="https://cb.example.com/callbacks/gif",
         keys={7: KEY} if keys is None else keys,
         minting_key_id=minting_key_id,
-        parser=gif.parse,
+        parser=multimediaai.parse,
     )
 
 

@@ -48,8 +48,9 @@ from media_callbacks.model.outputs import (
     TranscodeOutput,
 )
 from media_callbacks.sources.base import Completion, Message, Parsed, expand_urls
-from media_callbacks.sources.products import ims, vod
+from media_callbacks.sources.products import ims
 from media_callbacks.sources.products.outcomes import has_outputs, read_outcome, whole_outcome
+from media_callbacks.sources.products.vod_outputs import url_suffix
 from media_callbacks.sources.reading.fields import Fields
 
 # At most 30 pictures a page (documented).
@@ -71,7 +72,7 @@ def _animated_image_outputs(job: Fields) -> tuple[Frozen, ...]:
 def _animated_image_output(wanted: Fields, url: str | None) -> AnimatedImageOutput:
     return AnimatedImageOutput(
         url=url,
-        format=wanted.text("Format") or vod.url_suffix(url),
+        format=wanted.text("Format") or url_suffix(url),
         width=wanted.integer("Width"),
         height=wanted.integer("Height"),
         fps=wanted.number("Fps"),
@@ -140,7 +141,7 @@ def _transcode_output(job_id: str | None, file: Fields | None, meta: Fields | No
     return TranscodeOutput(
         job_id=job_id,
         url=url,
-        format=vod.url_suffix(url) or info.text("FormatName"),
+        format=url_suffix(url) or info.text("FormatName"),
         width=info.integer("Width"),
         height=info.integer("Height"),
         fps=videos[0].number("Fps") if videos else None,

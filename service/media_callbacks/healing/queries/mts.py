@@ -48,8 +48,9 @@ from media_callbacks.model.outputs import (
     TranscodeOutput,
 )
 from media_callbacks.sources.base import Completion, Message, Parsed, expand_urls
-from media_callbacks.sources.products import mts, vod
+from media_callbacks.sources.products import mts
 from media_callbacks.sources.products.outcomes import has_outputs
+from media_callbacks.sources.products.vod_outputs import url_suffix
 from media_callbacks.sources.reading.fields import Fields
 
 _BUCKET = re.compile("[a-z0-9-]{3,63}")
@@ -98,7 +99,7 @@ def _transcode_outputs(job: Fields) -> tuple[Frozen, ...]:
         TranscodeOutput(
             job_id=job.text("JobId"),
             url=url,
-            format=(container.text("Format") if container else None) or vod.url_suffix(url),
+            format=(container.text("Format") if container else None) or url_suffix(url),
             width=properties.integer("Width"),
             height=properties.integer("Height"),
             fps=properties.number("Fps"),

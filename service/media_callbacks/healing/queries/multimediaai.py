@@ -29,9 +29,9 @@ from media_callbacks.model.errors import Unparseable, VendorError, VendorRefused
 from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.outputs import AnimatedImageOutput
 from media_callbacks.sources.base import Completion, Message, Parsed
-from media_callbacks.sources.products.gif import RETRYABLE
+from media_callbacks.sources.products.multimediaai import RETRYABLE
 from media_callbacks.sources.products.outcomes import read_error
-from media_callbacks.sources.products.vod import url_suffix
+from media_callbacks.sources.products.vod_outputs import url_suffix
 from media_callbacks.sources.reading.fields import Fields
 from media_callbacks.sources.transports.url_tokens import bind_task
 

@@ -44,6 +44,7 @@ from media_callbacks.model.kinds import Outcome
 from media_callbacks.sources.base import Completion, Message, Parsed
 from media_callbacks.sources.products import vod
 from media_callbacks.sources.products.outcomes import has_outputs, read_outcome
+from media_callbacks.sources.products.vod_outputs import is_sort_of_job
 from media_callbacks.sources.reading.fields import Fields
 
 FAMILIES: Mapping[str, Family] = {
@@ -418,7 +419,7 @@ def parse(message: Message) -> Parsed:
     if family == "snapshot":
         infos = find_objects({"SnapshotInfos": result.value("SnapshotInfos")}, "SnapshotInfos", "") if result else []
         own = {"JobId": job_id, "Status": word}
-        if not any(vod.is_sort_of_job(Fields(info).text("SnapshotType")) for info in infos):
+        if not any(is_sort_of_job(Fields(info).text("SnapshotType")) for info in infos):
             # The job ended, whatever of its pictures is listed.
             infos = [{}, *infos]
         callback |= {"VideoId": asset, "SnapshotInfos": [{**info, **own} for info in infos]}

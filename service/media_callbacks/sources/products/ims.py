@@ -20,13 +20,15 @@ from media_callbacks.model.kinds import Kind
 from media_callbacks.sources.base import Message, Parsed
 from media_callbacks.sources.products import vod
 from media_callbacks.sources.products.ims_messages import Envelope
+from media_callbacks.sources.products.vod_catalogue import CONVERSIONS, EVENT_TYPES, model_of
+from media_callbacks.sources.products.vod_told import Dialect
 from media_callbacks.sources.reading.members import says_anything
 
 KINDS: Mapping[str, Kind] = {
     "DynamicImageComplete": "animated_image",
     "SnapshotComplete": "snapshot",
-    **vod.CONVERSIONS,
-    **{name: row.kind for name, row in vod.EVENT_TYPES.items()},
+    **CONVERSIONS,
+    **{name: row.kind for name, row in EVENT_TYPES.items()},
 }
 
 RETRYABLE: Mapping[str, bool] = {
@@ -36,7 +38,7 @@ RETRYABLE: Mapping[str, bool] = {
     "TransientNetWorkError": True,
 }
 
-_DIALECT = vod.Dialect("MessageBody.", RETRYABLE, is_vod=False)
+_DIALECT = Dialect("MessageBody.", RETRYABLE, is_vod=False)
 
 
 @cache
@@ -45,7 +47,7 @@ def _envelope_around(body: Any) -> Any:
 
 
 def _model_of(event_type: str) -> Any:
-    return _envelope_around(vod.model_of(event_type))
+    return _envelope_around(model_of(event_type))
 
 
 def parse(message: Message) -> Parsed:

@@ -10,7 +10,7 @@ from media_callbacks.model.errors import Unparseable
 from media_callbacks.model.events import EventError
 from media_callbacks.model.outputs import AnimatedImageOutput
 from media_callbacks.sources.base import Message
-from media_callbacks.sources.products import gif
+from media_callbacks.sources.products import multimediaai
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "multimediaai"
 NONCE = "000102030405060708090a0b"
@@ -20,7 +20,7 @@ TASK = "43567811"
 def parse(body=b"", query=""):
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()
     meta = {"nonce": NONCE, "bind": "00" * 16} | ({"query": query} if query else {})
-    return gif.parse(Message(payload, payload, "token", meta=meta))
+    return multimediaai.parse(Message(payload, payload, "token", meta=meta))
 
 
 def one(body=b"", query=""):
@@ -263,7 +263,7 @@ def test_progress_has_the_key_of_the_task():
 
 def test_a_message_without_nonce_can_not_be_read():
     with pytest.raises(Unparseable, match="nonce"):
-        gif.parse(Message(b"{}", b"{}", "token"))
+        multimediaai.parse(Message(b"{}", b"{}", "token"))
 
 
 @given(st.binary(max_size=200), st.text(max_size=50))

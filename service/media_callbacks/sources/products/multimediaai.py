@@ -17,7 +17,7 @@ from media_callbacks.model.kinds import Kind, Outcome
 from media_callbacks.model.outputs import AnimatedImageOutput
 from media_callbacks.sources.base import Completion, Message, Parsed
 from media_callbacks.sources.products.outcomes import read_error, read_outcome
-from media_callbacks.sources.products.vod import url_suffix
+from media_callbacks.sources.products.vod_outputs import url_suffix
 from media_callbacks.sources.reading.decoding import decode_text
 from media_callbacks.sources.reading.fields import Fields, read_object
 
