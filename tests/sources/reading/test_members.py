@@ -253,6 +253,10 @@ def test_what_is_nested_too_deeply_is_refused_wherever_it_stands():
     assert members.decoded(inside.message["Data"]) == deep
 
 
-def test_numbers_that_no_json_can_hold_are_not_passed_on():
-    reading = members.read(vod_messages.Ai, b'{"Data": {"score": 1e999, "name": "x"}}')
+@pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"NaN", b"Infinity", b"-Infinity"])
+def test_numbers_that_no_json_can_hold_are_not_passed_on(number):
+    reading = members.read(vod_messages.Ai, b'{"Data": {"score": %s, "name": "x"}, "UserId": %s}' % (number, number))
     assert members.decoded(reading.message["Data"]) == {"score": None, "name": "x"}
+    assert left(reading.message) == {"data": {"name": "x"}}
+    nothing = members.read(vod_messages.Ai, b'{"UserId": %s}' % number)
+    assert not members.says_anything(nothing.message)

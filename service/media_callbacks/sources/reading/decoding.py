@@ -6,6 +6,7 @@ The same bytes give the same values wherever they are read, because identities a
 
 import base64
 import binascii
+import math
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -71,11 +72,11 @@ def _mend_character(found: re.Match[str]) -> str:
 
 
 def storable(value: Any) -> Any:
-    """Without what no store or no writer takes: NUL in a text, and numbers beyond all bounds, which are infinite."""
+    """Without what no store or no writer takes: NUL in a text, and numbers that are infinite or none."""
     if isinstance(value, str):
         return value.replace("\0", "\ufffd")
     if isinstance(value, float):
-        return value if abs(value) != float("inf") else None
+        return value if math.isfinite(value) else None
     if isinstance(value, list):
         return [storable(item) for item in value]
     if isinstance(value, dict):

@@ -180,6 +180,12 @@ def _text_schema() -> CoreSchema:
     return core_schema.str_schema(strict=True, strip_whitespace=True)
 
 
+def _anything_schema() -> CoreSchema:
+    # Texts and whole numbers are as they come, without a call: nearly all are one of them.
+    rest = core_schema.no_info_after_validator_function(storable, core_schema.any_schema())
+    return _first_that_fits(core_schema.str_schema(strict=True), core_schema.int_schema(strict=True), rest)
+
+
 def _tuple_of(item: CoreSchema) -> CoreSchema:
     return core_schema.tuple_schema([item], variadic_item_index=0, max_length=MAX_ELEMENTS)
 
@@ -316,7 +322,7 @@ Numbers = Annotated[
 Texts = Annotated[
     tuple[str, ...] | None, _Value(lambda: _tuple_of(_text_schema()), lambda value: _read_all(value, read_text))
 ]
-Anything = Annotated[Any, _Value(core_schema.any_schema, lambda value: value)]
+Anything = Annotated[Any, _Value(_anything_schema, lambda value: value)]
 """Any JSON, also as text; ``decoded`` opens it."""
 One = Annotated[T | None, _One()]
 JOB_IDS = ("JobId", "TaskId", "ParentJobId")
