@@ -133,4 +133,4 @@ def test_what_is_missing_beside_the_extra_is_not_put_down_to_it(capsys, monkeypa
 def test_a_copy_that_is_not_installed_knows_no_extras(installed, tmp_path):
     (tmp_path / "media_callbacks").symlink_to(installed / "media_callbacks")
     found = run_python(tmp_path, "-m", "media_callbacks", "demo")
-    assert found.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'aiohttp'"
+    assert re.fullmatch(r"ModuleNotFoundError: No module named '\w+'", found.stderr.splitlines()[-1])

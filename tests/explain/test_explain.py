@@ -22,8 +22,8 @@ from media_callbacks.__main__ import main
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.explain import lines_of, read_time, surroundings
 from media_callbacks.config.settings import Settings, build_settings
-from media_callbacks.explain import Explanation, UnknownSource, explain
 from media_callbacks.explain.captured_request import CapturedRequest, UnreadableRequest, read_captured_request
+from media_callbacks.explain.explaining import Explanation, UnknownSource, explain
 from media_callbacks.model.errors import Rejected
 from media_callbacks.rehearsal.simulate import MnsSigner, SimulatedRequest, make_mns_key
 from media_callbacks.sources.base import Callback

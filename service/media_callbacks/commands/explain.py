@@ -23,9 +23,9 @@ from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.config.settings import Settings
 from media_callbacks.config.sources import MnsPushSourceSettings
 from media_callbacks.edge.certificates import read_certificate
-from media_callbacks.explain import Explanation, UnknownSource, explain
 from media_callbacks.explain.captured_request import UnreadableRequest, read_captured_request
 from media_callbacks.explain.case import Status, Surroundings
+from media_callbacks.explain.explaining import Explanation, UnknownSource, explain
 from media_callbacks.model.errors import BadSignature
 from media_callbacks.model.suggestions import did_you_mean
 from media_callbacks.model.times import format_time

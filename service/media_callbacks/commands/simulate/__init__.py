@@ -11,23 +11,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 from rich.console import Console
 from rich.progress import track
-from yarl import URL
 
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.commands.console.errors import UsageError
@@ -35,18 +24,19 @@ from media_callbacks.commands.console.options import add_config_option, add_json
 from media_callbacks.commands.console.output import can_draw, print_line, print_table, printable
 from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.commands.simulate import cloud
+from media_callbacks.commands.simulate.signing_keys import KEY_FILE, make_signing_key, read_signer
 from media_callbacks.config.settings import Settings
 from media_callbacks.config.sources import MnsPushSourceSettings
 from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.model.suggestions import did_you_mean
 from media_callbacks.rehearsal.payloads import PAYLOADS, WITHOUT_FAILURE, Json
+from media_callbacks.rehearsal.sending import STALE_S, SentResult, send
 from media_callbacks.rehearsal.simulate import (
     MnsSigner,
     SimulatedRequest,
     forge,
     http_request,
-    make_mns_key,
     set_field,
     token_url_request,
 )
@@ -56,10 +46,7 @@ from media_callbacks.sources.transports.mns_push import MnsPushSource
 from media_callbacks.sources.transports.token_url import TokenUrlSource
 from media_callbacks.timing.clock import utc_now
 
-KEY_FILE, CERTIFICATE_FILE = "mns-simulator.key.pem", "mns-simulator.certificate.pem"
 CLOUD = "cloud"
-# Older than every freshness window that a configuration may set by default.
-STALE_S = 3600
 
 
 def add_options(parser: CommandParser) -> None:
@@ -105,13 +92,6 @@ def add_options(parser: CommandParser) -> None:
     add_json_option(parser)
     cloud.add_options(parser)
     parser.set_defaults(run=run)
-
-
-@dataclass(frozen=True, slots=True)
-class SentResult:
-    job_id: str
-    status: int | None
-    error: str | None = None
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -176,42 +156,6 @@ def choose_source(settings: Settings, product: str, name: str | None) -> Callbac
         known = f"configured are: {', '.join(configured) or 'none'}{did_you_mean(name, configured)}"
         raise ConfigError([f"--source: expected one source of product {product}{came}, {known}"])
     return build_source(names[0], tables[names[0]])
-
-
-def make_signing_key(path: Path) -> int:
-    """Write a key and its certificate, and say how to pin it."""
-    if path.exists():
-        raise ConfigError([f"--signing-key: {path} is there already; remove it first or name another file"])
-    key, certificate = make_mns_key(now=utc_now())
-    path.touch(mode=0o600)
-    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    certificate_path = path.with_name(CERTIFICATE_FILE)
-    certificate_path.write_text(certificate)
-    print("pin it in the mns-push source, for rehearsals only:")
-    print(f'certificates = {{ "{MnsSigner(key).certificate_url}" = "file:{certificate_path.resolve()}" }}')
-    return 0
-
-
-def read_signer(table: object, path: Path) -> MnsSigner:
-    """
-    The signer whose certificate the source pins.
-
-    Raises:
-        ConfigError: There is no key, or the source does not pin its certificate.
-    """
-    hint = "make one with --make-signing-key and pin its certificate in the source"
-    try:
-        key = load_pem_private_key(path.read_bytes(), None)
-    except OSError as error:
-        raise ConfigError([f"--signing-key: cannot read {path} ({error.strerror}); {hint}"]) from error
-    except ValueError as error:
-        raise ConfigError([f"--signing-key: {path} holds no private key in PEM form; {hint}"]) from error
-    assert isinstance(table, MnsPushSourceSettings)
-    if isinstance(key, RSAPrivateKey):
-        for url, pem in table.certificates.items():
-            if x509.load_pem_x509_certificate(pem.encode()).public_key() == key.public_key():
-                return MnsSigner(key, url)
-    raise ConfigError([f"--signing-key: no certificate pinned by the source belongs to {path}; {hint}"])
 
 
 def build_requests(
@@ -288,18 +232,6 @@ async def send_all(
                 await asyncio.sleep(max(0.0, started + number / arguments.rate - time.perf_counter()))
             answers.append(await send(session, base, job_id, request))
     return answers
-
-
-async def send(session: aiohttp.ClientSession, base: str, job_id: str, request: SimulatedRequest) -> SentResult:
-    url = URL(base.rstrip("/") + request.target, encoded=True)
-    try:
-        async with session.request(
-            request.method, url, data=request.body, headers=request.headers, allow_redirects=False
-        ) as response:
-            await response.read()
-            return SentResult(job_id, response.status)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        return SentResult(job_id, None, type(error).__name__)
 
 
 def report(answers: list[SentResult], *, as_json: bool) -> None:
