@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from media_callbacks.model.events import Event
 from tests.factories.clocks import LoopClock
 from tests.factories.contracts import check_event
+from tests.factories.memory import find_memory
 from tests.factories.postgresql import database_url, left_databases, own_server, postgresql_url  # noqa: F401
 from tests.factories.running import Running, run_service
 
@@ -24,6 +25,9 @@ settings.load_profile("any machine")
 # Tests start hundreds of Pythons. None compiles again what another has imported.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Where ``tmp_path`` is. On a disk, most of the time of most tests would be waiting until it has flushed.
+if (memory := find_memory()) is not None:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 @pytest.fixture(autouse=True, scope="module")

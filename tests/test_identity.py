@@ -34,6 +34,7 @@ from media_callbacks.sources.products import ims, mts, multimediaai, vod
 from media_callbacks.sources.transports.http import HttpSource
 from media_callbacks.sources.transports.mns_push import MnsPushSource
 from media_callbacks.sources.transports.token_url import TokenUrlSource
+from tests.factories.memory import find_memory
 from tests.inbox.conformance import deliver
 from tests.inbox.timed import TimedSqliteInbox
 from tests.reference.confirm_tables import Vendor
@@ -173,7 +174,7 @@ def test_any_sequence_over_all_transports_equals_the_model(steps: list[tuple[Any
         await inbox.close()
         return revisions, delivered
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=find_memory()) as folder:
         revisions, delivered = asyncio.run(run(Path(folder) / "inbox.db"))
     expected = model(steps)
     assert sorted(revisions) == sorted(n for words in expected.values() for n in range(1, len(words) + 1))
@@ -241,7 +242,7 @@ def test_whatever_is_claimed_of_a_job_the_vendors_word_is_its_only_event(
         await inbox.close()
         return found
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=find_memory()) as folder:
         found = asyncio.run(run(Path(folder) / "inbox.db"))
     for number, events in enumerate(found.values()):
         assert [data["outcome"] for data in events] == ([outcome] if number in spoken_of else [])

@@ -30,6 +30,7 @@ from media_callbacks.inbox.upkeep.migrations import load_migrations
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.receipts import NamelessJob
+from tests.factories.memory import find_memory
 from tests.factories.running import PATIENCE_S
 from tests.inbox.conformance import (
     LEASE_S,
@@ -626,7 +627,7 @@ def test_any_sequence_in_any_grouping_equals_the_model(puts: list[tuple[str, str
 
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=find_memory()) as folder:
         accepted, delivered = asyncio.run(run(Path(folder) / "inbox.db"))
     assert accepted == expected
     for job, outcomes in model.items():

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.records import EventFilter
 from media_callbacks.inbox.sqlite import keys as sqlite_keys
+from tests.factories.memory import find_memory
 from tests.inbox.conformance import NOW, SECOND, make_event, make_receipt, purge_step
 from tests.inbox.timed import TimedSqliteInbox
 
@@ -119,7 +120,7 @@ def test_every_event_is_known_wherever_its_key_is(
             await model.do(name, jobs)
         await model.close()
 
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(dir=find_memory()) as folder:
         patch.setattr(sqlite_keys, "_RECENT_PER_MOVE", recent_per_move)
         patch.setattr(sqlite_keys, "_MOST_RECENT", most_recent)
         patch.setattr(sqlite_keys, "_LEFT_BEHIND", 3)

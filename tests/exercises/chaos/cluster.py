@@ -28,6 +28,7 @@ from tests.deploy.proxy import find_nginx, proxying
 from tests.exercises.chaos.queues import Queues
 from tests.exercises.chaos.vendor import ProxySender, RoundRobinSender
 from tests.factories.clocks import ProcessClock
+from tests.factories.memory import find_memory
 from tests.factories.postgresql import PostgresqlServer
 from tests.factories.running import connected, encode_request, make_source, make_tables, read_answer, to_toml
 
@@ -420,9 +421,7 @@ def make_parent() -> Path:
     A new directory for logs and configurations: in memory, where there is room. On a disk that PostgreSQL keeps busy
     with flushing, writing a log line can take seconds, for nginx and all instances at once.
     """
-    memory = Path("/dev/shm")
-    has_room = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30
-    return Path(tempfile.mkdtemp(prefix="mc-chaos-", dir=memory if has_room else None))
+    return Path(tempfile.mkdtemp(prefix="mc-chaos-", dir=find_memory()))
 
 
 def make_folder(parent: Path, name: str) -> Path:
