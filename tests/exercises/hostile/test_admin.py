@@ -9,13 +9,15 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from media_callbacks.commands.console.admin_client import AdminClient
 from tests.exercises.chaos.cluster import Instance, free_ports
 from tests.factories.running import make_tables, to_toml
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def _has_ipv6() -> bool:
@@ -55,23 +57,24 @@ class Admin:
         """Of the sinks, asked for as the command line does."""
         return {sink["state"] for sink in await asyncio.to_thread(self._client.get_list, "/v1/sinks", "sinks")}
 
-    async def pause(self) -> None:
-        await asyncio.to_thread(self._client.post, "/v1/sinks/orders/pause")
+    async def order(self, what: str) -> None:
+        await asyncio.to_thread(self._client.post, f"/v1/sinks/orders/{what}")
 
     @property
     def _client(self) -> AdminClient:
         return AdminClient(f"http://{self.authority.decode()}", None, origin="the test")
 
 
-@pytest.fixture(params=["127.0.0.1", "::1"])
-async def admin(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Admin]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["127.0.0.1", "::1"])
+async def admin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Admin]:
+    folder = tmp_path_factory.mktemp("admin")
     if request.param == "::1" and not _has_ipv6():
         pytest.skip("this machine has no IPv6")
     problems: list[str] = []
     port, admin_port = free_ports(2)
-    instance = Instance("admin", tmp_path, port=port, complain=problems.append)
+    instance = Instance("admin", folder, port=port, complain=problems.append)
     changes = {"server.port": port, "admin.host": request.param, "admin.port": admin_port}
-    instance.config.write_text(to_toml(make_tables(tmp_path, {"orders": "http://127.0.0.1:9/"}, changes)))
+    instance.config.write_text(to_toml(make_tables(folder, {"orders": "http://127.0.0.1:9/"}, changes)))
     await instance.start()
     try:
         yield Admin(request.param, admin_port)
@@ -146,5 +149,7 @@ async def test_whoever_is_on_the_machine_is_let_in(admin: Admin) -> None:
     own = [b"Origin: http://" + admin.authority, b"Sec-Fetch-Site: same-origin"]
     assert await admin.ask(b"GET /v1/events", *own) == 200
     assert await admin.ask(b"GET /v1/events", b"Sec-Fetch-Site: none") == 200
-    await admin.pause()
+    await admin.order("pause")
     assert await admin.states() == {"paused"}
+    await admin.order("resume")
+    assert await admin.states() == {"active"}
