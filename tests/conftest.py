@@ -25,6 +25,9 @@ settings.load_profile("any machine")
 # Tests start hundreds of Pythons. None compiles again what another has imported.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# What ``-n auto`` is: some exercises wait for most of their time, and would hold up the others.
+os.environ.setdefault("PYTEST_XDIST_AUTO_NUM_WORKERS", str((os.cpu_count() or 1) + 1))
+
 # Where ``tmp_path`` is. On a disk, most of the time of most tests would be waiting until it has flushed.
 if (memory := find_memory()) is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
