@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
+from media_callbacks.edge.admin_protocol import in_turns
 from media_callbacks.edge.connections import NEVER, Connections, Turns
-from media_callbacks.edge.guarded import in_turns
 
 
 class Client:

@@ -15,9 +15,9 @@ import uvicorn
 from media_callbacks.admin.api import AdminApi
 from media_callbacks.admin.guard import AdminGuard
 from media_callbacks.delivery.breaker import BreakerState
+from media_callbacks.edge.admin_protocol import make_admin_protocol
 from media_callbacks.edge.answers import Refusals
 from media_callbacks.edge.connections import Connections, Turns
-from media_callbacks.edge.guarded import make_guarded_protocol
 from media_callbacks.healing.queries.base import Family
 from media_callbacks.inbox.records import AttemptResult
 from media_callbacks.observe.logs import LimitedLog
@@ -132,7 +132,7 @@ async def serving(operators: Operators, *, token: str | None, jobs_token: str | 
     """The operators' listener on loopback. Gives its URL."""
     tokens, jobs_tokens = (() if one is None else (one,) for one in (token, jobs_token))
     guarded = AdminGuard(operators.api.app(), tokens=tokens, jobs_tokens=jobs_tokens)
-    protocol = make_guarded_protocol(
+    protocol = make_admin_protocol(
         Connections(limit=100, tick_s=1.0),
         Refusals(operators.metrics, LimitedLog()),
         Turns(each=2),

@@ -423,7 +423,7 @@ async def test_beyond_the_connections_that_it_takes_those_that_were_silent_longe
 async def test_a_client_that_does_not_read_its_answers_is_given_up(tmp_path, monkeypatch, listener):
     monkeypatch.setattr("media_callbacks.process.server.TICK_S", 0.05)
     monkeypatch.setattr("media_callbacks.edge.protocol.CallbackProtocol.write_timeout_s", 0.2)
-    monkeypatch.setattr("media_callbacks.edge.guarded.GuardedProtocol.write_timeout_s", 0.2)
+    monkeypatch.setattr("media_callbacks.edge.admin_protocol.AdminProtocol.write_timeout_s", 0.2)
     target = "/health/live" if listener == "server" else "/openapi.json"
     request = encode_request("GET", target)
     async with run_service(tmp_path) as running:

@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from media_callbacks.admin.bodies import BodyReader
 from media_callbacks.admin.models import JobOrder, JobOrders
 from media_callbacks.admin.operations import Model, Operation, Refused, answer_json
 from media_callbacks.edge.answers import RETRY_AFTER_S, problem
-from media_callbacks.edge.bodies import BodyReader
 from media_callbacks.model.errors import MethodNotAllowed, Rejected, Unavailable
 from media_callbacks.model.suggestions import did_you_mean
 

@@ -26,10 +26,10 @@ import uvicorn
 
 from media_callbacks.app import Service, create_admin_app, create_app
 from media_callbacks.config.settings import Settings
+from media_callbacks.edge.admin_protocol import in_turns, make_admin_protocol
 from media_callbacks.edge.asgi import EdgeApp
 from media_callbacks.edge.connections import Connections, Turns
 from media_callbacks.edge.core import MAX_HEADER_BYTES
-from media_callbacks.edge.guarded import in_turns, make_guarded_protocol
 from media_callbacks.edge.protocol import make_protocol
 from media_callbacks.process import memory
 from media_callbacks.process.listeners import BACKLOG, Listeners, open_listeners
@@ -151,7 +151,7 @@ def _make_servers(app: EdgeApp[Service], settings: Settings) -> list[QuietServer
         app.edge, Connections(limit=max_connections, tick_s=tick_s), head_timeout_s=HEAD_TIMEOUT_S
     )
     turns = Turns(each=1)
-    guarded = make_guarded_protocol(
+    guarded = make_admin_protocol(
         Connections(limit=MAX_ADMIN_CONNECTIONS, tick_s=tick_s),
         app.service.refusals,
         turns,

@@ -224,16 +224,16 @@ class AwsSink(ABC):
     async def _send_calls(
         self, client: Any, calls: list[list[CallEntry]], outcomes: dict[int, SinkError | None]
     ) -> None:
-        held: set[str | None] = set()
+        blocked: set[str | None] = set()
         for entries in calls:
-            await self._send_entries(client, [entry for entry in entries if entry.group not in held], outcomes)
+            await self._send_entries(client, [entry for entry in entries if entry.group not in blocked], outcomes)
             for entry in entries:
-                if entry.group in held:
+                if entry.group in blocked:
                     outcomes[entry.position] = SinkRetry("waits for an earlier event of its group, which failed")
                 elif entry.group is not None and (
                     entry.position not in outcomes or isinstance(outcomes[entry.position], SinkRetry)
                 ):
-                    held.add(entry.group)
+                    blocked.add(entry.group)
 
     async def _send_entries(self, client: Any, entries: list[CallEntry], outcomes: dict[int, SinkError | None]) -> None:
         """

@@ -1,5 +1,5 @@
 """
-uvicorn's h11 protocol with bounds that it lacks, for applications behind ASGI.
+The operators' listener: uvicorn's h11 protocol with bounds that it lacks, for an application behind ASGI.
 
 h11 has one request in hand at a time and bounds heads. What is added is composed around it and looks at what goes in
 and out: deadlines for requests that do not come and answers that are not read, room for new connections, and the answer
@@ -51,7 +51,7 @@ def in_turns(app: ASGIApp, turns: Turns) -> ASGIApp:
     return wait_and_answer
 
 
-def make_guarded_protocol(
+def make_admin_protocol(
     connections: Connections, refusals: Refusals, turns: Turns, *, request_timeout_s: float
 ) -> type[asyncio.Protocol]:
     """The class to give to uvicorn, for one listener."""
@@ -63,10 +63,10 @@ def make_guarded_protocol(
         "received": memoryview(bytearray(READ_BYTES)),
     }
     # uvicorn gives it to create_server, which takes protocols with and without a buffer of their own.
-    return cast("type[asyncio.Protocol]", type("Guarded", (GuardedProtocol,), members))
+    return cast("type[asyncio.Protocol]", type("Guarded", (AdminProtocol,), members))
 
 
-class GuardedProtocol(asyncio.BufferedProtocol):
+class AdminProtocol(asyncio.BufferedProtocol):
     """
     One connection.
 
@@ -87,7 +87,7 @@ class GuardedProtocol(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport = cast("asyncio.Transport", None)
         self._is_reading = True
-        self._is_held = self._has_turn = False
+        self._is_paused = self._has_turn = False
         self._pieces: deque[bytes] = deque()
         self._unread_bytes = 0
         self.deadline = self.silent_since = 0.0
@@ -98,7 +98,7 @@ class GuardedProtocol(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=0)
         self.silent_since = self._loop.time()
         self.deadline = self.silent_since + self.request_timeout_s
-        self._http.connection_made(cast("asyncio.Transport", _HeldTransport(self._transport, self.hold)))
+        self._http.connection_made(cast("asyncio.Transport", _PausedTransport(self._transport, self.pause_reading)))
         self.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -122,7 +122,7 @@ class GuardedProtocol(asyncio.BufferedProtocol):
     def _take(self) -> None:
         """The next piece."""
         self._has_turn = False
-        if self._is_held or self._transport.is_closing() or not self._pieces:
+        if self._is_paused or self._transport.is_closing() or not self._pieces:
             return
         try:
             self._http.data_received(self._pieces.popleft())
@@ -138,13 +138,13 @@ class GuardedProtocol(asyncio.BufferedProtocol):
             self._wait()
         self._read_on()
 
-    def hold(self, is_held: bool) -> None:
+    def pause_reading(self, is_paused: bool) -> None:
         """uvicorn wants nothing more, or more again."""
-        self._is_held = is_held
+        self._is_paused = is_paused
         self._read_on()
 
     def _read_on(self) -> None:
-        if self._is_held or self._transport.is_closing():
+        if self._is_paused or self._transport.is_closing():
             return
         if not self._pieces:
             self._transport.resume_reading()
@@ -193,18 +193,18 @@ class GuardedProtocol(asyncio.BufferedProtocol):
         self._transport.abort()
 
 
-class _HeldTransport:
-    """A transport as uvicorn sees it. Whether it wants to read goes to ``hold`` instead."""
+class _PausedTransport:
+    """A transport as uvicorn sees it. Whether it wants to read goes to ``pause_reading`` instead."""
 
-    def __init__(self, transport: asyncio.Transport, hold: Callable[[bool], None]) -> None:
+    def __init__(self, transport: asyncio.Transport, pause_reading: Callable[[bool], None]) -> None:
         self._transport = transport
-        self._hold = hold
+        self._pause_reading = pause_reading
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def pause_reading(self) -> None:
-        self._hold(True)
+        self._pause_reading(True)
 
     def resume_reading(self) -> None:
-        self._hold(False)
+        self._pause_reading(False)
