@@ -31,6 +31,7 @@ COMMANDS = {
     "sinks": "look at sinks, pause and resume them",
     "migrate": "bring the store's schema up to date",
     "backup": "copy the store beside the running service",
+    "copy": "copy a whole store to another database",
     "purge": "remove what is older than store.retention_days and store.dedup_days",
     "completion": "print a script with which bash, zsh or fish completes commands and options",
     "schema": "print the JSON Schema of each kind of event, and an AsyncAPI document",

@@ -72,7 +72,7 @@ async def prepare(url: str, *, apply: bool) -> str:
 
 async def _migrate(connection: Any, *, apply: bool) -> Sequence[str]:
     known = load_migrations("postgresql")
-    if not missing_migrations(known, await _applied(connection), apply=apply):
+    if not missing_migrations(known, await applied_migrations(connection), apply=apply):
         return []
     await connection.execute("SELECT pg_advisory_lock($1, $2)", *_MIGRATION_LOCK)
     try:
@@ -80,7 +80,7 @@ async def _migrate(connection: Any, *, apply: bool) -> Sequence[str]:
             "CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY, name text NOT NULL)"
         )
         # Another service may have been faster.
-        missing = missing_migrations(known, await _applied(connection))
+        missing = missing_migrations(known, await applied_migrations(connection))
         for migration in missing:
             async with connection.transaction():
                 await connection.execute(migration.sql)
@@ -93,7 +93,8 @@ async def _migrate(connection: Any, *, apply: bool) -> Sequence[str]:
     return [str(migration) for migration in missing]
 
 
-async def _applied(connection: Any) -> set[int]:
+async def applied_migrations(connection: Any) -> set[int]:
+    """Their numbers."""
     if await connection.fetchval("SELECT to_regclass('migrations')") is None:
         return set()
     return {number for (number,) in await connection.fetch("SELECT number FROM migrations")}

@@ -1,0 +1,124 @@
+"""
+The tables of a store, for whoever takes all of it elsewhere.
+
+Left out is what a database has for itself: the migrations that were applied, and where SQLite finds events by their
+keys, which is made anew from ``events``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+Row = Sequence[Any]
+# Of rows without bodies; some hundred kilobytes.
+_ROWS = 1000
+# A body has up to 4 MiB.
+_ROWS_WITH_BODIES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """
+    Attributes:
+        columns: All of them, the one first by which its index is ordered.
+        booleans: Those that PostgreSQL has as such and SQLite as numbers.
+        has_bodies: Whether rows may be large.
+        numbers_rows: Whether the database gives each row the next id.
+        is_singleton: One row that is there from the beginning.
+    """
+
+    name: str
+    columns: Sequence[str]
+    booleans: frozenset[str] = frozenset()
+    has_bodies: bool = False
+    numbers_rows: bool = False
+    is_singleton: bool = False
+
+    @property
+    def rows_per_batch(self) -> int:
+        return _ROWS_WITH_BODIES if self.has_bodies else _ROWS
+
+    @property
+    def query(self) -> str:
+        """All rows."""
+        return f"SELECT {', '.join(self.columns)} FROM {self.name} ORDER BY {self.columns[0]}"
+
+
+def _table(name: str, columns: str, **options: Any) -> Table:
+    return Table(name, tuple(columns.split()), **options)
+
+
+TABLES = (
+    _table(
+        "receipts",
+        "id received_at source product transport verified_by state reason warnings meta parser event_ids body"
+        " stored_at",
+        has_bodies=True,
+        numbers_rows=True,
+    ),
+    _table(
+        "events",
+        "id key_digest outcome revision receipt_id accepted_at product kind job_id media_id is_routed",
+        booleans=frozenset({"is_routed"}),
+        numbers_rows=True,
+    ),
+    _table("event_bodies", "event_id body", has_bodies=True),
+    _table("event_receipts", "event_id receipt_id"),
+    _table("bindings", "key_digest value"),
+    _table("deliveries", "event_id sink replay state due_at attempts lease changed_at error"),
+    _table("attempts", "event_id sink replay started_at number duration_ms result error"),
+    _table("sinks", "name state reason changed_by changed_at"),
+    _table(
+        "replays",
+        "id created_at changed_at state filter sinks rate_per_s requested_by reason total done cursor last_event_id"
+        " next_at",
+        numbers_rows=True,
+    ),
+    _table(
+        "jobs",
+        "id key_digest asset product account family job_id media_id nonce bind user_data registered_at deadline_at"
+        " state ended_at transport event_id outcome attempts notification due_at lease",
+        numbers_rows=True,
+    ),
+    _table(
+        "held",
+        "id key_digest outcome binding receipt_id product reference nameless reason event sinks held_at until due_at"
+        " attempts lease",
+        has_bodies=True,
+        numbers_rows=True,
+    ),
+    _table("nameless_keys", "key_digest job matched_at"),
+    _table("nameless_events", "event_id asset accepted_at"),
+    _table("heartbeat", "beats", is_singleton=True),
+    _table("clock", "seen_at stepped_from stepped_to trusted_at", is_singleton=True),
+)
+
+
+@dataclass(slots=True)
+class Digest:
+    """
+    What rows come to, in any order (databases sort texts differently) and of either database.
+
+    Attributes:
+        total: The sum of the rows' own digests.
+    """
+
+    rows: int = 0
+    total: int = 0
+
+    def add(self, rows: Sequence[Row]) -> None:
+        self.rows += len(rows)
+        for row in rows:
+            words = repr([to_plain(value) for value in row]).encode("ascii", "backslashreplace")
+            self.total = (self.total + int.from_bytes(blake2b(words, digest_size=16).digest())) % 2**128
+
+    def __str__(self) -> str:
+        return f"{self.total:032x}"
+
+
+def to_plain(value: Any) -> Any:
+    """A value as both databases can have it: PostgreSQL has booleans, and keeps no NUL in a text."""
+    if isinstance(value, bool):
+        return int(value)
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
