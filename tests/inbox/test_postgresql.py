@@ -47,6 +47,7 @@ from tests.inbox.conformance import (
     make_receipt,
     purge,
 )
+from tests.inbox.conformance_erasures import ErasuresConformance
 from tests.inbox.conformance_jobs import (
     DEADLINE,
     NONCE,
@@ -199,6 +200,10 @@ class Hanging:
 
 class TestPostgresqlInbox(InboxConformance, DatabaseConformance):
     """The suite that every inbox passes."""
+
+
+class TestPostgresqlErasures(ErasuresConformance):
+    """The suite about erasures."""
 
 
 class TestPostgresqlJobs(JobsConformance, DatabaseJobsConformance):
@@ -806,7 +811,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
                 message = str(result)
                 await asyncio.sleep(0.01)
 
-    await until_not_ready("migrations are missing (initial, jobs, clock); run `media-callbacks migrate`")
+    await until_not_ready("migrations are missing (initial, jobs, clock, erasures); run `media-callbacks migrate`")
     assert (await journaled.put(make_receipt(make_event()))).is_journaled, "it is kept all the same"
     await migrate(own_server.url())
     await eventually(journaled.check)
@@ -817,7 +822,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
     await until_not_ready("migrations are missing (jobs)")
     # Another database.
     await execute(own_server.url(), "DROP TABLE migrations")
-    await until_not_ready("migrations are missing (initial, jobs, clock)")
+    await until_not_ready("migrations are missing (initial, jobs, clock, erasures)")
     # Away again, which the journal is for.
     await asyncio.to_thread(own_server.stop)
     await eventually(journaled.check)
@@ -1045,7 +1050,9 @@ async def test_a_user_without_rights_on_the_tables_is_told_which_to_grant(role: 
         f"REVOKE UPDATE ON deliveries FROM {name}",
     )
     inbox = TimedPostgresqlInbox(as_role(url, name, "right"))
-    with pytest.raises(ConfigError, match=r"grant .*: deliveries, events_id_seq, held_id_seq, jobs_id_seq, rec"):
+    with pytest.raises(
+        ConfigError, match=r"grant .*: deliveries, erasures_id_seq, events_id_seq, held_id_seq, jobs_id_seq, rec"
+    ):
         await inbox.open()
     await execute(
         url, f"GRANT UPDATE ON deliveries TO {name}", f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {name}"
@@ -1053,6 +1060,9 @@ async def test_a_user_without_rights_on_the_tables_is_told_which_to_grant(role: 
     await inbox.open()
     assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
     assert len(await deliver(inbox, "a")) == 1
+    # A service that runs since before there were these tables.
+    await execute(url, f"REVOKE ALL ON erasures, erased_events FROM {name}")
+    assert (await inbox.put(make_receipt(make_event()))).state == "duplicate"
     await inbox.close()
 
 
@@ -1111,10 +1121,10 @@ async def test_services_that_start_at_once_migrate_once(database_url: str) -> No
 async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(database_url: str) -> None:
     inbox = TimedPostgresqlInbox(database_url, auto_migrate=False)
     with pytest.raises(
-        ConfigError, match=r"store\.auto_migrate: .* \(initial, jobs, clock\); run `media-callbacks migrate`"
+        ConfigError, match=r"store\.auto_migrate: .* \(initial, jobs, clock, erasures\); run `media-callbacks migrate`"
     ):
         await inbox.open()
-    assert await migrate(database_url) == ["001_initial", "002_jobs", "003_clock"]
+    assert await migrate(database_url) == ["001_initial", "002_jobs", "003_clock", "004_erasures"]
     await inbox.open()
     await inbox.close()
 

@@ -44,6 +44,7 @@ from tests.inbox.conformance import (
     make_receipt,
     purge_step,
 )
+from tests.inbox.conformance_erasures import ErasuresConformance
 from tests.inbox.conformance_jobs import (
     DatabaseJobsConformance,
     JobsConformance,
@@ -81,6 +82,10 @@ async def reopen(tmp_path: Path, inbox: TimedSqliteInbox) -> AsyncIterator[Reope
 
 class TestSqliteInbox(InboxConformance, DatabaseConformance):
     """The suite that every inbox passes."""
+
+
+class TestSqliteErasures(ErasuresConformance):
+    """The suite about erasures."""
 
 
 class TestSqliteJobs(JobsConformance, DatabaseJobsConformance):
@@ -455,7 +460,7 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(tmp
         await inbox.open()
     await inbox.close()
     with sqlite3.connect(path, isolation_level=None) as connection:
-        assert migrate(connection) == ["001_initial", "002_jobs", "003_clock"]
+        assert migrate(connection) == ["001_initial", "002_jobs", "003_clock", "004_erasures"]
         assert migrate(connection) == []
     inbox = TimedSqliteInbox(path, auto_migrate=False)
     await inbox.open()

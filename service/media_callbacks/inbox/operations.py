@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.healing import inquiries, jobs
-from media_callbacks.inbox.operating import reads, replays, sinks
+from media_callbacks.inbox.operating import erasures, reads, replays, sinks
 from media_callbacks.inbox.pending import Answered
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import (
@@ -21,6 +21,10 @@ from media_callbacks.inbox.records import (
     RETRIED,
     AttemptResult,
     ClockRecord,
+    ErasureCounts,
+    ErasureRecord,
+    ErasureRequest,
+    ErasureStep,
     EventFilter,
     EventRecord,
     EventSummary,
@@ -223,6 +227,31 @@ class Operations(ABC):
 
     async def list_replays(self, *, before_id: int | None = None, limit: int) -> Sequence[ReplayRecord]:
         return await self._read(lambda d: replays.list_replays(d, before_id=before_id, limit=limit))
+
+    # Erasures, likewise
+
+    async def erase(
+        self, request: ErasureRequest, *, erasure_id: int | None, position: str | None, dry_run: bool
+    ) -> ErasureStep:
+        at = erasures.Position() if position is None else erasures.Position.parse(position)
+        if dry_run:
+            erasure_id = None
+        elif erasure_id is None:
+            erasure_id = await self._write(lambda d: erasures.begin(d, request))
+        elif not await self._read(lambda d: erasures.is_of(d, erasure_id, request)):
+            raise ValueError("no erasure of this subject is under way with this number")
+        found = await self._read(lambda d: erasures.find(d, request, at))
+        following = None if found.next_position is None else str(found.next_position)
+        if dry_run and not found.row_ids:
+            return ErasureStep(None, ErasureCounts(), following)
+        counts, told = await self._write(
+            lambda d: erasures.apply(d, found, erasure_id, may_drop=request.may_drop), may_take_long=True
+        )
+        self._tell(told)
+        return ErasureStep(erasure_id, counts, following)
+
+    async def list_erasures(self, *, before_id: int | None = None, limit: int) -> Sequence[ErasureRecord]:
+        return await self._read(lambda d: erasures.list_erasures(d, before_id=before_id, limit=limit))
 
     # Expected jobs, and what is asked of the vendor
 

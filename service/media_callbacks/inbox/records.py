@@ -1,7 +1,7 @@
 """What an inbox hands out and takes, apart from receipts: deliveries, attempts, jobs, inquiries, what operators see."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 from typing import Literal
 
@@ -116,8 +116,9 @@ class EventRecord:
     The life of an event.
 
     Attributes:
-        body: Its JSON, or None once the retention period is over.
+        body: Its JSON, or None once the retention period is over, or when it was erased.
         is_routed: Whether a sink matched when it was accepted.
+        erased_at: When its content was erased, if it was.
     """
 
     id: str
@@ -126,6 +127,7 @@ class EventRecord:
     is_routed: bool
     receipts: tuple[ReceiptRecord, ...]
     deliveries: tuple[DeliveryRecord, ...]
+    erased_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +245,87 @@ class ReplayRecord:
     total: int
     done: int
     request: ReplayRequest
+
+
+Subject = Literal["job_id", "media_id", "user_data"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureRequest:
+    """
+    Whose content is to be erased.
+
+    Attributes:
+        matched: The member of events that says it.
+        value: What it says there.
+        may_drop: Whether what is not yet delivered is erased, too, and never delivered.
+        requested_by: Who asked, for the record.
+        reason: Why, for the record.
+    """
+
+    matched: Subject
+    value: str
+    may_drop: bool = False
+    requested_by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureCounts:
+    """
+    Attributes:
+        events: That have no content any more; held ones among them.
+        receipts: That have no body any more.
+        held: Held events that will not be asked about any more.
+        jobs: Expected jobs that have no user data any more.
+        dead: Deliveries that will not be made any more.
+        undelivered: Events, held ones among them, that were left as they are, because they are not yet delivered.
+    """
+
+    events: int = 0
+    receipts: int = 0
+    held: int = 0
+    jobs: int = 0
+    dead: int = 0
+    undelivered: int = 0
+
+    def __add__(self, other: "ErasureCounts") -> "ErasureCounts":
+        return ErasureCounts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureStep:
+    """
+    What a part of an erasure has done.
+
+    Attributes:
+        id: Of the erasure; None where it was only counted.
+        position: Where to go on; None at the end.
+    """
+
+    id: int | None
+    counts: ErasureCounts
+    position: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureRecord:
+    """
+    An erasure.
+
+    Attributes:
+        finished_at: None as long as a part is to come.
+        digest: SHA-256 of the value, in hexadecimal digits.
+    """
+
+    id: int
+    erased_at: datetime
+    finished_at: datetime | None
+    matched: Subject
+    digest: str
+    requested_by: str | None
+    reason: str | None
+    counts: ErasureCounts
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from typing import Protocol
 from media_callbacks.inbox.records import (
     AttemptResult,
     ClockRecord,
+    ErasureRecord,
+    ErasureRequest,
+    ErasureStep,
     EventFilter,
     EventRecord,
     EventSummary,
@@ -254,6 +257,26 @@ class ReplayControl(Protocol):
         ...
 
 
+class Eraser(Protocol):
+    async def erase(
+        self, request: ErasureRequest, *, erasure_id: int | None, position: str | None, dry_run: bool
+    ) -> ErasureStep:
+        """
+        Erase the next part of what is kept of a subject, in one short transaction; or count it, which changes nothing.
+
+        Args:
+            erasure_id, position: As the part before has returned them; None for the first.
+
+        Raises:
+            ValueError: The erasure is not there, has ended, or is of another subject; or this is no position.
+        """
+        ...
+
+    async def list_erasures(self, *, before_id: int | None = None, limit: int) -> Sequence[ErasureRecord]:
+        """Erasures, newest first."""
+        ...
+
+
 class JobRegistry(Protocol):
     async def expect(self, jobs: Sequence[ExpectedJob]) -> Sequence[JobRecord]:
         """
@@ -278,7 +301,7 @@ class JobRegistry(Protocol):
         ...
 
 
-class AdminStore(EventReader, SinkControl, ReplayControl, JobRegistry, StoreClock, HealthCheck, Protocol):
+class AdminStore(EventReader, SinkControl, ReplayControl, Eraser, JobRegistry, StoreClock, HealthCheck, Protocol):
     """For the admin API."""
 
     async def count_waiting(self) -> WaitingCounts:

@@ -90,6 +90,12 @@ TABLES = (
     ),
     _table("nameless_keys", "key_digest job matched_at"),
     _table("nameless_events", "event_id asset accepted_at"),
+    _table(
+        "erasures",
+        "id erased_at finished_at matched digest requested_by reason events receipts held jobs dead undelivered",
+        numbers_rows=True,
+    ),
+    _table("erased_events", "event_id public_id erased_at erasure"),
     _table("heartbeat", "beats", is_singleton=True),
     _table("clock", "seen_at stepped_from stepped_to trusted_at", is_singleton=True),
 )

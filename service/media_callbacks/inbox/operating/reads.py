@@ -152,6 +152,7 @@ async def find_event(database: Database, wanted: str) -> EventRecord | None:
         return None
     body = (await database.find_bodies([known.row_id])).get(known.row_id)
     is_routed = await database.fetch_value("SELECT is_routed FROM events WHERE id = $1", known.row_id)
+    erased_at = await database.fetch_value("SELECT erased_at FROM erased_events WHERE event_id = $1", known.row_id)
     receipts = await database.fetch(
         f"SELECT {_RECEIPT_COLUMNS} FROM receipts WHERE id IN (SELECT receipt_id FROM events WHERE id = $1"
         " UNION ALL SELECT receipt_id FROM event_receipts WHERE event_id = $1) ORDER BY id LIMIT 1000",
@@ -164,6 +165,7 @@ async def find_event(database: Database, wanted: str) -> EventRecord | None:
         is_routed=bool(is_routed),
         receipts=tuple(map(_receipt_record, receipts)),
         deliveries=await _deliveries(database, known.row_id),
+        erased_at=None if erased_at is None else from_milliseconds(erased_at),
     )
 
 

@@ -25,8 +25,17 @@ _TABLES = (
     "nameless_keys",
     "nameless_events",
     "clock",
+    "erasures",
+    "erased_events",
 )
-_SEQUENCES = ("receipts_id_seq", "events_id_seq", "replays_id_seq", "jobs_id_seq", "held_id_seq")
+_SEQUENCES = (
+    "receipts_id_seq",
+    "events_id_seq",
+    "replays_id_seq",
+    "jobs_id_seq",
+    "held_id_seq",
+    "erasures_id_seq",
+)
 
 
 async def migrate(url: str) -> Sequence[str]:

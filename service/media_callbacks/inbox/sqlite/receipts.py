@@ -49,6 +49,7 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
     conflicts: dict[int, str] = {}
     repeated: dict[int, list[tuple[Candidate, str]]] = {}
     ended: list[tuple[Event, int]] = []
+    without_body: set[int] = set()
     for candidate, fate in zip(candidates, accept_events(connection, database.keys, candidates, now), strict=True):
         if fate.accepted is not None:
             accepted.setdefault(candidate.receipt_id, []).append(fate.accepted)
@@ -57,6 +58,8 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
             conflicts[candidate.receipt_id] = accepting.conflict(fate.bound, candidate.binding or "")
         elif fate.known is not None:
             repeated.setdefault(candidate.receipt_id, []).append((candidate, fate.known))
+        else:
+            without_body.add(candidate.receipt_id)
     if are_jobs_awaited:
         run_now(jobs.end(database, ended))
     verdicts = []
@@ -70,6 +73,11 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
         state = accepting.state(receipt, has_events=events is not None, conflict=refusal, differs=differs)
         verdicts.append(Verdict(state, tuple(events) if events else (), differs=differs))
     _insert_receipts(connection, arrivals, verdicts, reasons, first_id=first_id, now=now)
+    if without_body:
+        # What they bring again may have been erased: the trigger `keep_erased` looks at them.
+        connection.executemany(
+            "UPDATE receipts SET event_ids = event_ids WHERE id = ?", [(receipt_id,) for receipt_id in without_body]
+        )
     return verdicts
 
 

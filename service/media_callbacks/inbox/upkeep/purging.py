@@ -65,8 +65,9 @@ async def purge(
         if position.job_id is not None:
             keys, job_id = await _purge_jobs(database, position.job_id, keys_before, min(limit, _MAX_LOCKED))
             position = replace(position, job_id=job_id)
-        nameless = [await _purge_nameless(database, columns, keys_before, limit) for columns in _NAMELESS]
-        is_finished = position.job_id is None and max(nameless) < limit
+        further = [await _purge_nameless(database, columns, keys_before, limit) for columns in _NAMELESS]
+        further.append(await _purge_erased(database, payloads_before, limit))
+        is_finished = position.job_id is None and max(further) < limit
     return Purged(payloads, keys, is_finished), Position() if is_finished else position
 
 
@@ -163,6 +164,7 @@ async def _purge_keys(database: Database, after: int, before: int, limit: int) -
     removed = [event_id for event_ids in old.values() for event_id in event_ids]
     await _remove(database, "events", "id", removed)
     await _remove(database, "event_receipts", "event_id", removed)
+    await _remove(database, "erased_events", "event_id", removed)
     await _remove(database, "bindings", "key_digest", list(old))
     return len(removed), _next_id(rows, before, limit)
 
@@ -217,3 +219,17 @@ async def _purge_nameless(database: Database, columns: tuple[str, str, str], bef
     )
     await _remove(database, table, key, [value for (value,) in rows])
     return len(rows)
+
+
+async def _purge_erased(database: Database, before: int, limit: int) -> int:
+    """Deliveries of erased events. They are all finished, and there is no body that they could go with."""
+    rows = await database.fetch(
+        "SELECT x.event_id FROM erased_events x WHERE x.erased_at < $1"
+        " AND EXISTS (SELECT 1 FROM deliveries d WHERE d.event_id = x.event_id) ORDER BY x.event_id LIMIT $2",
+        before,
+        limit,
+    )
+    removed = [row_id for (row_id,) in rows]
+    for table in ("attempts", "deliveries"):
+        await _remove(database, table, "event_id", removed)
+    return len(removed)
