@@ -154,6 +154,11 @@ class Service:
             must_connect=self.settings.server.journal_path is None,
         )
 
+    def count_journaled(self) -> int:
+        """How many receipts are in the journal, those that were set aside included."""
+        store = self.receipt_store
+        return store.receipts + store.set_aside if isinstance(store, JournaledStore) else 0
+
     def _build_receipt_store(self) -> ReceiptStore:
         """The inbox, or the journal in front of it: opening and closing this does so with both."""
         journal_path = self.settings.server.journal_path
@@ -341,6 +346,7 @@ def create_admin_app(service: Service) -> AdminGuard:
         families={product: rules.families for product, rules in QUERIES.items()},
         deadline_s=service.settings.jobs.deadline_s,
         jobs_registered=service.reconciler.wake,
+        journaled=service.count_journaled,
     )
     admin = service.settings.admin
     return AdminGuard(api.app(), tokens=admin.token, jobs_tokens=admin.jobs_token)

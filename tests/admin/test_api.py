@@ -702,7 +702,7 @@ async def test_the_life_of_an_event_has_every_attempt(operators):
     operators.now += timedelta(days=2)
     await operators.attempt("orders", "delivered")
     shown = await operators.get(f"/v1/events/{event_id}")
-    assert list(shown) == ["id", "accepted_at", "is_routed", "event", "receipts", "deliveries"]
+    assert list(shown) == ["id", "accepted_at", "is_routed", "event", "receipts", "deliveries", "erased_at"]
     assert (shown["id"], shown["accepted_at"], shown["is_routed"]) == (event_id, "2026-11-21T04:00:00Z", True)
     assert shown["event"] == json.loads(make_event("a").to_json())
     assert [(r["state"], r["received_at"], r["event_ids"]) for r in shown["receipts"]] == [
@@ -929,7 +929,7 @@ async def test_no_order_is_taken_without_the_type_that_pages_may_not_send(operat
         for operation in operators.api.operations
         if operation.method != "GET"
     ]
-    assert len(orders) == 7
+    assert len(orders) == 8
     async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for target in orders:
             assert_problem(await client.post(target, headers=headers), 415, "expected Content-Type: application/json")

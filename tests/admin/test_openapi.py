@@ -37,6 +37,7 @@ AUTHORIZATION = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 PATHS = {
     "/metrics": {"get"},
     "/openapi.json": {"get"},
+    "/v1/erasures": {"get", "post"},
     "/v1/events": {"get"},
     "/v1/events/{event_id}": {"get"},
     "/v1/events/{event_id}/replay": {"post"},
@@ -181,15 +182,15 @@ def test_the_service_does_what_the_document_says(case, address):
 
 def is_beyond_the_schema(response: Any) -> bool:
     """
-    Refused for what JSON Schema does not say: which sinks and families there are, which events have gone to none, and
-    which times come first.
+    Refused for what JSON Schema does not say: which sinks and families there are, which events have gone to none,
+    which erasures are under way, and which times come first.
     """
     if response.status_code not in (400, 422):
         return False
     told = response.json()["detail"]
     if response.status_code == 400:
         return bool(told.startswith("since, until: "))
-    return told.startswith(("sinks: not conf", "sinks: name ")) or all(
+    return told.startswith(("sinks: not conf", "sinks: name ", "cursor: ")) or all(
         re.search("family: expected one of |: only minted URLs |required for |expected together |30 days", mistake)
         for mistake in told.split("; ")
     )

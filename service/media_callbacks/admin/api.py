@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from media_callbacks.admin.endpoint import Endpoint
+from media_callbacks.admin.erasures import Erasures
 from media_callbacks.admin.events import Events
 from media_callbacks.admin.jobs import Jobs
 from media_callbacks.admin.monitoring import Monitoring
@@ -44,6 +45,7 @@ class AdminApi:
         families: The jobs that can be expected, by product.
         deadline_s: Until the deadline of a registration that names none.
         jobs_registered: Told that there is something to do for whoever asks the vendor.
+        journaled: How many receipts are in this instance's journal.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class AdminApi:
         families: Mapping[Product, Mapping[str, Family]] = MappingProxyType({}),
         deadline_s: float = 3600.0,
         jobs_registered: Callable[[], None] = lambda: None,
+        journaled: Callable[[], int] = lambda: 0,
     ) -> None:
         known_sinks = Sinks(inbox, sinks, breaker_states)
         replays = Replays(inbox, known_sinks, replay_created)
@@ -74,6 +77,7 @@ class AdminApi:
                 Events(inbox, known_sinks, replays),
                 Receipts(inbox),
                 replays,
+                Erasures(inbox, journaled),
                 known_sinks,
                 self._jobs,
                 Monitoring(inbox, known_sinks, metrics, clock),

@@ -43,6 +43,7 @@ class Events:
                 "event": None if record.body is None else json.loads(record.body),
                 "receipts": record.receipts,
                 "deliveries": record.deliveries,
+                "erased_at": record.erased_at,
             }
         )
 
@@ -53,14 +54,15 @@ class Events:
         description="With the same id. It is delivered soon after; ask for the replay to see when.",
         answers={202: ReplayItem},
         refusals={
-            409: "The payload is gone, because the retention period is over.",
+            409: "The payload is gone, because the retention period is over, or because it was erased.",
             422: "A sink is not configured, or none is named and the event has gone to none.",
         },
     )
     async def replay_event(self, event_id: str, body: EventReplayOrder) -> Response:
         record = await self._find(event_id)
         if record.body is None:
-            raise Refused(409, "the event's payload is gone: its retention period is over")
+            why = "its retention period is over" if record.erased_at is None else "it was erased"
+            raise Refused(409, f"the event's payload is gone: {why}")
         before = {delivery.sink for delivery in record.deliveries}
         sinks = self._sinks.check_configured(body.sinks) or self._sinks.configured_of(before)
         if not sinks:

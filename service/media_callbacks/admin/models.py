@@ -7,9 +7,9 @@ Members are named like those of the records in ``inbox.records``. Times are RFC 
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -34,6 +34,8 @@ from media_callbacks.healing.queries.base import Family
 from media_callbacks.inbox.records import (
     AttemptOutcome,
     DeliveryState,
+    ErasureRecord,
+    ErasureRequest,
     EventFilter,
     EventState,
     JobFilter,
@@ -42,6 +44,7 @@ from media_callbacks.inbox.records import (
     ReplayRecord,
     ReplayState,
     SinkState,
+    Subject,
 )
 from media_callbacks.model.jobs import ExpectedJob, JobReference
 from media_callbacks.model.kinds import Kind, Outcome, Product, Transport
@@ -206,6 +209,53 @@ class ReplayOrder(Order):
     )
     rate: float = Field(50.0, gt=0, le=10_000, allow_inf_nan=False, description="Events a second.")
     dry_run: bool = Field(False, description="Count the events and change nothing.")
+
+
+class ErasureOrder(Order):
+    """Erase what is kept of one subject, a part at a time. One of `job_id`, `media_id` and `user_data` says whose."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        json_schema_extra={"oneOf": [{"required": [name]} for name in ("job_id", "media_id", "user_data")]},
+    )
+
+    job_id: Text = _optional("The vendor's job id.")
+    media_id: Text = _optional("The vendor's media id.")
+    user_data: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")] = _optional(
+        "All of the text that was given at submit or at registration.", examples=["user 7"]
+    )
+    force: bool = Field(
+        False,
+        description="Whether what is not yet delivered is erased as well, and never delivered. Left out: such events"
+        " stay whole, and are counted as `undelivered`.",
+    )
+    dry_run: bool = Field(False, description="Count, and change nothing.")
+    cursor: Annotated[str, Field(pattern="^[0-9]{1,18}-[a-z]{1,16}-[0-9]{1,18}$")] = _optional(
+        "That of the answer to the part before."
+    )
+
+    @model_validator(mode="after")
+    def _check_subject(self) -> Self:
+        if sum(value is not None for value in (self.job_id, self.media_id, self.user_data)) != 1:
+            raise ValueError("expected one of job_id, media_id and user_data")
+        return self
+
+    def to_request(self) -> ErasureRequest:
+        named: tuple[tuple[Subject, str | None], ...] = (
+            ("job_id", self.job_id),
+            ("media_id", self.media_id),
+            ("user_data", self.user_data),
+        )
+        ((matched, value),) = [(name, value) for name, value in named if value is not None]
+        return ErasureRequest(
+            matched=matched,
+            value=value,
+            may_drop=self.force,
+            requested_by=self.requested_by,
+            reason=self.reason,
+        )
 
 
 class PauseOrder(Order):
@@ -530,11 +580,12 @@ class EventDetail(ApiModel):
     accepted_at: Timestamp
     is_routed: bool = Field(description="Whether a sink matched when it was accepted.")
     event: dict[str, Any] | None = Field(
-        description="The CloudEvent as sinks get it, null once the retention period is over. `media-callbacks schema`"
-        " prints the schema of each kind."
+        description="The CloudEvent as sinks get it, null once the retention period is over, or when it was erased."
+        " `media-callbacks schema` prints the schema of each kind."
     )
     receipts: tuple[ReceiptItem, ...] = Field(description="Oldest first.")
     deliveries: tuple[DeliveryItem, ...]
+    erased_at: Timestamp | None = Field(None, description="When its content was erased, if it was.")
 
 
 class FilterItem(ApiModel):
@@ -589,6 +640,59 @@ class ReplayPage(ApiModel):
     """Replays, newest first."""
 
     replays: tuple[ReplayItem, ...]
+    cursor: NextCursor
+
+
+class ErasureItem(ApiModel):
+    """What was erased, or would be, so far."""
+
+    events: int = Field(description="Events that have no content any more; held ones among them.")
+    receipts: int = Field(description="Receipts that have no body any more.")
+    held: int = Field(description="Held events that will not be asked about any more.")
+    jobs: int = Field(description="Expected jobs that have no user data any more.")
+    dead: int = Field(description="Deliveries that will not be made any more.")
+    undelivered: int = Field(description="Events, held ones among them, that were left as they are.")
+
+
+class ErasedPart(ErasureItem):
+    """What a part of an erasure has done, or would."""
+
+    id: int | None = Field(description="Of the erasure; null where it was only counted.")
+    cursor: str | None = Field(description="What to send with the same order for the next part; null at the end.")
+    journaled: int = Field(
+        description="Receipts in this instance's journal. They are in no store, and were not looked at."
+    )
+
+
+class ErasureRecordItem(ErasureItem):
+    """An erasure, for the record."""
+
+    id: int
+    erased_at: Timestamp
+    finished_at: Timestamp | None = Field(description="Null as long as a part is to come.")
+    matched: Subject = Field(description="Which member said whose content it was.")
+    digest: str = Field(description="SHA-256 of what it said, in hexadecimal digits.")
+    requested_by: str | None
+    reason: str | None
+
+    @classmethod
+    def of(cls, record: ErasureRecord) -> "ErasureRecordItem":
+        return cls(
+            **asdict(record.counts),
+            id=record.id,
+            erased_at=record.erased_at,
+            finished_at=record.finished_at,
+            matched=record.matched,
+            digest=record.digest,
+            requested_by=record.requested_by,
+            reason=record.reason,
+        )
+
+
+class ErasurePage(ApiModel):
+    """Erasures, newest first."""
+
+    erasures: tuple[ErasureRecordItem, ...]
     cursor: NextCursor
 
 

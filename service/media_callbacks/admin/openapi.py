@@ -87,6 +87,7 @@ _TAGS = {
     "events": "Typed completions, as they are sent to sinks.",
     "receipts": "What came through the sources, whether it gave an event or not.",
     "replays": "Delivering again.",
+    "erasures": "Removing what is kept of somebody.",
     "sinks": "Destinations.",
     "jobs": "Jobs that were submitted, and whose end is wanted.",
     "report": "What became of them.",

@@ -6,6 +6,7 @@ SUBCOMMANDS = {
     "list": "events, newest first, and where their deliveries are",
     "show": "the life of one event, or of all events of a job",
     "replay": "send events again",
+    "erase": "erase what is kept of one job, asset or user",
     "reparse": "read kept receipts again that could not be read, or were read by an older version",
 }
 

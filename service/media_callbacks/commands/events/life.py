@@ -22,6 +22,8 @@ def draw_life(life: EventDetail, *, now: datetime) -> Iterator[Line]:
     data = event.get("data") if isinstance(event.get("data"), dict) else {}
     yield ((life.id, "bold"), "  ", (str(event.get("type", "")), "bold"))
     yield (f"accepted {format_time(life.accepted_at)}, {in_words(now - life.accepted_at)} ago", *_of_job(data or {}))
+    if life.erased_at is not None:
+        yield ((f"erased at {format_time(life.erased_at)}, with the bodies of its receipts", "yellow"),)
     if event and data and isinstance(data.get("error"), dict):
         error = data["error"]
         yield ("the job failed: ", (f"{error.get('code')}: {error.get('message')}", "yellow"))
@@ -48,7 +50,8 @@ def draw_life(life: EventDetail, *, now: datetime) -> Iterator[Line]:
     yield ()
     yield (("event", "bold"),)
     if life.event is None:
-        yield ("  not there any more: the retention period is over",)
+        why = "the retention period is over" if life.erased_at is None else "it was erased"
+        yield (f"  not there any more: {why}",)
     else:
         for line in json.dumps(life.event, indent=2, ensure_ascii=False).splitlines():
             yield (f"  {line}",)
@@ -102,7 +105,10 @@ def _draw_delivery(delivery: DeliveryItem, life: EventDetail, now: datetime, *, 
         yield (f"  waits until the sink is resumed: media-callbacks sinks resume {delivery.sink}",)
     elif delivery.state == "dead":
         again = f"to send it again: media-callbacks events replay {life.id} --to-sink {delivery.sink}"
-        yield (f"  given up {format_time(delivery.changed_at)}; {again if is_latest else 'sent again since'}",)
+        further = again if is_latest else "sent again since"
+        if life.erased_at is not None:
+            further = "what it said was erased"
+        yield (f"  given up {format_time(delivery.changed_at)}; {further}",)
     elif delivery.state in ("pending", "retrying"):
         if delivery.due_at is None:
             yield ("  next attempt: one is under way, or an earlier outcome of the job goes first",)
