@@ -1,7 +1,9 @@
 """``media-callbacks backup``, as an operator types it, and what a service makes of the copy."""
 
 import asyncio
+import fcntl
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -122,12 +124,68 @@ async def test_what_cannot_be_copied_is_said_and_leaves_nothing(
 ) -> None:
     store, copy = tmp_path / "inbox.db", tmp_path / "copy.db"
     assert await run(tmp_path, str(copy)) == 1
-    assert f"store.url: {store} can't be copied: unable to open" in capsys.readouterr().err
-    store.touch()
+    assert f"store.url: {store} is not there; name the store" in capsys.readouterr().err
+    store.write_text("something else")
+    assert await run(tmp_path, str(copy)) == 1
+    assert f"store.url: {store} can't be copied: file is not a database" in capsys.readouterr().err
+    store.write_text("")
     assert await run(tmp_path, str(copy)) == 1
     assert "has no tables of ours" in capsys.readouterr().err
     assert await run(tmp_path, str(tmp_path / "missing/copy.db")) == 1
     assert "can't be written: No such file or directory" in capsys.readouterr().err
+    assert names(tmp_path) == ["config.toml", "inbox.db"]
+
+
+async def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    await migrate_store(f"sqlite:///{tmp_path}/inbox.db")
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for path in (pipe, folder):
+        assert await run(tmp_path, str(path), "--force") == 1
+        assert capsys.readouterr().err == f"{path} is there already, and no file; name another one\n"
+    assert pipe.is_fifo()
+
+
+async def test_what_was_killed_leaves_nothing_for_long(tmp_path: Path) -> None:
+    await migrate_store(f"sqlite:///{tmp_path}/inbox.db")
+    left, under_way, other = (
+        tmp_path / f".{name}" for name in ("copy.db.01234567", "copy.db.89abcdef", "copy.db.mine")
+    )
+    for path in (left, left.with_name(f"{left.name}-journal"), under_way, other):
+        path.write_text("all of a store")
+    with under_way.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert await run(tmp_path, str(tmp_path / "copy.db")) == 0
+    assert names(tmp_path) == sorted([under_way.name, other.name, "config.toml", "copy.db", "inbox.db"])
+
+
+async def test_where_there_is_no_room_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await migrate_store(f"sqlite:///{tmp_path}/inbox.db")
+    connect = sqlite3.connect
+
+    def fill_up(path: Path, part: Path, progress: Any) -> None:
+        part.with_name(f"{part.name}-journal").touch()
+        copy(path, part, progress)
+
+    class Full(sqlite3.OperationalError):
+        sqlite_errorcode = sqlite3.SQLITE_FULL
+
+    class Connection(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if sql.startswith("VACUUM"):
+                raise Full("database or disk is full")
+            return super().execute(sql, *parameters)
+
+    copy = backup._copy
+    monkeypatch.setattr(backup, "_copy", fill_up)
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *arguments, **options: connect(*arguments, factory=Connection, **options)
+    )
+    assert await run(tmp_path, str(tmp_path / "copy.db")) == 1
+    assert capsys.readouterr().err == f"{tmp_path} has no room for the copy; name a file on a larger disk\n"
     assert names(tmp_path) == ["config.toml", "inbox.db"]
 
 

@@ -7,10 +7,12 @@ alone (see ``keys``) is made anew from what is copied. As long as the transactio
 and grows by what is written.
 """
 
+import fcntl
+import glob
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -59,30 +61,62 @@ def back_up(
     if target in {path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", ".lock"))}:
         raise Unusable([f"{target} is the store itself; name another file"])
     _refuse_existing(target, may_replace=may_replace)
-    part = target.with_name(f".{target.name}.{token_hex(4)}")
     try:
-        # VACUUM INTO takes an empty file, and would make one that everybody may read.
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        try:
+        _remove_left(target)
+        with _part_of(target) as part:
             _copy(path, part, progress)
             backup = _verify(part)
             _flush(part)
             _refuse_existing(target, may_replace=may_replace)
             part.replace(target)
             _flush(target.parent)
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as error:
         raise Unusable([f"{target} can't be written: {error.strerror}"]) from error
     return backup
 
 
 def _refuse_existing(target: Path, *, may_replace: bool) -> None:
+    if target.exists() and not target.is_file():
+        raise Unusable([f"{target} is there already, and no file; name another one"])
     if not may_replace and target.exists():
         raise Unusable([f"{target} is there already; name another file, or replace it with --force"])
 
 
+@contextmanager
+def _part_of(target: Path) -> Iterator[Path]:
+    """An empty file beside the target, which is removed in the end."""
+    part = target.with_name(f".{target.name}.{token_hex(4)}")
+    # VACUUM INTO takes an empty file, and would make one that everybody may read.
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield part
+    finally:
+        _remove(part)
+        os.close(descriptor)
+
+
+def _remove(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    part.with_name(f"{part.name}-journal").unlink(missing_ok=True)
+
+
+def _remove_left(target: Path) -> None:
+    """What was killed has left its part, with all that a store has. One that is at work has its own locked."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}"):
+        descriptor = os.open(left, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(left)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+
+
 def _copy(path: Path, part: Path, progress: Callable[[int, int | None], None]) -> None:
+    if not path.exists():
+        raise Unusable([f"store.url: {path} is not there; name the store that the service uses, with --config"])
     try:
         # One that is not there is not made.
         with closing(
@@ -97,6 +131,8 @@ def _copy(path: Path, part: Path, progress: Callable[[int, int | None], None]) -
             store.set_progress_handler(lambda: progress(part.stat().st_size, total), _STEPS_PER_LOOK)
             store.execute("VACUUM INTO ?", (str(part),))
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise Unusable([f"{part.parent} has no room for the copy; name a file on a larger disk"]) from error
         raise Unusable([f"store.url: {path} can't be copied: {error}"]) from error
 
 
