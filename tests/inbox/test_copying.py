@@ -273,12 +273,40 @@ async def test_a_store_of_another_version_is_not_copied(tmp_path: Path) -> None:
     await migrate_store(urls[0])
     with closing(sqlite3.connect(tmp_path / "source.db", isolation_level=None)) as connection:
         connection.execute("INSERT INTO migrations VALUES (99, 'later')")
-    with pytest.raises(ConfigError, match=r"^--from: the schema is not that of this version"):
+    with pytest.raises(ConfigError, match=r"^--from: the schema is that of a later version; copy with"):
         await copy_store(*urls)
+    with closing(sqlite3.connect(tmp_path / "source.db", isolation_level=None)) as connection:
+        connection.execute("DELETE FROM migrations WHERE number IN (1, 99)")
+    with pytest.raises(ConfigError, match=r"^--from: the schema is that of an earlier version; run `media-callbacks"):
+        await copy_store(*urls)
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(ConfigError, match=r"^--from: there are no tables of ours"):
+        await copy_store(f"sqlite:///{tmp_path}/empty.db", urls[1])
     with pytest.raises(ConfigError, match="the same one twice"):
         await copy_store(urls[0], urls[0])
-    with pytest.raises(ConfigError, match=r"^--from: cannot use .*nothing.db: unable to open"):
+    with pytest.raises(ConfigError, match=r"^--from: .*nothing.db is not there; name the store"):
         await copy_store(f"sqlite:///{tmp_path}/nothing.db", urls[1])
+    assert not (tmp_path / "nothing.db.lock").exists()
+
+
+async def test_attempts_of_one_millisecond_are_kept_apart(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = f"sqlite:///{tmp_path}/source.db"
+    await migrate_store(source)
+    attempts = [(1, "a", 0, 5, 1), (1, "a", 0, 5, 2), (1, "a", 0, 6, 3), (1, "b", 0, 6, 1), (2, "a", 0, 5, 1)]
+    with closing(sqlite3.connect(tmp_path / "source.db", isolation_level=None)) as connection:
+        connection.executemany("INSERT INTO attempts VALUES (?, ?, ?, ?, ?, 0, 'retrying', NULL)", attempts)
+    # Also where a batch ends between them.
+    monkeypatch.setattr(tables, "_ROWS", 2)
+    await copy_store(source, database_url)
+    pg = await asyncpg.connect(database_url)
+    try:
+        rows = await pg.fetch("SELECT event_id, sink, replay, started_at, number FROM attempts ORDER BY 1, 2, 3, 4")
+    finally:
+        await pg.close()
+    apart = [(1, "a", 0, 5, 1), (1, "a", 0, 6, 2), (1, "a", 0, 7, 3), (1, "b", 0, 6, 1), (2, "a", 0, 5, 1)]
+    assert [tuple(row) for row in rows] == apart
 
 
 async def test_no_table_and_no_column_is_forgotten(tmp_path: Path, database_url: str) -> None:

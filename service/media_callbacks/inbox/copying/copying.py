@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from media_callbacks.inbox.copying.tables import TABLES, Digest, Row, Table
+from media_callbacks.inbox.copying.tables import TABLES, Digest, Row, Table, apart
 from media_callbacks.inbox.upkeep.migrations import Migration
 from media_callbacks.model.errors import Unusable
 
@@ -54,8 +54,15 @@ def check_schema(known: Sequence[Migration], applied: Collection[int]) -> None:
     Raises:
         Unusable: The schema is not that of this version, so that something might be left out.
     """
-    if {migration.number for migration in known} != set(applied):
-        raise Unusable(["the schema is not that of this version: run `media-callbacks migrate` of this version"])
+    numbers = {migration.number for migration in known}
+    if not applied:
+        raise Unusable(["there are no tables of ours; name the store that the service uses"])
+    if not numbers.issuperset(applied):
+        raise Unusable(["the schema is that of a later version; copy with the version that migrated it"])
+    if not numbers.issubset(applied):
+        raise Unusable(
+            ["the schema is that of an earlier version; run `media-callbacks migrate` of this version on it"]
+        )
 
 
 async def copy(source: Source, target: Target, progress: Callable[[int, int | None], None]) -> list[Copied]:
@@ -76,7 +83,10 @@ async def copy(source: Source, target: Target, progress: Callable[[int, int | No
         digest = copied[table.name] = Digest()
         if table.is_singleton:
             await target.clear(table)
-        async for rows in source.read(table):
+        before: Row | None = None
+        async for read in source.read(table):
+            rows = read if table.name != "attempts" else apart(read, before)
+            before = rows[-1]
             await target.write(table, rows)
             digest.add(rows)
             done += len(rows)

@@ -21,7 +21,8 @@ _ROWS_WITH_BODIES = 16
 class Table:
     """
     Attributes:
-        columns: All of them, the one first by which its index is ordered.
+        columns: All of them, those first by which its index is ordered.
+        sorted_by: By how many of them rows are read in order.
         booleans: Those that PostgreSQL has as such and SQLite as numbers.
         has_bodies: Whether rows may be large.
         numbers_rows: Whether the database gives each row the next id.
@@ -30,6 +31,7 @@ class Table:
 
     name: str
     columns: Sequence[str]
+    sorted_by: int = 1
     booleans: frozenset[str] = frozenset()
     has_bodies: bool = False
     numbers_rows: bool = False
@@ -42,7 +44,7 @@ class Table:
     @property
     def query(self) -> str:
         """All rows."""
-        return f"SELECT {', '.join(self.columns)} FROM {self.name} ORDER BY {self.columns[0]}"
+        return f"SELECT {', '.join(self.columns)} FROM {self.name} ORDER BY {', '.join(self.columns[: self.sorted_by])}"
 
 
 def _table(name: str, columns: str, **options: Any) -> Table:
@@ -67,7 +69,7 @@ TABLES = (
     _table("event_receipts", "event_id receipt_id"),
     _table("bindings", "key_digest value"),
     _table("deliveries", "event_id sink replay state due_at attempts lease changed_at error"),
-    _table("attempts", "event_id sink replay started_at number duration_ms result error"),
+    _table("attempts", "event_id sink replay started_at number duration_ms result error", sorted_by=5),
     _table("sinks", "name state reason changed_by changed_at"),
     _table(
         "replays",
@@ -99,6 +101,24 @@ TABLES = (
     _table("heartbeat", "beats", is_singleton=True),
     _table("clock", "seen_at stepped_from stepped_to trusted_at", is_singleton=True),
 )
+
+
+def apart(attempts: Sequence[Row], before: Row | None) -> Sequence[Row]:
+    """
+    Attempts in order, those of one delivery a millisecond apart at least: PostgreSQL has one row for all of a
+    millisecond.
+
+    Args:
+        before: The last one of those that come before.
+    """
+    made: list[Row] = []
+    for row in attempts:
+        *delivery, started_at = row[:4]
+        if before is not None and list(before[:3]) == delivery and before[3] >= started_at:
+            row = (*delivery, before[3] + 1, *row[4:])  # noqa: PLW2901 - it is this one
+        made.append(row)
+        before = row
+    return made
 
 
 @dataclass(slots=True)

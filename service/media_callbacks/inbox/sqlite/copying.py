@@ -89,15 +89,17 @@ def fill_store(path: Path) -> Iterator[SqliteStore]:
 @contextmanager
 def _connected(path: Path) -> Iterator[sqlite3.Connection]:
     file = StoreFile(path)
+    if not file.path.exists():
+        raise Unusable([f"{file.path} is not there; name the store that the service uses"])
     file.lock()
     try:
         # One that is not there is not made.
         with closing(
             sqlite3.connect(f"{file.path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
         ) as connection:
-            check_schema(
-                load_migrations("sqlite"), {number for (number,) in connection.execute("SELECT number FROM migrations")}
-            )
+            is_ours = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'").fetchone()
+            applied = connection.execute("SELECT number FROM migrations").fetchall() if is_ours else []
+            check_schema(load_migrations("sqlite"), {number for (number,) in applied})
             yield connection
     except sqlite3.Error as error:
         raise Unusable([f"cannot use {file.path}: {error}"]) from error
