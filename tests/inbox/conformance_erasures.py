@@ -3,6 +3,8 @@ What every inbox must do about erasures. Like ``conformance``, this is for a dat
 ``inbox`` and ``reopen``.
 """
 
+import base64
+import html
 import json
 from typing import Any
 
@@ -37,7 +39,18 @@ from tests.inbox.conformance import (
     put,
     resume,
 )
-from tests.inbox.conformance_jobs import DEADLINE, answer, claim_one, expect, find_job, held, listed, settle
+from tests.inbox.conformance_jobs import (
+    DEADLINE,
+    answer,
+    claim_one,
+    expect,
+    find_job,
+    held,
+    listed,
+    nameless,
+    nameless_event,
+    settle,
+)
 from tests.inbox.timed import Timed
 
 HERS, HIS = 'user "7" \u5a92\u4f53', "user 8"
@@ -75,6 +88,13 @@ async def everything(inbox: Timed) -> str:
         return [[tuple(row) for row in await database.fetch(f"SELECT * FROM {table}")] for table in tables]
 
     return str(await inbox._read(read))
+
+
+async def rows_of(inbox: Timed, table: str) -> int:
+    async def read(database: Database) -> Any:
+        return await database.fetch_value(f"SELECT count(*) FROM {table}")
+
+    return int(await inbox._read(read))
 
 
 def raw(event: Event, **further: Any) -> bytes:
@@ -207,6 +227,77 @@ class ErasuresConformance:
         assert (await inbox.put(held(make_event("job-2", user_data=HERS), body=raw(first)))).state == "duplicate"
         assert await bodies(inbox) == [None, raw(second), None, None]
 
+    async def test_what_is_dead_and_erased_is_no_matter_of_anybody(self, inbox: Timed) -> None:
+        dead, dropped, his = (
+            make_event("job-1", user_data=HERS),
+            make_event("job-2", user_data=HERS),
+            make_event("job-3"),
+        )
+        await bring(inbox, dead, his)
+        for _ in range(2):
+            await attempt(inbox, "a", "dead", error=f"they said {HERS}")
+        await bring(inbox, dropped)
+        assert await erase(inbox, request(may_drop=True)) == ErasureCounts(events=2, receipts=2, dead=1)
+        (sink,) = await inbox.list_sinks()
+        assert sink.deliveries == {"dead": 1}
+        assert [one.id for one in await inbox.list_events(EventFilter(state="dead"), limit=9)] == [his.id]
+        assert [(await find_delivery(inbox, event)).state for event in (dead, dropped)] == ["dead", "dead"]
+        assert await erase(inbox, request("job_id", "job-2")) == ErasureCounts()
+        assert (await find_delivery(inbox, dropped)).error == "erased before it was delivered"
+
+    async def test_a_held_claim_takes_nothing_along_that_was_accepted_of_somebody_else(self, inbox: Timed) -> None:
+        his = make_event("job-1", user_data=HIS)
+        await inbox.put(held(make_event("job-1", user_data=HERS), body=b"hers"))
+        await bring(inbox, his)
+        assert await erase(inbox, request(may_drop=True)) == ErasureCounts(receipts=1, held=1)
+        assert await bodies(inbox) == [None, raw(his)]
+        assert ((await find(inbox, his)).body is None, await deliver(inbox, "a")) == (False, [his.id])
+
+    async def test_an_event_that_names_no_job_is_of_the_one_that_it_has_ended(self, inbox: Timed) -> None:
+        await inbox.put(nameless(1, "succeeded", takes_name=False))
+        await inbox.put(nameless(2, "succeeded", takes_name=False))
+        await deliver(inbox, "a")
+        await expect(inbox, "job-1", user_data=HERS)
+        (job,) = await listed(inbox)
+        assert job.event_id == nameless_event(1, "succeeded").id
+        expected = ErasureCounts(events=1, receipts=1, jobs=1)
+        assert await erase(inbox, request(), dry_run=True) == expected
+        assert await erase(inbox, request()) == expected
+        bodies_left = [(await find(inbox, nameless_event(number, "succeeded"))).body is None for number in (1, 2)]
+        assert bodies_left == [True, False]
+
+    async def test_what_a_version_without_erasures_has_kept_and_left_is_set_right(self, inbox: Timed) -> None:
+        event = make_event(user_data=HERS)
+        await bring(inbox, event)
+        await deliver(inbox, "a")
+        await erase(inbox, request())
+        await inbox.put(make_receipt(event, body=raw(event)))
+
+        async def keep(database: Database) -> None:
+            await database.execute("UPDATE receipts SET body = $1 WHERE id = 2", raw(event))
+
+        await inbox._write(keep)
+        assert await erase(inbox, request("job_id", "job-1")) == ErasureCounts(receipts=1)
+        assert await bodies(inbox) == [None, None]
+
+        async def purge_as_before(database: Database) -> None:
+            await database.execute("DELETE FROM events")
+
+        await inbox._write(purge_as_before)
+        await bring(inbox, event)
+        await deliver(inbox, "a")
+        assert (await erase(inbox, request("job_id", "job-1"))).events == 1
+        assert (await find(inbox, event)).body is None
+
+    async def test_what_is_erased_when_its_key_is_old_leaves_nothing(self, inbox: Timed) -> None:
+        await bring(inbox, make_event(user_data=HERS))
+        await attempt(inbox, "a", "retrying", delay_s=1)
+        inbox.clock.now = NOW + 3 * DAY
+        await erase(inbox, request(may_drop=True))
+        await purge(inbox, payloads_before=NOW + DAY, keys_before=NOW + DAY)
+        for table in ("events", "deliveries", "attempts", "erased_events"):
+            assert await rows_of(inbox, table) == 0, table
+
     async def test_what_is_being_delivered_just_now_is_late(self, inbox: Timed) -> None:
         event = make_event(user_data=HERS)
         await bring(inbox, event)
@@ -233,8 +324,21 @@ class ErasuresConformance:
             json.dumps({"Message": json.dumps({"UserData": HERS})}).encode(),
             json.dumps({"Message": json.dumps({"UserData": HERS}, ensure_ascii=False)}, ensure_ascii=False).encode(),
             f"<UserData>{HERS}</UserData>".encode(),
+            f"<UserData><![CDATA[{HERS}]]></UserData>".encode(),
+            f"<UserData>{html.escape(HERS)}</UserData>".encode(),
+            rb'{"UserData":"user \"7\" \u5A92\u4F53"}',
+            # As MNS publishers send it.
+            base64.b64encode(json.dumps({"UserData": HERS}).encode()),
+            base64.encodebytes(json.dumps({"pad": "a" * 50, "UserData": HERS}).encode()),
+            b"<Message>%s</Message>" % base64.b64encode(b"<UserData>%s</UserData>" % HERS.encode()),
+            json.dumps({"Message": base64.encodebytes(b"x" * 60 + json.dumps(HERS).encode()).decode()}).encode(),
+            base64.b64encode(b'{"Message":"%s"}' % base64.b64encode(json.dumps({"UserData": HERS}).encode())),
         ]
-        others = [json.dumps({"UserData": f"{HERS} and more"}).encode(), b"\xff"]
+        others = [
+            json.dumps({"UserData": f"{HERS} and more"}).encode(),
+            base64.b64encode(json.dumps({"UserData": f"{HERS} and more"}).encode()),
+            b"\xff",
+        ]
         for body in (*texts, *others):
             assert (await inbox.put(make_receipt(body=body))).state == "unparsed"
         await inbox.put(make_receipt(make_event("job-1"), binding="one"))

@@ -11,16 +11,19 @@ only reads, a stretch of ids at a time, and a short transaction erases them, as 
 that is looked for is in no table; each step is told it.
 """
 
+import html
 import json
-from collections.abc import Collection, Mapping, Sequence
+import re
+from base64 import b64decode
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 from pydantic_core import to_json
 
-from media_callbacks.inbox.database import Candidate, Database
+from media_callbacks.inbox.database import Candidate, Database, identity_of
 from media_callbacks.inbox.operating import sinks
 from media_callbacks.inbox.operating.filters import compile_filter
 from media_callbacks.inbox.receiving import holds
@@ -35,7 +38,12 @@ _IDS_PER_STEP = 50_000
 _BODIES_PER_STEP = 5_000
 # Of receipts that may be a megabyte each.
 _RAW_PER_STEP = 32
-_MAX_DIGITS = 18
+_POSITION = re.compile("(held|jobs|events|receipts)-([0-9]{1,18})")
+# MNS publishers send Base64, in one line or several, and a topic may do so with what is Base64 already.
+_LAYERS = 2
+_BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]{4}){4,}(?:[A-Za-z0-9+/]{2,3})?")
+_LINE_ENDS = re.compile(rb"\s|\\[nr]")
+_ESCAPE = re.compile(rb"\\u[0-9A-Fa-f]{4}")
 _ERROR = "erased before it was delivered"
 _COUNTS = "events, receipts, held, jobs, dead, undelivered"
 _COLUMNS = f"id, erased_at, finished_at, matched, digest, requested_by, reason, {_COUNTS}"
@@ -46,8 +54,7 @@ Part = Literal["held", "jobs", "events", "receipts"]
 _PARTS: Sequence[Part] = ("held", "jobs", "events", "receipts")
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """How far an erasure is: the part that it is in, and up to which id that is done."""
 
     part: Part = "held"
@@ -62,26 +69,34 @@ class Position:
         Raises:
             ValueError: This is none.
         """
-        name, _, after = text.partition("-")
-        part = next((part for part in _PARTS if part == name), None)
-        if part is None or not (after.isascii() and after.isdigit() and len(after) <= _MAX_DIGITS):
+        found = _POSITION.fullmatch(text)
+        if found is None:
             raise ValueError("expected a position as it was returned")
-        return cls(part, int(after))
+        return cls(cast(Part, found[1]), int(found[2]))
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """
-    The rows of a part that are meant, and where to go on; None at the end.
-
-    Attributes:
-        events: Of jobs: the events that they ended with.
-    """
+    """The rows of a part that are meant, and where to go on; None at the end."""
 
     part: Part
     row_ids: Sequence[int]
     next_position: Position | None
-    events: Mapping[int, Sequence[int]] | None = None
+
+
+class _Looked(NamedTuple):
+    """
+    A stretch of so many ids, of which no more rows than the limit were looked at.
+
+    Attributes:
+        row_ids: Those that were looked at.
+        meant: Those of them that are meant.
+    """
+
+    ids: int
+    limit: int
+    row_ids: Sequence[int]
+    meant: Sequence[int]
 
 
 def digest_of(request: ErasureRequest) -> str:
@@ -139,92 +154,66 @@ def _record(row: Sequence[Any]) -> ErasureRecord:
 
 
 async def find(database: Database, request: ErasureRequest, position: Position) -> Found:
-    match position.part:
-        case "held":
-            return await _find_held(database, request, position)
-        case "jobs":
-            return await _find_jobs(database, request, position)
-        case "events":
-            return await _find_events(database, request, position)
-        case "receipts":
-            return await _find_receipts(database, request, position)
+    look = {"held": _look_at_held, "jobs": _look_at_jobs, "events": _look_at_events, "receipts": _look_at_receipts}
+    looked = await look[position.part](database, request, position.after)
+    following: Position | None
+    if len(looked.row_ids) == looked.limit:
+        following = position._replace(after=looked.row_ids[-1])
+    elif position.after + looked.ids < await database.fetch_value(f"SELECT coalesce(max(id), 0) FROM {position.part}"):
+        following = position._replace(after=position.after + looked.ids)
+    else:
+        further = _PARTS[_PARTS.index(position.part) + 1 :]
+        following = Position(further[0]) if further else None
+    return Found(position.part, looked.meant, following)
 
 
-async def _go_on(
-    database: Database, position: Position, table: str, row_ids: Sequence[int], *, ids: int, limit: int
-) -> Position | None:
-    """After the rows that were found in a stretch of so many ids."""
-    if len(row_ids) == limit:
-        return replace(position, after=row_ids[-1])
-    last_id = await database.fetch_value(f"SELECT coalesce(max(id), 0) FROM {table}")
-    if position.after + ids < last_id:
-        return replace(position, after=position.after + ids)
-    number = _PARTS.index(position.part) + 1
-    return Position(_PARTS[number]) if number < len(_PARTS) else None
-
-
-async def _find_held(database: Database, request: ErasureRequest, position: Position) -> Found:
+async def _look_at_held(database: Database, request: ErasureRequest, after: int) -> _Looked:
     rows = await database.fetch(
         "SELECT h.id, h.event, h.reference,"
         f" (SELECT 1 FROM jobs j WHERE j.key_digest = h.key_digest AND j.{request.matched} = $1)"
-        " FROM held h WHERE h.id > $2 ORDER BY h.id LIMIT $3",
+        " FROM held h WHERE h.id > $2 AND h.id <= $3 ORDER BY h.id LIMIT $4",
         request.value,
-        position.after,
+        after,
+        after + _IDS_PER_STEP,
         _ROWS_PER_STEP,
     )
-    # Not those that are meant: all that were looked at.
-    after = [row_id for row_id, *_ in rows]
     meant = [
         row_id
         for row_id, event, reference, is_of_job in rows
         if is_of_job
-        or request.value in (json.loads(event)["data"][request.matched], json.loads(reference).get(request.matched))
+        or request.value in (json.loads(event)["data"].get(request.matched), json.loads(reference).get(request.matched))
     ]
-    following = Position("held", after[-1]) if len(after) == _ROWS_PER_STEP else Position("jobs")
-    return Found("held", meant, following)
+    return _Looked(_IDS_PER_STEP, _ROWS_PER_STEP, [row_id for row_id, *_ in rows], meant)
 
 
-async def _find_jobs(database: Database, request: ErasureRequest, position: Position) -> Found:
+async def _look_at_jobs(database: Database, request: ErasureRequest, after: int) -> _Looked:
     rows = await database.fetch(
-        f"SELECT j.id, j.key_digest FROM jobs j WHERE j.id > $1 AND j.id <= $2 AND j.{request.matched} = $3"
-        " ORDER BY j.id LIMIT $4",
-        position.after,
-        position.after + _IDS_PER_STEP,
+        f"SELECT j.id FROM jobs j WHERE j.id > $1 AND j.id <= $2 AND j.{request.matched} = $3 ORDER BY j.id LIMIT $4",
+        after,
+        after + _IDS_PER_STEP,
         request.value,
         _ROWS_PER_STEP,
     )
-    job_of = {digest: row_id for row_id, digest in rows}
-    events: dict[int, list[int]] = {row_id: [] for row_id, _ in rows}
-    for digest, row_id in await database.fetch_for(
-        f"SELECT e.key_digest, e.id FROM events e WHERE {database.by_key('e.key_digest IN ({values})')}"
-        " AND NOT EXISTS (SELECT 1 FROM erased_events x WHERE x.event_id = e.id)",
-        list(job_of),
-    ):
-        events[job_of[digest]].append(row_id)
-    row_ids = list(events)
-    following = await _go_on(database, position, "jobs", row_ids, ids=_IDS_PER_STEP, limit=_ROWS_PER_STEP)
-    return Found("jobs", row_ids, following, events)
+    row_ids = [row_id for (row_id,) in rows]
+    return _Looked(_IDS_PER_STEP, _ROWS_PER_STEP, row_ids, row_ids)
 
 
-async def _find_events(database: Database, request: ErasureRequest, position: Position) -> Found:
-    stretch = _BODIES_PER_STEP if request.matched == "user_data" else _IDS_PER_STEP
+async def _look_at_events(database: Database, request: ErasureRequest, after: int) -> _Looked:
+    ids, wanted = _IDS_PER_STEP, EventFilter()
     if request.matched == "user_data":
-        query = compile_filter(
-            database, EventFilter(), range(position.after + 1, position.after + stretch + 1), by_index=False
-        )
+        ids = _BODIES_PER_STEP
+    else:
+        wanted = EventFilter(**{request.matched: request.value})  # type: ignore[arg-type]
+    if request.matched == "job_id":
+        # It has an index, so that there is one stretch.
+        ids = to_id(None) - after - 1
+    query = compile_filter(database, wanted, range(after + 1, after + ids + 1), by_index=False)
+    if request.matched == "user_data":
         # As it is written in events; whether it is there as a whole member is seen below.
         query.add(
             "EXISTS (SELECT 1 FROM event_bodies b WHERE b.event_id = e.id AND replace(b.body, {}, '') <> b.body)",
             to_json(request.value).decode(),
         )
-    else:
-        # A job id has an index, so that there is one stretch.
-        stretch = to_id(None) - position.after - 1 if request.matched == "job_id" else stretch
-        wanted = EventFilter(**{request.matched: request.value})  # type: ignore[arg-type]
-        query = compile_filter(
-            database, wanted, range(position.after + 1, position.after + stretch + 1), by_index=False
-        )
-    query.add("NOT EXISTS (SELECT 1 FROM erased_events x WHERE x.event_id = e.id)")
     # These are found by their jobs.
     query.add(
         f"NOT EXISTS (SELECT 1 FROM jobs j WHERE j.key_digest = e.key_digest AND j.{request.matched} = {{}})",
@@ -233,31 +222,28 @@ async def _find_events(database: Database, request: ErasureRequest, position: Po
     rows = await database.fetch(
         f"{query.select('e.id')} ORDER BY e.id LIMIT {query.mark(_ROWS_PER_STEP)}", *query.parameters
     )
-    row_ids = [row_id for (row_id,) in rows]
-    following = await _go_on(database, position, "events", row_ids, ids=stretch, limit=_ROWS_PER_STEP)
+    row_ids = meant = [row_id for (row_id,) in rows]
     if request.matched == "user_data":
-        bodies = await database.fetch_for(
-            "SELECT event_id, body FROM event_bodies WHERE event_id IN ({values})", row_ids
-        )
-        row_ids = sorted(row_id for row_id, body in bodies if json.loads(body)["data"]["user_data"] == request.value)
-    return Found("events", row_ids, following)
+        bodies = await database.find_bodies(row_ids)
+        meant = [
+            row_id for row_id, body in sorted(bodies.items()) if json.loads(body)["data"]["user_data"] == request.value
+        ]
+    return _Looked(ids, _ROWS_PER_STEP, row_ids, meant)
 
 
-async def _find_receipts(database: Database, request: ErasureRequest, position: Position) -> Found:
+async def _look_at_receipts(database: Database, request: ErasureRequest, after: int) -> _Looked:
     """Those that have brought no event, and so are of nobody: by what their bodies say."""
     rows = await database.fetch(
         "SELECT r.id, r.body FROM receipts r WHERE r.id > $1 AND r.id <= $2 AND r.event_ids IS NULL"
         " AND r.body IS NOT NULL AND NOT EXISTS (SELECT 1 FROM held h WHERE h.receipt_id = r.id)"
         " ORDER BY r.id LIMIT $3",
-        position.after,
-        position.after + _IDS_PER_STEP,
+        after,
+        after + _IDS_PER_STEP,
         _RAW_PER_STEP,
     )
-    after = [row_id for row_id, _ in rows]
-    following = await _go_on(database, position, "receipts", after, ids=_IDS_PER_STEP, limit=_RAW_PER_STEP)
     spellings = _spellings(request.value)
-    meant = [row_id for row_id, body in rows if any(spelling in body for spelling in spellings)]
-    return Found("receipts", meant, following)
+    meant = [row_id for row_id, body in rows if _says(body, spellings)]
+    return _Looked(_IDS_PER_STEP, _RAW_PER_STEP, [row_id for row_id, _ in rows], meant)
 
 
 def _spellings(value: str) -> Collection[bytes]:
@@ -265,11 +251,21 @@ def _spellings(value: str) -> Collection[bytes]:
     How a body may have a value as a whole: in JSON, which may be a text within JSON, or in XML. Not as a part of
     another text, or a short value would take along what is of others.
     """
-    found: set[str] = {f">{value}<"}
+    found = {f"<![CDATA[{value}]]>", *(f">{html.escape(value, quote=quote)}<" for quote in (True, False))}
     for is_ascii in (True, False):
         written = json.dumps(value, ensure_ascii=is_ascii)
         found |= {written, json.dumps(written, ensure_ascii=is_ascii)[1:-1]}
     return {text.encode("utf-8", "surrogatepass") for text in found}
+
+
+def _says(body: bytes, spellings: Collection[bytes], *, layers: int = _LAYERS) -> bool:
+    """Whether a body, or what stands in it as Base64, has one of these."""
+    # Letters of an escape are of either case, and some writers escape the slash.
+    text = _ESCAPE.sub(lambda found: found[0].lower(), body.replace(b"\\/", b"/"))
+    if any(spelling in text for spelling in spellings):
+        return True
+    encoded = _BASE64.findall(_LINE_ENDS.sub(b"", text)) if layers else ()
+    return any(_says(b64decode(one + b"=="), spellings, layers=layers - 1) for one in encoded)
 
 
 # Erasing them
@@ -290,47 +286,53 @@ async def apply(
     Returns:
         What was erased, and the sinks where something waited for it.
     """
-    counts, told = ErasureCounts(), set[str]()
+    order = _Order(erasure_id or 0, await database.now(), may_drop)
     with suppress(_Counted):
         async with database.savepoint():
-            counts, told = await _apply(database, found, erasure_id or 0, may_drop=may_drop)
+            match found.part:
+                case "held":
+                    await _erase_held(database, found.row_ids, order)
+                case "jobs":
+                    await _erase_jobs(database, found.row_ids, order)
+                case "events":
+                    await _erase_events(database, found.row_ids, order)
+                case "receipts":
+                    await _erase_receipts(database, found.row_ids, order)
             if erasure_id is None:
                 raise _Counted
-    return counts, told if erasure_id is not None else set()
+            await database.execute(
+                "UPDATE erasures SET events = events + $1, receipts = receipts + $2, held = held + $3,"
+                " jobs = jobs + $4, dead = dead + $5, undelivered = undelivered + $6,"
+                " finished_at = CAST($7 AS bigint) WHERE id = $8",
+                *astuple(order.counts),
+                order.at if found.next_position is None else None,
+                erasure_id,
+            )
+    return order.counts, order.told if erasure_id is not None else set()
 
 
-async def _apply(
-    database: Database, found: Found, erasure_id: int, *, may_drop: bool
-) -> tuple[ErasureCounts, set[str]]:
-    now = await database.now()
-    counts, told = ErasureCounts(), set[str]()
-    match found.part:
-        case "held":
-            counts, told = await _erase_held(database, found, erasure_id, now, may_drop=may_drop)
-        case "jobs":
-            counts, told = await _erase_jobs(database, found, erasure_id, now, may_drop=may_drop)
-        case "events":
-            counts, _, told = await _erase_events(database, found.row_ids, erasure_id, now, may_drop=may_drop)
-        case "receipts":
-            counts = ErasureCounts(receipts=await _erase_receipts(database, found.row_ids))
-    await database.execute(
-        "UPDATE erasures SET events = events + $1, receipts = receipts + $2, held = held + $3, jobs = jobs + $4,"
-        " dead = dead + $5, undelivered = undelivered + $6, finished_at = CAST($7 AS bigint) WHERE id = $8",
-        *astuple(counts),
-        now if found.next_position is None else None,
-        erasure_id,
-    )
-    return counts, told
+@dataclass(slots=True)
+class _Order:
+    """
+    What a step is to do, and what it has done.
+
+    Attributes:
+        told: The sinks where something waited for what was erased.
+    """
+
+    erasure_id: int
+    at: int
+    may_drop: bool
+    counts: ErasureCounts = field(default_factory=ErasureCounts)
+    told: set[str] = field(default_factory=set)
 
 
-async def _erase_held(
-    database: Database, found: Found, erasure_id: int, now: int, *, may_drop: bool
-) -> tuple[ErasureCounts, set[str]]:
-    if not may_drop:
-        return ErasureCounts(undelivered=len(found.row_ids)), set()
-    claims = [one for row_id in found.row_ids if (one := await holds.find(database, row_id)) is not None]
+async def _erase_held(database: Database, row_ids: Sequence[int], order: _Order) -> None:
+    if not order.may_drop:
+        order.counts += ErasureCounts(undelivered=len(row_ids))
+        return
+    claims = [one for row_id in row_ids if (one := await holds.find(database, row_id)) is not None]
     await database.lock(keys={key_digest(one.entry.event.id) for one in claims})
-    counts, told = ErasureCounts(), set[str]()
     for claim in claims:
         # It may have left while its key was not ours.
         held = await holds.find(database, claim.id)
@@ -339,96 +341,108 @@ async def _erase_held(
         # It becomes an event that goes to nobody, so that whoever says the same again says nothing new.
         event = held.entry.event
         candidate = Candidate(held.receipt_id, event, event.to_json().decode(), None, ())
-        await database.accept_events([candidate])
+        (fate,) = await database.accept_events([candidate])
         await holds.forget(database, held, brought=[event.id], conflict=None, waits=None)
+        order.counts += ErasureCounts(held=1)
         known = await database.find_event(candidate.digest, candidate.outcome)
-        assert known is not None
-        further, _, released = await _erase_locked(database, [known.row_id], erasure_id, now, may_drop=True)
-        counts += further
-        counts += ErasureCounts(held=1, receipts=await _erase_receipts(database, [held.receipt_id]))
-        told |= released
-    return counts, told
+        # One that was there before may say that it is of somebody else.
+        if fate.accepted is not None and known is not None:
+            await _erase_locked(database, [known.row_id], order)
+        await _erase_receipts(database, [held.receipt_id], order)
 
 
-async def _erase_jobs(
-    database: Database, found: Found, erasure_id: int, now: int, *, may_drop: bool
-) -> tuple[ErasureCounts, set[str]]:
-    events = found.events or {}
-    counts, left, told = await _erase_events(
-        database, [row_id for row_ids in events.values() for row_id in row_ids], erasure_id, now, may_drop=may_drop
-    )
+async def _erase_jobs(database: Database, row_ids: Sequence[int], order: _Order) -> None:
+    """User data of jobs, with all their events, and those of another key that they have ended with."""
+    found = await database.fetch_for("SELECT id, key_digest, event_id FROM jobs WHERE id IN ({values})", row_ids)
+    ended_with = {identity_of(event_id): row_id for row_id, _, event_id in found if event_id is not None}
+    job_of = {digest: row_id for row_id, digest, _ in found}
+    events = {
+        event.row_id: job_of.get(event.key_digest) or ended_with[(event.key_digest, event.outcome)]
+        for event in await database.find_events({*job_of, *(digest for digest, _ in ended_with)})
+        if event.key_digest in job_of or (event.key_digest, event.outcome) in ended_with
+    }
+    left = {events[row_id] for row_id in await _erase_events(database, list(events), order)}
     # By its user data the rest of a job is found the next time.
-    done = [row_id for row_id in found.row_ids if not left.intersection(events.get(row_id, ()))]
     cleared = await _fetch_ids(
-        database, "SELECT j.id FROM jobs j WHERE j.user_data IS NOT NULL AND j.id IN ({values})", done
+        database,
+        "SELECT j.id FROM jobs j WHERE j.user_data IS NOT NULL AND j.id IN ({values})",
+        [row_id for row_id in row_ids if row_id not in left],
     )
-    await database.execute_many("UPDATE jobs SET user_data = NULL WHERE id = $1", [(row_id,) for row_id in cleared])
-    return counts + ErasureCounts(jobs=len(cleared)), told
+    await database.execute_many(
+        "UPDATE jobs SET user_data = NULL WHERE id = $1", [(row_id,) for row_id in sorted(cleared)]
+    )
+    order.counts += ErasureCounts(jobs=len(cleared))
 
 
-async def _erase_events(
-    database: Database, row_ids: Sequence[int], erasure_id: int, now: int, *, may_drop: bool
-) -> tuple[ErasureCounts, set[int], set[str]]:
+async def _erase_events(database: Database, row_ids: Sequence[int], order: _Order) -> set[int]:
     digests = await database.fetch_for("SELECT key_digest FROM events WHERE id IN ({values})", row_ids)
     # Whoever brings one of them again, or sends it again, has its key.
     await database.lock(keys={digest for (digest,) in digests})
-    return await _erase_locked(database, row_ids, erasure_id, now, may_drop=may_drop)
+    return await _erase_locked(database, row_ids, order)
 
 
-async def _erase_locked(
-    database: Database, row_ids: Sequence[int], erasure_id: int, now: int, *, may_drop: bool
-) -> tuple[ErasureCounts, set[int], set[str]]:
-    """Returns also the events that were left, because they are not yet delivered."""
+async def _erase_locked(database: Database, row_ids: Sequence[int], order: _Order) -> set[int]:
+    """Returns the events that were left, because they are not yet delivered."""
     # Whoever records the end of one just now holds its row.
     open_rows = await database.fetch_for(
         "SELECT d.event_id, d.sink, d.replay FROM deliveries d WHERE d.event_id IN ({values})"
         " AND d.state IN ('pending', 'retrying') ORDER BY d.event_id, d.sink, d.replay" + database.for_update("d"),
         sorted(row_ids),
     )
-    left = set() if may_drop else {row_id for row_id, *_ in open_rows}
+    left = set() if order.may_drop else {row_id for row_id, *_ in open_rows}
+    meant = sorted(set(row_ids) - left)
     known = await database.fetch_for(
         "SELECT e.id, e.key_digest, e.outcome FROM events e WHERE e.id IN ({values})"
         " AND NOT EXISTS (SELECT 1 FROM erased_events x WHERE x.event_id = e.id)",
-        [row_id for row_id in row_ids if row_id not in left],
+        meant,
     )
-    erased = sorted(row_id for row_id, *_ in known)
+    # Also of those that were erased before: a version that knows of no erasures may have kept some since.
     receipts = await _fetch_ids(
-        database,
-        "SELECT e.receipt_id FROM events e WHERE e.id IN ({values})",
-        erased,
-    ) | await _fetch_ids(database, "SELECT x.receipt_id FROM event_receipts x WHERE x.event_id IN ({values})", erased)
-    removed = await _erase_receipts(database, sorted(receipts))
-    each = [(row_id,) for row_id in erased]
+        database, "SELECT e.receipt_id FROM events e WHERE e.id IN ({values})", meant
+    ) | await _fetch_ids(database, "SELECT x.receipt_id FROM event_receipts x WHERE x.event_id IN ({values})", meant)
+    await _erase_receipts(database, sorted(receipts), order)
+    each = [(row_id,) for row_id in meant]
     await database.execute_many("DELETE FROM event_bodies WHERE event_id = $1", each)
     # Words of receivers, which may quote what they were sent.
     await database.execute_many("UPDATE attempts SET error = NULL WHERE event_id = $1 AND error IS NOT NULL", each)
-    await database.execute_many("UPDATE deliveries SET error = NULL WHERE event_id = $1 AND error IS NOT NULL", each)
-    dropped = [tuple(row) for row in open_rows if row[0] not in left]
     await database.execute_many(
-        "UPDATE deliveries SET state = 'dead', due_at = NULL, lease = NULL, changed_at = $1, error = $2"
+        "UPDATE deliveries SET error = NULL WHERE event_id = $1 AND error <> $2", [(*row, _ERROR) for row in each]
+    )
+    # Nobody can send again what is dead: it is counted no more, as if it were replaced.
+    await database.execute_many("UPDATE deliveries SET state = 'replaced' WHERE event_id = $1 AND state = 'dead'", each)
+    dropped = [] if left else open_rows
+    await database.execute_many(
+        "UPDATE deliveries SET state = 'replaced', due_at = NULL, lease = NULL, changed_at = $1, error = $2"
         " WHERE event_id = $3 AND sink = $4 AND replay = $5",
-        [(now, _ERROR, *row) for row in dropped],
+        [(order.at, _ERROR, *row) for row in dropped],
     )
     await database.execute_many(
-        "INSERT INTO erased_events (event_id, public_id, erased_at, erasure) VALUES ($1, $2, $3, $4)",
-        [(row_id, event_id(digest, OUTCOMES[outcome]), now, erasure_id) for row_id, digest, outcome in known],
+        "INSERT INTO erased_events (event_id, public_id, erased_at, erasure) VALUES ($1, $2, $3, $4)"
+        # A version that knows of no erasures may have removed an event of this id, and nothing else.
+        " ON CONFLICT (public_id) DO UPDATE"
+        " SET event_id = excluded.event_id, erased_at = excluded.erased_at, erasure = excluded.erasure",
+        [
+            (row_id, event_id(digest, OUTCOMES[outcome]), order.at, order.erasure_id)
+            for row_id, digest, outcome in known
+        ],
     )
-    told = {sink for _, sink, _ in dropped}
-    for sink in told:
+    sinks_ = {sink for _, sink, _ in dropped}
+    for sink in sinks_:
         # Another outcome of the same key may be of nobody who is meant.
         await sinks.release_stranded(database, sink)
-    counts = ErasureCounts(events=len(erased), receipts=removed, dead=len(dropped), undelivered=len(left))
-    return counts, left, told
+    order.told |= sinks_
+    order.counts += ErasureCounts(events=len(known), dead=len(dropped), undelivered=len(left))
+    return left
 
 
-async def _erase_receipts(database: Database, row_ids: Sequence[int]) -> int:
+async def _erase_receipts(database: Database, row_ids: Sequence[int], order: _Order) -> None:
     with_body = await _fetch_ids(
         database, "SELECT r.id FROM receipts r WHERE r.body IS NOT NULL AND r.id IN ({values})", row_ids
     )
     await database.execute_many(
         "UPDATE receipts SET body = NULL, meta = NULL WHERE id = $1", [(row_id,) for row_id in sorted(with_body)]
     )
-    return len(with_body)
+    order.counts += ErasureCounts(receipts=len(with_body))
 
 
 async def _fetch_ids(database: Database, sql: str, row_ids: Sequence[int]) -> set[int]:

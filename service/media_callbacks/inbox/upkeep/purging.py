@@ -66,7 +66,8 @@ async def purge(
             keys, job_id = await _purge_jobs(database, position.job_id, keys_before, min(limit, _MAX_LOCKED))
             position = replace(position, job_id=job_id)
         further = [await _purge_nameless(database, columns, keys_before, limit) for columns in _NAMELESS]
-        further.append(await _purge_erased(database, payloads_before, limit))
+        if position.job_id is None:
+            further.append(await _purge_erased(database, payloads_before, limit))
         is_finished = position.job_id is None and max(further) < limit
     return Purged(payloads, keys, is_finished), Position() if is_finished else position
 
@@ -164,7 +165,9 @@ async def _purge_keys(database: Database, after: int, before: int, limit: int) -
     removed = [event_id for event_ids in old.values() for event_id in event_ids]
     await _remove(database, "events", "id", removed)
     await _remove(database, "event_receipts", "event_id", removed)
-    await _remove(database, "erased_events", "event_id", removed)
+    # Deliveries of erased events had no body that they could have gone with.
+    for table in ("attempts", "deliveries", "erased_events"):
+        await _remove(database, table, "event_id", removed)
     await _remove(database, "bindings", "key_digest", list(old))
     return len(removed), _next_id(rows, before, limit)
 
