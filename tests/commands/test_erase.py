@@ -83,17 +83,15 @@ async def test_parts_are_asked_for_until_the_last(admin: FakeAdmin, capsys: pyte
 async def test_what_is_not_yet_delivered_is_left_and_said(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
     admin.answers["POST /v1/erasures"] = part(events=2, undelivered=1)
     assert await admin.run("events", "erase", "--job-id", "job-1", "--yes") == 1
-    assert "1 events are not yet delivered, or wait for the vendor's word, and were left: nothing was erased" in (
-        capsys.readouterr().err
-    )
+    assert "waiting for the vendor's word, were left: 1; nothing was erased. Wait" in capsys.readouterr().err
     assert [asked.document["dry_run"] for asked in admin.asked] == [True]
     # One that is new since it was counted.
     admin.answers["POST /v1/erasures"] = lambda asked: part(events=2, undelivered=not asked.document.get("dry_run"))
     assert await admin.run("events", "erase", "--job-id", "job-1", "--yes") == 1
-    assert "were left: the rest was erased" in capsys.readouterr().err
+    assert "were left: 1; the rest was erased" in capsys.readouterr().err
     admin.answers["POST /v1/erasures"] = part(events=2, undelivered=1)
     assert await admin.run("events", "erase", "--job-id", "job-1", "--dry-run") == 0
-    assert "1 events that are not yet delivered would be left, without --force" in capsys.readouterr().out
+    assert "not yet delivered, and left without --force: 1 events" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("answer, code", [("y\n", 0), ("\n", 1), ("no\n", 1)])
@@ -112,6 +110,7 @@ async def test_what_is_not_said_is_wrong_usage(admin: FakeAdmin, capsys: pytest.
         (["--yes"], "one of the arguments --job-id --media-id --user-data is required"),
         (["--job-id", "a", "--media-id", "b", "--yes"], "not allowed with argument"),
         (["--job-id", "a"], "there is no terminal to ask on"),
+        (["--user-data", "", "--yes"], "came an empty text"),
     ):
         assert await admin.run("events", "erase", *arguments) == 2
         assert text in capsys.readouterr().err

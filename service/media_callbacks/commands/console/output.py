@@ -68,6 +68,11 @@ def style_of(word: str) -> str:
     return _STYLES.get(word, "")
 
 
+def note(text: str) -> None:
+    """Tell something beside what a command prints."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def print_json(document: object) -> None:
     print(json.dumps(document), flush=True)
 

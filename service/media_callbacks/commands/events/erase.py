@@ -1,7 +1,6 @@
 """``media-callbacks events erase``: erase what is kept of one job, asset or user, and keep what is known."""
 
 import argparse
-import sys
 from collections.abc import Callable
 
 from media_callbacks.admin.models import ErasedPart, ErasureItem
@@ -13,11 +12,11 @@ from media_callbacks.commands.console.admin_client import (
     read_answer,
     requested_by,
 )
+from media_callbacks.commands.console.asking import ask, is_interactive
 from media_callbacks.commands.console.errors import AdminError, UsageError
 from media_callbacks.commands.console.options import add_json_option
-from media_callbacks.commands.console.output import print_json, showing_progress
+from media_callbacks.commands.console.output import note, print_json, showing_progress
 from media_callbacks.commands.console.parser import CommandParser
-from media_callbacks.commands.events.replay import is_interactive, note
 
 _COUNTS = tuple(ErasureItem.model_fields)
 
@@ -55,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("there is no terminal to ask on: expected --yes to erase, or --dry-run to count")
     subject = {name: getattr(arguments, name) for name in ("job_id", "media_id", "user_data")}
     order: Json = {name: value for name, value in subject.items() if value is not None}
+    if not all(order.values()):
+        raise UsageError("expected whose content to erase, came an empty text")
     order |= {"force": arguments.force, "requested_by": requested_by()}
     if arguments.reason:
         order["reason"] = arguments.reason
@@ -72,10 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if not arguments.yes:
         note(_in_words(counted))
-        sys.stderr.write("erase them for good? [y/N] ")
-        sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            raise AdminError("nothing was erased")
+        ask("erase them for good?", otherwise="nothing was erased")
     erased = _send(client, order, interrupted=lambda: note("what was erased stays erased; run this again for the rest"))
     _print(arguments, erased, "were erased", dry_run=False)
     _check_undelivered(erased, "the rest was erased")
@@ -110,8 +108,8 @@ def _check_undelivered(counts: Json, rest: str) -> None:
     """
     if counts["undelivered"]:
         raise AdminError(
-            f"{counts['undelivered']} events are not yet delivered, or wait for the vendor's word, and were left:"
-            f" {rest}. Wait until they are delivered, or have them erased undelivered, with --force"
+            f"events not yet delivered, or waiting for the vendor's word, were left: {counts['undelivered']}; {rest}."
+            " Wait until they are delivered, or have them erased undelivered, with --force"
         )
 
 
@@ -121,7 +119,7 @@ def _print(arguments: argparse.Namespace, counts: Json, done: str, *, dry_run: b
     else:
         print(f"{_in_words(counts)} {done}")
         if dry_run and counts["undelivered"]:
-            print(f"{counts['undelivered']} events that are not yet delivered would be left, without --force")
+            print(f"not yet delivered, and left without --force: {counts['undelivered']} events")
     _note_journal(counts)
 
 

@@ -7,7 +7,6 @@ that a request named.
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 
@@ -21,10 +20,12 @@ from media_callbacks.commands.console.admin_client import (
     requested_by,
     run_with_client,
 )
+from media_callbacks.commands.console.asking import ask, is_interactive
 from media_callbacks.commands.console.errors import AdminError, UsageError
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import (
     Cell,
+    note,
     print_json,
     print_line,
     print_table,
@@ -111,14 +112,6 @@ def run(arguments: argparse.Namespace) -> int:
     return replay(arguments, ids, event_filter)
 
 
-def is_interactive() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def confirm(arguments: argparse.Namespace, total: int, where: str) -> bool:
     """
     Say how many events are meant, and ask where that is needed.
@@ -136,10 +129,7 @@ def confirm(arguments: argparse.Namespace, total: int, where: str) -> bool:
     note(f"{events} to be sent again {where}")
     if total <= 1 or arguments.yes:
         return total > 0
-    sys.stderr.write("send them? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise AdminError("nothing was sent")
+    ask("send them?", otherwise="nothing was sent")
     return True
 
 

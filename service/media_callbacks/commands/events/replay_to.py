@@ -14,8 +14,8 @@ from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import AdminClient, build_client, read_answer
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import read_secret_file
-from media_callbacks.commands.console.output import print_json, print_line, printable
-from media_callbacks.commands.events.replay import SECRET_VARIABLE, check_ids, confirm, note, seconds_until_turn
+from media_callbacks.commands.console.output import note, print_json, print_line, printable
+from media_callbacks.commands.events.replay import SECRET_VARIABLE, check_ids, confirm, seconds_until_turn
 from media_callbacks.config.values import check_url, read_webhook_secret
 from media_callbacks.model.events import Delivery
 from media_callbacks.sinks.webhook import WebhookSink

@@ -15,7 +15,7 @@ import html
 import json
 import re
 from base64 import b64decode
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from hashlib import sha256
@@ -286,18 +286,16 @@ async def apply(
     Returns:
         What was erased, and the sinks where something waited for it.
     """
+    erase: Mapping[Part, Callable[[Database, Sequence[int], _Order], Awaitable[object]]] = {
+        "held": _erase_held,
+        "jobs": _erase_jobs,
+        "events": _erase_events,
+        "receipts": _erase_receipts,
+    }
     order = _Order(erasure_id or 0, await database.now(), may_drop)
     with suppress(_Counted):
         async with database.savepoint():
-            match found.part:
-                case "held":
-                    await _erase_held(database, found.row_ids, order)
-                case "jobs":
-                    await _erase_jobs(database, found.row_ids, order)
-                case "events":
-                    await _erase_events(database, found.row_ids, order)
-                case "receipts":
-                    await _erase_receipts(database, found.row_ids, order)
+            await erase[found.part](database, found.row_ids, order)
             if erasure_id is None:
                 raise _Counted
             await database.execute(
