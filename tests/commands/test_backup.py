@@ -215,7 +215,9 @@ def test_for_postgresql_it_says_how_and_fails(tmp_path: Path, capsys: pytest.Cap
     assert main(["backup", "--config", write_config(tmp_path, changes), "my copy"]) == 1
     out, error = capsys.readouterr()
     assert out == ""
-    assert "pg_dump --format=custom '--file=my copy' 'postgresql://user@one,two/db?sslmode=require'\n" in error
+    assert (
+        "umask 077; pg_dump --format=custom '--file=my copy' 'postgresql://user@one,two/db?sslmode=require'\n" in error
+    )
     assert "/var/lib/journal" in error
     assert "a-password" not in error
     assert "another" not in error

@@ -17,7 +17,8 @@ def add_options(parser: CommandParser) -> None:
     parser.examples = ("media-callbacks backup media-callbacks.backup.db",)
     parser.description = (
         "Of a store on SQLite, beside the running service: whole, of one moment, checked when it is made. A store on"
-        " PostgreSQL is copied by pg_dump; the command says how, and fails, because there is no copy."
+        " PostgreSQL is copied by pg_dump, which must be as new as the server: the command says how, and exits with 1,"
+        " so that nobody takes that for a copy."
     )
     parser.add_argument("file", metavar="FILE", help="where to; for this user alone, as the store is")
     parser.add_argument("--force", action="store_true", help="replace FILE, once the copy is whole")
@@ -51,7 +52,7 @@ def _say_how(settings: Settings, file: str) -> None:
     command = shlex.join(["pg_dump", "--format=custom", f"--file={file}", _without_password(settings.store.url)])
     print(
         "nothing was copied, because the store is on PostgreSQL, which has a tool for that (password by PGPASSWORD or"
-        f" ~/.pgpass):\n  {command}",
+        f" ~/.pgpass):\n  umask 077; {command}",
         file=sys.stderr,
     )
     if settings.server.journal_path is not None:
