@@ -18,6 +18,7 @@ from media_callbacks.inbox.records import (
     ErasureRecord,
     ErasureRequest,
     EventFilter,
+    Reparsed,
     ReplayRequest,
 )
 from media_callbacks.model.events import Event
@@ -347,6 +348,15 @@ class ErasuresConformance:
         assert await erase(inbox, request()) == ErasureCounts(receipts=len(texts) + 1)
         assert await bodies(inbox) == [*[None] * len(texts), *others, b"{}", None]
         assert [one.state for one in await inbox.list_receipts(limit=2)] == ["conflict", "accepted"]
+
+    async def test_what_is_read_again_just_now_brings_nothing_back(self, inbox: Timed) -> None:
+        event = make_event(user_data=HERS)
+        await inbox.put(make_receipt(body=raw(event)))
+        (stored,) = await inbox.list_receipts(limit=1)
+        await erase(inbox, request())
+        read_again = make_receipt(event, body=raw(event), parser_version=2)
+        assert await inbox.reparse(stored.id, read_again, now=LATER, dry_run=False) == Reparsed("unparsed")
+        assert await inbox.find_event(event.id) is None
 
     async def test_it_goes_in_parts_whatever_there_is(self, inbox: Timed, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("ROWS", "RAW", "BODIES", "IDS"):

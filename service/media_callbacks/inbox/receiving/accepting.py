@@ -164,10 +164,14 @@ async def reparse(database: Database, receipt_id: int, receipt: Receipt, *, dry_
 
 
 async def _reparse(database: Database, receipt_id: int, receipt: Receipt) -> Reparsed:
-    before = await database.fetch_value(
-        f"SELECT r.event_ids FROM receipts r WHERE r.id = $1{database.for_update('r')}", receipt_id
+    row = await database.fetch_row(
+        f"SELECT r.event_ids, r.state, r.body IS NULL FROM receipts r WHERE r.id = $1{database.for_update('r')}",
+        receipt_id,
     )
-    before_ids = frozenset((before or "").split())
+    if row is not None and row[2]:
+        # It was erased since it was read.
+        return Reparsed(row[1])
+    before_ids = frozenset(((row and row[0]) or "").split())
     entries, kept = _under_their_old_ids(receipt.entries, await holds.brought_by(database, receipt_id, before_ids))
     brought = await bring(database, entries, receipt_id, await database.now(), body=receipt.body)
     changed: list[str] = []
