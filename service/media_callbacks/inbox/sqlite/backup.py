@@ -12,7 +12,7 @@ import glob
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -104,14 +104,14 @@ def _remove(part: Path) -> None:
 def _remove_left(target: Path) -> None:
     """What was killed has left its part, with all that a store has. One that is at work has its own locked."""
     for left in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 8}"):
-        descriptor = os.open(left, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(left)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(descriptor)
+        # Or it is of another user.
+        with suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(left)
+            finally:
+                os.close(descriptor)
 
 
 def _copy(path: Path, part: Path, progress: Callable[[int, int | None], None]) -> None:
