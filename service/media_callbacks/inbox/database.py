@@ -210,8 +210,8 @@ class Database(ABC):
         return await self.fetch_map(sql, list(row_ids))
 
     @asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
-        """What is done within is taken back when it raises."""
+    async def savepoint(self, *, keep: bool = True) -> AsyncIterator[None]:
+        """What is done within is taken back when it raises, or when it is not to be kept."""
         await self.execute("SAVEPOINT here")
         try:
             yield
@@ -221,4 +221,6 @@ class Database(ABC):
                 await self.execute("ROLLBACK TO SAVEPOINT here")
                 await self.execute("RELEASE SAVEPOINT here")
             raise
+        if not keep:
+            await self.execute("ROLLBACK TO SAVEPOINT here")
         await self.execute("RELEASE SAVEPOINT here")

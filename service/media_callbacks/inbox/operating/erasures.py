@@ -16,7 +16,6 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass, field
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple, cast
@@ -271,10 +270,6 @@ def _says(body: bytes, spellings: Collection[bytes], *, layers: int = _LAYERS) -
 # Erasing them
 
 
-class _Counted(Exception):
-    pass
-
-
 async def apply(
     database: Database, found: Found, erasure_id: int | None, *, may_drop: bool
 ) -> tuple[ErasureCounts, set[str]]:
@@ -293,19 +288,15 @@ async def apply(
         "receipts": _erase_receipts,
     }
     order = _Order(erasure_id or 0, await database.now(), may_drop)
-    with suppress(_Counted):
-        async with database.savepoint():
-            await erase[found.part](database, found.row_ids, order)
-            if erasure_id is None:
-                raise _Counted
-            await database.execute(
-                "UPDATE erasures SET events = events + $1, receipts = receipts + $2, held = held + $3,"
-                " jobs = jobs + $4, dead = dead + $5, undelivered = undelivered + $6,"
-                " finished_at = CAST($7 AS bigint) WHERE id = $8",
-                *astuple(order.counts),
-                order.at if found.next_position is None else None,
-                erasure_id,
-            )
+    async with database.savepoint(keep=erasure_id is not None):
+        await erase[found.part](database, found.row_ids, order)
+        await database.execute(
+            "UPDATE erasures SET events = events + $1, receipts = receipts + $2, held = held + $3, jobs = jobs + $4,"
+            " dead = dead + $5, undelivered = undelivered + $6, finished_at = CAST($7 AS bigint) WHERE id = $8",
+            *astuple(order.counts),
+            order.at if found.next_position is None else None,
+            order.erasure_id,
+        )
     return order.counts, order.told if erasure_id is not None else set()
 
 

@@ -5,7 +5,6 @@ Times are milliseconds since 1970 in UTC.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from media_callbacks.inbox.database import Candidate, Database, StoredEvent, identity
@@ -148,19 +147,11 @@ def dump(value: Sequence[str] | Mapping[str, str]) -> str | None:
 # Reading again
 
 
-class _Rehearsed(Exception):
-    pass
-
-
 async def reparse(database: Database, receipt_id: int, receipt: Receipt, *, dry_run: bool) -> Reparsed:
     """Give a kept receipt its present meaning; in a dry run everything is taken back."""
     await lock(database, receipt.entries)
-    with suppress(_Rehearsed):
-        async with database.savepoint():
-            reparsed = await _reparse(database, receipt_id, receipt)
-            if dry_run:
-                raise _Rehearsed
-    return reparsed
+    async with database.savepoint(keep=not dry_run):
+        return await _reparse(database, receipt_id, receipt)
 
 
 async def _reparse(database: Database, receipt_id: int, receipt: Receipt) -> Reparsed:
