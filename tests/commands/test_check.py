@@ -36,7 +36,7 @@ from media_callbacks.config.sinks import EventBridgeSinkSettings, KinesisSinkSet
 from media_callbacks.config.sources import MnsQueueSourceSettings
 from media_callbacks.config.vendor import VendorSettings
 from media_callbacks.inbox.factory import migrate_store
-from media_callbacks.inbox.upkeep.migrations import load_migrations
+from media_callbacks.inbox.keeping.migrations import load_migrations
 from tests.commands.test_commands import run_command
 from tests.edge.test_certificates import LoopbackResolver, client_context, pem, server_context
 from tests.factories.running import ADMIN_TOKEN, PATIENCE_S, SECRETS, make_tables, run_service, to_toml

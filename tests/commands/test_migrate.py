@@ -9,8 +9,8 @@ import pytest
 
 from media_callbacks.__main__ import main
 from media_callbacks.inbox.factory import build_inbox, migrate_store
+from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.roles import Inbox
-from media_callbacks.inbox.upkeep.migrations import load_migrations
 from media_callbacks.model.errors import ConfigError
 from tests.factories.running import make_tables, to_toml
 from tests.inbox.conformance import make_event, make_receipt

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
+from media_callbacks.inbox.asking import jobs
 from media_callbacks.inbox.database import Database
-from media_callbacks.inbox.healing import jobs
 from media_callbacks.inbox.records import (
     INQUIRIES,
     Finding,

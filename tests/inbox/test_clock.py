@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from media_callbacks.inbox.records import AttemptResult
-from media_callbacks.inbox.sqlite.inbox import SqliteInbox
-from media_callbacks.inbox.upkeep.clock import (
+from media_callbacks.inbox.keeping.clock import (
     DOUBTED_STEP_MS,
     LONGEST_DOUBT_MS,
     TOLERANCE_MS,
@@ -19,6 +17,8 @@ from media_callbacks.inbox.upkeep.clock import (
     Sighting,
     next_sighting,
 )
+from media_callbacks.inbox.records import AttemptResult
+from media_callbacks.inbox.sqlite.inbox import SqliteInbox
 from media_callbacks.model.errors import ClockDoubted
 from media_callbacks.timing.waiting import seconds_since_boot
 from tests.inbox.conformance import DAY, NOW, SECOND, make_event, make_receipt

@@ -12,9 +12,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from media_callbacks.inbox.asking import jobs
 from media_callbacks.inbox.database import Database
-from media_callbacks.inbox.healing import jobs
 from media_callbacks.inbox.journal.store import JournaledStore
+from media_callbacks.inbox.keeping.migrations import Migration, load_migrations, missing_migrations
 from media_callbacks.inbox.operating import replays
 from media_callbacks.inbox.postgresql import connecting, receipts, schema, tasks
 from media_callbacks.inbox.postgresql import writer as writer_module
@@ -25,7 +26,6 @@ from media_callbacks.inbox.postgresql.schema import migrate
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import INQUIRIES, AttemptResult, EventFilter, Finding, JobFilter, ReplayRequest
 from media_callbacks.inbox.rows import Arrival
-from media_callbacks.inbox.upkeep.migrations import Migration, load_migrations, missing_migrations
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.events import Event
 from media_callbacks.model.identity import key_digest

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from media_callbacks.inbox.asking import inquiries, jobs
 from media_callbacks.inbox.database import Database
-from media_callbacks.inbox.healing import inquiries, jobs
+from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.operating import sinks
 from media_callbacks.inbox.operating.filters import compile_filter, find_ids
 from media_callbacks.inbox.records import AttemptResult, EventFilter, Finding, JobFilter
@@ -26,7 +27,6 @@ from media_callbacks.inbox.sqlite import file as sqlite_file
 from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
 from media_callbacks.inbox.sqlite.file import migrate
 from media_callbacks.inbox.sqlite.keys import RecentKeys
-from media_callbacks.inbox.upkeep.migrations import load_migrations
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.receipts import NamelessJob

@@ -10,8 +10,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.records import AttemptResult, EventFilter, ReplayRequest
-from media_callbacks.inbox.upkeep.migrations import load_migrations
 from media_callbacks.model.events import Event
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.kinds import OUTCOMES

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from media_callbacks.inbox.keeping.clock import AnchoredClock
 from media_callbacks.inbox.operations import Operations
 from media_callbacks.inbox.postgresql.inbox import PostgresqlInbox
 from media_callbacks.inbox.records import (
@@ -29,7 +30,6 @@ from media_callbacks.inbox.records import (
     WaitingCounts,
 )
 from media_callbacks.inbox.sqlite.inbox import SqliteInbox
-from media_callbacks.inbox.upkeep.clock import AnchoredClock
 from media_callbacks.model.events import Delivery
 from media_callbacks.model.jobs import ExpectedJob
 from media_callbacks.model.kinds import Product

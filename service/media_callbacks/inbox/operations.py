@@ -11,8 +11,9 @@ from functools import partial
 from secrets import token_hex
 from typing import Any, TypeVar
 
+from media_callbacks.inbox.asking import inquiries, jobs
 from media_callbacks.inbox.database import Database
-from media_callbacks.inbox.healing import inquiries, jobs
+from media_callbacks.inbox.keeping import clock, purging
 from media_callbacks.inbox.operating import erasures, reads, replays, sinks
 from media_callbacks.inbox.pending import Answered
 from media_callbacks.inbox.receiving import accepting
@@ -45,7 +46,6 @@ from media_callbacks.inbox.records import (
     WaitingCounts,
 )
 from media_callbacks.inbox.rows import from_milliseconds, to_milliseconds
-from media_callbacks.inbox.upkeep import clock, purging
 from media_callbacks.model.errors import ClockDoubted, JobConflict
 from media_callbacks.model.events import Delivery
 from media_callbacks.model.jobs import ExpectedJob

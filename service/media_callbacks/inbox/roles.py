@@ -5,7 +5,7 @@ What an inbox promises, whatever database is behind it: a role for each who uses
 leased to one dispatcher at a time; every statement about a leased delivery carries the lease, and one that was lost
 meanwhile changes nothing.
 
-Leases, due times, deadlines and ages are told by one clock, that of the store (see ``inbox.upkeep.clock``); callers
+Leases, due times, deadlines and ages are told by one clock, that of the store (see ``inbox.keeping.clock``); callers
 say how long, never when. ``now`` tells its time.
 
 All methods raise InboxUnavailable when the database can't do its work just now.
@@ -192,7 +192,7 @@ class WatchedClock(Protocol):
     async def watch_clock(self) -> ClockRecord:
         """
         Note that the store's clock was seen, and how far it has stepped since it was seen last. What was put off by a
-        step that has proved wrong is put back. See ``inbox.upkeep.clock``.
+        step that has proved wrong is put back. See ``inbox.keeping.clock``.
         """
         ...
 

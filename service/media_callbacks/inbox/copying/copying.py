@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from media_callbacks.inbox.copying.tables import TABLES, Digest, Row, Table, apart
-from media_callbacks.inbox.upkeep.migrations import Migration
+from media_callbacks.inbox.keeping.migrations import Migration
 from media_callbacks.model.errors import Unusable
 
 

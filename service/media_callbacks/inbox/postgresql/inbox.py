@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import structlog
 
 from media_callbacks.inbox.database import Database
+from media_callbacks.inbox.keeping.migrations import Migration, load_migrations, missing_migrations
 from media_callbacks.inbox.operations import Operations, Run
 from media_callbacks.inbox.pending import MAX_BYTES, MAX_RECEIPTS, PendingQueue
 from media_callbacks.inbox.postgresql import connecting, tasks
@@ -32,7 +33,6 @@ from media_callbacks.inbox.postgresql.schema import prepare
 from media_callbacks.inbox.postgresql.writer import Writer
 from media_callbacks.inbox.records import StoreSpace
 from media_callbacks.inbox.rows import Arrival
-from media_callbacks.inbox.upkeep.migrations import Migration, load_migrations, missing_migrations
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.receipts import Receipt, Verdict
 

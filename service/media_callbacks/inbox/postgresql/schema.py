@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
+from media_callbacks.inbox.keeping.migrations import load_migrations, missing_migrations
 from media_callbacks.inbox.postgresql.connecting import connected
-from media_callbacks.inbox.upkeep.migrations import load_migrations, missing_migrations
 from media_callbacks.model.errors import Unusable
 
 _MIGRATION_LOCK = (7105, -1)

@@ -7,8 +7,8 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from media_callbacks.inbox.asking import jobs
 from media_callbacks.inbox.database import Candidate, Database, StoredEvent, identity
-from media_callbacks.inbox.healing import jobs
 from media_callbacks.inbox.receiving import holds
 from media_callbacks.inbox.receiving.differing import describe, differing_members
 from media_callbacks.inbox.records import Reparsed

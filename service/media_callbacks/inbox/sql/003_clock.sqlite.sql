@@ -1,4 +1,4 @@
--- When the store's clock was seen last, and a step forward that is doubted: see inbox/upkeep/clock.py.
+-- When the store's clock was seen last, and a step forward that is doubted: see inbox/keeping/clock.py.
 CREATE TABLE clock (
     seen_at      INTEGER,
     stepped_from INTEGER,

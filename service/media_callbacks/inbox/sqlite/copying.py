@@ -7,8 +7,8 @@ from pathlib import Path
 
 from media_callbacks.inbox.copying.copying import check_schema
 from media_callbacks.inbox.copying.tables import Row, Table
+from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.sqlite.file import StoreFile
-from media_callbacks.inbox.upkeep.migrations import load_migrations
 from media_callbacks.model.errors import Unusable
 
 _BUSY_TIMEOUT_S = 5.0

@@ -7,12 +7,12 @@ from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from media_callbacks.inbox.database import Candidate, Database, Fate, Row, Value
+from media_callbacks.inbox.keeping.clock import AnchoredClock
 from media_callbacks.inbox.records import AttemptResult
 from media_callbacks.inbox.sqlite.deliveries import claim_deliveries, record_attempts
 from media_callbacks.inbox.sqlite.events import accept_events
 from media_callbacks.inbox.sqlite.keys import Keys
 from media_callbacks.inbox.sqlite.statements import VALUES_PER_SELECT
-from media_callbacks.inbox.upkeep.clock import AnchoredClock
 from media_callbacks.model.events import Delivery
 
 _T = TypeVar("_T")

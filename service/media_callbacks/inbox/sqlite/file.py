@@ -8,8 +8,8 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from media_callbacks.inbox.keeping.migrations import load_migrations, missing_migrations
 from media_callbacks.inbox.records import StoreSpace
-from media_callbacks.inbox.upkeep.migrations import load_migrations, missing_migrations
 from media_callbacks.model.errors import InboxUnavailable, Unusable
 
 _BUSY_TIMEOUT_MS = 5000

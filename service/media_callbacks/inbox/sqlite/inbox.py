@@ -20,8 +20,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar, cast
 
+from media_callbacks.inbox.asking import inquiries, jobs
 from media_callbacks.inbox.database import Database
-from media_callbacks.inbox.healing import inquiries, jobs
+from media_callbacks.inbox.keeping import clock
 from media_callbacks.inbox.operations import Operations, Run
 from media_callbacks.inbox.pending import MAX_BYTES, MAX_RECEIPTS, PendingQueue
 from media_callbacks.inbox.records import JobRecord, Purged, StoreSpace
@@ -31,7 +32,6 @@ from media_callbacks.inbox.sqlite.file import StoreFile, migrate, prepare_file, 
 from media_callbacks.inbox.sqlite.keys import RecentKeys
 from media_callbacks.inbox.sqlite.reader import Reader
 from media_callbacks.inbox.sqlite.writer import Item, Writer
-from media_callbacks.inbox.upkeep import clock
 from media_callbacks.model.errors import ConfigError, InboxUnavailable, Unusable
 from media_callbacks.model.jobs import ExpectedJob
 from media_callbacks.model.receipts import Receipt, Verdict

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from media_callbacks.inbox.keeping.clock import AnchoredClock
 from media_callbacks.inbox.operations import Run
 from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
-from media_callbacks.inbox.upkeep.clock import AnchoredClock
 from media_callbacks.model.errors import InboxUnavailable
 
 _T = TypeVar("_T")

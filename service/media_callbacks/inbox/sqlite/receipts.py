@@ -3,8 +3,8 @@
 import sqlite3
 from collections.abc import Mapping, Sequence
 
+from media_callbacks.inbox.asking import jobs
 from media_callbacks.inbox.database import Candidate
-from media_callbacks.inbox.healing import jobs
 from media_callbacks.inbox.operations import needs_care
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.rows import Arrival

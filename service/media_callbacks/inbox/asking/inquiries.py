@@ -5,14 +5,14 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
+from media_callbacks.inbox.asking import jobs
 from media_callbacks.inbox.database import Database, Row
-from media_callbacks.inbox.healing import jobs
+from media_callbacks.inbox.keeping import clock
 from media_callbacks.inbox.receiving import accepting, holds
 from media_callbacks.inbox.receiving.accepting import Brought
 from media_callbacks.inbox.receiving.holds import Held
 from media_callbacks.inbox.records import INQUIRIES, Finding, Inquiry, Settled
 from media_callbacks.inbox.rows import Arrival, from_milliseconds, to_id, to_milliseconds
-from media_callbacks.inbox.upkeep import clock
 from media_callbacks.model.events import parse_event
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.kinds import Outcome, Product

@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from media_callbacks.inbox.database import Database, Row, identity_of
+from media_callbacks.inbox.keeping import clock
 from media_callbacks.inbox.records import Purged
-from media_callbacks.inbox.upkeep import clock
 
 # What is asked of a second table is asked by a subquery for each row: a planner that takes tables for empty may join
 # them by going through all of one.
