@@ -4,6 +4,7 @@ files that the page shows. A page that shows no configuration finds a service ru
 
     <!-- not run: why -->               above a block: it needs what a test has not
     <!-- runs on, listening on 8080 --> above a block: it runs beside the rest of the page, which waits for that port
+    <!-- printed -->                    above a block of text: one of the commands before prints these lines
 """
 
 import contextlib
@@ -24,6 +25,8 @@ from tests.documentation.pages import PAGES, ROOT, Block, read_blocks
 PORTS = ("8080", "8081", "8090", "3000")
 PATIENCE_S = 120
 _RUNS_ON = re.compile(r"runs on, listening on ([0-9]+)")
+# Keys and tokens, which are others each time.
+_RANDOM = re.compile(r"\b[0-9A-Za-z]{32}\b")
 _BEGIN = r"""
 set -euo pipefail
 listening() { until (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do kill -0 $!; sleep 0.02; done; }
@@ -68,13 +71,15 @@ def shell_blocks(page: str) -> list[Block]:
 RUN = [page for page in PAGES if any(block.is_run for block in shell_blocks(page))]
 
 
-def shows_configuration(page: str) -> bool:
-    return any(block.file == "media-callbacks.toml" for block in read_blocks(page))
+def has_configuration(page: str) -> bool:
+    """Shown, or made by a command."""
+    made = any("media-callbacks init" in block.text and "--dir" not in block.text for block in shell_blocks(page))
+    return made or any(block.file == "media-callbacks.toml" for block in read_blocks(page))
 
 
 def write_script(page: str) -> str:
     script = _BEGIN
-    if not shows_configuration(page):
+    if not has_configuration(page):
         uses_service = any(_USES_SERVICE.search(block.text) for block in shell_blocks(page) if block.is_run)
         script += _ENVIRONMENT + _SERVICE * uses_service
     written = set[str]()
@@ -95,21 +100,21 @@ def other_ports() -> dict[str, str]:
         return {port: str(each.getsockname()[1]) for port, each in zip(PORTS, sockets, strict=True)}
 
 
+def moved(text: str, ports: dict[str, str]) -> str:
+    return re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: ports[found[1]], text)
+
+
 def prepare(page: str, folder: Path, ports: dict[str, str]) -> Path:
     """The page's files and its script."""
-
-    def moved(text: str) -> str:
-        return re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: ports[found[1]], text)
-
     for name in ("deploy", "schemas"):
         (folder / name).symlink_to(ROOT / name)
     for block in read_blocks(page):
         if block.file is not None and block.is_run:
-            (folder / block.file).write_text(moved(block.text), "utf-8")
-    if not shows_configuration(page):
-        (folder / "media-callbacks.toml").write_text(moved(_CONFIGURATION), "utf-8")
+            (folder / block.file).write_text(moved(block.text, ports), "utf-8")
+    if not has_configuration(page):
+        (folder / "media-callbacks.toml").write_text(moved(_CONFIGURATION, ports), "utf-8")
     script = folder / "page.sh"
-    script.write_text(moved(write_script(page)), "utf-8")
+    script.write_text(moved(write_script(page), ports), "utf-8")
     return script
 
 
@@ -140,14 +145,19 @@ def test_commands_do_what_they_say(page: str, tmp_path: Path):
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)
-    assert code == 0, output.read_text("utf-8", "replace")[-8000:]
+    said = output.read_text("utf-8", "replace")
+    assert code == 0, said[-8000:]
+    printed = {_RANDOM.sub("…", line) for line in said.splitlines()}
+    for block in read_blocks(page):
+        if block.note == "printed":
+            assert [line for line in moved(block.text, ports).splitlines() if _RANDOM.sub("…", line) not in printed] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_notes_of_blocks_are_understood(page: str):
     for block in read_blocks(page):
-        known = re.fullmatch(r"not run: .+", block.note) or (block.language == "sh" and _RUNS_ON.fullmatch(block.note))
-        assert not block.note or known, f"{block}: {block.note}"
+        known = {"sh": rf"not run: .+|{_RUNS_ON.pattern}", "text": "printed"}.get(block.language, "not run: .+")
+        assert not block.note or re.fullmatch(known, block.note), f"{block}: {block.note}"
         assert block.language, f"{block}: what is it?"
         # Whoever pastes it has no prompt to paste.
         assert block.language != "sh" or not re.search(r"^[$#>] ", block.text, re.MULTILINE), block
