@@ -152,6 +152,14 @@ def test_what_can_never_be_asked_about_is_refused_with_what_can(product, word, t
     assert told in caught.value.errors()[0]["msg"]
 
 
+@pytest.mark.parametrize("word", ["upload", "uploads", "transcode", "TranscodeComplete"])
+def test_no_word_is_suggested_that_would_be_refused(word):
+    rules = JobRules({"ims": QUERIES["ims"].families}, NOW)
+    with pytest.raises(ValidationError) as caught:
+        JobOrder.model_validate({"product": "ims", "family": word, "job_id": "1"}, context=rules)
+    assert "did you mean" not in caught.value.errors()[0]["msg"]
+
+
 async def test_a_callback_that_came_first_is_matched(operators):
     (event_id,) = await operators.put("job-1", at=NOW - timedelta(minutes=1))
     assert await register(operators, GIF) == REGISTERED | {

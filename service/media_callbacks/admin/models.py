@@ -314,12 +314,10 @@ class JobRules:
             for name, family in families.items()
             if family.batch
         }
-        hint = did_you_mean(
-            word, [*known, *(family.kind for name, family in families.items() if known.get(name) != name)]
-        )
-        expected = f"expected one of {product}: {', '.join(known.values()) or 'none is known in this service'}{hint}"
-        is_mute = word in families or any(family.kind == word for family in families.values())
-        return f"no query of the vendor tells of these jobs; {expected}" if is_mute else expected
+        expected = f"expected one of {product}: {', '.join(known.values()) or 'none is known in this service'}"
+        if word in families or any(family.kind == word for family in families.values()):
+            return f"no query of the vendor tells of these jobs; {expected}"
+        return expected + did_you_mean(word, [*known, *(families[name].kind for name in known if known[name] != name)])
 
     def _families_of(self, product: object) -> Mapping[str, Family]:
         return next((families for known, families in self.families.items() if known == product), {})
