@@ -14,8 +14,9 @@
  *       }
  *     });
  *
- * An event may come more than once, with the same id: note it in the transaction of what you do. A later outcome of the
- * same job has another id and a higher `data.revision`.
+ * An event may come more than once, and a later outcome of the same job is another event with a higher `data.revision`:
+ * note the revision under `event.id.slice(0, 36)`, the event's key, in the transaction of what you do, and do nothing
+ * for one that is not higher.
  */
 
 import { Webhook, WebhookVerificationError as NotGenuine } from "standardwebhooks";

@@ -23,12 +23,12 @@ What applications do with what the service sends them: is it genuine and fresh, 
 In asynchronous code: ``await receiver.receive_async(request.headers, await request.body())``. What a handler raises
 goes to whoever called: let it become a 500, and the event comes again.
 
-**An event may come more than once, with the same id**, also because an operator sent it again (then with the header
-``media-callbacks-replay``). So a handler notes ``event.id`` in the transaction of what it does, and does nothing where
-it is noted already. That is not done here: whoever notes it before the work loses the event if the work fails, and
-whoever notes it after does the work twice if that fails. A later outcome of the same job has another id and a higher
-``data.revision``. Webhooks and FIFO queues keep the order; where it can be lost, as on standard queues, a revision that
-is lower than the one that is noted for the job is an old one.
+**An event may come more than once**, also because an operator sent it again (then with the header
+``media-callbacks-replay``), and a later outcome of the same job is another event with a higher ``data.revision``. So a
+handler notes the revision under the event's key, ``event.id[:36]``, in the transaction of what it does, and does
+nothing for a revision that is not higher than the noted one: it was there before, or is overtaken, as it can be on
+standard queues. That is not done here: whoever notes it before the work loses the event if the work fails, and whoever
+notes it after does the work twice if that fails.
 
 Source: "Standard Webhooks", https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md,
 sections "Webhook Headers" and "Signature scheme".
