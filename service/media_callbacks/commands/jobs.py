@@ -42,7 +42,8 @@ def add_options(parser: CommandParser) -> None:
     expect.add_argument(
         "family",
         metavar="FAMILY",
-        help="what the job ids are unique in, such as snapshot; a wrong one names those known",
+        help="the kind of the event that ends them, such as snapshot, else the product's own word; a wrong one names"
+        " those known",
     )
     expect.add_argument(
         "ids", metavar="JOB_ID", nargs="*", help="the vendor's; none for the nonce of a minted URL alone"
