@@ -1,6 +1,7 @@
 """
 Receipts that need care: with events that are held, or with messages that name no job; and receipts that are read again.
-Times are milliseconds since 1970 in UTC.
+Whether an event was there before is found by ``Database.accept_events``, also for the receipts that need none: see
+``sqlite/events.py`` and ``sql/003_clock.postgresql.sql``. Times are milliseconds since 1970 in UTC.
 """
 
 import json
