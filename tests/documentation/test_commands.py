@@ -150,7 +150,9 @@ def test_commands_do_what_they_say(page: str, tmp_path: Path):
     printed = {_RANDOM.sub("…", line) for line in said.splitlines()}
     for block in read_blocks(page):
         if block.note == "printed":
-            assert [line for line in moved(block.text, ports).splitlines() if _RANDOM.sub("…", line) not in printed] == []
+            assert [
+                line for line in moved(block.text, ports).splitlines() if _RANDOM.sub("…", line) not in printed
+            ] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
