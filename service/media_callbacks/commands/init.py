@@ -255,6 +255,7 @@ def draft_entrance(draft: Draft, product: Product, transport: str, arguments: ar
         draft.steps.append(
             f"{product}: subscribe the topic {arguments.topic} by HTTP, in the format SIMPLIFIED, to {shown}"
         )
+        draft.steps.append(f'{product}: and name the region of that topic in [sources.{product}]: regions = ["..."]')
         return {"path": path, "url": url, "topics": [arguments.topic]}
     key = make_vendor_key()
     draft.steps.append(f"{product}: as callback URL, byte for byte: {shown}")

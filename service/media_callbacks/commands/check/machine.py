@@ -123,7 +123,7 @@ async def try_port(
     """
     Args:
         ask: For what answers there: status and document, or None where nothing does.
-        is_ours: Whether that is a service of this configuration.
+        is_ours: Whether that is a service of this configuration, as far as it can be told without its token.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -139,7 +139,7 @@ async def try_port(
                 remedy = "see whether a service is just starting, or systemd holds the socket of one that does not run"
                 return CheckResult("warning", subject, text, remedy)
             if is_ours(*answer):
-                return CheckResult("ok", subject, f"{port} is taken by a service of this configuration, which runs")
+                return CheckResult("ok", subject, f"{port} is taken by media-callbacks, which runs already")
             text = f"{port} is taken by something else than a service of this configuration"
             return CheckResult("error", subject, text, "stop what has it, or choose another port")
         text = f"cannot listen on {host} port {port}: {error.strerror or type(error).__name__}"
