@@ -4,9 +4,8 @@ there but can't be understood is noted by its path, never an error. What comes b
 (``sources.reading.members``); how a single value is read is the same.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
-from itertools import islice
 from typing import Any, TypeVar
 
 from media_callbacks.sources.base import MAX_ELEMENTS
@@ -14,8 +13,6 @@ from media_callbacks.sources.reading.decoding import decode_element, decode_obje
 from media_callbacks.sources.reading.members import (
     Misfit,
     check_count,
-    digest,
-    read_flag,
     read_integer,
     read_number,
     read_numbers,
@@ -77,9 +74,6 @@ class Fields:
     def integer(self, name: str) -> int | None:
         return self._read(name, read_integer)
 
-    def boolean(self, name: str) -> bool | None:
-        return self._read(name, read_flag)
-
     def _read(self, name: str, read: Callable[[Any], T | None]) -> T | None:
         value = self._values.get(name.lower())
         if value is None:
@@ -114,7 +108,7 @@ class Fields:
             self.warn(name)
         return None
 
-    def objects(self, name: str, *, at_most: int = MAX_ELEMENTS) -> list["Fields"]:
+    def objects(self, name: str) -> list["Fields"]:
         """
         A list of objects; also as JSON text, or a single object without its list.
 
@@ -128,7 +122,7 @@ class Fields:
             if value not in (None, ""):
                 self.warn(name)
             return []
-        check_count(self._path + name, len(value), at_most)
+        check_count(self._path + name, len(value), MAX_ELEMENTS)
         found = []
         for index, element in enumerate(value):
             item = decode_element(element)
@@ -138,40 +132,8 @@ class Fields:
                 self.warn(f"{name}[{index}]")
         return found
 
-    def members(self, name: str) -> list[tuple[str, "Fields"]]:
-        """
-        The objects that an object consists of, each with its key as the vendor spells it.
-
-        Raises:
-            Unparseable: There are too many.
-        """
-        value = self.decoded(name)
-        if not isinstance(value, dict):
-            if value not in (None, "", []):
-                self.warn(name)
-            return []
-        check_count(self._path + name, len(value), MAX_ELEMENTS)
-        found = []
-        for key, element in value.items():
-            item = decode_element(element)
-            if isinstance(item, dict):
-                found.append((key, Fields(item, f"{self._path}{name}.{key}.", self._warnings)))
-            else:
-                self.warn(f"{name}.{key}")
-        return found
-
-    def nested(self, *, without: str) -> Iterator["Fields"]:
-        """The objects one level down, in their order, apart from one; of very many the first."""
-        for name, value in islice(self._values.items(), MAX_ELEMENTS):
-            if isinstance(value, dict) and name != without.lower():
-                yield Fields(value, f"{self._path}{name}.", self._warnings)
-
     def says_anything(self) -> bool:
         return says_anything(self._values)
-
-    def digest(self) -> str:
-        """A hash of the content that does not depend on the order of keys."""
-        return digest(self._values)
 
 
 def read_object(payload: bytes) -> Fields:
