@@ -166,12 +166,12 @@ def test_an_entry_of_eventbridge(make_delivery):
 )
 def test_what_eventbridge_could_not_route_is_rejected(make_delivery, body):
     with pytest.raises(SinkRejected, match=r"^the stored event "):
-        EventBridgeSink("a").build_entry(0, make_delivery(body=body))
+        EventBridgeSink("a", "default").build_entry(0, make_delivery(body=body))
 
 
 def test_a_call_to_eventbridge_stays_below_a_megabyte(make_delivery):
     deliveries = [make_delivery(number, user_data="x" * 400_000) for number in range(4)]
-    calls, rejected = EventBridgeSink("a").build_calls(deliveries)
+    calls, rejected = EventBridgeSink("a", "default").build_calls(deliveries)
     assert [[entry.position for entry in call] for call in calls] == [[0, 1], [2, 3]]
     assert rejected == {}
 

@@ -78,7 +78,8 @@ class AwsSink(ABC):
         refused_entries: Those of them that can't mean anything but the entries.
 
     Args:
-        region: As boto finds it when not given.
+        destination: What is sent to: a name, or an ARN, whose region is taken where none is given.
+        region: As boto finds it when it is given nowhere.
         endpoint_url: For a local or compatible server.
         timeout_s: For a whole ``send``, however many calls it takes.
         concurrency: Calls, and so connections, at once.
@@ -95,6 +96,7 @@ class AwsSink(ABC):
     def __init__(
         self,
         name: str,
+        destination: str,
         region: str | None = None,
         endpoint_url: str | None = None,
         *,
@@ -102,9 +104,10 @@ class AwsSink(ABC):
         concurrency: int = 4,
     ) -> None:
         self.name = name
+        self.destination = destination
         self.timeout_s = timeout_s
         self.concurrency = concurrency
-        self._region = region
+        self._region = region or region_of(destination)
         self._endpoint_url = endpoint_url
         self._client: Any = None
         self._is_closed = False
@@ -150,6 +153,15 @@ class AwsSink(ABC):
             for call in _cut(arranged, max_entries=self.batch_size, max_bytes=self.max_bytes)
         ]
         return calls, rejected
+
+    def judge(self, entry: CallEntry, code: Any, *, is_hopeless: bool = False) -> SinkError:
+        """What the error code of one entry means for it. Texts are not repeated: they may quote the message."""
+        if is_hopeless:
+            return SinkRejected(
+                f"{self.title} refused the event of {entry.size_bytes} bytes: {_clean(code)}; compare the size with"
+                " what the destination takes (MaximumMessageSize)"
+            )
+        return SinkRetry(f"{self.title} did not take the event: {_clean(code)}", is_overload=is_overload(code))
 
     async def open(self) -> None:
         self._is_closed = False
@@ -263,6 +275,35 @@ class AwsSink(ABC):
             outcomes[entries[0].position] = SinkRejected(message) if is_hopeless else SinkRetry(message)
 
 
+class MessageSink(AwsSink):
+    """
+    A queue of SQS or a topic of SNS, which differ in names alone. One whose name ends in ``.fifo`` keeps an order.
+
+    Attributes:
+        body_name: The member of an entry that is the message.
+    """
+
+    body_name: ClassVar[str]
+
+    def build_entry(self, position: int, delivery: Delivery) -> CallEntry:
+        fifo = self.destination.endswith(".fifo")
+        fields, size_bytes = build_message(delivery, body_name=self.body_name, fifo=fifo)
+        return CallEntry(position, {"Id": str(position), **fields}, size_bytes, fields.get("MessageGroupId"))
+
+    def read_batch(self, answer: Any, entries: Sequence[CallEntry]) -> Iterator[tuple[CallEntry, SinkError | None]]:
+        """The answer to a batch, whose entries are named by their positions."""
+        taken = {result.get("Id") for result in answer.get("Successful", ())}
+        failed = {result.get("Id"): result for result in answer.get("Failed", ())}
+        for entry in entries:
+            if (result := failed.get(str(entry.position))) is not None:
+                code = result.get("Code")
+                # Of an entry, unlike of a whole call, these speak of the message itself, if the sender is at fault.
+                is_hopeless = result.get("SenderFault") is True and bare_code(code) in self.refused_calls
+                yield entry, self.judge(entry, code, is_hopeless=is_hopeless)
+            elif str(entry.position) in taken:
+                yield entry, None
+
+
 def _cut(entries: Iterable[CallEntry], *, max_entries: int, max_bytes: int) -> Iterator[list[CallEntry]]:
     call: list[CallEntry] = []
     size_bytes = 0
@@ -365,36 +406,6 @@ def digest(subject: str) -> str:
 
 
 # Answers
-
-
-def read_batch(
-    answer: Any, entries: Sequence[CallEntry], *, title: str, bad_messages: frozenset[str]
-) -> Iterator[tuple[CallEntry, SinkError | None]]:
-    """
-    The answer of SendMessageBatch or PublishBatch, whose entries are named by their positions.
-
-    Args:
-        bad_messages: Codes, without affixes, that speak of the message itself when the sender is at fault.
-    """
-    taken = {result.get("Id") for result in answer.get("Successful", ())}
-    failed = {result.get("Id"): result for result in answer.get("Failed", ())}
-    for entry in entries:
-        if (result := failed.get(str(entry.position))) is not None:
-            code = result.get("Code")
-            is_hopeless = result.get("SenderFault") is True and bare_code(code) in bad_messages
-            yield entry, judge_failure(code, title=title, size_bytes=entry.size_bytes, is_hopeless=is_hopeless)
-        elif str(entry.position) in taken:
-            yield entry, None
-
-
-def judge_failure(code: Any, *, title: str, size_bytes: int, is_hopeless: bool) -> SinkError:
-    """What the error code of one entry means for its delivery. Texts are not repeated: they may quote the message."""
-    if is_hopeless:
-        return SinkRejected(
-            f"{title} refused the event of {size_bytes} bytes: {_clean(code)}; compare the size with what the"
-            " destination takes (MaximumMessageSize)"
-        )
-    return SinkRetry(f"{title} did not take the event: {_clean(code)}", is_overload=is_overload(code))
 
 
 def is_overload(code: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from media_callbacks.model.errors import SinkError, SinkRejected
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.aws import AwsSink, CallEntry, bare_code, judge_failure, read_document, region_of
+from media_callbacks.sinks.aws import AwsSink, CallEntry, bare_code, read_document
 
 SOURCE = "media-callbacks"
 MAX_DETAIL_TYPE_CHARACTERS = 128
@@ -25,8 +25,7 @@ class EventBridgeSink(AwsSink):
     A sink of kind ``eventbridge``.
 
     Args:
-        event_bus_name: Or the bus's ARN, whose region is taken where none is given.
-        options: Those of AwsSink.
+        destination: The event bus, by name or ARN.
     """
 
     service = "events"
@@ -34,17 +33,6 @@ class EventBridgeSink(AwsSink):
     max_bytes = 1_048_575  # "less than 1 MB" for all entries of a call together (documented; 256 KB before)
     usual_bytes = 262_143
     refused_calls = frozenset({"Validation", "ValidationError", "RequestEntityTooLarge"})
-
-    def __init__(
-        self,
-        name: str,
-        event_bus_name: str = "default",
-        region: str | None = None,
-        endpoint_url: str | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(name, region or region_of(event_bus_name), endpoint_url, **options)
-        self._event_bus_name = event_bus_name
 
     def build_entry(self, position: int, delivery: Delivery) -> CallEntry:
         detail, document = read_document(delivery)
@@ -55,7 +43,7 @@ class EventBridgeSink(AwsSink):
             "Source": SOURCE,
             "DetailType": detail_type,
             "Detail": detail,
-            "EventBusName": self._event_bus_name,
+            "EventBusName": self.destination,
         }
         # As EventBridge counts: without the bus.
         return CallEntry(position, fields, len(SOURCE) + len(detail_type.encode()) + len(delivery.body))
@@ -69,8 +57,4 @@ class EventBridgeSink(AwsSink):
             if result.get("EventId"):
                 yield entry, None
             elif code := result.get("ErrorCode"):
-                is_hopeless = bare_code(code) == "MalformedDetail"
-                yield (
-                    entry,
-                    judge_failure(code, title=self.title, size_bytes=entry.size_bytes, is_hopeless=is_hopeless),
-                )
+                yield entry, self.judge(entry, code, is_hopeless=bare_code(code) == "MalformedDetail")

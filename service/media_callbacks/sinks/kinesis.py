@@ -19,7 +19,7 @@ from typing import Any
 
 from media_callbacks.model.errors import SinkError
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.aws import AwsSink, CallEntry, digest, judge_failure, read_document, region_of
+from media_callbacks.sinks.aws import AwsSink, CallEntry, digest, read_document
 
 MAX_KEY_CHARACTERS = 256
 
@@ -29,8 +29,7 @@ class KinesisSink(AwsSink):
     A sink of kind ``kinesis``.
 
     Args:
-        stream_name: Or the stream's ARN, whose region is taken where none is given.
-        options: Those of AwsSink.
+        destination: The stream, by name or ARN.
     """
 
     service = "kinesis"
@@ -42,12 +41,6 @@ class KinesisSink(AwsSink):
     # For a stream that takes smaller records; either may also mean the stream.
     refused_calls = frozenset({"InvalidArgument", "Validation", "ValidationError"})
     batch_size = 500
-
-    def __init__(
-        self, name: str, stream_name: str, region: str | None = None, endpoint_url: str | None = None, **options: Any
-    ) -> None:
-        super().__init__(name, region or region_of(stream_name), endpoint_url, **options)
-        self._stream = {"StreamARN" if stream_name.startswith("arn:") else "StreamName": stream_name}
 
     def build_entry(self, position: int, delivery: Delivery) -> CallEntry:
         subject = read_document(delivery)[1].get("subject")
@@ -66,13 +59,16 @@ class KinesisSink(AwsSink):
         return rounds
 
     async def put(self, client: Any, entries: Sequence[CallEntry]) -> Iterable[tuple[CallEntry, SinkError | None]]:
-        answer = await client.put_records(Records=[entry.fields for entry in entries], **self._stream)
+        answer = await client.put_records(
+            Records=[entry.fields for entry in entries],
+            **{"StreamARN" if self.destination.startswith("arn:") else "StreamName": self.destination},
+        )
         return self._read_answer(answer, entries)
 
     def _read_answer(self, answer: Any, entries: Sequence[CallEntry]) -> Iterator[tuple[CallEntry, SinkError | None]]:
         for entry, result in zip(entries, answer.get("Records", ()), strict=False):
             if code := result.get("ErrorCode"):
-                yield entry, judge_failure(code, title=self.title, size_bytes=entry.size_bytes, is_hopeless=False)
+                yield entry, self.judge(entry, code)
             elif result.get("SequenceNumber"):
                 yield entry, None
 
