@@ -8,8 +8,8 @@ https://help.aliyun.com/product/154437.html, and the models of the SDK alibabacl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from media_callbacks.rehearsal.fake_cloud.actions_vod import required
 from media_callbacks.rehearsal.fake_cloud.gateway import ApiError
+from media_callbacks.rehearsal.fake_cloud.job_view import required
 from media_callbacks.rehearsal.fake_cloud.jobs import CloudJob, format_time
 from media_callbacks.rehearsal.payloads import Json
 

@@ -10,48 +10,28 @@ found and made is what ``payloads`` has their callbacks say.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from media_callbacks.rehearsal.fake_cloud.gateway import ApiError, missing
-from media_callbacks.rehearsal.fake_cloud.jobs import FAILURE, CloudJob, TrueOutcome, format_time, other_id
-from media_callbacks.rehearsal.payloads import PAYLOADS, Json
+from media_callbacks.rehearsal.fake_cloud.gateway import ApiError
+from media_callbacks.rehearsal.fake_cloud.job_view import JobView, find, required, sort_out, view
+from media_callbacks.rehearsal.fake_cloud.jobs import CloudJob, other_id
+from media_callbacks.rehearsal.payloads import Json
 
 if TYPE_CHECKING:
     from media_callbacks.rehearsal.fake_cloud.cloud import FakeCloud
 
 USER_ID = 1234567890123456
-_TRANSCODE: Mapping[TrueOutcome, str] = {
-    "succeeded": "TranscodeSuccess",
-    "failed": "TranscodeFail",
-    "cancelled": "TranscodeCancelled",
-}
-_WORKFLOW: Mapping[TrueOutcome, str] = {"succeeded": "Succeed", "failed": "Failed", "cancelled": "Canceled"}
-_TASK: Mapping[TrueOutcome, str] = {
-    "succeeded": "CompleteAllSucc",
-    "failed": "CompleteAllFail",
-    "partial": "CompletePartialSucc",
-}
 
 
-def required(parameters: Mapping[str, str], name: str) -> str:
-    """
-    Raises:
-        ApiError: It is not there.
-    """
-    value = parameters.get(name)
-    if not value:
-        raise missing(name)
-    return value
-
-
-def find(cloud: "FakeCloud", job_id: str, code: str, *families: str) -> CloudJob:
+def _find(cloud: "FakeCloud", job_id: str, code: str, *families: str) -> JobView:
     """
     Raises:
         ApiError: VOD has no such job in any of these families.
     """
-    job = cloud.find(job_id)
-    if job is None or job.product != "vod" or job.family not in families:
+    job = find(cloud, "vod", job_id, *families)
+    if job is None:
         raise ApiError(404, code, "The specified job does not exist.")
     return job
 
@@ -61,51 +41,49 @@ def get_job_detail(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
     if job_type not in _DETAILS:
         raise ApiError(400, "InvalidParameter", "The specified parameter JobType is not valid.")
     families, member, describe = _DETAILS[job_type]
-    job = find(cloud, job_id, "InvalidJob.NotFound", *families)
-    detail: Json = {"CreateTime": format_time(job.submitted_at), **describe(job, is_over=job.is_over(cloud.clock()))}
-    if job_type != "workflow":
-        detail |= {"JobId": job_id, "UserId": USER_ID}
-    if job.is_over(cloud.clock()):
-        detail["FinishTime" if job_type == "workflow" else "CompleteTime"] = format_time(job.ends_at)
-    return {"JobType": job_type, member: detail}
+    job = _find(cloud, job_id, "InvalidJob.NotFound", *families)
+    detail: Json = {"CreateTime": job.submitted, **describe(job)}
+    if job_type == "workflow":
+        return {"JobType": job_type, member: detail | {"FinishTime": job.ended}}
+    return {"JobType": job_type, member: detail | {"JobId": job_id, "UserId": USER_ID, "CompleteTime": job.ended}}
 
 
-def _transcode_detail(job: CloudJob, *, is_over: bool) -> Json:
+def _transcode_detail(job: JobView) -> Json:
     return {
         "VideoId": job.media_id,
-        "Status": _TRANSCODE[job.outcome] if is_over else "Transcoding",
-        "TemplateId": other_id("template", job.job_id),
+        "Status": job.state("Transcoding", "TranscodeSuccess", "TranscodeFail", "TranscodeCancelled"),
+        "TemplateId": other_id("template", job.id),
         "Definition": "HD",
     }
 
 
-def _snapshot_detail(job: CloudJob, *, is_over: bool) -> Json:
-    # JSON text, of which only the name is documented.
+def _snapshot_detail(job: JobView) -> Json:
     return {
         "VideoId": job.media_id,
-        "Status": ("Success" if job.outcome == "succeeded" else "Fail") if is_over else "Processing",
+        "Status": job.state("Processing", "Success", "Fail"),
         "Trigger": "Manual",
+        # JSON text, of which only the name is documented.
         "NormalConfig": '{"Count":3,"Interval":1}',
     }
 
 
-def _ai_detail(job: CloudJob, *, is_over: bool) -> Json:
+def _ai_detail(job: JobView) -> Json:
     return {
         "MediaId": job.media_id,
-        "JobType": _AI_TYPES[job.family],
-        "Status": ("success" if job.outcome == "succeeded" else "fail") if is_over else "processing",
+        "JobType": _AI_TYPES[job.job.family],
+        "Status": job.state("processing", "success", "fail"),
         "Trigger": "Manual",
     }
 
 
-def _workflow_detail(job: CloudJob, *, is_over: bool) -> Json:
+def _workflow_detail(job: JobView) -> Json:
     return {
-        "TaskId": job.job_id,
-        "Status": _WORKFLOW[job.outcome] if is_over else "Processing",
+        "TaskId": job.id,
+        "Status": job.state("Processing", "Succeed", "Failed", "Canceled"),
         "TaskInput": f'{{"Type":"Media","Media":"{job.media_id}","Title":"title.mp4"}}',
-        "ActivityResults": told(job)["ActivityResults"] if is_over else "{}",
+        "ActivityResults": job.told()["ActivityResults"] if job.is_over else "{}",
         "UserData": job.user_data,
-        "Workflow": {"WorkflowId": other_id("workflow", job.job_id), "Name": "workflow", "Status": "Active"},
+        "Workflow": {"WorkflowId": other_id("workflow", job.id), "Name": "workflow", "Status": "Active"},
     }
 
 
@@ -130,115 +108,109 @@ def get_transcode_task(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Jso
             raise ApiError(400, "InvalidParameter", "The specified parameter JobIds is not valid.")
         found, absent = [], []
         for job_id in job_ids:
-            job = cloud.find(job_id)
-            if job is not None and job.product == "vod" and job_id in _stream_ids(job):
-                found.append(_transcode_job(cloud, job, job_id))
+            job = find(cloud, "vod", job_id, "transcode", "transcode_task")
+            if job is not None and job_id in _stream_ids(job.job):
+                found.append(_transcode_job(job, job_id))
             else:
                 absent.append(job_id)
         return {"TranscodeJobInfoList": found, "NonExistJobIds": absent}
     task_id = required(parameters, "TranscodeTaskId")
-    task = find(cloud, task_id, "InvalidTranscodeTask.NotFound", "transcode_task")
-    is_over = task.is_over(cloud.clock())
-    reply = {
-        "TranscodeTaskId": task_id,
-        "VideoId": task.media_id,
-        "TaskStatus": _TASK[task.outcome] if is_over else "Processing",
-        "Trigger": "Manual",
-        "CreationTime": format_time(task.submitted_at),
-        "TranscodeTemplateGroupId": other_id("template-group", task_id),
-        "TranscodeJobInfoList": [_transcode_job(cloud, task, job_id) for job_id in task.stream_ids],
+    task = _find(cloud, task_id, "InvalidTranscodeTask.NotFound", "transcode_task")
+    return {
+        "TranscodeTask": {
+            "TranscodeTaskId": task_id,
+            "VideoId": task.media_id,
+            "TaskStatus": task.state("Processing", "CompleteAllSucc", "CompleteAllFail", "CompletePartialSucc"),
+            "Trigger": "Manual",
+            "CreationTime": task.submitted,
+            "CompleteTime": task.ended,
+            "TranscodeTemplateGroupId": other_id("template-group", task_id),
+            "TranscodeJobInfoList": [_transcode_job(task, job_id) for job_id in task.job.stream_ids],
+        }
     }
-    return {"TranscodeTask": reply | ({"CompleteTime": format_time(task.ends_at)} if is_over else {})}
 
 
 def _stream_ids(job: CloudJob) -> tuple[str, ...]:
     return {"transcode": (job.job_id,), "transcode_task": job.stream_ids}.get(job.family, ())
 
 
-def _transcode_job(cloud: "FakeCloud", job: CloudJob, job_id: str) -> Json:
+def _transcode_job(job: JobView, job_id: str) -> Json:
     """One output; what it measures is what ``payloads`` has the callback say."""
-    outcome = job.outcome
-    if outcome == "partial":
-        outcome = "succeeded" if job_id == job.stream_ids[0] else "failed"
-    is_over = job.is_over(cloud.clock())
-    reply: Json = {
+    if job.job.outcome == "partial":
+        job = replace(job, job=replace(job.job, outcome="succeeded" if job_id == job.job.stream_ids[0] else "failed"))
+    file = {
+        "OutputFileUrl": f"http://media.example.com/{job_id}.mp4",
+        "Format": "mp4",
+        "Bitrate": "925",
+        "Duration": "15.0",
+        "Filesize": 1815321,
+        "Fps": "30",
+        "Height": "720",
+        "Width": "1280",
+    }
+    return {
         "TranscodeJobId": job_id,
-        "TranscodeJobStatus": _TRANSCODE[outcome] if is_over else "Transcoding",
-        "TranscodeProgress": 100 if is_over else 50,
+        "TranscodeJobStatus": job.state("Transcoding", "TranscodeSuccess", "TranscodeFail", "TranscodeCancelled"),
+        "TranscodeProgress": job.percent,
         "TranscodeTemplateId": other_id("template", job_id),
         "Definition": "HD",
         "Priority": "6",
         "InputFileUrl": f"http://media.example.com/{job.media_id}.mp4",
-        "CreationTime": format_time(job.submitted_at),
+        "CreationTime": job.submitted,
+        "CompleteTime": job.ended,
+        "OutputFile": job.made(file),
+        **job.error("ErrorCode", "ErrorMessage"),
     }
-    if not is_over:
-        return reply
-    reply["CompleteTime"] = format_time(job.ends_at)
-    if outcome == "failed":
-        reply |= {"ErrorCode": FAILURE[0], "ErrorMessage": FAILURE[1]}
-    elif outcome == "succeeded":
-        reply["OutputFile"] = {
-            "OutputFileUrl": f"http://media.example.com/{job_id}.mp4",
-            "Format": "mp4",
-            "Bitrate": "925",
-            "Duration": "15.0",
-            "Filesize": 1815321,
-            "Fps": "30",
-            "Height": "720",
-            "Width": "1280",
-        }
-    return reply
 
 
 # What jobs have found and made
 
 
-def told(job: CloudJob) -> Json:
-    """What the callback of the job says."""
-    return PAYLOADS[job.product][job.event](job.job_id, job.ends_at, job.outcome == "failed")
-
-
-def _ai_state(job: CloudJob, *, is_over: bool) -> Json:
-    """State, result and error of an AI job; the result as in its callback, an object or text."""
-    if not is_over:
-        return {"Status": "processing"}
-    message = told(job)
-    state: Json = {"Status": message["Status"], "CompleteTime": format_time(job.ends_at)}
-    if job.outcome == "failed":
-        return state | {"Code": message["Code"], "Message": message["Message"]}
-    return state | {"Data": message["Data"]}
+def _ai_job(job: JobView) -> Json:
+    """An AI job with its result, as in its callback an object or text, or its error."""
+    said: Json = job.told() if job.is_over else {"Status": "processing"}
+    names = ("Status", "Code", "Message") if job.outcome == "failed" else ("Status", "Data")
+    return {
+        "JobId": job.id,
+        "MediaId": job.media_id,
+        "Type": _AI_TYPES[job.job.family],
+        "CreationTime": job.submitted,
+        "CompleteTime": job.ended,
+        **{name: said.get(name) for name in names},
+    }
 
 
 def get_ai_media_audit_job(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
-    job = find(cloud, required(parameters, "JobId"), "InvalidJob.NotFound", "AIMediaAuditComplete")
-    common = {"JobId": job.job_id, "MediaId": job.media_id, "Type": "AIMediaAudit"}
-    state = _ai_state(job, is_over=job.is_over(cloud.clock()))
-    return {"MediaAuditJob": {**common, "CreationTime": format_time(job.submitted_at), **state}}
+    job = _find(cloud, required(parameters, "JobId"), "InvalidJob.NotFound", "AIMediaAuditComplete")
+    return {"MediaAuditJob": _ai_job(job)}
 
 
 def list_ai_job(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
-    found, absent = [], []
-    for job_id in required(parameters, "JobIds").split(","):
-        job = cloud.find(job_id)
-        # "Queries a smart tagging or video fingerprinting job."
-        if job is None or job.product != "vod" or job.family not in ("AIMediaDNAComplete", "AIVideoTagComplete"):
-            absent.append(job_id)
-            continue
-        state = _ai_state(job, is_over=job.is_over(cloud.clock()))
-        common = {"JobId": job_id, "MediaId": job.media_id, "Type": _AI_TYPES[job.family]}
-        found.append({**common, "CreationTime": format_time(job.submitted_at), **state})
-    return {"AIJobList": {"AIJob": found}, "NonExistAIJobIds": {"String": absent}}
+    """ "Queries a smart tagging or video fingerprinting job."""
+    job_ids = required(parameters, "JobIds").split(",")
+    found, absent = sort_out(cloud, "vod", job_ids, "AIMediaDNAComplete", "AIVideoTagComplete")
+    return {"AIJobList": {"AIJob": [_ai_job(job) for job in found]}, "NonExistAIJobIds": {"String": absent}}
 
 
-def _last(cloud: "FakeCloud", media_id: str, *families: str) -> CloudJob | None:
-    """The job of an asset that has ended well as the last one of these families."""
-    now = cloud.clock()
-    jobs = [
-        job
-        for job in cloud.find_media("vod", media_id)
-        if job.family in families and job.outcome == "succeeded" and job.is_over(now)
-    ]
-    return max(jobs, key=lambda job: job.ends_at, default=None)
+def _jobs_of_video(cloud: "FakeCloud", parameters: Mapping[str, str]) -> list[JobView]:
+    return _jobs_of(cloud, required(parameters, "VideoId"), "InvalidVideo.NotFound", "The video does not exist.")
+
+
+def _jobs_of(cloud: "FakeCloud", media_id: str, code: str, message: str) -> list[JobView]:
+    """
+    Raises:
+        ApiError: There is no such asset.
+    """
+    jobs = cloud.find_media("vod", media_id)
+    if not jobs:
+        raise ApiError(404, code, message)
+    return [view(cloud, job) for job in jobs]
+
+
+def _last(jobs: Iterable[JobView], *families: str) -> JobView | None:
+    """The job that has ended well as the last one of these families."""
+    ended = [job for job in jobs if job.job.family in families and job.outcome == "succeeded"]
+    return max(ended, key=lambda job: job.job.ends_at, default=None)
 
 
 def _last_result(member: str, *families: str) -> Callable[["FakeCloud", Mapping[str, str]], Json]:
@@ -246,10 +218,10 @@ def _last_result(member: str, *families: str) -> Callable[["FakeCloud", Mapping[
 
     def get(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
         media_id = required(parameters, "MediaId")
-        if not cloud.find_media("vod", media_id):
-            raise ApiError(404, "InvalidMedia.NotFound", "The specified media does not exist.")
-        job = _last(cloud, media_id, *families)
-        data = None if job is None else told(job)["Data"]
+        job = _last(
+            _jobs_of(cloud, media_id, "InvalidMedia.NotFound", "The specified media does not exist."), *families
+        )
+        data = None if job is None else job.told()["Data"]
         return {} if data is None else {member: json.loads(data) if isinstance(data, str) else data}
 
     return get
@@ -257,11 +229,8 @@ def _last_result(member: str, *families: str) -> Callable[["FakeCloud", Mapping[
 
 def list_snapshots(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
     """Of the last snapshot job alone (documented)."""
-    video_id = required(parameters, "VideoId")
-    if not cloud.find_media("vod", video_id):
-        raise ApiError(404, "InvalidVideo.NotFound", "The video does not exist.")
-    job = _last(cloud, video_id, "snapshot")
-    infos = [] if job is None else told(job)["SnapshotInfos"]
+    job = _last(_jobs_of_video(cloud, parameters), "snapshot")
+    infos = [] if job is None else job.told()["SnapshotInfos"]
     info = next((one for one in infos if one["SnapshotType"] == parameters.get("SnapshotType", "CoverSnapshot")), None)
     if job is None or info is None:
         return {}
@@ -270,87 +239,76 @@ def list_snapshots(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
         {"Index": number, "Url": info["SnapshotRegular"].replace("{SnapshotCount}", f"{number:05d}")}
         for number in range(1, min(count, int(parameters.get("PageSize", "20"))) + 1)
     ]
-    series = {"JobId": job.job_id, "Regular": info["SnapshotRegular"], "Total": count}
     return {
         "MediaSnapshot": {
-            **series,
-            "CreationTime": format_time(job.submitted_at),
+            "JobId": job.id,
+            "Regular": info["SnapshotRegular"],
+            "Total": count,
+            "CreationTime": job.submitted,
             "Snapshots": {"Snapshot": pictures},
         }
     }
 
 
 def get_url_upload_infos(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
-    found, absent = [], []
-    for job_id in required(parameters, "JobIds").split(","):
-        job = cloud.find(job_id)
-        if job is None or job.product != "vod" or job.family != "UploadByURLComplete":
-            absent.append(job_id)
-            continue
-        message = {name.strip(): value for name, value in told(job).items()}
-        is_over = job.is_over(cloud.clock())
-        upload: Json = {
-            "JobId": job_id,
-            "Status": ("SUCCESS" if job.outcome == "succeeded" else "FAIL") if is_over else "PROCESSING",
-            "UploadURL": message["SourceURL"],
-            "CreationTime": format_time(job.submitted_at),
-            "UserData": None if job.user_data is None else json.dumps({"Extend": job.user_data}),
-        }
-        if is_over:
-            upload["CompleteTime"] = format_time(job.ends_at)
-            if job.outcome == "failed":
-                upload |= {"ErrorCode": message["ErrorCode"], "ErrorMessage": message["ErrorMessage"]}
-            else:
-                upload |= {"MediaId": job.media_id, "FileSize": message["Size"]}
-        found.append(upload)
-    return {"URLUploadInfoList": found, "NonExists": absent}
+    job_ids = required(parameters, "JobIds").split(",")
+    found, absent = sort_out(cloud, "vod", job_ids, "UploadByURLComplete")
+    return {"URLUploadInfoList": [_url_upload(job) for job in found], "NonExists": absent}
+
+
+def _url_upload(job: JobView) -> Json:
+    message = {name.strip(): value for name, value in job.told().items()}
+    return {
+        "JobId": job.id,
+        "Status": job.state("PROCESSING", "SUCCESS", "FAIL"),
+        "UploadURL": message["SourceURL"],
+        "CreationTime": job.submitted,
+        "CompleteTime": job.ended,
+        "UserData": None if job.user_data is None else json.dumps({"Extend": job.user_data}),
+        "MediaId": job.made(job.media_id),
+        "FileSize": job.made(message.get("Size")),
+        "ErrorCode": message.get("ErrorCode") if job.is_over else None,
+        "ErrorMessage": message.get("ErrorMessage") if job.is_over else None,
+    }
 
 
 def get_mezzanine_info(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
     """Of an asset that was uploaded; what it measures, with every asset."""
-    video_id = required(parameters, "VideoId")
-    uploads = [job for job in cloud.find_media("vod", video_id) if job.family == "FileUploadComplete"]
-    if not cloud.find_media("vod", video_id):
-        raise ApiError(404, "InvalidVideo.NotFound", "The video does not exist.")
-    now = cloud.clock()
-    file: Json = {"VideoId": video_id, "Status": "Normal", "OutputType": parameters.get("OutputType", "cdn")}
-    for job in uploads:
-        if not job.is_over(now):
-            return {"Mezzanine": file | {"Status": "Uploading"}}
-        if job.outcome == "failed":
-            return {"Mezzanine": file | {"Status": "UploadFail"}}
-        message = told(job)
-        file |= {"FileURL": f"{message['FileUrl']}?Expires=1893456000&Signature=fake", "Size": message["Size"]}
-    for job in cloud.find_media("vod", video_id):
-        if job.family == "VideoAnalysisComplete" and job.outcome == "succeeded" and job.is_over(now):
-            message = told(job)
+    jobs = _jobs_of_video(cloud, parameters)
+    output_type = parameters.get("OutputType", "cdn")
+    file: Json = {"VideoId": parameters["VideoId"], "Status": "Normal", "OutputType": output_type}
+    for job in jobs:
+        if job.job.family == "FileUploadComplete":
+            if job.outcome != "succeeded":
+                return {"Mezzanine": file | {"Status": "UploadFail" if job.is_over else "Uploading"}}
+            message = job.told()
+            file |= {"FileURL": f"{message['FileUrl']}?Expires=1893456000&Signature=fake", "Size": message["Size"]}
+    for job in jobs:
+        if job.job.family == "VideoAnalysisComplete" and job.outcome == "succeeded":
+            message = job.told()
             file |= {name: int(message[name]) for name in ("Width", "Height", "Size")}
             file |= {name: message[name] for name in ("Duration", "Fps", "Bitrate")}
     return {"Mezzanine": file}
 
 
 def list_dynamic_image(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
-    video_id = required(parameters, "VideoId")
-    jobs = cloud.find_media("vod", video_id)
-    if not jobs:
-        raise ApiError(404, "InvalidVideo.NotFound", "The video does not exist.")
     images = [
         {
-            "JobId": job.job_id,
-            "VideoId": video_id,
-            "DynamicImageId": other_id("image", job.job_id),
-            "FileURL": f"http://media.example.com/image/dynamic/{job.job_id}.gif",
+            "JobId": job.id,
+            "VideoId": parameters["VideoId"],
+            "DynamicImageId": other_id("image", job.id),
+            "FileURL": f"http://media.example.com/image/dynamic/{job.id}.gif",
             "FileSize": "1834831",
             "Format": "gif",
             "Duration": "2",
             "Fps": "25",
             "Height": "200",
             "Width": "200",
-            "CreationTime": format_time(job.ends_at),
+            "CreationTime": job.ended,
         }
-        for job in jobs
+        for job in _jobs_of_video(cloud, parameters)
         # Documented by what is missing: no state, so neither failures nor what is under way.
-        if job.family == "animated_image" and job.outcome == "succeeded" and job.is_over(cloud.clock())
+        if job.job.family == "animated_image" and job.outcome == "succeeded"
     ]
     return {"DynamicImageList": images}
 
