@@ -19,39 +19,20 @@ from itertools import zip_longest
 from typing import Any
 
 from media_callbacks.aliyun.calls import ApiRequest, CallApi
+from media_callbacks.healing.queries import replies
 from media_callbacks.healing.queries.base import Family, JobAnswer
-from media_callbacks.healing.queries.replies import (
-    MAX_URL_LENGTH,
-    Json,
-    ask_all,
-    build_meta,
-    clip,
-    end,
-    find_objects,
-    judge_state,
-    other_job,
-    read_as_callback,
-    read_part,
-    required,
-)
+from media_callbacks.healing.queries.replies import Json
 from media_callbacks.model.errors import Unparseable, VendorRefused
 from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.kinds import Outcome
-from media_callbacks.model.outputs import (
-    MAX_SNAPSHOT_URLS,
-    AiOutput,
-    AnimatedImageOutput,
-    Frozen,
-    ProductionOutput,
-    ReviewOutput,
-    SnapshotOutput,
-    TranscodeOutput,
-)
+from media_callbacks.model.outputs import MAX_SNAPSHOT_URLS, Frozen, ProductionOutput, SnapshotOutput
 from media_callbacks.sources.base import Completion, Message, Parsed, expand_urls
 from media_callbacks.sources.products import ims
+from media_callbacks.sources.products import vod_messages as messages
 from media_callbacks.sources.products.outcomes import has_outputs, read_outcome, whole_outcome
-from media_callbacks.sources.products.vod_outputs import url_suffix
-from media_callbacks.sources.reading.fields import Fields
+from media_callbacks.sources.products.vod_outputs import animated_image_output, conversion_outputs, conversion_parts
+from media_callbacks.sources.reading.fields import Fields, read_object
+from media_callbacks.sources.reading.members import read_values
 
 # At most 30 pictures a page (documented).
 _PAGE_SIZE = 30
@@ -65,19 +46,8 @@ _URL_TIMEOUT_S = 129600
 def _animated_image_outputs(job: Fields) -> tuple[Frozen, ...]:
     # The reply has no measurements; the picture has what the template asked for.
     template = job.decoded("TemplateConfig")
-    wanted = template if isinstance(template, dict) else {}
-    return (_animated_image_output(Fields(wanted), job.text("OutputUrl")),)
-
-
-def _animated_image_output(wanted: Fields, url: str | None) -> AnimatedImageOutput:
-    return AnimatedImageOutput(
-        url=url,
-        format=wanted.text("Format") or url_suffix(url),
-        width=wanted.integer("Width"),
-        height=wanted.integer("Height"),
-        fps=wanted.number("Fps"),
-        size_bytes=wanted.integer("FileSize"),
-    )
+    wanted = read_values(messages.AnimatedImageInfo, template if isinstance(template, dict) else {}).message
+    return (animated_image_output(wanted, job.text("OutputUrl")),)
 
 
 def _snapshot_outputs(job: Fields) -> tuple[Frozen, ...]:
@@ -97,7 +67,7 @@ def _snapshot_outputs(job: Fields) -> tuple[Frozen, ...]:
 
 def _urls(value: Any) -> tuple[str, ...]:
     texts = value if isinstance(value, list) else []
-    urls = [text.strip() for text in texts if isinstance(text, str) and 0 < len(text) <= MAX_URL_LENGTH]
+    urls = [text.strip() for text in texts if isinstance(text, str) and 0 < len(text) <= replies.MAX_URL_LENGTH]
     return tuple(urls[:MAX_SNAPSHOT_URLS])
 
 
@@ -107,48 +77,16 @@ def _location(job: Fields) -> str | None:
     return output.text("Media") if output is not None and output.text("Type") != "Media" else None
 
 
-def _transcode_outputs(job: Fields) -> tuple[Frozen, ...]:
-    return tuple(
-        _transcode_output(sub.text("JobId"), sub.object("Output"), sub.object("OutFileMeta"))
-        for sub in job.objects("TranscodeJobList")
-        if read_outcome(sub.text("Status")) == "succeeded"
-    )
-
-
-def _convert_outputs(job: Fields) -> tuple[Frozen, ...]:
-    found = []
-    for detail in _convert_details(job):
-        result = detail.object("Result")
-        if read_outcome(detail.text("Status")) == "succeeded" and result is not None:
-            file, meta = result.object("OutputFile"), result.object("OutFileMeta")
-            found.append(_transcode_output(detail.text("TaskId"), file, meta))
-    return tuple(found)
+def _conversion_outputs(job: Fields) -> tuple[Frozen, ...]:
+    names = ("TranscodeJobList", "OutputDetails", "OutputGroupDetails")
+    body = read_values(messages.Transcode, {name: job.value(name) for name in names}).message
+    return conversion_outputs(body, [part for part in conversion_parts(body) if part.get("Status")])
 
 
 def _convert_details(job: Fields) -> list[Fields]:
     groups = [output for group in job.objects("OutputGroupDetails") for output in group.objects("Outputs")]
     details = [*job.objects("OutputDetails"), *groups]
     return [detail for detail in details if (detail.text("Status") or "").lower() != "skipped"]
-
-
-def _transcode_output(job_id: str | None, file: Fields | None, meta: Fields | None) -> TranscodeOutput:
-    info = (meta.object("FileBasicInfo") if meta else None) or Fields({})
-    videos = meta.objects("VideoStreamInfoList") if meta else []
-    url = file.text("OutputUrl", "Url") if file else None
-    if url is None and file is not None and file.text("Type") != "Media":
-        url = file.text("Media")
-    url = url or info.text("FileUrl")
-    return TranscodeOutput(
-        job_id=job_id,
-        url=url,
-        format=url_suffix(url) or info.text("FormatName"),
-        width=info.integer("Width"),
-        height=info.integer("Height"),
-        fps=videos[0].number("Fps") if videos else None,
-        bitrate_kbps=info.number("Bitrate"),
-        duration_s=info.number("Duration"),
-        size_bytes=info.integer("FileSize"),
-    )
 
 
 def _production_outputs(job: Fields) -> tuple[Frozen, ...]:
@@ -173,19 +111,6 @@ def _intelligent_outputs(job: Fields) -> tuple[Frozen, ...]:
         ProductionOutput(url=url, media_id=media_id, function=function)
         for url, media_id in zip_longest(urls, media_ids[:MAX_SNAPSHOT_URLS])
     ) or (ProductionOutput(function=function),)
-
-
-def _review_outputs(job: Fields) -> tuple[Frozen, ...]:
-    suggestion = job.text("Suggestion")
-    return (ReviewOutput(suggestion=suggestion.lower()),) if suggestion else ()
-
-
-def _tag_outputs(job: Fields) -> tuple[Frozen, ...]:
-    results = [
-        {"Type": result.text("Type"), "Data": result.decoded("Data")}
-        for result in map(Fields, find_objects({"Results": job.value("Results")}, "Results", "Result"))
-    ]
-    return (AiOutput(result=results),) if results else ()
 
 
 def _production_output(job: Fields) -> ProductionOutput:
@@ -228,12 +153,12 @@ _JOBS: Mapping[str, _AskedFamily] = {
     "TranscodeParentComplete": _AskedFamily(
         "GetTranscodeJob",
         "TranscodeParentJob",
-        _transcode_outputs,
+        _conversion_outputs,
         "ParentJobId",
         parts=lambda job: job.objects("TranscodeJobList"),
     ),
     "MediaConvertComplete": _AskedFamily(
-        "GetMediaConvertJob", "Job", _convert_outputs, state="State", parts=_convert_details
+        "GetMediaConvertJob", "Job", _conversion_outputs, state="State", parts=_convert_details
     ),
     "ProduceMediaComplete": _AskedFamily("GetMediaProducingJob", "MediaProducingJob", _production_outputs),
     # Finished says nothing about the sub jobs.
@@ -244,11 +169,13 @@ _JOBS: Mapping[str, _AskedFamily] = {
     "SmartJobComplete": _AskedFamily("GetSmartHandleJob", None, _smart_outputs, state="State"),
     "AIProduceComplete": _AskedFamily("QueryIProductionJob", None, _intelligent_outputs, is_assumed=True),
     "AIMediaAuditComplete": _AskedFamily(
-        "QueryMediaCensorJobDetail", "MediaCensorJobDetail", _review_outputs, state="State", is_assumed=True
+        "QueryMediaCensorJobDetail", "MediaCensorJobDetail", replies.review_outputs, state="State", is_assumed=True
     ),
     # Of what it has found there is just the URL of a file.
     "AIMediaDNAComplete": _AskedFamily("QueryDNAJobList", "JobList", parameter="JobIds", is_assumed=True),
-    "AIVideoTagComplete": _AskedFamily("QuerySmarttagJob", None, _tag_outputs, state="JobStatus", is_assumed=True),
+    "AIVideoTagComplete": _AskedFamily(
+        "QuerySmarttagJob", None, replies.tag_outputs, state="JobStatus", is_assumed=True
+    ),
 }
 
 # Jobs with an id that no documented query takes. The id of a sub job of a transcoding (TranscodeComplete) is one:
@@ -283,13 +210,13 @@ async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Job
 async def _ask_one(reference: JobReference, call: CallApi) -> JobAnswer:
     job = _JOBS.get(reference.family)
     if job is None:
-        return JobAnswer(state="unlearnable", detail=f"IMS has no query for {clip(reference.family)}")
+        return JobAnswer(state="unlearnable", detail=f"IMS has no query for {replies.clip(reference.family)}")
 
     def read(reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
         return _read(job, reply, reference)
 
     name = job.parameter or job.id_name
-    [answer] = await ask_all([reference], call, lambda ids: _query(job.action, **{name: ids[0]}), read)
+    [answer] = await replies.ask_all([reference], call, lambda ids: _query(job.action, **{name: ids[0]}), read)
     if job.is_assumed and answer.state == "not_found":
         return JobAnswer(state="unlearnable", detail=f"{job.action} does not know it: {answer.detail}")
     if job.action == "GetSnapshotJob" and answer.state == "ended":
@@ -298,27 +225,26 @@ async def _ask_one(reference: JobReference, call: CallApi) -> JobAnswer:
 
 
 def _read(job: _AskedFamily, reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
-    parts = [dict(reply)] if job.member is None else find_objects(reply, job.member, "")
+    parts = [dict(reply)] if job.member is None else replies.find_objects(reply, job.member, "")
     if not parts:
-        return JobAnswer(state="not_found", detail=f"the reply has no {job.member}")
-    own = (part for part in parts if Fields(part).text(job.id_name, "Id") == reference.job_id)
-    part = next(own, parts[0])
+        return replies.not_there(job.member or "")
+    part = replies.find_listed(parts, reference, job.id_name, "Id") or parts[0]
     fields = Fields(part)
     return (
-        other_job(reference.job_id or "", fields.text(job.id_name, "Id"))
+        replies.other_job(reference.job_id or "", fields.text(job.id_name, "Id"))
         or _judge(job, fields)
-        or end(part, build_meta(job.action, reference), parse)
+        or replies.end(part, replies.build_meta(job.action, reference), parse)
     )
 
 
 def _judge(job: _AskedFamily, part: Fields) -> JobAnswer | None:
     """None when the job ended."""
     word = part.text(job.state)
-    unfinished = judge_state(word)
+    unfinished = replies.judge_state(word)
     if unfinished is not None or job.parts is None or read_outcome(word) != "succeeded":
         # Of a job that failed, outputs may never have been begun.
         return unfinished
-    if any(judge_state(output.text("Status")) is not None for output in job.parts(part)):
+    if any(replies.judge_state(output.text("Status")) is not None for output in job.parts(part)):
         return JobAnswer(state="pending", detail=f"{word}, but one of its outputs has not ended")
     return None
 
@@ -350,7 +276,7 @@ async def _add_snapshot_urls(answer: JobAnswer, reference: JobReference, call: C
         total = reply.integer("Total")
         if len(found) < _PAGE_SIZE or (total is not None and len(urls) >= total):
             break
-    return end({**part, "SnapshotUrls": urls[:MAX_SNAPSHOT_URLS]}, answer.meta, parse) if urls else answer
+    return replies.end({**part, "SnapshotUrls": urls[:MAX_SNAPSHOT_URLS]}, answer.meta, parse) if urls else answer
 
 
 # Reading
@@ -363,10 +289,11 @@ def parse(message: Message) -> Parsed:
     Raises:
         Unparseable: It is not about a job that ended.
     """
-    part, family, job_id = read_part(message), required(message.meta, "family"), required(message.meta, "job_id")
+    part = read_object(message.payload)
+    family, job_id = replies.required(message.meta, "family"), replies.required(message.meta, "job_id")
     job = _JOBS.get(family)
     if job is None:
-        raise Unparseable(f"expected a family that IMS is asked about, found {clip(family)}")
+        raise Unparseable(f"expected a family that IMS is asked about, found {replies.clip(family)}")
     if _judge(job, part) is not None:
         raise Unparseable("expected a job that ended, found one that has not")
     body: Json = {
@@ -384,7 +311,7 @@ def parse(message: Message) -> Parsed:
         if job.outputs is not None:
             completion.outputs = job.outputs(part) if has_outputs(completion.outcome) else ()
 
-    return read_as_callback(message, callback, ims.parse, amend)
+    return replies.read_as_callback(message, callback, ims.parse, amend)
 
 
 def _word(job: _AskedFamily, part: Fields) -> str | None:

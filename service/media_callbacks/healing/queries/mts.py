@@ -16,34 +16,16 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from media_callbacks.aliyun.calls import ApiRequest, CallApi
+from media_callbacks.healing.queries import replies
 from media_callbacks.healing.queries.base import Family, JobAnswer
-from media_callbacks.healing.queries.replies import (
-    BATCH,
-    MAX_URL_LENGTH,
-    Json,
-    ask_all,
-    build_meta,
-    check_ended,
-    clip,
-    end,
-    find_object,
-    find_objects,
-    find_texts,
-    judge_state,
-    other_job,
-    read_as_callback,
-    read_part,
-    required,
-)
+from media_callbacks.healing.queries.replies import Json
 from media_callbacks.model.errors import Unparseable
 from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.outputs import (
-    AiOutput,
     FingerprintOutput,
     Frozen,
     MediaInfoOutput,
     ProductionOutput,
-    ReviewOutput,
     SnapshotOutput,
     TranscodeOutput,
 )
@@ -51,7 +33,7 @@ from media_callbacks.sources.base import Completion, Message, Parsed, expand_url
 from media_callbacks.sources.products import mts
 from media_callbacks.sources.products.outcomes import has_outputs
 from media_callbacks.sources.products.vod_outputs import url_suffix
-from media_callbacks.sources.reading.fields import Fields
+from media_callbacks.sources.reading.fields import Fields, read_object
 
 _BUCKET = re.compile("[a-z0-9-]{3,63}")
 _LOCATION = re.compile("oss-[a-z0-9-]{2,40}")
@@ -68,7 +50,7 @@ def _object_url(file: Fields | None) -> str | None:
     if file is None:
         return None
     bucket, location, name = file.text("Bucket"), file.text("Location"), file.text("Object")
-    if bucket is None or location is None or name is None or len(name) > MAX_URL_LENGTH // 2:
+    if bucket is None or location is None or name is None or len(name) > replies.MAX_URL_LENGTH // 2:
         return None
     if not _BUCKET.fullmatch(bucket) or not _LOCATION.fullmatch(location):
         return None
@@ -93,63 +75,44 @@ def _snapshot_outputs(job: Fields) -> tuple[Frozen, ...]:
 
 def _transcode_outputs(job: Fields) -> tuple[Frozen, ...]:
     output = job.object("Output") or Fields({})
-    properties, container = output.object("Properties") or Fields({}), output.object("Container")
-    url = _object_url(output.object("OutputFile"))
+    container, url = output.object("Container"), _object_url(output.object("OutputFile"))
     return (
         TranscodeOutput(
             job_id=job.text("JobId"),
             url=url,
             format=(container.text("Format") if container else None) or url_suffix(url),
-            width=properties.integer("Width"),
-            height=properties.integer("Height"),
-            fps=properties.number("Fps"),
-            bitrate_kbps=properties.number("Bitrate"),
-            duration_s=properties.number("Duration"),
-            size_bytes=properties.integer("FileSize"),
+            **_measurements(output.object("Properties") or Fields({})),
         ),
     )
 
 
 def _media_info_outputs(job: Fields) -> tuple[Frozen, ...]:
     properties = job.object("Properties")
-    if properties is None:
-        return ()
-    return (
-        MediaInfoOutput(
-            width=properties.integer("Width"),
-            height=properties.integer("Height"),
-            fps=properties.number("Fps"),
-            bitrate_kbps=properties.number("Bitrate"),
-            duration_s=properties.number("Duration"),
-            size_bytes=properties.integer("FileSize"),
-        ),
-    )
+    return () if properties is None else (MediaInfoOutput(**_measurements(properties)),)
+
+
+def _measurements(properties: Fields) -> dict[str, Any]:
+    return {
+        "width": properties.integer("Width"),
+        "height": properties.integer("Height"),
+        "fps": properties.number("Fps"),
+        "bitrate_kbps": properties.number("Bitrate"),
+        "duration_s": properties.number("Duration"),
+        "size_bytes": properties.integer("FileSize"),
+    }
 
 
 def _production_outputs(job: Fields) -> tuple[Frozen, ...]:
     return (ProductionOutput(function=job.text("FunctionName")),)
 
 
-def _review_outputs(job: Fields) -> tuple[Frozen, ...]:
-    suggestion = job.text("Suggestion")
-    return (ReviewOutput(suggestion=suggestion.lower()),) if suggestion else ()
-
-
 def _fingerprint_outputs(job: Fields) -> tuple[Frozen, ...]:
     result = job.object("FpShotResult")
-    shots = find_objects({"FpShots": result.value("FpShots")}, "FpShots", "FpShot") if result else []
+    shots = replies.find_objects(result, "FpShots", "FpShot") if result else []
     return tuple(
         FingerprintOutput(primary_key=shot.text("PrimaryKey"), similarity=shot.number("Similarity"))
         for shot in map(Fields, shots)
     )
-
-
-def _ai_outputs(job: Fields) -> tuple[Frozen, ...]:
-    results = [
-        {"Type": result.text("Type"), "Data": result.decoded("Data")}
-        for result in map(Fields, find_objects({"Results": job.value("Results")}, "Results", "Result"))
-    ]
-    return (AiOutput(result=results),) if results else ()
 
 
 def _no_outputs(_: Fields) -> tuple[Frozen, ...]:
@@ -167,8 +130,7 @@ class _AskedFamily:
     Attributes:
         type: Of the callback.
         parameter: The ids, or the id.
-        members: Names of the list in the reply, one inside the other; the object alone, or nothing, where the reply is
-            about one job.
+        member: Of the list in the reply; the object alone, or None, where the reply is about one job.
         missing: The list of the ids that do not exist; None where the question is about one job.
         state: Where the reply says it.
     """
@@ -176,7 +138,7 @@ class _AskedFamily:
     type: str
     action: str
     parameter: str
-    members: tuple[str, ...]
+    member: str | None = None
     missing: str | None = None
     outputs: Callable[[Fields], tuple[Frozen, ...]] = _no_outputs
     state: str = "State"
@@ -187,49 +149,41 @@ _JOBS: Mapping[str, _AskedFamily] = {
         "Snapshot",
         "QuerySnapshotJobList",
         "SnapshotJobIds",
-        ("SnapshotJobList", "SnapshotJob"),
+        "SnapshotJob",
         "NonExistSnapshotJobIds",
         _snapshot_outputs,
     ),
-    "transcode": _AskedFamily(
-        "Transcode", "QueryJobList", "JobIds", ("JobList", "Job"), "NonExistJobIds", _transcode_outputs
-    ),
+    "transcode": _AskedFamily("Transcode", "QueryJobList", "JobIds", "Job", "NonExistJobIds", _transcode_outputs),
     "mediainfo": _AskedFamily(
         "MediaInfo",
         "QueryMediaInfoJobList",
         "MediaInfoJobIds",
-        ("MediaInfoJobList", "MediaInfoJob"),
+        "MediaInfoJob",
         "NonExistMediaInfoJobIds",
         _media_info_outputs,
     ),
     "analysis": _AskedFamily(
-        "Analysis",
-        "QueryAnalysisJobList",
-        "AnalysisJobIds",
-        ("AnalysisJobList", "AnalysisJob"),
-        "NonExistAnalysisJobIds",
+        "Analysis", "QueryAnalysisJobList", "AnalysisJobIds", "AnalysisJob", "NonExistAnalysisJobIds"
     ),
-    "fpshot": _AskedFamily(
-        "FpShot", "QueryFpShotJobList", "JobIds", ("FpShotJobList", "FpShotJob"), "NonExistIds", _fingerprint_outputs
-    ),
+    "fpshot": _AskedFamily("FpShot", "QueryFpShotJobList", "JobIds", "FpShotJob", "NonExistIds", _fingerprint_outputs),
     "run": _AskedFamily(
-        "Report",
-        "QueryMediaWorkflowExecutionList",
-        "RunIds",
-        ("MediaWorkflowExecutionList", "MediaWorkflowExecution"),
-        "NonExistRunIds",
+        "Report", "QueryMediaWorkflowExecutionList", "RunIds", "MediaWorkflowExecution", "NonExistRunIds"
     ),
-    "iproduction": _AskedFamily("IProduction", "QueryIProductionJob", "JobId", (), outputs=_production_outputs),
-    "smarttag": _AskedFamily("smarttag", "QuerySmarttagJob", "JobId", (), outputs=_ai_outputs, state="JobStatus"),
+    "iproduction": _AskedFamily("IProduction", "QueryIProductionJob", "JobId", outputs=_production_outputs),
+    "smarttag": _AskedFamily("smarttag", "QuerySmarttagJob", "JobId", outputs=replies.tag_outputs, state="JobStatus"),
     "mediacensor": _AskedFamily(
-        "MediaCensor", "QueryMediaCensorJobDetail", "JobId", ("MediaCensorJobDetail",), outputs=_review_outputs
+        "MediaCensor",
+        "QueryMediaCensorJobDetail",
+        "JobId",
+        "MediaCensorJobDetail",
+        outputs=replies.review_outputs,
     ),
 }
 
 FAMILIES: Mapping[str, Family] = {
     name: Family(
         kind="workflow" if name == "run" else mts.KINDS[name],
-        batch=BATCH if job.missing else 1,
+        batch=replies.BATCH if job.missing else 1,
         # Its messages list several results, each with a status; the reply has one word.
         tells_parts=name != "iproduction",
     )
@@ -242,7 +196,9 @@ async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Job
     family = references[0].family
     job = _JOBS.get(family)
     if job is None:
-        return [JobAnswer(state="unlearnable", detail=f"MTS has no query for {clip(family)}") for _ in references]
+        return [
+            JobAnswer(state="unlearnable", detail=f"MTS has no query for {replies.clip(family)}") for _ in references
+        ]
 
     def query(job_ids: Sequence[str]) -> ApiRequest:
         return ApiRequest(
@@ -250,38 +206,34 @@ async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Job
         )
 
     def read(reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
-        return _read_listed(job, reply, reference) if job.missing else _read_single(job, reply, reference)
+        return _read(job, reply, reference)
 
-    size = BATCH if job.missing else 1
+    size = replies.BATCH if job.missing else 1
     chunks = [references[start : start + size] for start in range(0, len(references), size)]
-    return [answer for chunk in chunks for answer in await ask_all(chunk, call, query, read)]
+    return [answer for chunk in chunks for answer in await replies.ask_all(chunk, call, query, read)]
 
 
-def _read_listed(job: _AskedFamily, reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
-    for part in find_objects(reply, *job.members):
-        fields = Fields(part)
-        if fields.text("JobId", "Id", "RunId") == reference.job_id:
-            return judge_state(fields.text(job.state)) or _end(job, part, reference)
-    if job.missing and reference.job_id in find_texts(reply, job.missing):
-        return JobAnswer(state="not_found")
-    return JobAnswer(state="not_found", detail="the reply does not mention it")
-
-
-def _read_single(job: _AskedFamily, reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
-    part = find_object(reply, job.members[0]) if job.members else dict(reply)
-    if part is None:
-        return JobAnswer(state="not_found", detail=f"the reply has no {job.members[0]}")
+def _read(job: _AskedFamily, reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
+    if job.missing:
+        parts = replies.find_objects(reply, f"{job.member}List", job.member or "")
+        part = replies.find_listed(parts, reference, "JobId", "Id", "RunId")
+        if part is None:
+            return replies.not_listed(reply, job.missing, reference)
+    else:
+        part = replies.find_object(reply, job.member) if job.member else dict(reply)
+        if part is None:
+            return replies.not_there(job.member or "")
     fields = Fields(part)
     return (
-        other_job(reference.job_id or "", fields.text("JobId"))
-        or judge_state(fields.text(job.state))
+        (replies.other_job(reference.job_id or "", fields.text("JobId")) if job.missing is None else None)
+        or replies.judge_state(fields.text(job.state))
         or _end(job, part, reference)
     )
 
 
 def _end(job: _AskedFamily, part: Json, reference: JobReference) -> JobAnswer:
     notification = _notification(job, Fields(part))
-    return end(part, build_meta(job.action, reference), parse, notification=notification)
+    return replies.end(part, replies.build_meta(job.action, reference), parse, notification=notification)
 
 
 def _notification(job: _AskedFamily, part: Fields) -> str | None:
@@ -289,22 +241,19 @@ def _notification(job: _AskedFamily, part: Fields) -> str | None:
     if job.missing is None or job.type == "FpShot":
         return None
     if job.type == "Report":
-        reports = [activity for activity in _activities(part) if (activity.text("Type") or "").lower() == "report"]
+        activities = map(Fields, _activities(part))
+        reports = [activity for activity in activities if (activity.text("Type") or "").lower() == "report"]
         part = reports[0] if reports else Fields({})
     result = part.object("MNSMessageResult") or Fields({})
     code = result.text("ErrorCode")
     # A document's sample has both; what has an id was published.
     if result.text("MessageId"):
         return "sent"
-    return f"not sent: {clip(code)}" if code else "not configured"
+    return f"not sent: {replies.clip(code)}" if code else "not configured"
 
 
-def _activities(execution: Fields) -> list[Fields]:
-    return [Fields(activity) for activity in _activity_list(execution)]
-
-
-def _activity_list(execution: Fields) -> list[Json]:
-    return find_objects({"ActivityList": execution.value("ActivityList")}, "ActivityList", "Activity")
+def _activities(execution: Fields) -> list[Json]:
+    return replies.find_objects(execution, "ActivityList", "Activity")
 
 
 # Reading
@@ -317,11 +266,12 @@ def parse(message: Message) -> Parsed:
     Raises:
         Unparseable: It is not about a job that ended.
     """
-    part, family, job_id = read_part(message), required(message.meta, "family"), required(message.meta, "job_id")
+    part = read_object(message.payload)
+    family, job_id = replies.required(message.meta, "family"), replies.required(message.meta, "job_id")
     job = _JOBS.get(family)
     if job is None:
-        raise Unparseable(f"expected a family that MTS is asked about, found {clip(family)}")
-    word = check_ended(part.text(job.state))
+        raise Unparseable(f"expected a family that MTS is asked about, found {replies.clip(family)}")
+    word = replies.check_ended(part.text(job.state))
     if family == "run":
         return _parse_run(message, part, job_id)
     output = part.object("Output") if family == "transcode" else None
@@ -338,12 +288,12 @@ def parse(message: Message) -> Parsed:
         completion.outputs = job.outputs(part) if has_outputs(completion.outcome) else ()
         completion.occurred_at = part.time("FinishTime")
 
-    return read_as_callback(message, callback, mts.parse, amend)
+    return replies.read_as_callback(message, callback, mts.parse, amend)
 
 
 def _parse_run(message: Message, execution: Fields, run_id: str) -> Parsed:
     names = ("MediaId", "Input", "State")
-    activities = _activity_list(execution)
+    activities = _activities(execution)
     callback = {
         "Type": "Report",
         "RunId": run_id,
@@ -359,4 +309,4 @@ def _parse_run(message: Message, execution: Fields, run_id: str) -> Parsed:
         if completion.family == "run":
             completion.occurred_at = reports[0].time("EndTime") if reports else None
 
-    return read_as_callback(message, callback, mts.parse, amend)
+    return replies.read_as_callback(message, callback, mts.parse, amend)

@@ -14,17 +14,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from media_callbacks.aliyun.calls import ApiRequest, CallApi
+from media_callbacks.healing.queries import replies
 from media_callbacks.healing.queries.base import Family, JobAnswer
-from media_callbacks.healing.queries.replies import (
-    MAX_URL_LENGTH,
-    clip,
-    end,
-    find_object,
-    find_objects,
-    read_part,
-    refusal,
-    required,
-)
 from media_callbacks.model.errors import Unparseable, VendorError, VendorRefused, VendorUnavailable
 from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.outputs import AnimatedImageOutput
@@ -32,7 +23,7 @@ from media_callbacks.sources.base import Completion, Message, Parsed
 from media_callbacks.sources.products.multimediaai import RETRYABLE
 from media_callbacks.sources.products.outcomes import read_error
 from media_callbacks.sources.products.vod_outputs import url_suffix
-from media_callbacks.sources.reading.fields import Fields
+from media_callbacks.sources.reading.fields import Fields, read_object
 from media_callbacks.sources.transports.url_tokens import bind_task
 
 # One search of the list serves as many.
@@ -86,13 +77,10 @@ async def _ask_one(reference: JobReference, task_id: str | None, call: CallApi) 
             return unfinished
         reply = dict(await call(_query("GetTaskResult", TaskId=task_id)))
     except VendorRefused as error:
-        refused = refusal(error)
-        if refused is None:
-            raise
-        return refused
+        return replies.refusal(error)
     if (unfinished := _judge(Fields(reply))) is not None:
         return unfinished
-    result = find_object(reply, "Result")
+    result = replies.find_object(reply, "Result")
     if result is None:
         return JobAnswer(state="pending", detail="the task ended, but the reply has no Result")
     if not _is_bound(Fields(result), reference):
@@ -102,7 +90,7 @@ async def _ask_one(reference: JobReference, task_id: str | None, call: CallApi) 
     meta = {"action": "GetTaskResult", "job_id": task_id}
     if reference.nonce:
         meta["nonce"] = reference.nonce
-    return end(reply, meta, parse)
+    return replies.end(reply, meta, parse)
 
 
 def _judge(reply: Fields) -> JobAnswer | None:
@@ -112,7 +100,9 @@ def _judge(reply: Fields) -> JobAnswer | None:
         return None
     if word in ("0", "1"):
         return JobAnswer(state="pending")
-    return JobAnswer(state="pending", detail=f"{clip(word)} is not a known state" if word else "the reply has no state")
+    return JobAnswer(
+        state="pending", detail=f"{replies.clip(word)} is not a known state" if word else "the reply has no state"
+    )
 
 
 async def _find_tasks(references: Mapping[int, JobReference], call: CallApi) -> Mapping[int, str]:
@@ -126,7 +116,7 @@ async def _find_tasks(references: Mapping[int, JobReference], call: CallApi) -> 
     for page in range(1, _MAX_PAGES + 1):
         query = _query("ListTasks", PageNumber=str(page), PageSize=str(_PAGE_SIZE), ServiceType=_ANIMATED_IMAGES)
         reply = await call(query)
-        tasks = [Fields(task) for task in find_objects(reply, "Tasks", "Task")]
+        tasks = [Fields(task) for task in replies.find_objects(reply, "Tasks", "Task")]
         for task in tasks:
             task_id = task.text("TaskId")
             if task_id is None or not _TASK_ID.fullmatch(task_id):
@@ -179,7 +169,8 @@ def parse(message: Message) -> Parsed:
     Raises:
         Unparseable: It is not about a task that ended.
     """
-    reply, task_id, nonce = read_part(message), required(message.meta, "job_id"), message.meta.get("nonce")
+    reply = read_object(message.payload)
+    task_id, nonce = replies.required(message.meta, "job_id"), message.meta.get("nonce")
     if _judge(reply) is not None:
         raise Unparseable("expected Status 2 or 3 of a task that ended, found another")
     result = reply.object("Result") or Fields({})
@@ -214,7 +205,7 @@ def _result_url(result: Fields) -> str | None:
     ampersands come as HTML entities (documented sample).
     """
     text = result.text("ProcessResultUrl")
-    if text is None or len(text) > MAX_URL_LENGTH:
+    if text is None or len(text) > replies.MAX_URL_LENGTH:
         return None
     url = html.unescape(text)
     return url if url.startswith(("http://", "https://")) else None

@@ -14,9 +14,10 @@ from media_callbacks.aliyun.calls import ApiRequest, CallApi, says_there_is_none
 from media_callbacks.healing.queries.base import JobAnswer
 from media_callbacks.model.errors import Unparseable, VendorRefused
 from media_callbacks.model.jobs import JobReference
+from media_callbacks.model.outputs import AiOutput, Frozen, ReviewOutput
 from media_callbacks.sources.base import Completion, Message, Parsed, Parser
 from media_callbacks.sources.products.outcomes import read_outcome
-from media_callbacks.sources.reading.fields import Fields, read_object
+from media_callbacks.sources.reading.fields import Fields
 
 Json = dict[str, Any]
 
@@ -39,12 +40,12 @@ def find_object(reply: Mapping[str, Any], name: str) -> Json | None:
     return value if isinstance(value, dict) else None
 
 
-def find_objects(reply: Mapping[str, Any], name: str, inner: str) -> list[Json]:
+def find_objects(reply: Mapping[str, Any] | Fields, name: str, inner: str) -> list[Json]:
     """
     The objects of a list: wrapped twice (``{name: {inner: [...]}}``, as the SDKs have it), flat (``{name: [...]}``, as
     one document prints it), or a single one without its list.
     """
-    value = Fields(dict(reply)).decoded(name)
+    value = (reply if isinstance(reply, Fields) else Fields(dict(reply))).decoded(name)
     if isinstance(value, dict) and inner in (wrapper := Fields(value)):
         value = wrapper.decoded(inner)
     if isinstance(value, dict):
@@ -57,11 +58,37 @@ def find_texts(reply: Mapping[str, Any], name: str) -> frozenset[str]:
     value = Fields(dict(reply)).decoded(name)
     if isinstance(value, dict):
         value = next(iter(value.values()), None)
-    if isinstance(value, str):
-        value = [value]
-    return (
-        frozenset(item.strip() for item in value if isinstance(item, str)) if isinstance(value, list) else frozenset()
-    )
+    texts = value if isinstance(value, list) else [value]
+    return frozenset(text.strip() for text in texts if isinstance(text, str))
+
+
+def find_listed(parts: Sequence[Json], reference: JobReference, *names: str) -> Json | None:
+    """The one of these jobs that was asked about. ``names``: where its id may be."""
+    return next((part for part in parts if Fields(part).text(*names) == reference.job_id), None)
+
+
+def not_listed(reply: Mapping[str, Any], missing: str, reference: JobReference) -> JobAnswer:
+    """A list of jobs has not the one that was asked about. ``missing``: the list of ids that do not exist."""
+    is_named = reference.job_id in find_texts(reply, missing)
+    return JobAnswer(state="not_found", detail=None if is_named else "the reply does not mention it")
+
+
+def not_there(member: str) -> JobAnswer:
+    return JobAnswer(state="not_found", detail=f"the reply has no {member}")
+
+
+# What a job has made
+
+
+def review_outputs(job: Fields) -> tuple[Frozen, ...]:
+    suggestion = job.text("Suggestion")
+    return (ReviewOutput(suggestion=suggestion.lower()),) if suggestion else ()
+
+
+def tag_outputs(job: Fields) -> tuple[Frozen, ...]:
+    found = map(Fields, find_objects(job, "Results", "Result"))
+    results = [{"Type": result.text("Type"), "Data": result.decoded("Data")} for result in found]
+    return (AiOutput(result=results),) if results else ()
 
 
 # What became of it
@@ -137,8 +164,6 @@ async def ask_all(
         reply = await call(query(job_ids))
     except VendorRefused as error:
         refused = refusal(error)
-        if refused is None:
-            raise
         if len(references) == 1:
             return [refused]
         return [(await ask_all([reference], call, query, read))[0] for reference in references]
@@ -148,13 +173,16 @@ async def ask_all(
     ]
 
 
-def refusal(error: VendorRefused) -> JobAnswer | None:
-    """The answer when the vendor says that there is no such job; None when it refused for another reason."""
-    return (
-        JobAnswer(state="not_found", detail=f"the vendor says {clip(error.code)}")
-        if says_there_is_none(error.code)
-        else None
-    )
+def refusal(error: VendorRefused) -> JobAnswer:
+    """
+    The answer when the vendor says that there is no such job.
+
+    Raises:
+        VendorRefused: It refused for another reason.
+    """
+    if not says_there_is_none(error.code):
+        raise error
+    return JobAnswer(state="not_found", detail=f"the vendor says {clip(error.code)}")
 
 
 # Reading the answer again
@@ -183,10 +211,6 @@ def check_ended(word: str | None) -> str:
     if word is None or judge_state(word) is not None:
         raise Unparseable(f"expected the state of a job that ended, found {clip(word) if word else 'none'}")
     return word
-
-
-def read_part(message: Message) -> Fields:
-    return read_object(message.payload)
 
 
 def read_as_callback(

@@ -18,26 +18,9 @@ from functools import partial
 from typing import Any
 
 from media_callbacks.aliyun.calls import ApiRequest, CallApi
+from media_callbacks.healing.queries import replies
 from media_callbacks.healing.queries.base import Family, JobAnswer
-from media_callbacks.healing.queries.replies import (
-    BATCH,
-    Json,
-    Read,
-    ask_all,
-    build_meta,
-    check_ended,
-    clip,
-    end,
-    find_object,
-    find_objects,
-    find_texts,
-    judge_state,
-    other_job,
-    read_as_callback,
-    read_part,
-    refusal,
-    required,
-)
+from media_callbacks.healing.queries.replies import Json, Read
 from media_callbacks.model.errors import Unparseable, VendorRefused, VendorUnavailable
 from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.kinds import Outcome
@@ -45,19 +28,19 @@ from media_callbacks.sources.base import Completion, Message, Parsed
 from media_callbacks.sources.products import vod
 from media_callbacks.sources.products.outcomes import has_outputs, read_outcome
 from media_callbacks.sources.products.vod_outputs import is_sort_of_job
-from media_callbacks.sources.reading.fields import Fields
+from media_callbacks.sources.reading.fields import Fields, read_object
 
 FAMILIES: Mapping[str, Family] = {
     "animated_image": Family(kind="animated_image", needs_media_id=True),
     "snapshot": Family(kind="snapshot"),
-    "transcode": Family(kind="transcode", batch=BATCH),
+    "transcode": Family(kind="transcode", batch=replies.BATCH),
     "transcode_task": Family(kind="transcode_task"),
     "WorkflowTaskComplete": Family(kind="workflow"),
     "AIMediaAuditComplete": Family(kind="review"),
     "AIVideoCensorComplete": Family(kind="review"),
     "AIMediaDNAComplete": Family(kind="fingerprint"),
     "AIVideoTagComplete": Family(kind="ai"),
-    "UploadByURLComplete": Family(kind="upload", batch=BATCH),
+    "UploadByURLComplete": Family(kind="upload", batch=replies.BATCH),
     "ProduceMediaComplete": Family(kind="production", batch=0),
 }
 
@@ -93,12 +76,12 @@ async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Job
     if family == "animated_image":
         return [await _ask_animated_image(reference, call) for reference in references]
     if family == "transcode":
-        answers = await ask_all(
+        answers = await replies.ask_all(
             references, call, lambda ids: _query("GetTranscodeTask", JobIds=",".join(ids)), _read_transcode_job
         )
         return [await _add_asset(answer, one, call) for answer, one in zip(answers, references, strict=True)]
     if family == "UploadByURLComplete":
-        return await ask_all(
+        return await replies.ask_all(
             references, call, lambda ids: _query("GetURLUploadInfos", JobIds=",".join(ids)), _read_upload
         )
     if family == "transcode_task":
@@ -107,7 +90,7 @@ async def ask(references: Sequence[JobReference], call: CallApi) -> Sequence[Job
     else:
         job_type, member = _DETAILS.get(family, _AI_DETAIL)
         query, read = _about_one("GetJobDetail", "JobId", JobType=job_type), partial(_read_detail, member)
-    answers = [answer for reference in references for answer in await ask_all([reference], call, query, read)]
+    answers = [answer for reference in references for answer in await replies.ask_all([reference], call, query, read)]
     return [await _add_result(answer, one, call) for answer, one in zip(answers, references, strict=True)]
 
 
@@ -117,15 +100,11 @@ async def _ask_animated_image(reference: JobReference, call: CallApi) -> JobAnsw
     try:
         reply = await call(_query("ListDynamicImage", VideoId=reference.media_id))
     except VendorRefused as error:
-        refused = refusal(error)
-        if refused is None:
-            raise
-        return refused
-    images = find_objects(reply, "DynamicImageList", "DynamicImage")
-    for image in images:
-        if Fields(image).text("JobId") == reference.job_id:
-            # That of the question, as the list is of one asset.
-            return end(image, build_meta("ListDynamicImage", reference), parse)
+        return replies.refusal(error)
+    images = replies.find_objects(reply, "DynamicImageList", "DynamicImage")
+    # The id of the asset is that of the question, as the list is of one asset.
+    if (image := replies.find_listed(images, reference, "JobId")) is not None:
+        return replies.end(image, replies.build_meta("ListDynamicImage", reference), parse)
     return JobAnswer(
         state="unlearnable", detail=f"not among the {len(images)} animated images of its asset; VOD lists no failures"
     )
@@ -137,24 +116,21 @@ async def _ask_asset(reference: JobReference, call: CallApi) -> JobAnswer:
     try:
         reply = await call(_query("GetMezzanineInfo", VideoId=reference.media_id, OutputType="oss"))
     except VendorRefused as error:
-        refused = refusal(error)
-        if refused is None:
-            raise
-        return refused
-    file = find_object(reply, "Mezzanine")
+        return replies.refusal(error)
+    file = replies.find_object(reply, "Mezzanine")
     if file is None:
-        return JobAnswer(state="not_found", detail="the reply has no Mezzanine")
+        return replies.not_there("Mezzanine")
     fields = Fields(file)
     word = _file_word(fields)
-    if (other := other_job(reference.media_id, fields.text("VideoId"))) is not None:
+    if (other := replies.other_job(reference.media_id, fields.text("VideoId"))) is not None:
         return other
     if word is None:
         # It may be uploaded anew, or deleted already: nothing to wait for.
         state = fields.text("Status")
         return JobAnswer(
-            state="unlearnable", detail=f"its file is {clip(state)}" if state else "the reply has no state"
+            state="unlearnable", detail=f"its file is {replies.clip(state)}" if state else "the reply has no state"
         )
-    return end(file, build_meta("GetMezzanineInfo", reference), parse)
+    return replies.end(file, replies.build_meta("GetMezzanineInfo", reference), parse)
 
 
 def _file_word(file: Fields) -> str | None:
@@ -162,15 +138,13 @@ def _file_word(file: Fields) -> str | None:
 
 
 def _read_transcode_job(reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
-    for job in find_objects(reply, "TranscodeJobInfoList", "TranscodeJobInfo"):
-        fields = Fields(job)
-        if fields.text("TranscodeJobId") == reference.job_id:
-            return judge_state(fields.text("TranscodeJobStatus")) or end(
-                job, build_meta("GetTranscodeTask", reference), parse
-            )
-    if reference.job_id in find_texts(reply, "NonExistJobIds"):
-        return JobAnswer(state="not_found")
-    return JobAnswer(state="not_found", detail="the reply does not mention it")
+    job = replies.find_listed(
+        replies.find_objects(reply, "TranscodeJobInfoList", "TranscodeJobInfo"), reference, "TranscodeJobId"
+    )
+    if job is None:
+        return replies.not_listed(reply, "NonExistJobIds", reference)
+    word = Fields(job).text("TranscodeJobStatus")
+    return replies.judge_state(word) or replies.end(job, replies.build_meta("GetTranscodeTask", reference), parse)
 
 
 async def _add_asset(answer: JobAnswer, reference: JobReference, call: CallApi) -> JobAnswer:
@@ -183,21 +157,20 @@ async def _add_asset(answer: JobAnswer, reference: JobReference, call: CallApi) 
         return replace(answer, lacks_result=True)
     except VendorRefused:
         return answer
-    detail = Fields(find_object(reply, "TranscodeJobDetail") or {})
+    detail = Fields(replies.find_object(reply, "TranscodeJobDetail") or {})
     asset = detail.text("VideoId")
-    if asset is None or other_job(reference.job_id, detail.text("JobId")) is not None:
+    if asset is None or replies.other_job(reference.job_id, detail.text("JobId")) is not None:
         return answer
-    return end({**json.loads(answer.body), "VideoId": asset}, answer.meta, parse)
+    return replies.end({**json.loads(answer.body), "VideoId": asset}, answer.meta, parse)
 
 
 def _read_upload(reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
-    for upload in find_objects(reply, "URLUploadInfoList", "URLUploadInfo"):
-        fields = Fields(upload)
-        if fields.text("JobId") == reference.job_id:
-            return judge_state(_upload_word(fields)) or end(upload, build_meta("GetURLUploadInfos", reference), parse)
-    if reference.job_id in find_texts(reply, "NonExists"):
-        return JobAnswer(state="not_found")
-    return JobAnswer(state="not_found", detail="the reply does not mention it")
+    upload = replies.find_listed(replies.find_objects(reply, "URLUploadInfoList", "URLUploadInfo"), reference, "JobId")
+    if upload is None:
+        return replies.not_listed(reply, "NonExists", reference)
+    return replies.judge_state(_upload_word(Fields(upload))) or replies.end(
+        upload, replies.build_meta("GetURLUploadInfos", reference), parse
+    )
 
 
 def _upload_word(upload: Fields) -> str | None:
@@ -209,15 +182,15 @@ def _upload_word(upload: Fields) -> str | None:
 
 
 def _read_transcode_task(reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
-    task = find_object(reply, "TranscodeTask")
+    task = replies.find_object(reply, "TranscodeTask")
     if task is None:
-        return JobAnswer(state="not_found", detail="the reply has no TranscodeTask")
+        return replies.not_there("TranscodeTask")
     fields = Fields(task)
     word = fields.text("TaskStatus")
     return (
-        other_job(reference.job_id or "", fields.text("TranscodeTaskId"))
+        replies.other_job(reference.job_id or "", fields.text("TranscodeTaskId"))
         or _judge_task_state(word, fields)
-        or end(task, build_meta("GetTranscodeTask", reference), parse)
+        or replies.end(task, replies.build_meta("GetTranscodeTask", reference), parse)
     )
 
 
@@ -231,25 +204,25 @@ def _judge_task_state(word: str | None, task: Fields) -> JobAnswer | None:
     if word.lower() in ("processing", "partial"):
         return JobAnswer(state="pending")
     if not word.lower().startswith(("complete", "compelete")):
-        return JobAnswer(state="pending", detail=f"{clip(word)} is not a known state")
+        return JobAnswer(state="pending", detail=f"{replies.clip(word)} is not a known state")
     for job in task.objects("TranscodeJobInfoList"):
-        if judge_state(job.text("TranscodeJobStatus")) is not None:
-            return JobAnswer(state="pending", detail=f"{clip(word)}, but one of its jobs has not ended")
+        if replies.judge_state(job.text("TranscodeJobStatus")) is not None:
+            return JobAnswer(state="pending", detail=f"{replies.clip(word)}, but one of its jobs has not ended")
     return None
 
 
 def _read_detail(member: str, reply: Mapping[str, Any], reference: JobReference) -> JobAnswer:
-    detail = find_object(reply, member)
+    detail = replies.find_object(reply, member)
     if detail is None:
-        return JobAnswer(state="not_found", detail=f"the reply has no {member}")
+        return replies.not_there(member)
     fields = Fields(detail)
     word = fields.text("JobType")
     if member == _AI_DETAIL[1] and f"{word}Complete" in FAMILIES and f"{word}Complete" != reference.family:
         return JobAnswer(state="not_found", detail=f"the job with this id is of another type, {word}")
     return (
-        other_job(reference.job_id or "", fields.text("JobId", "TaskId"))
-        or judge_state(_detail_word(fields))
-        or end(detail, build_meta("GetJobDetail", reference), parse)
+        replies.other_job(reference.job_id or "", fields.text("JobId", "TaskId"))
+        or replies.judge_state(_detail_word(fields))
+        or replies.end(detail, replies.build_meta("GetJobDetail", reference), parse)
     )
 
 
@@ -282,23 +255,23 @@ class _Result:
 
 
 def _listed_job(reply: Mapping[str, Any], job_id: str) -> Json | None:
-    jobs = [Fields(job) for job in find_objects(reply, "AIJobList", "AIJob")]
+    jobs = [Fields(job) for job in replies.find_objects(reply, "AIJobList", "AIJob")]
     return next((_job_result(job) for job in jobs if job.text("JobId") == job_id), None)
 
 
 def _audit_job(reply: Mapping[str, Any], job_id: str) -> Json | None:
-    job = Fields(find_object(reply, "MediaAuditJob") or {})
+    job = Fields(replies.find_object(reply, "MediaAuditJob") or {})
     return _job_result(job) if job.text("JobId") == job_id else None
 
 
 def _job_result(job: Fields) -> Json | None:
     names = ("Data", "Code", "Message")
     members = {name: job.value(name) for name in names if job.value(name) not in (None, "")}
-    return members if judge_state(job.text("Status")) is None and members else None
+    return members if replies.judge_state(job.text("Status")) is None and members else None
 
 
 def _asset_result(member: str, reply: Mapping[str, Any], _: str) -> Json | None:
-    result = find_object(reply, member)
+    result = replies.find_object(reply, member)
     return {"Data": result} if result else None
 
 
@@ -330,7 +303,7 @@ async def _add_result(answer: JobAnswer, reference: JobReference, call: CallApi)
             result = await _find_result(Fields(part), reference, call)
     except VendorUnavailable:
         return replace(answer, lacks_result=True)
-    return end({**part, "Result": result}, answer.meta, parse) if result else answer
+    return replies.end({**part, "Result": result}, answer.meta, parse) if result else answer
 
 
 async def _find_result(detail: Fields, reference: JobReference, call: CallApi) -> Json | None:
@@ -363,7 +336,7 @@ async def _find_snapshots(detail: Fields, job_id: str, call: CallApi) -> Json | 
             reply = await call(_query("ListSnapshots", VideoId=asset, SnapshotType=snapshot_type, PageSize="1"))
         except VendorRefused:
             continue
-        series = Fields(find_object(reply, "MediaSnapshot") or {})
+        series = Fields(replies.find_object(reply, "MediaSnapshot") or {})
         if series.text("JobId") != job_id:
             continue
         infos.append(
@@ -393,22 +366,24 @@ def parse(message: Message) -> Parsed:
     Raises:
         Unparseable: It is not about a job that ended.
     """
-    part, family = read_part(message), required(message.meta, "family")
+    part, family = read_object(message.payload), replies.required(message.meta, "family")
     media_id = message.meta.get("media_id")
     if family in ASSET_FAMILIES:
-        return read_as_callback(message, _file(part, family, required(message.meta, "media_id")), vod.parse)
-    job_id = required(message.meta, "job_id")
+        return replies.read_as_callback(
+            message, _file(part, family, replies.required(message.meta, "media_id")), vod.parse
+        )
+    job_id = replies.required(message.meta, "job_id")
     if family == "animated_image":
-        return read_as_callback(message, _animated_image(part, job_id, media_id), vod.parse)
+        return replies.read_as_callback(message, _animated_image(part, job_id, media_id), vod.parse)
     if family == "transcode":
         asset = part.text("VideoId") or media_id
         stream = {"EventType": "StreamTranscodeComplete", "VideoId": asset, **_stream(part)}
-        return read_as_callback(message, stream | {"EventTime": part.text("CompleteTime")}, vod.parse)
+        return replies.read_as_callback(message, stream | {"EventTime": part.text("CompleteTime")}, vod.parse)
     if family == "transcode_task":
-        return read_as_callback(message, _task(part, job_id, media_id), vod.parse)
+        return replies.read_as_callback(message, _task(part, job_id, media_id), vod.parse)
     if family == "UploadByURLComplete":
-        return read_as_callback(message, _upload(part, job_id), vod.parse)
-    word = check_ended(_detail_word(part))
+        return replies.read_as_callback(message, _upload(part, job_id), vod.parse)
+    word = replies.check_ended(_detail_word(part))
     callback: Json = {
         "EventType": "SnapshotComplete" if family == "snapshot" else family,
         "EventTime": part.text("CompleteTime", "FinishTime"),
@@ -417,13 +392,13 @@ def parse(message: Message) -> Parsed:
     asset = part.text("VideoId", "MediaId") or media_id
     result = part.object("Result")
     if family == "snapshot":
-        infos = find_objects({"SnapshotInfos": result.value("SnapshotInfos")}, "SnapshotInfos", "") if result else []
+        infos = replies.find_objects(result, "SnapshotInfos", "") if result else []
         own = {"JobId": job_id, "Status": word}
         if not any(is_sort_of_job(Fields(info).text("SnapshotType")) for info in infos):
             # The job ended, whatever of its pictures is listed.
             infos = [{}, *infos]
         callback |= {"VideoId": asset, "SnapshotInfos": [{**info, **own} for info in infos]}
-        return read_as_callback(message, callback, vod.parse, _drop_empty_outputs)
+        return replies.read_as_callback(message, callback, vod.parse, _drop_empty_outputs)
     if family == "WorkflowTaskComplete":
         callback |= {
             "TaskId": job_id,
@@ -436,8 +411,8 @@ def parse(message: Message) -> Parsed:
         if result is not None:
             callback |= {name: result.value(name) for name in ("Data", "Code", "Message")}
     else:
-        raise Unparseable(f"expected a family that VOD is asked about, found {clip(family)}")
-    return read_as_callback(message, callback, vod.parse)
+        raise Unparseable(f"expected a family that VOD is asked about, found {replies.clip(family)}")
+    return replies.read_as_callback(message, callback, vod.parse)
 
 
 def _drop_empty_outputs(completion: Completion) -> None:
@@ -484,7 +459,7 @@ def _upload(upload: Fields, job_id: str) -> Json:
         "EventTime": upload.text("CompleteTime"),
         "JobId": job_id,
         "VideoId": upload.text("MediaId"),
-        "Status": check_ended(_upload_word(upload)),
+        "Status": replies.check_ended(_upload_word(upload)),
         "SourceURL": upload.text("UploadURL"),
         "Size": upload.value("FileSize"),
         "ErrorCode": upload.text("ErrorCode"),
@@ -500,7 +475,7 @@ def _stream(job: Fields) -> Json:
     """
     stream: Json = {
         "JobId": job.text("TranscodeJobId"),
-        "Status": check_ended(job.text("TranscodeJobStatus")),
+        "Status": replies.check_ended(job.text("TranscodeJobStatus")),
         "Definition": job.text("Definition"),
         "ErrorCode": job.text("ErrorCode"),
         "ErrorMessage": job.text("ErrorMessage"),
