@@ -9,62 +9,56 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from media_callbacks.rehearsal.fake_cloud.gateway import ApiError
-from media_callbacks.rehearsal.fake_cloud.job_view import required
-from media_callbacks.rehearsal.fake_cloud.jobs import CloudJob, format_time
+from media_callbacks.rehearsal.fake_cloud.job_view import JobView, find, required, view
 from media_callbacks.rehearsal.payloads import Json
 
 if TYPE_CHECKING:
     from media_callbacks.rehearsal.fake_cloud.cloud import FakeCloud
 
-_RUNNING, _SUCCESS, _FAILED = 1, 2, 3
 _DYNAMIC_COVER = "3"
 MAX_PAGE_SIZE = 100
 
 
-def _find(cloud: "FakeCloud", parameters: Mapping[str, str]) -> CloudJob:
-    job = cloud.find(required(parameters, "TaskId"))
-    if job is None or job.product != "multimediaai":
+def _find(cloud: "FakeCloud", parameters: Mapping[str, str]) -> JobView:
+    job = find(cloud, "multimediaai", required(parameters, "TaskId"), "animated_image")
+    if job is None:
         raise ApiError(404, "ResourceNotFound", "The specified resource is not found.")
     return job
 
 
-def _status(cloud: "FakeCloud", job: CloudJob) -> int:
-    if not job.is_over(cloud.clock()):
-        return _RUNNING
-    return _SUCCESS if job.outcome == "succeeded" else _FAILED
+def _status(job: JobView) -> int:
+    return {None: 1, "succeeded": 2}.get(job.outcome, 3)
 
 
-def _result(cloud: "FakeCloud", job: CloudJob) -> Json:
+def _result(job: JobView) -> Json:
     """What GetTaskResult and ListTasks both say."""
-    reply: Json = {"ApplicationId": job.application_id, "VideoName": job.video_name, "VideoUrl": job.video_url}
-    status = _status(cloud, job)
-    if status == _SUCCESS:
-        # Pre-signed, of a text file; with the ampersands as the documented sample has them.
-        reply["ProcessResultUrl"] = (
-            f"http://media.oss-cn-beijing.aliyuncs.com/processResult/{job.job_id}.txt"
-            "?Expires=1893456000&amp;OSSAccessKeyId=fake&amp;Signature=fake"
-        )
-    elif status == _FAILED:
-        reply |= {
-            "ErrorCode": "1000",
-            "ErrorName": "DownloadFail",
-            "ErrorMessage": "Download fail",
-            "ErrorReason": "Download fail",
-        }
+    # Pre-signed, of a text file; with the ampersands as the documented sample has them.
+    url = (
+        f"http://media.oss-cn-beijing.aliyuncs.com/processResult/{job.id}.txt"
+        "?Expires=1893456000&amp;OSSAccessKeyId=fake&amp;Signature=fake"
+    )
+    reply: Json = {
+        "ApplicationId": job.job.application_id,
+        "VideoName": job.job.video_name,
+        "VideoUrl": job.job.video_url,
+        "ProcessResultUrl": job.made(url),
+    }
+    if job.outcome == "failed":
+        reply |= {"ErrorCode": "1000", "ErrorName": "DownloadFail"}
+        reply |= dict.fromkeys(("ErrorMessage", "ErrorReason"), "Download fail")
     return reply
 
 
 def get_task_status(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
-    return {"Status": _status(cloud, _find(cloud, parameters))}
+    return {"Status": _status(_find(cloud, parameters))}
 
 
 def get_task_result(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
     """The reply does not name the task (documented)."""
-    job = _find(cloud, parameters)
-    reply: Json = {"Status": _status(cloud, job), "Result": _result(cloud, job)}
-    if job.is_over(cloud.clock()):
-        reply["Result"]["AnalysisUseTime"] = max(1, round((job.ends_at - job.submitted_at).total_seconds()))
-    return reply
+    view = _find(cloud, parameters)
+    duration_s = (view.job.ends_at - view.job.submitted_at).total_seconds()
+    used_s = max(1, round(duration_s)) if view.is_over else None
+    return {"Status": _status(view), "Result": _result(view) | {"AnalysisUseTime": used_s}}
 
 
 def list_tasks(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
@@ -77,29 +71,29 @@ def list_tasks(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
         raise ApiError(400, "InvalidParameter", "The specified parameter PageSize is not valid.")
     is_about_covers = parameters.get("ServiceType", _DYNAMIC_COVER) == _DYNAMIC_COVER
     tasks = [
-        job
-        for job in reversed(cloud.gif_tasks)
+        task
+        for task in (view(cloud, job) for job in reversed(cloud.gif_tasks))
         if is_about_covers
-        and parameters.get("TaskId", job.job_id) == job.job_id
-        and ("Status" not in parameters or parameters["Status"] == str(_status(cloud, job)))
+        and parameters.get("TaskId", task.id) == task.id
+        and parameters.get("Status", str(_status(task))) == str(_status(task))
     ]
     return {
         "TotalCount": len(tasks),
         "PageNumber": page,
         "PageSize": size,
-        "Tasks": [_describe(cloud, job) for job in tasks[(page - 1) * size : page * size]],
+        "Tasks": [_describe(task) for task in tasks[(page - 1) * size : page * size]],
     }
 
 
-def _describe(cloud: "FakeCloud", job: CloudJob) -> Json:
+def _describe(task: JobView) -> Json:
     return {
-        "TaskId": int(job.job_id),
+        "TaskId": int(task.id),
         "ApplicationName": "application",
-        "Status": _status(cloud, job),
-        "CreateTime": format_time(job.submitted_at),
+        "Status": _status(task),
+        "CreateTime": task.submitted,
         # A number here, text there; and another number than in the request.
         "Template": {"Id": "1", "Name": "gif"},
-        **_result(cloud, job),
+        **_result(task),
     }
 
 

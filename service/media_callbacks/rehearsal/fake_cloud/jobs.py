@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+from media_callbacks.healing.queries.catalogue import QUERIES
 from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.kinds import Product
 from media_callbacks.rehearsal.payloads import PAYLOADS
@@ -44,52 +45,10 @@ _OTHER_OUTCOMES: Mapping[tuple[Product, str], frozenset[TrueOutcome]] = {
     ("mts", "run"): frozenset({"partial"}),
 }
 
-# What the job APIs of this cloud tell about.
+# What the job APIs tell about.
 QUERYABLE: Mapping[Product, frozenset[str]] = {
-    "vod": frozenset(
-        {
-            "animated_image",
-            "snapshot",
-            "transcode",
-            "transcode_task",
-            "WorkflowTaskComplete",
-            "AIMediaAuditComplete",
-            "AIVideoCensorComplete",
-            "AIVideoTagComplete",
-            "AIMediaDNAComplete",
-            "UploadByURLComplete",
-        }
-    ),
-    "ims": frozenset(
-        {
-            "DynamicImageComplete",
-            "SnapshotComplete",
-            "TranscodeParentComplete",
-            "MediaConvertComplete",
-            "ProduceMediaComplete",
-            "BatchProduceMediaComplete",
-            "WorkflowTaskComplete",
-            "SmartJobComplete",
-            "AIProduceComplete",
-            "AIMediaAuditComplete",
-            "AIMediaDNAComplete",
-            "AIVideoTagComplete",
-        }
-    ),
-    "mts": frozenset(
-        {
-            "snapshot",
-            "transcode",
-            "mediainfo",
-            "analysis",
-            "run",
-            "fpshot",
-            "iproduction",
-            "smarttag",
-            "mediacensor",
-        }
-    ),
-    "multimediaai": frozenset({"animated_image"}),
+    product: frozenset(name for name, family in queries.families.items() if family.batch)
+    for product, queries in QUERIES.items()
 }
 
 
