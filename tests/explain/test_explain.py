@@ -23,7 +23,8 @@ from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.explain import lines_of, read_time, surroundings
 from media_callbacks.config.settings import Settings, build_settings
 from media_callbacks.explain.captured_request import CapturedRequest, UnreadableRequest, read_captured_request
-from media_callbacks.explain.explaining import Explanation, UnknownSource, explain
+from media_callbacks.explain.case import Explanation
+from media_callbacks.explain.explaining import UnknownSource, explain
 from media_callbacks.model.errors import Rejected
 from media_callbacks.rehearsal.simulate import MnsSigner, SimulatedRequest, make_mns_key
 from media_callbacks.sources.base import Callback
@@ -151,7 +152,7 @@ def test_a_genuine_request_is_accepted_with_every_step_right_and_its_events(name
     assert explanation.verdict.state == "accepted"
     assert explanation.verdict.answer == (204 if name == "mts" else 200)
     assert {found.status for found in explanation.steps} <= {"ok", "note"}
-    assert explanation.findings == ()
+    assert explanation.findings == []
     assert explanation.source == name
     (event,) = explanation.events
     assert event.data.source == name

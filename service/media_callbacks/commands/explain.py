@@ -24,8 +24,8 @@ from media_callbacks.config.settings import Settings
 from media_callbacks.config.sources import MnsPushSourceSettings
 from media_callbacks.edge.certificates import read_certificate
 from media_callbacks.explain.captured_request import UnreadableRequest, read_captured_request
-from media_callbacks.explain.case import Status, Surroundings
-from media_callbacks.explain.explaining import Explanation, UnknownSource, explain
+from media_callbacks.explain.case import Explanation, Status, Surroundings
+from media_callbacks.explain.explaining import UnknownSource, explain
 from media_callbacks.model.errors import BadSignature
 from media_callbacks.model.suggestions import did_you_mean
 from media_callbacks.model.times import format_time

@@ -14,7 +14,15 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from media_callbacks.edge.core import MAX_HEADER_BYTES
 from media_callbacks.explain.captured_request import CapturedRequest
 from media_callbacks.explain.variants import read_json
-from media_callbacks.model.errors import Rejected, Unavailable, UnknownToken
+from media_callbacks.model.errors import (
+    BodyTooLarge,
+    HeadersTooLarge,
+    MethodNotAllowed,
+    Rejected,
+    Unavailable,
+    UnknownPath,
+    UnknownToken,
+)
 from media_callbacks.model.events import Event
 from media_callbacks.model.times import format_time
 from media_callbacks.sources.base import Callback, CallbackSource, Message
@@ -105,6 +113,35 @@ class Surroundings:
     max_body_bytes: int = 1 << 20
 
 
+@dataclass(slots=True, kw_only=True)
+class Explanation:
+    """
+    What has been found out about a request so far.
+
+    Attributes:
+        source: Its name; None when no source fits.
+        judged_at: The moment at which freshness was judged.
+        is_arrival_known: Whether that is when the request came, and not the time of asking.
+        events: What it gives, or, where the verdict is another, would give if it were accepted.
+    """
+
+    request: str
+    source: str | None
+    product: str | None
+    transport: str | None
+    judged_at: datetime
+    is_arrival_known: bool
+    notes: tuple[str, ...]
+    steps: list[Examination] = field(default_factory=list)
+    findings: list[Diagnosis] = field(default_factory=list)
+    verdict: RequestVerdict = RequestVerdict(
+        state="refused", answer=404, reason="unknown_path", text="no source fits the request"
+    )
+    events: tuple[Event, ...] = ()
+    unparsed: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
 # Paths
 
 
@@ -151,29 +188,26 @@ def judge_request(
     source: CallbackSource, callback: Callback, around: Surroundings, *, now: datetime | None = None
 ) -> tuple[RequestVerdict, Message | None]:
     """What the service does, in the service's order: route, method, sizes, signature, parser."""
-    if not serves(source, callback.raw_path) and not registered_path_serves(source, callback.raw_path):
-        text = "no source listens on the request's path"
-        return RequestVerdict(state="refused", answer=404, reason="unknown_path", text=text), None
-    if callback.method not in source.methods:
-        text = f"expected {' or '.join(sorted(source.methods))}, came {visible(callback.method)}"
-        return RequestVerdict(state="refused", answer=405, reason="method", text=text), None
-    if (size := head_size(callback)) > MAX_HEADER_BYTES:
-        text = f"expected at most {MAX_HEADER_BYTES} bytes of headers, came {size}"
-        return RequestVerdict(state="refused", answer=431, reason="headers_too_large", text=text), None
-    if (size := len(callback.body)) > around.max_body_bytes:
-        text = f"expected a body of at most {around.max_body_bytes} bytes, came {size}"
-        return RequestVerdict(state="refused", answer=413, reason="body_too_large", text=text), None
+    path = callback.raw_path
     try:
+        if not serves(source, path) and not registered_path_serves(source, path):
+            raise UnknownPath("no source listens on the request's path")
+        if callback.method not in source.methods:
+            expected = " or ".join(sorted(source.methods))
+            raise MethodNotAllowed(f"expected {expected}, came {callback.method}", allowed=())
+        if (size := head_size(callback)) > MAX_HEADER_BYTES:
+            raise HeadersTooLarge(f"expected at most {MAX_HEADER_BYTES} bytes of headers, came {size}")
+        if (size := len(callback.body)) > around.max_body_bytes:
+            raise BodyTooLarge(f"expected a body of at most {around.max_body_bytes} bytes, came {size}")
         url = source.certificate_url(callback)
         key = None if url is None else _service_key(source, url, around)
         if url is not None and key is None:
             text = "everything but the signature was checked: give the signing certificate with --certificate FILE"
             return RequestVerdict(state="undecided", answer=None, reason=None, text=text), None
         message = source.verify(callback, now=now or around.now, public_key=key)
-    except Rejected as error:
-        return RequestVerdict(state="refused", answer=error.status, reason=error.reason, text=visible(str(error))), None
-    except Unavailable as error:
-        return RequestVerdict(state="refused", answer=503, reason=error.reason, text=visible(str(error))), None
+    except (Rejected, Unavailable) as error:
+        status = error.status if isinstance(error, Rejected) else 503
+        return RequestVerdict(state="refused", answer=status, reason=error.reason, text=visible(str(error))), None
     receipt = build_receipt(source, message, received_at=around.now, route=lambda _: ())
     if receipt.reason is not None:
         text = f"genuine, and kept without an event: {visible(receipt.reason)}"
@@ -196,32 +230,33 @@ def head_size(callback: Callback) -> int:
 
 
 class Case:
-    """A request at a source, and what has been found out about it so far."""
+    """A request at a source."""
 
     def __init__(
         self, captured: CapturedRequest, around: Surroundings, source: CallbackSource | None, chosen_by: str
     ) -> None:
-        self.captured = captured
-        self.callback = captured.callback
+        self.callback = callback = captured.callback
         self.around = around
         self.source = source
         self.chosen_by = chosen_by
-        self.steps: list[Examination] = []
-        self.findings: list[Diagnosis] = []
         # When the sender says that it was sent, and whether the signature that covers this is right.
         self.sent_at: datetime | None = None
-        self.verdict = RequestVerdict(
-            state="refused", answer=404, reason="unknown_path", text="no source fits the request"
-        )
-        self.events: tuple[Event, ...] = ()
-        self.unparsed: str | None = None
-        self.warnings: tuple[str, ...] = ()
         self._known_segments = {
             segment for other in around.sources for text in (other.path, *urls_of(other)) for segment in text.split("/")
         }
         for other in around.sources:
             if isinstance(other, MnsPushSource) and other.signed_target is not None:
                 self._known_segments.update(other.signed_target.decode("utf-8", "replace").split("/"))
+        target = self.show_target(callback.raw_path + (b"?" + callback.query if callback.query else b""))
+        self.explanation = Explanation(
+            request=f"{visible(callback.method)} {target}, body of {len(callback.body)} bytes",
+            source=source.name if source else None,
+            product=source.product if source else None,
+            transport=source.transport if source else None,
+            judged_at=around.now,
+            is_arrival_known=around.is_arrival_known,
+            notes=captured.notes,
+        )
 
     def step(
         self,
@@ -234,11 +269,13 @@ class Case:
     ) -> None:
         if isinstance(status, bool):
             status = "ok" if status else "failed"
-        self.steps.append(Examination(name=name, status=status, expected=expected, came=came, lines=tuple(lines)))
+        self.explanation.steps.append(
+            Examination(name=name, status=status, expected=expected, came=came, lines=tuple(lines))
+        )
 
     def find(self, cause: str, text: str, remedy: str) -> None:
-        if all((finding.cause, finding.text) != (cause, text) for finding in self.findings):
-            self.findings.append(Diagnosis(cause=cause, text=text, remedy=remedy))
+        if all((finding.cause, finding.text) != (cause, text) for finding in self.explanation.findings):
+            self.explanation.findings.append(Diagnosis(cause=cause, text=text, remedy=remedy))
 
     # What is in the request
 

@@ -10,16 +10,13 @@ Pure: no clock, no network, no file. Nothing in an explanation holds a key, a to
 Authorization: keys show two characters, digests six digits.
 """
 
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import replace
 
 from media_callbacks.edge.core import MAX_HEADER_BYTES
 from media_callbacks.explain.captured_request import CapturedRequest
 from media_callbacks.explain.case import (
     Case,
-    Diagnosis,
-    Examination,
-    RequestVerdict,
+    Explanation,
     Surroundings,
     find_token,
     head_size,
@@ -34,38 +31,12 @@ from media_callbacks.explain.mns_push import MnsPushSteps
 from media_callbacks.explain.token_url import TokenUrlSteps
 from media_callbacks.explain.variants import decode_base64, inflate, read_json
 from media_callbacks.model.errors import Unparseable
-from media_callbacks.model.events import Event
 from media_callbacks.model.kinds import VerifiedBy
 from media_callbacks.sources.base import Callback, CallbackSource, Message
 from media_callbacks.sources.intake import build_receipt
 from media_callbacks.sources.transports.http import HEADER_PREFIXES, HttpSource
 from media_callbacks.sources.transports.mns_push import MnsPushSource
 from media_callbacks.sources.transports.token_url import TokenUrlSource
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
-    """
-    Attributes:
-        source: Its name; None when no source fits.
-        judged_at: The moment at which freshness was judged.
-        is_arrival_known: Whether that is when the request came, and not the time of asking.
-        events: What it gives, or, where the verdict is another, would give if it were accepted.
-    """
-
-    request: str
-    source: str | None
-    product: str | None
-    transport: str | None
-    judged_at: datetime
-    is_arrival_known: bool
-    notes: tuple[str, ...]
-    steps: tuple[Examination, ...]
-    findings: tuple[Diagnosis, ...]
-    verdict: RequestVerdict
-    events: tuple[Event, ...]
-    unparsed: str | None
-    warnings: tuple[str, ...]
 
 
 class UnknownSource(ValueError):
@@ -83,7 +54,7 @@ def explain(captured: CapturedRequest, around: Surroundings, *, source_name: str
     source, chosen_by = _choose_source(captured.callback, around, source_name)
     case = _Explainer(captured, around, source, chosen_by)
     case.run()
-    return case.explanation()
+    return case.explanation
 
 
 # Which source
@@ -137,7 +108,7 @@ class _Explainer(Case):
         if source is None:
             self.explain_strangers()
             return
-        self.verdict, message = judge_request(source, self.callback, self.around)
+        self.explanation.verdict, message = judge_request(source, self.callback, self.around)
         if isinstance(source, HttpSource):
             HttpSteps(self, source).run()
         elif isinstance(source, MnsPushSource):
@@ -145,27 +116,10 @@ class _Explainer(Case):
         elif isinstance(source, TokenUrlSource):
             TokenUrlSteps(self, source).run()
         self.explain_content(source, message)
-        if self.verdict.state == "refused" and all(step.status != "failed" for step in self.steps):
-            self.step("the service's own decision", "failed", came=self.verdict.text)
-
-    def explanation(self) -> Explanation:
-        callback, source = self.callback, self.source
-        target = callback.raw_path + (b"?" + callback.query if callback.query else b"")
-        return Explanation(
-            request=f"{visible(callback.method)} {self.show_target(target)}, body of {len(callback.body)} bytes",
-            source=source.name if source else None,
-            product=source.product if source else None,
-            transport=source.transport if source else None,
-            judged_at=self.around.now,
-            is_arrival_known=self.around.is_arrival_known,
-            notes=self.captured.notes,
-            steps=tuple(self.steps),
-            findings=tuple(self.findings),
-            verdict=self.verdict,
-            events=self.events,
-            unparsed=self.unparsed,
-            warnings=self.warnings,
-        )
+        if self.explanation.verdict.state == "refused" and all(
+            step.status != "failed" for step in self.explanation.steps
+        ):
+            self.step("the service's own decision", "failed", came=self.explanation.verdict.text)
 
     def explain_route(self) -> None:
         callback, source = self.callback, self.source
@@ -275,14 +229,14 @@ class _Explainer(Case):
             return
         receipt = build_receipt(source, message, received_at=self.around.now, route=lambda _: ())
         if receipt.reason is not None:
-            self.unparsed = visible(receipt.reason)
-            self.step("content", "failed", expected=f"a message of {source.product}", came=self.unparsed)
+            self.explanation.unparsed = visible(receipt.reason)
+            self.step("content", "failed", expected=f"a message of {source.product}", came=self.explanation.unparsed)
             self._explain_unparsed(source, message)
             return
-        self.warnings = receipt.warnings
-        self.events = tuple(entry.event for entry in receipt.entries)
-        count = len(self.events)
-        self.step("content", "ok", came=f"{count} event{'s' * (count != 1)}, {len(self.warnings)} warnings")
+        self.explanation.warnings = receipt.warnings
+        self.explanation.events = tuple(entry.event for entry in receipt.entries)
+        count = len(self.explanation.events)
+        self.step("content", "ok", came=f"{count} event{'s' * (count != 1)}, {len(self.explanation.warnings)} warnings")
         if source.transport != "token-url" and read_json(message.payload) is None and decode_base64(message.payload):
             self.find(
                 "body_base64",

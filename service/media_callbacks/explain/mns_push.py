@@ -251,7 +251,7 @@ class MnsPushSteps:
         found = self._search(signature, keys)
         case = self.case
         if found is None:
-            if {"authorization_changed", "header_doubled"} & {finding.cause for finding in case.findings}:
+            if {"authorization_changed", "header_doubled"} & {finding.cause for finding in case.explanation.findings}:
                 return
             case.find(
                 "signature_unknown",
