@@ -65,7 +65,7 @@ async def serving_queues(**options: Any) -> AsyncIterator[tuple[FakeQueues, str]
     options.setdefault("clock", Clock())
     queues = FakeQueues(credentials={KEY_ID: SECRET}, **options)
     queues.create(QUEUE)
-    async with serving(queues.app) as url:
+    async with serving(queues) as url:
         yield queues, url
 
 

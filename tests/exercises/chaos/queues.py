@@ -91,9 +91,9 @@ class Queues:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._rng.random() >= self.unanswered:
-            await self._fake.app(scope, receive, send)
+            await self._fake(scope, receive, send)
             return
-        await self._fake.app(scope, receive, _drop)
+        await self._fake(scope, receive, _drop)
         await send({"type": "http.response.start", "status": 502, "headers": [(b"content-length", b"0")]})
         await send({"type": "http.response.body", "body": b""})
 

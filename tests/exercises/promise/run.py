@@ -180,7 +180,7 @@ async def run_promise(
         await submitting
         enough.set()
         say(f"{jobs} jobs submitted after {time.monotonic() - started:.0f} s")
-        await run.cloud.settled()
+        await run.cloud.teller.settled()
         await asyncio.gather(*disturbing)
         run.cloud.faults = replace(run.cloud.faults, throttling=0.0, server_errors=0.0, html=0.0)
         say(f"nothing more to be sent after {time.monotonic() - started:.0f} s")
@@ -205,9 +205,11 @@ async def run_promise(
         "told_before_registration": sum(
             record.ended_at is not None and record.ended_at < record.registered_at for record in records.values()
         ),
-        "attempts_of_callbacks": sum(run.cloud.counts.values()),
+        "attempts_of_callbacks": sum(run.cloud.teller.counts.values()),
         "refused_or_unanswered": sum(
-            count for (_, answer), count in run.cloud.counts.items() if not answer.startswith("2") and answer != "queue"
+            count
+            for (_, answer), count in run.cloud.teller.counts.items()
+            if not answer.startswith("2") and answer != "queue"
         ),
         "lies_taken": dict(sorted(_count_lies(run.cloud).items())),
         "contradicted": sum(line.get("decision") in ("contradicted", "foreign") for line in lines),
@@ -508,7 +510,7 @@ def _count_lies(cloud: FakeCloud) -> Counter[str]:
     """What the service has taken was about."""
     about: Counter[str] = Counter()
     for job in cloud.jobs:
-        is_outcome = cloud.lie_about(job) in (describe(job, "succeeded"), describe(job, "failed"))
+        is_outcome = cloud.teller.lie_about(job) in (describe(job, "succeeded"), describe(job, "failed"))
         about["outcome" if is_outcome else "content"] += job.lied_about
     return about
 

@@ -91,7 +91,7 @@ async def telling(
         to=f"http://{host}:{port}",
     )
     try:
-        async with cloud.sending():
+        async with cloud.teller.sending():
             yield cloud, listener, clock
     finally:
         await runner.cleanup()
@@ -125,10 +125,10 @@ async def test_every_job_is_told_about_once_truly_and_not_before_it_has_ended(pu
         for product, family, outcome in TELLABLE:
             cloud.submit(product, family, outcome=outcome, user_data='{"order": "7 & 8"}')
         clock.advance(9.9)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         assert listener.callbacks == []
         clock.advance(0.1)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         found = completions(listener)
         assert [job.told for job in cloud.jobs] == [1] * len(TELLABLE)
         for job in cloud.jobs:
@@ -148,7 +148,7 @@ async def test_the_streams_of_a_task_end_as_the_task_does():
     async with telling(sources={"vod": VOD}) as (cloud, listener, clock):
         task = cloud.submit("vod", "transcode_task", outcome="partial")
         clock.advance(10)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         one, other, whole = (
             listener.source(listener.callbacks[0]).parse(listener.read(listener.callbacks[0])).completions
         )
@@ -161,10 +161,10 @@ async def test_all_transports_of_a_product_are_told_or_those_that_are_chosen():
         job = cloud.submit("mts", "snapshot", user_data="order 7")
         other = cloud.submit("mts", "snapshot", sources=["mts"])
         clock.advance(10)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         assert (job.sources, job.told, other.sources, other.told) == (("mts", "mts-queue"), 2, ("mts",), 1)
         assert (len(listener.callbacks), cloud.queues.depth("mts-done")) == (2, 1)
-        assert cloud.counts == {("mts", "204"): 2, ("mts-queue", "queue"): 1}
+        assert cloud.teller.counts == {("mts", "204"): 2, ("mts-queue", "queue"): 1}
 
 
 async def test_accounts_have_their_own_sources():
@@ -179,8 +179,8 @@ async def test_a_queue_that_was_deleted_is_told_nothing():
         job = cloud.submit("mts", "snapshot")
         cloud.queues.remove("mts-done")
         clock.advance(10)
-        await cloud.run_due()
-        assert (job.told, job.refused, cloud.counts["mts-queue", "QueueNotExist"]) == (0, 1, 1)
+        await cloud.teller.run_due()
+        assert (job.told, job.refused, cloud.teller.counts["mts-queue", "QueueNotExist"]) == (0, 1, 1)
 
 
 async def test_jobs_that_never_end_and_cancelled_ones_are_not_told_about():
@@ -188,8 +188,8 @@ async def test_jobs_that_never_end_and_cancelled_ones_are_not_told_about():
         endless = cloud.submit("vod", "snapshot", duration_s=math.inf)
         cancelled = cloud.submit("mts", "transcode", outcome="cancelled")
         clock.advance(86400)
-        await cloud.run_due()
-        assert (listener.callbacks, cloud.backlog) == ([], 0)
+        await cloud.teller.run_due()
+        assert (listener.callbacks, cloud.teller.backlog) == ([], 0)
         assert (endless.is_over(clock()), cancelled.is_over(clock())) == (False, True)
         assert (cancelled.notification, cancelled.knowable_outcome) == ("none", "cancelled")
 
@@ -207,10 +207,10 @@ async def test_vod_and_ims_try_three_times_a_second_apart_until_200(source, prod
         job = cloud.submit(product, family)
         clock.advance(10)
         for number in (1, 2, 3, 3):
-            await cloud.run_due()
+            await cloud.teller.run_due()
             assert len(listener.callbacks) == number
             clock.advance(0.5)
-            await cloud.run_due()
+            await cloud.teller.run_due()
             assert len(listener.callbacks) == number
             clock.advance(0.5)
         assert (job.told, job.refused, job.unanswered) == (0, 3, 0)
@@ -223,13 +223,13 @@ async def test_mns_tries_again_after_ten_to_twenty_seconds_with_the_same_message
         listener.answers = [500, 503, 204]
         job = cloud.submit("mts", "snapshot")
         clock.advance(10)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         for number in (2, 3):
             clock.advance(9.9)
-            await cloud.run_due()
+            await cloud.teller.run_due()
             assert len(listener.callbacks) == number - 1
             clock.advance(10.1)
-            await cloud.run_due()
+            await cloud.teller.run_due()
             assert len(listener.callbacks) == number
         assert (job.told, job.refused) == (1, 2)
         assert len({callback.header(b"x-mns-message-id") for callback in listener.callbacks}) == 1
@@ -237,14 +237,14 @@ async def test_mns_tries_again_after_ten_to_twenty_seconds_with_the_same_message
 
 async def test_nobody_listens():
     async with telling(sources={"gif": GIF}) as (cloud, _, clock):
-        cloud.to = "http://127.0.0.1:1"
+        cloud.teller.to = "http://127.0.0.1:1"
         job = cloud.submit("multimediaai", "animated_image")
         clock.advance(10)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         clock.advance(60)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         # Nothing is known of further attempts.
-        assert (job.told, job.refused, job.unanswered, cloud.backlog) == (0, 1, 0, 0)
+        assert (job.told, job.refused, job.unanswered, cloud.teller.backlog) == (0, 1, 0, 0)
 
 
 async def test_an_answer_that_never_comes_may_have_been_one():
@@ -252,7 +252,7 @@ async def test_an_answer_that_never_comes_may_have_been_one():
         listener.answers = [0]
         job = cloud.submit("multimediaai", "animated_image")
         clock.advance(10)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         assert len(listener.callbacks) == 1
         assert (job.told, job.refused, job.unanswered) == (0, 1, 1)
 
@@ -264,7 +264,7 @@ async def test_lost_callbacks_are_never_sent_and_mts_says_what_became_of_the_not
     async with telling(Faults(loss=0.5), seed=3) as (cloud, _, clock):
         jobs = [cloud.submit("mts", "snapshot") for _ in range(400)]
         clock.advance(10)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         lost = [job for job in jobs if job.is_lost]
         assert 150 < len(lost) < 250
         assert all(job.told == (0 if job.is_lost else 2) for job in jobs)
@@ -278,9 +278,9 @@ async def test_duplicates_come_later():
     async with telling(Faults(duplication=1.0), sources={"vod": VOD}) as (cloud, listener, clock):
         job = cloud.submit("vod", "snapshot")
         clock.advance(10)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         clock.advance(5)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         assert (job.told, len(listener.callbacks)) == (2, 2)
         assert listener.callbacks[0].body == listener.callbacks[1].body
 
@@ -290,15 +290,15 @@ async def test_delay_and_reordering():
     async with telling(faults, sources={"vod": VOD}) as (cloud, listener, clock):
         cloud.submit("vod", "snapshot")
         clock.advance(12.9)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         assert listener.callbacks == []
         clock.advance(1.1)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         assert len(listener.callbacks) == 1
     async with telling(Faults(reordering=0.5), sources={"vod": VOD}) as (cloud, listener, clock):
         jobs = [cloud.submit("vod", "animated_image") for _ in range(20)]
         clock.advance(11)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         told = [json.loads(callback.body)["JobId"] for callback in listener.callbacks]
         assert sorted(told) == sorted(job.job_id for job in jobs)
         assert told != [job.job_id for job in jobs]
@@ -317,7 +317,7 @@ async def test_forgeries_are_not_genuine_and_count_as_nothing(source, product, f
     async with telling(Faults(forgery=1.0), sources={source: ALL[source]}) as (cloud, listener, clock):
         job = cloud.submit(product, family)
         clock.advance(12)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         genuine = 0
         for callback in listener.callbacks:
             try:
@@ -336,7 +336,7 @@ async def test_what_is_altered_is_genuine_by_its_headers_and_lies(source, produc
         for _ in range(40):
             cloud.submit(product, family, user_data="order 7")
         clock.advance(12)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         told: dict[str, list[Completion]] = defaultdict(list)
         for callback in listener.callbacks:
             for completion in listener.source(callback).parse(listener.read(callback)).completions:
@@ -350,7 +350,7 @@ async def test_what_is_altered_is_genuine_by_its_headers_and_lies(source, produc
             (true,) = [one for one in found if one.outcome == job.outcome and LIE not in repr(one)]
             (lie,) = [one for one in found if one is not true]
             assert job.told == job.lied_about == 1
-            assert cloud.lie_about(job) in bodies
+            assert cloud.teller.lie_about(job) in bodies
             lied_about |= {name for name in LIED_ABOUT if getattr(lie, name) != getattr(true, name)}
         assert lied_about == set(LIED_ABOUT) - ({"user_data"} if product == "vod" else set())
 
@@ -362,7 +362,7 @@ async def test_the_body_of_a_push_can_not_be_altered_unseen():
     async with telling(Faults(alteration=1.0), sources={"mts": MTS}) as (cloud, listener, clock):
         cloud.submit("mts", "snapshot")
         clock.advance(12)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         genuine = 0
         for callback in listener.callbacks:
             if LIE.encode() in callback.body or b"Fail" in callback.body:
@@ -378,7 +378,7 @@ async def test_lies_about_gif_tasks():
     async with telling(Faults(alteration=1.0, loss=1.0), sources={"gif": GIF}) as (cloud, listener, clock):
         jobs = {str(job.nonce): job for job in [cloud.submit("multimediaai", "animated_image") for _ in range(40)]}
         clock.advance(12)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         lies: Counter[tuple[bool, bool]] = Counter()
         for callback in listener.callbacks:
             message = listener.read(callback)
@@ -424,9 +424,9 @@ async def test_a_rerun_has_the_same_ids_and_ends_anew():
             assert rerun.message_id != first.message_id
             assert not rerun.is_over(clock())
             # Each end is told about as it was, also when the first is told of late.
-            await cloud.run_due()
+            await cloud.teller.run_due()
             clock.advance(10)
-            await cloud.run_due()
+            await cloud.teller.run_due()
         assert [told.outcome for told in told_of(listener)] == ["failed", "succeeded"] * 2
         assert len({told.key("vod", "default").digest() for told in told_of(listener)[:2]}) == 1
 
@@ -443,7 +443,7 @@ async def test_what_happens_to_the_same_thing_again_is_another_occurrence(produc
             job = cloud.submit(product, family, again=job)
             clock.advance(apart_s)
         clock.advance(10)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         found = told_of(listener)
         assert len({told.job_id for told in found}) == 1
         assert len({told.key(product, "default").digest() for told in found}) == 12
@@ -472,7 +472,7 @@ async def test_a_minted_url_names_the_task_and_foreign_ones_are_not_called():
             "multimediaai", "animated_image", callback_url=str(job.callback_url).replace("cb.example", "other.example")
         )
         clock.advance(10)
-        await cloud.run_due()
+        await cloud.teller.run_due()
         (callback,) = listener.callbacks
         assert listener.read(callback).meta == {"nonce": job.nonce, "bind": job.bind}
         assert job.video_name.endswith(f"#{job.nonce}")
@@ -517,7 +517,7 @@ async def test_running_tells_by_itself():
     cloud = FakeCloud(make_settings(mts=MTS_QUEUE), timing=Timing(duration_s=(0.0, 0.02)))
     async with cloud.running():
         jobs = [cloud.submit("mts", "snapshot") for _ in range(50)]
-        await cloud.settled()
+        await cloud.teller.settled()
         assert all(job.told == 1 for job in jobs)
     with pytest.raises(ConfigError, match="cannot listen"):
         async with cloud.running("192.0.2.1", 1):
@@ -530,4 +530,4 @@ async def test_a_mistake_of_the_cloud_itself_is_not_taken_for_a_fault():
         cloud.queues.send = None  # type: ignore[assignment, method-assign]
         clock.advance(10)
         with pytest.raises(TypeError):
-            await cloud.run_due()
+            await cloud.teller.run_due()

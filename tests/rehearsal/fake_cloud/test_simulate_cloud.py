@@ -72,7 +72,7 @@ def test_every_fault_has_an_option(configuration):
     options = [text for name, rate in rates.items() for text in (f"--{name.replace('_', '-')}", str(rate))]
     cloud = make_cloud(configuration, *options, "--seed", "7", "--duration", "0.2", "--to", "http://127.0.0.1:9")
     assert {name: getattr(cloud.faults, name) for name in RATES} == rates
-    assert (cloud.timing.duration_s, cloud.to) == ((0.2, 0.2), "http://127.0.0.1:9")
+    assert (cloud.timing.duration_s, cloud.teller.to) == ((0.2, 0.2), "http://127.0.0.1:9")
 
 
 async def test_it_says_where_to_point_the_configuration_and_what_it_did(configuration):

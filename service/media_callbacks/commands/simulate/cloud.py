@@ -114,7 +114,7 @@ def describe(cloud: FakeCloud) -> list[str]:
     # Public: they are in the source. What is configured is a secret, and is there already.
     keys = {name: key.secret for name, key in DEFAULT_KEYS.items()} if cloud.access_keys == DEFAULT_KEYS else {}
     lines = [
-        f"# the cloud listens on {cloud.url} and sends callbacks to {cloud.to}",
+        f"# the cloud listens on {cloud.url} and sends callbacks to {cloud.teller.to}",
         f"# what really happens: curl {cloud.url}/_cloud/jobs, and {cloud.url}/_cloud/faults",
         "# for the shell of the service, with the configuration as it is:",
     ]

@@ -4,9 +4,8 @@ import asyncio
 import hashlib
 import math
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,7 +30,6 @@ from media_callbacks.rehearsal.fake_cloud.jobs import (
 from media_callbacks.rehearsal.fake_cloud.listening import listening
 from media_callbacks.rehearsal.fake_cloud.queues import FakeQueues, QueueFaults
 from media_callbacks.rehearsal.fake_cloud.teller import Teller
-from media_callbacks.rehearsal.payloads import Json
 from media_callbacks.rehearsal.simulate import MnsSigner, PushFormat
 from media_callbacks.sources.transports.http import HttpSource
 from media_callbacks.sources.transports.mns_push import MnsPushSource
@@ -58,21 +56,20 @@ class FakeCloud:
         cloud = FakeCloud(settings, seed=1, faults=Faults(loss=0.1), signer=signer)
         async with cloud.running():
             job = cloud.submit("vod", "snapshot", outcome="failed")
-            await cloud.settled()
+            await cloud.teller.settled()
 
-    Or, with a clock of its own and neither port nor background task: ``async with cloud.sending():``, then
-    ``await cloud.run_due()`` after each step of the clock.
+    Or, with a clock of its own and neither port nor background task: ``async with cloud.teller.sending():``, then
+    ``await cloud.teller.run_due()`` after each step of the clock.
 
     Attributes:
         settings: Of the service that is told; ``sources`` and ``server.port`` matter.
         faults: May be replaced at any time (``dataclasses.replace``).
-        to: Scheme, host and port of the service. May be set at any time.
         jobs: All that were submitted, oldest first; ``gif_tasks``: those of Multimedia AI.
-        queues: The queues, ``queues.app`` is mounted below ``/queues``.
+        queues: The queues, an application that is mounted below ``/queues``.
         app: The ASGI application.
         access_keys: By access key id.
         url: Where it listens, ``http://127.0.0.1:<port>``, while it is running.
-        counts: Of attempts, by source and what came of it: a status, ``queue`` or the name of an error.
+        teller: Sends the callbacks.
     """
 
     def __init__(
@@ -124,7 +121,7 @@ class FakeCloud:
             if isinstance(destination, QueueDestination):
                 self.queues.create(destination.queue)
         self.faults = faults or Faults()
-        self._teller = Teller(
+        self.teller = Teller(
             to or f"http://127.0.0.1:{settings.server.port}",
             self.queues,
             seed=seed,
@@ -234,7 +231,7 @@ class FakeCloud:
         if product == "mts":
             job.notification = _notify(job, destinations, rng)
         if job.ends_at != NEVER:
-            self._teller.plan(job, destinations, self.faults, rng)
+            self.teller.plan(job, destinations, self.faults, rng)
         return job
 
     def rehearse(self, product: Product, family: str, **given: Any) -> CloudJob:
@@ -296,41 +293,6 @@ class FakeCloud:
             and not (isinstance(destination, TokenUrlSource) and not _is_minted_by(destination, job))
         ]
 
-    # Telling
-
-    @property
-    def to(self) -> str:
-        return self._teller.to
-
-    @to.setter
-    def to(self, to: str) -> None:
-        self._teller.to = to
-
-    @property
-    def counts(self) -> Counter[tuple[str, str]]:
-        return self._teller.counts
-
-    def lie_about(self, job: CloudJob) -> Json:
-        """What altered callbacks about it say, the same each time."""
-        return self._teller.lie_about(job)
-
-    @property
-    def backlog(self) -> int:
-        """How much is still to be sent, or under way."""
-        return self._teller.backlog
-
-    async def settled(self) -> None:
-        """Until there is nothing left to be sent. Needs ``running``."""
-        await self._teller.settled()
-
-    async def run_due(self) -> None:
-        """Send what is due by the clock, and wait until it is answered. Needs ``sending`` and not ``running``."""
-        await self._teller.run_due()
-
-    def sending(self) -> AbstractAsyncContextManager[None]:
-        """Able to send callbacks, by ``run_due``."""
-        return self._teller.sending()
-
     @asynccontextmanager
     async def running(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[None]:
         """
@@ -339,8 +301,8 @@ class FakeCloud:
         Raises:
             Unusable: The port can't be had.
         """
-        async with self.sending(), listening(self.app, host, port) as self.url:
-            runner = asyncio.create_task(self._teller.run())
+        async with self.teller.sending(), listening(self.app, host, port) as self.url:
+            runner = asyncio.create_task(self.teller.run())
             try:
                 yield
             finally:

@@ -37,7 +37,7 @@ from xml.sax.saxutils import escape
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from media_callbacks.aliyun.mns import MAX_BATCH, MAX_WAIT_S, XML_NAMESPACE
 from media_callbacks.aliyun.signing import sign_mns_v2, sign_mns_v4
@@ -122,11 +122,6 @@ class FakeQueues:
     def depth(self, queue: str) -> int:
         """How many messages are not deleted yet, visible or not."""
         return len(self._queues[queue].messages)
-
-    @property
-    def app(self) -> ASGIApp:
-        """Serves ``/queues/…``."""
-        return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import parse_qsl
 
+from starlette.requests import Request
+
 MAX_BODY_BYTES = 1024 * 1024
 
 
@@ -37,10 +39,11 @@ class ApiRequest:
         return self.headers.get("x-acs-version") or self.parameters.get("Version")
 
 
-def read_request(method: str, headers: list[tuple[bytes, bytes]], query: bytes, body: bytes) -> ApiRequest:
-    """From ASGI's parts."""
-    names = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
-    return ApiRequest(method, names, _read_pairs(query), body)
+async def read_request(request: Request) -> ApiRequest:
+    body = b""
+    async for piece in request.stream():
+        body = (body + piece)[:MAX_BODY_BYTES]
+    return ApiRequest(request.method, dict(request.headers), _read_pairs(request.scope["query_string"]), body)
 
 
 def _read_pairs(text: bytes) -> dict[str, str]:

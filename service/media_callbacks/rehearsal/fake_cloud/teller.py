@@ -43,7 +43,7 @@ class Teller:
     Sends callbacks when they are due by the clock, a bounded number at once.
 
     Attributes:
-        to: Scheme, host and port of the service.
+        to: Scheme, host and port of the service. May be set at any time.
         counts: Of attempts, by source and what came of it: a status, ``queue`` or the name of an error.
     """
 
