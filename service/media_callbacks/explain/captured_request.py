@@ -277,23 +277,11 @@ _SHORT: Mapping[str, str] = {
 }
 _SHORT_WITH_VALUE = frozenset("XHdAebFTKuomxwcErtyYzCDPQU")
 # What changes the request in a way that is read here.
-_WITH_VALUE = frozenset(
-    {
-        "request",
-        "header",
-        "data",
-        "data-ascii",
-        "data-raw",
-        "data-binary",
-        "data-urlencode",
-        "json",
-        "url",
-        "user-agent",
-        "referer",
-        "cookie",
-        "request-target",
-    }
+_READ = (
+    "request header data data-ascii data-raw data-binary data-urlencode json url user-agent referer cookie"
+    " request-target"
 )
+_WITH_VALUE = frozenset(_READ.split())
 _REFUSED: Mapping[str, str] = {
     "form": "the vendor never sends multipart forms",
     "form-string": "the vendor never sends multipart forms",
@@ -498,21 +486,8 @@ def _value_of(option: str, value: str | None, left: list[str]) -> str:
 
 # Words, as bash would split them
 
-_ESCAPES: Mapping[str, str] = {
-    "a": "\a",
-    "b": "\b",
-    "e": "\x1b",
-    "E": "\x1b",
-    "f": "\f",
-    "n": "\n",
-    "r": "\r",
-    "t": "\t",
-    "v": "\v",
-    "\\": "\\",
-    "'": "'",
-    '"': '"',
-    "?": "?",
-}
+# Letters after a backslash, and what they stand for.
+_ESCAPES = dict(zip("abeEfnrtv\\'\"?", "\a\b\x1b\x1b\f\n\r\t\v\\'\"?", strict=True))
 _ANSI_C = re.compile(
     r"\\(?:u[dD]([89abAB][0-9A-Fa-f]{2})\\u[dD]([c-fC-F][0-9A-Fa-f]{2})|[uU]([0-9A-Fa-f]{1,8})"
     r"|x([0-9A-Fa-f]{1,2})|([0-7]{1,3})|(.))",

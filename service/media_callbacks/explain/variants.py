@@ -180,28 +180,22 @@ def key_variants(keys: Iterable[ConfiguredKey]) -> list[KeyVariant]:
     for configured in keys:
         key = configured.key
         changed: dict[str, Change | None] = {key: None}
-        for text, words in (
-            (key.strip(), "without the blanks around it"),
-            (key + "\n", "with a line break at its end"),
-            (key + "\r\n", "with a line break (CR LF) at its end"),
-            (key + " ", "with a blank at its end"),
-            (" " + key, "with a blank before it"),
-            (key + "\t", "with a tab at its end"),
+        for cause, text, words in (
+            ("key_blank", key.strip(), "without the blanks around it"),
+            ("key_blank", key + "\n", "with a line break at its end"),
+            ("key_blank", key + "\r\n", "with a line break (CR LF) at its end"),
+            ("key_blank", key + " ", "with a blank at its end"),
+            ("key_blank", " " + key, "with a blank before it"),
+            ("key_blank", key + "\t", "with a tab at its end"),
+            ("key_quotes", key.strip("'\""), "without the quotes around it"),
+            ("key_quotes", f'"{key}"', "with quotes around it"),
+            ("key_quotes", f"'{key}'", "with quotes around it"),
+            ("key_case", key.lower(), "in small letters"),
+            ("key_case", key.upper(), "in capitals"),
+            ("key_case", key[:1].upper() + key[1:], "with its first letter in capitals"),
+            ("key_case", key[:1].lower() + key[1:], "with its first letter small"),
         ):
-            changed.setdefault(text, Change("key_blank", words))
-        for text, words in (
-            (key.strip("'\""), "without the quotes around it"),
-            (f'"{key}"', "with quotes around it"),
-            (f"'{key}'", "with quotes around it"),
-        ):
-            changed.setdefault(text, Change("key_quotes", words))
-        for text, words in (
-            (key.lower(), "in small letters"),
-            (key.upper(), "in capitals"),
-            (key[:1].upper() + key[1:], "with its first letter in capitals"),
-            (key[:1].lower() + key[1:], "with its first letter small"),
-        ):
-            changed.setdefault(text, Change("key_case", words))
+            changed.setdefault(text, Change(cause, words))
         variants += [
             KeyVariant(configured, text, () if change is None else (change,)) for text, change in changed.items()
         ]
