@@ -16,21 +16,8 @@ from typing import Any
 from media_callbacks.model.kinds import Kind, Outcome
 from media_callbacks.model.outputs import Frozen
 from media_callbacks.sources.products import vod_messages as messages
+from media_callbacks.sources.products import vod_outputs as made
 from media_callbacks.sources.products.outcomes import Judged, judge_parts, read_outcome
-from media_callbacks.sources.products.vod_outputs import (
-    ai_outputs,
-    asset_outputs,
-    fingerprint_outputs,
-    live_snapshot_outputs,
-    manual_review_outputs,
-    media_info_outputs,
-    no_outputs,
-    production_outputs,
-    recording_outputs,
-    review_outputs,
-    upload_outputs,
-    workflow_outputs,
-)
 from media_callbacks.sources.reading.members import JOB_IDS, first, present
 
 
@@ -68,7 +55,7 @@ class EventType:
 
     kind: Kind
     model: type[messages.Body]
-    outputs: Callable[[Any], tuple[Frozen, ...]] = no_outputs
+    outputs: Callable[[Any], tuple[Frozen, ...]] = made.no_outputs
     media: tuple[str, ...] = ("MediaId", "VideoId")
     job: tuple[str, ...] = JOB_IDS
     key: tuple[str, ...] = ("media", "time")
@@ -95,12 +82,12 @@ _FILE = "FileUrl|FileURL|StreamFileURL|RecordUrl"
 def _upload(*key: str, media: tuple[str, ...] = ("MediaId", "VideoId"), recurs: bool = True) -> EventType:
     # A missing status is a success: that something came to be is all that these say.
     return EventType(
-        "upload", messages.Upload, upload_outputs, media, key=key, missing_status="succeeded", recurs=recurs
+        "upload", messages.Upload, made.upload_outputs, media, key=key, missing_status="succeeded", recurs=recurs
     )
 
 
 def _recording(*key: str, media: tuple[str, ...] = ("MediaId", "VideoId")) -> EventType:
-    return replace(_upload(*key, media=media), outputs=recording_outputs)
+    return replace(_upload(*key, media=media), outputs=made.recording_outputs)
 
 
 def _image(*key: str, media: tuple[str, ...]) -> EventType:
@@ -108,16 +95,16 @@ def _image(*key: str, media: tuple[str, ...]) -> EventType:
 
 
 def _asset(operation: str | None, *key: str) -> EventType:
-    return EventType("asset", messages.AssetChange, asset_outputs(operation), key=key, recurs=True)
+    return EventType("asset", messages.AssetChange, made.asset_outputs(operation), key=key, recurs=True)
 
 
-AI = EventType("ai", messages.Ai, ai_outputs)
+AI = EventType("ai", messages.Ai, made.ai_outputs)
 
 
-_REVIEW = EventType("review", messages.Ai, review_outputs)
+_REVIEW = EventType("review", messages.Ai, made.review_outputs)
 
 
-_PRODUCTION = EventType("production", messages.Production, production_outputs, judge=_judge_production)
+_PRODUCTION = EventType("production", messages.Production, made.production_outputs, judge=_judge_production)
 
 
 _REGISTRATION = _upload("media", "time", recurs=False)
@@ -134,7 +121,7 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "LiveSnapshotFileCreated": EventType(
         "snapshot",
         messages.Snapshot,
-        live_snapshot_outputs,
+        made.live_snapshot_outputs,
         key=("job|media", "FileUrl|OutputUrl|OssObject", "CreateTimestamp|CreateTime", "time"),
         missing_status="succeeded",
         recurs=True,
@@ -144,13 +131,13 @@ EVENT_TYPES: Mapping[str, EventType] = {
         "notice", messages.Upload, media=VIDEO_IDS, key=("media", "time"), recurs=True
     ),
     "LiveRecordTaskStatus": EventType("notice", messages.Upload, key=("job|media", "word", "time"), recurs=True),
-    "VideoAnalysisComplete": EventType("media_info", messages.VideoAnalysis, media_info_outputs, VIDEO_IDS),
+    "VideoAnalysisComplete": EventType("media_info", messages.VideoAnalysis, made.media_info_outputs, VIDEO_IDS),
     "AIMediaAuditComplete": _REVIEW,
     "AIVideoCensorComplete": _REVIEW,
     "CreateAuditComplete": EventType(
-        "review", messages.ManualReview, manual_review_outputs, key=("media", "CreationTime", "time"), recurs=True
+        "review", messages.ManualReview, made.manual_review_outputs, key=("media", "CreationTime", "time"), recurs=True
     ),
-    "AIMediaDNAComplete": EventType("fingerprint", messages.Ai, fingerprint_outputs),
+    "AIMediaDNAComplete": EventType("fingerprint", messages.Ai, made.fingerprint_outputs),
     "AIVideoTagComplete": AI,
     "ProduceMediaComplete": replace(_PRODUCTION, key=("media", "ProjectId", "time")),
     "DeleteMediaComplete": _asset("delete", "media", "DeleteType", "JobIds", "time"),
@@ -161,13 +148,13 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "SubmitMediaRefreshComplete": EventType(
         "asset",
         messages.AssetChange,
-        asset_outputs(None),
+        made.asset_outputs(None),
         job=("MediaRefreshJobId", "JobId"),
         key=("job", "media"),
         recurs=True,
     ),
     "WorkflowTaskComplete": EventType(
-        "workflow", messages.Workflow, workflow_outputs, VIDEO_IDS, ("TaskId", "JobId"), judge=_judge_workflow
+        "workflow", messages.Workflow, made.workflow_outputs, VIDEO_IDS, ("TaskId", "JobId"), judge=_judge_workflow
     ),
     # Names that only IMS documents. The products share most of their names, so these mean the same if they come.
     "BatchProduceMediaComplete": _PRODUCTION,

@@ -157,23 +157,19 @@ def _first_that_fits(*choices: CoreSchema) -> CoreSchema:
 
 
 def _number_schema(*, as_text: bool = False) -> CoreSchema:
-    limits: dict[str, Any] = {"ge": 0, "le": _MAX_NUMBER, "allow_inf_nan": False}
     # Digits alone: a lenient number would take true, and NaN as a word.
-    digits = core_schema.str_schema(strict=True, pattern=r"^[0-9]{1,15}(\.[0-9]{1,15})?$")
-    choices = (
-        core_schema.float_schema(strict=True, **limits),
-        core_schema.chain_schema([digits, core_schema.float_schema()]),
-    )
-    return _first_that_fits(*choices[:: -1 if as_text else 1])
+    number = core_schema.float_schema(strict=True, ge=0, le=_MAX_NUMBER, allow_inf_nan=False)
+    return _or_digits(number, core_schema.float_schema(), r"^[0-9]{1,15}(\.[0-9]{1,15})?$", as_text=as_text)
 
 
 def _integer_schema(*, as_text: bool = False) -> CoreSchema:
-    digits = core_schema.str_schema(strict=True, pattern="^[0-9]{1,15}$")
-    choices = (
-        core_schema.int_schema(strict=True, ge=0, le=_MAX_NUMBER),
-        core_schema.chain_schema([digits, core_schema.int_schema()]),
-    )
-    return _first_that_fits(*choices[:: -1 if as_text else 1])
+    integer = core_schema.int_schema(strict=True, ge=0, le=_MAX_NUMBER)
+    return _or_digits(integer, core_schema.int_schema(), "^[0-9]{1,15}$", as_text=as_text)
+
+
+def _or_digits(number: CoreSchema, lenient: CoreSchema, pattern: str, *, as_text: bool) -> CoreSchema:
+    digits = core_schema.chain_schema([core_schema.str_schema(strict=True, pattern=pattern), lenient])
+    return _first_that_fits(digits, number) if as_text else _first_that_fits(number, digits)
 
 
 def _text_schema() -> CoreSchema:
@@ -188,13 +184,6 @@ def _anything_schema() -> CoreSchema:
 
 def _tuple_of(item: CoreSchema) -> CoreSchema:
     return core_schema.tuple_schema([item], variadic_item_index=0, max_length=MAX_ELEMENTS)
-
-
-def _bounded(schema: CoreSchema) -> CoreSchema:
-    """Of a list or an object that may be None."""
-    inner: Any = schema.get("schema")
-    inner["max_length"] = MAX_ELEMENTS
-    return schema
 
 
 @dataclass(frozen=True)
@@ -224,12 +213,16 @@ class _One(_Member):
         return arrange(inner, value, f"{path}.", warn, sought=self.sought)
 
 
-class _Many(_Member):
-    """A list of objects; also as JSON text, a single object without its list, or either inside an object."""
-
+class _Objects(_Member):
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = _bounded(handler(source))
+        schema = handler(source)
+        inner: Any = schema.get("schema")
+        inner["max_length"] = MAX_ELEMENTS
         return _first_that_fits(schema, core_schema.json_schema(schema))
+
+
+class _Many(_Objects):
+    """A list of objects; also as JSON text, a single object without its list, or either inside an object."""
 
     def read(self, value: Any, inner: Any, path: str, warn: Warn) -> Any:
         value = decode_element(value)
@@ -259,7 +252,7 @@ def _read_objects(values: list[Any], inner: Any, path: str, warn: Warn) -> list[
 
 
 @dataclass(frozen=True)
-class _Named(_Member):
+class _Named(_Objects):
     """
     The objects that an object consists of, each with its key as the vendor spells it; also as JSON text, or as a list.
 
@@ -268,10 +261,6 @@ class _Named(_Member):
     """
 
     names: tuple[str, ...]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = _bounded(handler(source))
-        return _first_that_fits(schema, core_schema.json_schema(schema))
 
     def read(self, value: Any, inner: Any, path: str, warn: Warn) -> Any:
         value = decode_element(value)
