@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from media_callbacks.client.webhooks import Receiver, WebhookVerificationError
 from media_callbacks.events import DATA_MODELS, KINDS, AnimatedImage, Event, Snapshot, UnknownEvent
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.webhook import build_request
+from media_callbacks.sinks.webhook import build_headers
 from tests.inbox.conformance import make_event
 
 KEY = b"the secret of the orders"
@@ -29,7 +29,7 @@ LATER = GIF.to_json().replace(b"animated_image", b"hologram")
 def headers_of(body: bytes, *, at: datetime = NOW) -> dict[str, str]:
     """As the sink sends them."""
     event_id = json.loads(body)["id"]
-    return build_request(Delivery(1, "orders", event_id, body, 1, ""), [KEY], int(at.timestamp()))
+    return build_headers(Delivery(1, "orders", event_id, body, 1, ""), [KEY], int(at.timestamp()))
 
 
 def make_receiver() -> Receiver:
@@ -291,7 +291,7 @@ def test_what_comes_by_a_queue_needs_no_signature(wrap):
 @pytest.mark.parametrize("wrap", [by_sns, by_eventbridge])
 def test_what_comes_by_a_request_has_no_envelope(wrap):
     body = wrap(GIF.to_json().decode()).encode()
-    headers = build_request(Delivery(1, "orders", "evt_1", body, 1, ""), [KEY], int(NOW.timestamp()))
+    headers = build_headers(Delivery(1, "orders", "evt_1", body, 1, ""), [KEY], int(NOW.timestamp()))
     with pytest.raises(WebhookVerificationError) as raised:
         make_receiver().receive(headers, body)
     assert raised.value.status == 400

@@ -20,7 +20,7 @@ import pytest
 from media_callbacks.events import Event
 from media_callbacks.model.events import Delivery
 from media_callbacks.model.schemas import event_schema
-from media_callbacks.sinks.webhook import build_request
+from media_callbacks.sinks.webhook import build_headers
 from tests.client.test_receiver import by_eventbridge, by_sns
 from tests.factories import typescript_events
 from tests.inbox.conformance import make_event, with_data
@@ -120,7 +120,7 @@ def signed(
 ) -> dict[str, Any]:
     """A request of the service's own sink."""
     event_id = re.findall(rb'"id":"(evt_[0-9a-f]+)"', body) or [b"evt_1"]
-    headers = build_request(Delivery(1, "orders", event_id[0].decode(), body, 1, ""), [key], int(time.time()) - age_s)
+    headers = build_headers(Delivery(1, "orders", event_id[0].decode(), body, 1, ""), [key], int(time.time()) - age_s)
     return {"secrets": secrets, "headers": headers, "body": base64.b64encode(body).decode()} | changes
 
 

@@ -19,7 +19,7 @@ from werkzeug.datastructures import Headers as WerkzeugHeaders
 
 from media_callbacks.client.webhooks import TOLERANCE_S, WebhookVerificationError, verify
 from media_callbacks.model.events import Delivery, UnknownEvent
-from media_callbacks.sinks.webhook import build_request
+from media_callbacks.sinks.webhook import build_headers
 from tests.inbox.conformance import make_event
 
 KEY, OTHER_KEY = b"the secret of the orders", b"a secret that nobody has"
@@ -31,7 +31,7 @@ BODY = EVENT.to_json()
 
 def headers_of(*keys: bytes, body: bytes = BODY, at: datetime = NOW) -> dict[str, str]:
     """As the sink sends them."""
-    return build_request(Delivery(1, "orders", EVENT.id, body, 1, ""), keys or [KEY], int(at.timestamp()))
+    return build_headers(Delivery(1, "orders", EVENT.id, body, 1, ""), keys or [KEY], int(at.timestamp()))
 
 
 def sign(body: bytes, *, event_id: str = EVENT.id, timestamp: str = str(int(NOW.timestamp()))) -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.webhook import build_request
+from media_callbacks.sinks.webhook import build_headers
 from tests.documentation.pages import read_blocks
 from tests.documentation.test_commands import other_ports
 from tests.inbox.conformance import make_event
@@ -92,7 +92,7 @@ def event(outcome: Any, revision: int) -> bytes:
 
 def send(url: str, body: bytes, key: bytes = KEY) -> int | None:
     delivery = Delivery(0, "orders", json.loads(body)["id"], body, 1, "")
-    return post(url, body, build_request(delivery, [key], int(datetime.now(UTC).timestamp())))
+    return post(url, body, build_headers(delivery, [key], int(datetime.now(UTC).timestamp())))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,14 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from media_callbacks.model.errors import SinkGone, SinkRetry
 from media_callbacks.sinks import webhook
-from media_callbacks.sinks.webhook import MAX_RETRY_AFTER_S, WebhookSink, build_request, judge_answer, parse_retry_after
+from media_callbacks.sinks.webhook import (
+    MAX_RETRY_AFTER_S,
+    WebhookSink,
+    build_headers,
+    fixed_headers,
+    judge_answer,
+    parse_retry_after,
+)
 
 OLD, NEW, OTHER = b"old secret of 24 bytes..", b"new secret of 24 bytes..", b"another secret, 24 bytes"
 NOW = 1_760_000_000
@@ -82,7 +89,7 @@ async def test_a_receiver_with_any_of_the_secrets_can_verify(serve, opened, make
 
 def test_the_signature_is_that_of_the_reference_library(make_delivery):
     delivery = make_delivery()
-    headers = build_request(delivery, [NEW, OLD], NOW)
+    headers = build_headers(delivery, [NEW, OLD], NOW)
     moment = datetime.fromtimestamp(NOW, UTC)
     expected = [Webhook(key).sign(delivery.event_id, moment, delivery.body.decode()) for key in (NEW, OLD)]
     assert headers["webhook-signature"] == " ".join(expected)
@@ -122,14 +129,14 @@ async def test_headers_of_the_operator_and_a_bearer_token_are_sent_along(serve, 
     assert headers["Content-Type"] == "application/cloudevents+json"
 
 
-def test_a_header_of_the_operator_takes_the_place_of_ours_in_any_spelling(make_delivery):
-    headers = build_request(make_delivery(), [NEW], NOW, headers={"user-agent": "mine/1", "ACCEPT-encoding": "br"})
+def test_a_header_of_the_operator_takes_the_place_of_ours_in_any_spelling():
+    headers = fixed_headers({"user-agent": "mine/1", "ACCEPT-encoding": "br"})
     spelled = [name for name in headers if name.lower() in ("user-agent", "accept-encoding")]
     assert spelled == ["user-agent", "ACCEPT-encoding"]
 
 
 def test_a_replay_differs_in_one_header(make_delivery):
-    first, replayed = (build_request(make_delivery(replay=replay), [NEW], NOW, headers={"A": "b"}) for replay in (0, 3))
+    first, replayed = (build_headers(make_delivery(replay=replay), [NEW], NOW) for replay in (0, 3))
     assert replayed == {**first, "media-callbacks-replay": "3"}
 
 

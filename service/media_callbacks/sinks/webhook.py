@@ -50,27 +50,13 @@ _DELAY_SECONDS = re.compile(r"[0-9]+")
 _USER_AGENT = f"media-callbacks/{read_version()}"
 
 
-def build_request(
-    delivery: Delivery,
-    secrets: Sequence[bytes],
-    timestamp: int,
-    *,
-    headers: Mapping[str, str] | None = None,
-    bearer_token: str | None = None,
-) -> dict[str, str]:
+def fixed_headers(headers: Mapping[str, str], bearer_token: str | None = None) -> dict[str, str]:
     """
-    The headers of the request that carries ``delivery.body``. A replay has one more; id and body stay what they were.
+    Those that are the same for every delivery.
 
     Args:
-        secrets: Decoded keys. Each gives one signature, so that a receiver knowing any of them can verify.
-        timestamp: UNIX time of this attempt, in seconds.
         headers: The operator's own; they take the place of ``User-Agent`` and ``Accept-Encoding``.
     """
-    return {**_fixed_headers(headers or {}, bearer_token), **_own_headers(delivery, secrets, timestamp)}
-
-
-def _fixed_headers(headers: Mapping[str, str], bearer_token: str | None) -> dict[str, str]:
-    """Those that are the same for every delivery."""
     custom = dict(headers)
     if bearer_token is not None:
         custom["Authorization"] = f"Bearer {bearer_token}"
@@ -83,8 +69,14 @@ def _fixed_headers(headers: Mapping[str, str], bearer_token: str | None) -> dict
     }
 
 
-def _own_headers(delivery: Delivery, secrets: Sequence[bytes], timestamp: int) -> dict[str, str]:
-    """Those of one attempt."""
+def build_headers(delivery: Delivery, secrets: Sequence[bytes], timestamp: int) -> dict[str, str]:
+    """
+    Those of one attempt to send ``delivery.body``. A replay has one more; id and body stay what they were.
+
+    Args:
+        secrets: Decoded keys. Each gives one signature, so that a receiver knowing any of them can verify.
+        timestamp: UNIX time of this attempt, in seconds.
+    """
     signed = f"{delivery.event_id}.{timestamp}.".encode() + delivery.body
     signatures = [f"v1,{b64encode(hmac.digest(secret, signed, 'sha256')).decode()}" for secret in secrets]
     headers = {
@@ -141,7 +133,7 @@ class WebhookSink:
     Args:
         url: Where to POST. Never part of a message: paths and queries of webhook URLs are often secrets.
         secrets: Decoded keys, at least one.
-        headers: The operator's own, sent along with every request; see `build_request`.
+        headers: The operator's own, sent along with every request; see `fixed_headers`.
         bearer_token: Sent as ``Authorization``.
         timeout_s: For the whole attempt; a connection has at most 5 s of it.
         concurrency: Requests, and so connections, at once.
@@ -167,7 +159,7 @@ class WebhookSink:
         self.concurrency = concurrency
         self._url = url
         self._secrets = tuple(secrets)
-        self._headers = _fixed_headers(headers or {}, bearer_token)
+        self._headers = fixed_headers(headers or {}, bearer_token)
         self._clock = clock
         self._session: aiohttp.ClientSession | None = None
 
@@ -198,7 +190,7 @@ class WebhookSink:
                     self._url,
                     # aiohttp warns of longer plain bytes; it sends shorter ones cheaper than any file.
                     data=body if len(body) <= _MAX_PLAIN_BYTES else io.BytesIO(body),
-                    headers={**self._headers, **_own_headers(delivery, self._secrets, int(self._clock()))},
+                    headers={**self._headers, **build_headers(delivery, self._secrets, int(self._clock()))},
                     allow_redirects=False,
                 )
         except aiohttp.ConnectionTimeoutError:

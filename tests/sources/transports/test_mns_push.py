@@ -38,12 +38,17 @@ from media_callbacks.sources.transports.mns_push import (
     KNOWN_CERTIFICATE_URL,
     MnsPushSource,
     certificate_hosts,
-    content_md5,
     parse_certificate_url,
     parse_signed_target,
     sign,
     string_to_sign,
 )
+
+
+def content_md5(body: bytes) -> str:
+    """The documented spelling: base64 of the 32 lower-case hexadecimal digits."""
+    return base64.b64encode(hashlib.md5(body).hexdigest().encode()).decode()
+
 
 # The push of 2023
 

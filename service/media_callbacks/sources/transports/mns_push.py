@@ -93,11 +93,6 @@ def parse_signed_target(url: str) -> bytes:
     return ((parts.path or "/notifications") + (f"?{parts.query}" if parts.query else "")).encode()
 
 
-def content_md5(body: bytes) -> str:
-    """The documented spelling of Content-MD5: base64 of the 32 lower-case hexadecimal digits."""
-    return base64.b64encode(_md5(body).hex().encode("ascii")).decode("ascii")
-
-
 def string_to_sign(method: str, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """
     Build the bytes that the sender signed.
@@ -373,16 +368,12 @@ def _optional_text(headers: dict[bytes, bytes], name: bytes) -> str | None:
     return None if value is None else value.decode("ascii")
 
 
-def _md5(body: bytes) -> bytes:
-    return hashlib.md5(body, usedforsecurity=False).digest()
-
-
 def _is_md5_of(value: bytes, body: bytes) -> bool:
     """
     Compare with all four spellings: base64 of the hexadecimal text (documented), upper-case hexadecimal (captured in
     SIMPLIFIED pushes), lower-case hexadecimal and base64 of the raw digest (what two public receivers expect).
     """
-    digest = _md5(body)
+    digest = hashlib.md5(body, usedforsecurity=False).digest()
     text = digest.hex().encode("ascii")
     # No early exit, out of habit: the digest is no secret.
     found = hmac.compare_digest(value.lower(), text)
