@@ -143,7 +143,18 @@ def _build_entries(
     size = 0
     entries = []
     for number, completion in enumerate(completions, 1):
-        entry = _build_entry(completion, source, message, received_at=received_at, route=route, holds=holds)
+        event = build_event(completion, source=source, message=message, received_at=received_at)
+        nameless = None
+        if completion.nameless is not None and completion.media_id is not None:
+            takes_name = completion.nameless == "takes_name"
+            nameless = NamelessJob(source.product, source.account, completion.family, completion.media_id, takes_name)
+        entry = Entry(
+            event=event,
+            sinks=route(event),
+            binding=completion.binding,
+            hold=None if holds is None else holds.hold(completion, event, source, message),
+            nameless=nameless,
+        )
         size += len(entry.body)
         if size > MAX_EVENTS_BYTES:
             raise Unparseable(
@@ -151,29 +162,6 @@ def _build_entries(
             )
         entries.append(entry)
     return tuple(entries)
-
-
-def _build_entry(
-    completion: Completion,
-    source: Source,
-    message: Message,
-    *,
-    received_at: datetime,
-    route: Route,
-    holds: HoldRules | None,
-) -> Entry:
-    event = build_event(completion, source=source, message=message, received_at=received_at)
-    nameless = None
-    if completion.nameless is not None and completion.media_id is not None:
-        takes_name = completion.nameless == "takes_name"
-        nameless = NamelessJob(source.product, source.account, completion.family, completion.media_id, takes_name)
-    return Entry(
-        event=event,
-        sinks=route(event),
-        binding=completion.binding,
-        hold=None if holds is None else holds.hold(completion, event, source, message),
-        nameless=nameless,
-    )
 
 
 def build_event(completion: Completion, *, source: Source, message: Message, received_at: datetime) -> Event:
