@@ -369,22 +369,13 @@ def parse(message: Message) -> Parsed:
     part, family = read_object(message.payload), replies.required(message.meta, "family")
     media_id = message.meta.get("media_id")
     if family in ASSET_FAMILIES:
-        return replies.read_as_callback(
-            message, _file(part, family, replies.required(message.meta, "media_id")), vod.parse
-        )
+        callback = _file(part, family, replies.required(message.meta, "media_id"))
+        return replies.read_as_callback(message, callback, vod.parse)
     job_id = replies.required(message.meta, "job_id")
-    if family == "animated_image":
-        return replies.read_as_callback(message, _animated_image(part, job_id, media_id), vod.parse)
-    if family == "transcode":
-        asset = part.text("VideoId") or media_id
-        stream = {"EventType": "StreamTranscodeComplete", "VideoId": asset, **_stream(part)}
-        return replies.read_as_callback(message, stream | {"EventTime": part.text("CompleteTime")}, vod.parse)
-    if family == "transcode_task":
-        return replies.read_as_callback(message, _task(part, job_id, media_id), vod.parse)
-    if family == "UploadByURLComplete":
-        return replies.read_as_callback(message, _upload(part, job_id), vod.parse)
+    if family in _CALLBACKS:
+        return replies.read_as_callback(message, _CALLBACKS[family](part, job_id, media_id), vod.parse)
     word = replies.check_ended(_detail_word(part))
-    callback: Json = {
+    callback = {
         "EventType": "SnapshotComplete" if family == "snapshot" else family,
         "EventTime": part.text("CompleteTime", "FinishTime"),
         "Status": word,
@@ -453,7 +444,7 @@ def _file(file: Fields, family: str, media_id: str) -> Json:
     }
 
 
-def _upload(upload: Fields, job_id: str) -> Json:
+def _upload(upload: Fields, job_id: str, _: str | None) -> Json:
     return {
         "EventType": "UploadByURLComplete",
         "EventTime": upload.text("CompleteTime"),
@@ -465,6 +456,15 @@ def _upload(upload: Fields, job_id: str) -> Json:
         "ErrorCode": upload.text("ErrorCode"),
         "ErrorMessage": upload.text("ErrorMessage"),
         "Extend": _extend(upload),
+    }
+
+
+def _transcode(job: Fields, _: str, media_id: str | None) -> Json:
+    return {
+        "EventType": "StreamTranscodeComplete",
+        "EventTime": job.text("CompleteTime"),
+        "VideoId": job.text("VideoId") or media_id,
+        **_stream(job),
     }
 
 
@@ -501,6 +501,14 @@ def _task(task: Fields, job_id: str, media_id: str | None) -> Json:
         "Status": "fail" if word.lower().endswith("fail") else "success",
         "StreamInfos": [_stream(job) for job in task.objects("TranscodeJobInfoList")],
     }
+
+
+_CALLBACKS: Mapping[str, Callable[[Fields, str, str | None], Json]] = {
+    "animated_image": _animated_image,
+    "transcode": _transcode,
+    "transcode_task": _task,
+    "UploadByURLComplete": _upload,
+}
 
 
 def _workflow_asset(task: Fields) -> str | None:
