@@ -176,19 +176,15 @@ def demo_settings(
             "admin": {"port": 0},
             "store": {"url": f"sqlite:///{folder}/demo.db"},
             "sources": {
-                "vod": {
-                    "product": "vod",
-                    "transport": "http",
-                    "path": "/callbacks/vod",
-                    "url": "https://cb.example.com/callbacks/vod",
-                    "keys": [secrets.token_hex(16)],
-                },
-                "ims": {
-                    "product": "ims",
-                    "transport": "http",
-                    "path": "/callbacks/ims",
-                    "url": "https://cb.example.com/callbacks/ims",
-                    "keys": [secrets.token_hex(16)],
+                **{
+                    product: {
+                        "product": product,
+                        "transport": "http",
+                        "path": f"/callbacks/{product}",
+                        "url": f"https://cb.example.com/callbacks/{product}",
+                        "keys": [secrets.token_hex(16)],
+                    }
+                    for product in ("vod", "ims")
                 },
                 "mts": {
                     "product": "mts",
@@ -213,13 +209,7 @@ def demo_settings(
                     "endpoints": dict.fromkeys(("vod", "ice", "mts", "multimediaai"), cloud),
                 }
             },
-            "sinks": {
-                "webhook": {
-                    "kind": "webhook",
-                    "url": webhook_url,
-                    "secrets": [secret],
-                }
-            },
+            "sinks": {"webhook": {"kind": "webhook", "url": webhook_url, "secrets": [secret]}},
         },
         environ={},
     )

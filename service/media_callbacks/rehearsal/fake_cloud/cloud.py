@@ -84,7 +84,6 @@ class FakeCloud:
         push_format: PushFormat = "SIMPLIFIED",
         access_keys: Mapping[str, AccessKey] | None = None,
         clock: Callable[[], datetime] = utc_now,
-        concurrency: int = 32,
     ) -> None:
         """
         Args:
@@ -92,7 +91,6 @@ class FakeCloud:
             to: None is the configured port on loopback.
             signer: Signs pushes of MNS; the sources must pin its certificate.
             access_keys: None are those of ``settings.vendor``, else ``DEFAULT_KEYS``.
-            concurrency: How many callbacks are under way at once.
 
         Raises:
             ConfigError: There is an mns-push source and no signer.
@@ -129,7 +127,6 @@ class FakeCloud:
             clock=clock,
             signer=signer,
             push_format=push_format,
-            concurrency=concurrency,
         )
         self.app = create_app(self)
 

@@ -2,21 +2,22 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
 
 from media_callbacks.model.errors import Unusable
+from media_callbacks.process.server import QuietServer
 from media_callbacks.timing.waiting import wait_for
 
 # uvicorn counts ten ticks as a second.
 _TICK_S = 0.1
 
 
-class _Server(uvicorn.Server):
-    """Stops at once, not with the next tick. Signals are left to whoever runs the event loop."""
+class _Server(QuietServer):
+    """Stops at once, not with the next tick."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -34,10 +35,6 @@ class _Server(uvicorn.Server):
             if connection.transport is not None:
                 connection.transport.close()
         await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @asynccontextmanager

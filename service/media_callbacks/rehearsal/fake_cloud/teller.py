@@ -34,6 +34,8 @@ from media_callbacks.timing.waiting import wait_for
 
 # What it is called when no connection could be made, so that nothing can have been understood.
 _NOBODY = aiohttp.ClientConnectorError.__name__
+# Callbacks that are under way at once.
+CONCURRENCY = 32
 # Longer than nothing is due; whoever plans something wakes the teller.
 _LONG_S = 60.0
 
@@ -57,19 +59,18 @@ class Teller:
         clock: Callable[[], datetime],
         signer: MnsSigner | None,
         push_format: PushFormat,
-        concurrency: int,
     ) -> None:
         self.to = to
         self.counts: Counter[tuple[str, str]] = Counter()
         self._queues, self._seed, self._timing, self._clock = queues, seed, timing, clock
-        self._signer, self._push_format, self._concurrency = signer, push_format, concurrency
+        self._signer, self._push_format = signer, push_format
         self._chance = random.Random(f"{seed}:retries")  # noqa: S311 - chance, no secret
         # Everything that is to be sent, by time. One heap, not a timer for each.
         self._due: list[tuple[float, int, Sending]] = []
         self._order = itertools.count()
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._under_way: set[asyncio.Task[None]] = set()
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(CONCURRENCY)
         self._session: aiohttp.ClientSession | None = None
         self._failure: BaseException | None = None
 
@@ -218,7 +219,7 @@ class Teller:
     async def sending(self) -> AsyncIterator[None]:
         """Able to send."""
         timeout = aiohttp.ClientTimeout(total=self._timing.attempt_s)
-        async with open_session(timeout=timeout, max_connections=self._concurrency) as self._session:
+        async with open_session(timeout=timeout, max_connections=CONCURRENCY) as self._session:
             try:
                 yield
             finally:
