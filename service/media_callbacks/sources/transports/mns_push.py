@@ -278,52 +278,34 @@ class MnsPushSource:
             )
 
     def _open(self, body: bytes, push: _Push) -> Message:
+        # The headers are MNS's own words even where the envelope is only quoted by the publisher.
+        topic, message_id, published_at = push.topic, push.message_id, parse_publish_time(push.publish_time)
+        form, payload = "simplified", body
         try:
             envelope = open_envelope(body)
         except Unparseable as error:
-            if push.topic is None:
+            if topic is None:
                 raise BadSignature(
                     f"neither headers nor a readable envelope name the topic: {error}", reason="topic_unknown"
                 ) from error
             # Ours, and there is nothing to read; parse will say why.
-            return self._message(body, b"", push, form="unreadable", topic=push.topic)
-        if envelope is None:
-            if push.topic is None:
+            form, payload = "unreadable", b""
+        else:
+            if envelope is not None:
+                self._check_topic(envelope.topic)
+                form, topic = envelope.format, topic or envelope.topic
+                message_id = message_id or envelope.message_id
+                published_at = published_at or envelope.published_at
+                try:
+                    payload = envelope.open_message()
+                except Unparseable:
+                    payload = b""
+            elif topic is None:
                 raise BadSignature(
                     "neither headers nor an envelope name the topic: use the format XML or JSON, or SIMPLIFIED with"
                     " x-mns-topic-owner and x-mns-topic-name",
                     reason="topic_unknown",
                 )
-            return self._message(body, body, push, form="simplified", topic=push.topic)
-        self._check_topic(envelope.topic)
-        try:
-            payload = envelope.open_message()
-        except Unparseable:
-            payload = b""
-        return self._message(
-            body,
-            payload,
-            push,
-            form=envelope.format,
-            topic=push.topic or envelope.topic,
-            message_id=envelope.message_id,
-            published_at=envelope.published_at,
-        )
-
-    @staticmethod
-    def _message(
-        body: bytes,
-        payload: bytes,
-        push: _Push,
-        *,
-        form: str,
-        topic: str,
-        message_id: str | None = None,
-        published_at: datetime | None = None,
-    ) -> Message:
-        # The headers are MNS's own words even where the envelope is only quoted by the publisher.
-        message_id = push.message_id or message_id
-        published_at = parse_publish_time(push.publish_time) or published_at
         meta = {"format": form, "topic": topic}
         if message_id and _MESSAGE_ID.fullmatch(message_id):
             meta["message_id"] = message_id
