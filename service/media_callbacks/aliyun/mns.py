@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import partial
 from typing import Literal, Protocol
 from urllib.parse import quote
 from xml.sax.saxutils import escape
@@ -231,24 +232,14 @@ class MnsQueue:
             "Date": format_datetime(now, usegmt=True),
             "x-mns-version": "2015-06-06",
         }
-        if self._signature == "v4":
-            headers["Authorization"] = sign_mns_v4(
-                method,
-                target,
-                headers,
-                access_key_id=credentials.access_key_id,
-                secret=credentials.access_key_secret,
-                region=self._region,
-                now=now,
-            )
-        else:
-            headers["Authorization"] = sign_mns_v2(
-                method,
-                target,
-                headers,
-                access_key_id=credentials.access_key_id,
-                secret=credentials.access_key_secret,
-            )
+        v4 = partial(sign_mns_v4, region=self._region, now=now)
+        headers["Authorization"] = (v4 if self._signature == "v4" else sign_mns_v2)(
+            method,
+            target,
+            headers,
+            access_key_id=credentials.access_key_id,
+            secret=credentials.access_key_secret,
+        )
         if credentials.security_token:
             headers["security-token"] = credentials.security_token
         try:

@@ -204,16 +204,18 @@ def _query(
     family: str,
     member: str,
     parameter: str = "JobIds",
-    absent: tuple[str, str] = ("NonExistJobIds", "String"),
+    absent: str = "NonExistJobIds",
+    *,
+    inner: str = "String",
 ) -> Action:
-    """An action that takes up to ten ids. ``absent``: the list of those of which there is no job, and its inner one."""
+    """An action that takes up to ten ids. ``absent``, ``inner``: where those are that there are not."""
 
     def query(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
         ids = [part.strip() for part in required(parameters, parameter).split(",") if part.strip()]
         if not 0 < len(ids) <= MAX_IDS:
             raise ApiError(400, "InvalidParameter", f"The specified parameter {parameter} is not valid.")
         found, missing = sort_out(cloud, "mts", ids, family)
-        return {f"{member}List": {member: [describe(job) for job in found]}, absent[0]: {absent[1]: missing}}
+        return {f"{member}List": {member: [describe(job) for job in found]}, absent: {inner: missing}}
 
     return query
 
@@ -255,20 +257,16 @@ def submit_jobs(cloud: "FakeCloud", parameters: Mapping[str, str]) -> Json:
 
 
 ACTIONS = {
-    "QuerySnapshotJobList": _query(
-        _snapshot, "snapshot", "SnapshotJob", "SnapshotJobIds", ("NonExistSnapshotJobIds", "String")
-    ),
+    "QuerySnapshotJobList": _query(_snapshot, "snapshot", "SnapshotJob", "SnapshotJobIds", "NonExistSnapshotJobIds"),
     "QueryJobList": _query(_transcode, "transcode", "Job"),
     "QueryMediaInfoJobList": _query(
-        _media_info, "mediainfo", "MediaInfoJob", "MediaInfoJobIds", ("NonExistMediaInfoJobIds", "String")
+        _media_info, "mediainfo", "MediaInfoJob", "MediaInfoJobIds", "NonExistMediaInfoJobIds"
     ),
-    "QueryAnalysisJobList": _query(
-        _analysis, "analysis", "AnalysisJob", "AnalysisJobIds", ("NonExistAnalysisJobIds", "String")
-    ),
+    "QueryAnalysisJobList": _query(_analysis, "analysis", "AnalysisJob", "AnalysisJobIds", "NonExistAnalysisJobIds"),
     "QueryMediaWorkflowExecutionList": _query(
-        _run, "run", "MediaWorkflowExecution", "RunIds", ("NonExistRunIds", "RunId")
+        _run, "run", "MediaWorkflowExecution", "RunIds", "NonExistRunIds", inner="RunId"
     ),
-    "QueryFpShotJobList": _query(_fingerprint, "fpshot", "FpShotJob", absent=("NonExistIds", "String")),
+    "QueryFpShotJobList": _query(_fingerprint, "fpshot", "FpShotJob", absent="NonExistIds"),
     "QueryIProductionJob": _get(_production, "iproduction"),
     "QuerySmarttagJob": _get(_smart_tag, "smarttag"),
     "QueryMediaCensorJobDetail": _get(_media_censor, "mediacensor"),
