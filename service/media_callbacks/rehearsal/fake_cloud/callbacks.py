@@ -5,6 +5,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal
 
 from media_callbacks.rehearsal.fake_cloud.jobs import CloudJob, TrueOutcome
@@ -140,14 +141,12 @@ def build_request(
     rng: random.Random,
     signer: MnsSigner | None,
     push_format: PushFormat,
-    message_id: str,
 ) -> SimulatedRequest:
     """
     The request to the sending's destination, one that is reached over HTTP.
 
     Args:
         signer: Needed where the destination is a subscription of MNS.
-        message_id: MNS's, the same on every attempt.
     """
     job = sending.job
     payload = lie(job, rng) if sending.veracity == "altered" else describe(job, job.outcome)
@@ -160,9 +159,9 @@ def build_request(
             request = token_url_request(destination, job.callback_url.rpartition("/")[2], payload)
         case MnsPushSource():
             assert signer is not None
-            truth = describe(job, job.outcome)
-            request = signer.push(destination, truth, now=now, push_format=push_format, message_id=message_id)
+            # Its id is the same on every attempt.
+            push = partial(signer.push, destination, now=now, push_format=push_format, message_id=job.message_id)
+            request = push(describe(job, job.outcome))
             if sending.veracity == "altered":
-                body = signer.push(destination, payload, now=now, push_format=push_format, message_id=message_id).body
-                request = replace(request, body=body)
+                request = replace(request, body=push(payload).body)
     return forge(request) if sending.veracity == "forged" else request

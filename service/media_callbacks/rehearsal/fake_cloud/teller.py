@@ -190,7 +190,6 @@ class Teller:
             rng=self._chance_of_lie(sending.job),
             signer=self._signer,
             push_format=self._push_format,
-            message_id=sending.job.message_id,
         )
         url = URL(self.to.rstrip("/") + request.target, encoded=True)
         try:
