@@ -24,12 +24,11 @@ from media_callbacks.healing.queries.base import Family, JobAnswer
 from media_callbacks.healing.queries.replies import Json
 from media_callbacks.model.errors import Unparseable, VendorRefused
 from media_callbacks.model.jobs import JobReference
-from media_callbacks.model.kinds import Outcome
 from media_callbacks.model.outputs import MAX_SNAPSHOT_URLS, Frozen, ProductionOutput, SnapshotOutput
 from media_callbacks.sources.base import Completion, Message, Parsed, expand_urls
 from media_callbacks.sources.products import ims
 from media_callbacks.sources.products import vod_messages as messages
-from media_callbacks.sources.products.outcomes import has_outputs, read_outcome, whole_outcome
+from media_callbacks.sources.products.outcomes import has_outputs, judge_parts, read_outcome
 from media_callbacks.sources.products.vod_outputs import animated_image_output, conversion_outputs, conversion_parts
 from media_callbacks.sources.reading.fields import Fields, read_object
 from media_callbacks.sources.reading.members import read_values
@@ -318,17 +317,13 @@ def _word(job: _AskedFamily, part: Fields) -> str | None:
     """The state of the job; where it has several outputs, what they come to."""
     word = part.text(job.state)
     outputs = job.parts(part) if job.parts else []
-    own = read_outcome(word)
-    if not outputs or own == "cancelled" or own == "progress":  # noqa: PLR1714, mypy follows these and not a tuple
+    if not outputs:
         return word
-    outcomes: list[Outcome] = []
-    for output in outputs:
-        outcome = read_outcome(output.text("Status"))
-        # What never began shares the fate of the whole.
-        outcomes.append(own if outcome == "progress" or outcome == "unknown" else outcome)  # noqa: PLR1714, as above
-    outcome = whole_outcome(own, outcomes)
-    is_partial = outcome == "partial" or (outcome == "succeeded" and own == "failed")
-    return "partial-succeeded" if is_partial else outcome
+    words = [output.text("Status") for output in outputs]
+    # What never began shares the fate of the whole.
+    ended = [None if read_outcome(one) in ("progress", "unknown") else one for one in words]
+    outcome = judge_parts(read_outcome(word), ended)
+    return "partial-succeeded" if outcome == "partial" else outcome
 
 
 def _asset(part: Fields) -> str | None:
