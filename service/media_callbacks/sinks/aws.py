@@ -163,6 +163,22 @@ class AwsSink(ABC):
             )
         return SinkRetry(f"{self.title} did not take the event: {_clean(code)}", is_overload=is_overload(code))
 
+    def read_results(
+        self, entries: Sequence[CallEntry], results: Iterable[Any], *, taken: str, bad_entry: str | None = None
+    ) -> Iterator[tuple[CallEntry, SinkError | None]]:
+        """
+        An answer with one result for each entry, in their order.
+
+        Args:
+            taken: The member that the result of an entry has that was taken.
+            bad_entry: The code that speaks of the entry itself.
+        """
+        for entry, result in zip(entries, results, strict=False):
+            if code := result.get("ErrorCode"):
+                yield entry, self.judge(entry, code, is_hopeless=bare_code(code) == bad_entry)
+            elif result.get(taken):
+                yield entry, None
+
     async def open(self) -> None:
         self._is_closed = False
         # Now, so that the first event need not wait. What fails here is tried again by `send`, which has somebody to

@@ -9,12 +9,12 @@ Source: "PutEvents", https://docs.aws.amazon.com/eventbridge/latest/APIReference
 PutEvents event entry size", https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from media_callbacks.model.errors import SinkError, SinkRejected
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.aws import AwsSink, CallEntry, bare_code, read_document
+from media_callbacks.sinks.aws import AwsSink, CallEntry, read_document
 
 SOURCE = "media-callbacks"
 MAX_DETAIL_TYPE_CHARACTERS = 128
@@ -50,11 +50,4 @@ class EventBridgeSink(AwsSink):
 
     async def put(self, client: Any, entries: Sequence[CallEntry]) -> Iterable[tuple[CallEntry, SinkError | None]]:
         answer = await client.put_events(Entries=[entry.fields for entry in entries])
-        return self._read_answer(answer, entries)
-
-    def _read_answer(self, answer: Any, entries: Sequence[CallEntry]) -> Iterator[tuple[CallEntry, SinkError | None]]:
-        for entry, result in zip(entries, answer.get("Entries", ()), strict=False):
-            if result.get("EventId"):
-                yield entry, None
-            elif code := result.get("ErrorCode"):
-                yield entry, self.judge(entry, code, is_hopeless=bare_code(code) == "MalformedDetail")
+        return self.read_results(entries, answer.get("Entries", ()), taken="EventId", bad_entry="MalformedDetail")

@@ -14,7 +14,7 @@ Source: "PutRecords", https://docs.aws.amazon.com/kinesis/latest/APIReference/AP
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from media_callbacks.model.errors import SinkError
@@ -63,14 +63,7 @@ class KinesisSink(AwsSink):
             Records=[entry.fields for entry in entries],
             **{"StreamARN" if self.destination.startswith("arn:") else "StreamName": self.destination},
         )
-        return self._read_answer(answer, entries)
-
-    def _read_answer(self, answer: Any, entries: Sequence[CallEntry]) -> Iterator[tuple[CallEntry, SinkError | None]]:
-        for entry, result in zip(entries, answer.get("Records", ()), strict=False):
-            if code := result.get("ErrorCode"):
-                yield entry, self.judge(entry, code)
-            elif result.get("SequenceNumber"):
-                yield entry, None
+        return self.read_results(entries, answer.get("Records", ()), taken="SequenceNumber")
 
 
 def _partition_key(subject: str) -> str:
