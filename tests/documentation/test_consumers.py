@@ -50,7 +50,10 @@ export class Webhook {
 @contextmanager
 def consuming(name: str, command: list[str], folder: Path) -> Iterator[tuple[str, Path]]:
     """The consumer of the page, running: its URL, and what it prints."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]}")
     port = other_ports()["3000"]
+    command = [port if part == "3000" else part for part in command]
     (shown,) = (block.text for block in read_blocks("docs/consume.md") if block.file == name)
     (folder / name).write_text(re.sub(r"\b3000\b", port, shown), "utf-8")
     modules = folder / "node_modules/standardwebhooks"
@@ -60,7 +63,7 @@ def consuming(name: str, command: list[str], folder: Path) -> Iterator[tuple[str
     printed = folder / "printed"
     environment = {"PATH": os.environ["PATH"], "ORDERS_SECRET": SECRET}
     with printed.open("wb") as output, subprocess.Popen(
-        [*command, name], cwd=folder, env=environment, stdout=output, stderr=subprocess.DEVNULL
+        command, cwd=folder, env=environment, stdout=output, stderr=subprocess.DEVNULL
     ) as process:  # fmt: skip
         try:
             url = f"http://127.0.0.1:{port}/media"
@@ -95,19 +98,38 @@ def send(url: str, body: bytes, key: bytes = KEY) -> int | None:
     return post(url, body, build_headers(delivery, [key], int(datetime.now(UTC).timestamp())))
 
 
-@pytest.mark.parametrize(
-    ("name", "command"), [("receiver.py", [sys.executable, "-u"]), ("receiver.mjs", ["node"])], ids=["python", "node"]
+UVICORN = [sys.executable, "-m", "uvicorn", "--log-level", "error", "typed_receiver:app", "--port", "3000"]
+CONSUMERS = pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("receiver.py", [sys.executable, "-u", "receiver.py"]),
+        ("receiver.mjs", ["node", "receiver.mjs"]),
+        ("typed_receiver.py", UVICORN),
+    ],
+    ids=["python", "node", "typed"],
 )
+
+
+@CONSUMERS
 def test_each_outcome_is_taken_once_and_in_order(name: str, command: list[str], tmp_path: Path):
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"needs {command[0]}")
     failed, succeeded = event("failed", 1), event("succeeded", 2)
     assert json.loads(failed)["id"][:36] == json.loads(succeeded)["id"][:36]
     with consuming(name, command, tmp_path) as (url, printed):
         assert send(url, failed, key=KEY[::-1]) == 401
         assert [send(url, each) for each in (failed, failed, succeeded, failed, succeeded)] == [204] * 5
-        lines = printed.read_text("utf-8").splitlines()
-    assert [line.partition(" ")[0] for line in lines] == [
-        "media.animated_image.failed",
-        "media.animated_image.succeeded",
-    ]
+        assert taken(printed) == ["media.animated_image.failed", "media.animated_image.succeeded"]
+
+
+@CONSUMERS
+def test_after_a_restore_another_outcome_of_a_revision_is_not_taken_for_a_repetition(
+    name: str, command: list[str], tmp_path: Path
+):
+    with consuming(name, command, tmp_path) as (url, printed):
+        sent = event("failed", 1), event("succeeded", 1), event("failed", 1), event("partial", 2), event("cancelled", 1)
+        assert [send(url, each) for each in sent] == [204] * 5
+        words = [line.rpartition(".")[2] for line in taken(printed)]
+    assert words == ["failed", "succeeded", "partial"]
+
+
+def taken(printed: Path) -> list[str]:
+    return [line.partition(" ")[0] for line in printed.read_text("utf-8").splitlines()]

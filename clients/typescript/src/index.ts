@@ -15,8 +15,8 @@
  *     });
  *
  * An event may come more than once, and a later outcome of the same job is another event with a higher `data.revision`:
- * note the revision under `event.id.slice(0, 36)`, the event's key, in the transaction of what you do, and do nothing
- * for one that is not higher.
+ * note `event.id` with the revision in the transaction of what you do, and do nothing for an id that is there, or when
+ * another id of the same key, `event.id.slice(0, 36)`, has a higher revision.
  */
 
 import { Webhook, WebhookVerificationError as NotGenuine } from "standardwebhooks";

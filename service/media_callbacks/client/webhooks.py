@@ -25,10 +25,10 @@ goes to whoever called: let it become a 500, and the event comes again.
 
 **An event may come more than once**, also because an operator sent it again (then with the header
 ``media-callbacks-replay``), and a later outcome of the same job is another event with a higher ``data.revision``. So a
-handler notes the revision under the event's key, ``event.id[:36]``, in the transaction of what it does, and does
-nothing for a revision that is not higher than the noted one: it was there before, or is overtaken, as it can be on
-standard queues. That is not done here: whoever notes it before the work loses the event if the work fails, and whoever
-notes it after does the work twice if that fails.
+handler notes ``event.id`` with the revision in the transaction of what it does, and does nothing for an id that is
+there (it has come before), or when another id of the same key, ``event.id[:36]``, has a higher revision (it is
+overtaken, as it can be on standard queues). That is not done here: whoever notes it before the work loses the event if
+the work fails, and whoever notes it after does the work twice if that fails.
 
 Source: "Standard Webhooks", https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md,
 sections "Webhook Headers" and "Signature scheme".
