@@ -93,17 +93,32 @@ def test_a_clock_that_is_set_back_delays_the_next_probe_by_an_interval_at_most()
 
 
 @pytest.mark.parametrize("is_probed", [False, True])
-def test_one_that_is_closed_by_hand_has_forgotten_everything(is_probed: bool) -> None:
+def test_one_that_is_to_try_now_sends_a_single_probe(is_probed: bool) -> None:
     breaker = opened()
     if is_probed:
         breaker.probe_sent()
         breaker.failed(now=30.0)
-        breaker.probe_sent()
-    breaker.close()
-    assert state(breaker) == "closed"
-    assert breaker.wait_s(now=0.0) == 0
-    for _ in range(FAILURES_TO_OPEN - 1):
-        breaker.failed(now=100.0)
-    assert state(breaker) == "closed"
+    breaker.try_now()
+    assert (state(breaker), breaker.wait_s(now=0.0)) == ("open", 0)
+    breaker.probe_sent()
+    assert state(breaker) == "half_open"
     breaker.failed(now=100.0)
-    assert breaker.wait_s(now=100.0) == PROBE_INTERVAL_S
+    assert (state(breaker), breaker.wait_s(now=100.0)) == ("open", 2 * PROBE_INTERVAL_S)
+    breaker.try_now()
+    breaker.probe_sent()
+    breaker.succeeded()
+    assert (state(breaker), breaker.wait_s(now=0.0)) == ("closed", 0)
+
+
+def test_a_closed_one_that_is_to_try_now_opens_at_the_first_failure() -> None:
+    breaker = Breaker()
+    breaker.try_now()
+    assert state(breaker) == "closed"
+    breaker.failed(now=0.0)
+    assert state(breaker) == "open"
+    breaker = Breaker()
+    breaker.try_now()
+    breaker.succeeded()
+    for _ in range(FAILURES_TO_OPEN - 1):
+        breaker.failed(now=0.0)
+    assert state(breaker) == "closed"

@@ -563,7 +563,7 @@ async def test_what_could_not_be_recorded_until_the_stop_is_told_of(inbox: Watch
     assert [entry["result"] for entry in logs if entry["event"] == "attempt"] == ["unrecorded"]
 
 
-async def test_an_operator_closes_the_breaker_and_all_is_tried_at_once(inbox: WatchedInbox) -> None:
+async def test_an_operator_has_one_tried_at_once_and_then_all_the_others(inbox: WatchedInbox) -> None:
     time = FakeTime(inbox)
     is_well = False
     sink = ScriptedSink(answer=lambda _: None if is_well else SinkRetry("503", retry_after_s=3600), concurrency=8)
@@ -575,10 +575,28 @@ async def test_an_operator_closes_the_breaker_and_all_is_tried_at_once(inbox: Wa
     time.begun()
     assert await inbox.retry_sink("a") > 0
     time.ended()
-    assert dispatcher.breaker_states() == {"a": "closed"}
     await inbox.until_ended("a", 20)
+    assert dispatcher.breaker_states() == {"a": "closed"}
     await dispatcher.stop()
     assert (time.now - before).total_seconds() < 30, "before the next probe"
+
+
+async def test_an_operator_who_is_wrong_costs_one_event_one_attempt(inbox: WatchedInbox) -> None:
+    time = FakeTime(inbox)
+    sink = ScriptedSink(answer=lambda _: SinkRetry("503", retry_after_s=3600), concurrency=8)
+    await put_jobs(inbox, 20)
+    dispatcher = make_dispatcher(inbox, sink, time=time)
+    dispatcher.start()
+    for _ in range(3):
+        await until(lambda: dispatcher.breaker_states()["a"] == "open" and not inbox.held["a"])
+        before = len(sink.sent)
+        time.begun()
+        assert await inbox.retry_sink("a") > 0
+        time.ended()
+        await until(lambda: len(sink.sent) > before)  # noqa: B023 - it is over before the next one
+        await until(lambda: dispatcher.breaker_states()["a"] == "open" and not inbox.held["a"])
+        assert len(sink.sent) == before + 1
+    await dispatcher.stop()
 
 
 async def test_stop_lets_attempts_in_flight_finish_and_claims_nothing_more(inbox: WatchedInbox) -> None:

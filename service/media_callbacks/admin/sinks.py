@@ -56,7 +56,7 @@ class Sinks:
         "/v1/sinks/{sink}/resume",
         "Let a sink have what was held back",
         description="Whether it was paused or has disabled itself. What was parked goes on, in order; what was"
-        " to be tried again some time is tried now, and circuit breakers are closed, on all instances.",
+        " to be tried again some time is tried now, on all instances, and where a circuit breaker is open, one first.",
     )
     async def resume_sink(self, sink: str, body: ResumeOrder) -> TriedSink:
         await self._set_state(sink, "active", body)
@@ -66,8 +66,9 @@ class Sinks:
         "POST",
         "/v1/sinks/{sink}/retry",
         "Try now what a sink did not take",
-        description="When its destination is well again: what was to be tried again some time is due now, and"
-        " circuit breakers are closed, on all instances.",
+        description="When its destination is well again: what was to be tried again some time is tried now,"
+        " on all instances. Where a circuit breaker is open, one is tried first, and the others when it was taken, so"
+        " that it costs one attempt of one event if the destination is not well.",
     )
     async def retry_sink(self, sink: str, body: RetryOrder) -> TriedSink:
         await self._check_known(sink)

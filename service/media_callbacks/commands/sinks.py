@@ -113,7 +113,12 @@ def set_state(client: AdminClient, arguments: argparse.Namespace) -> int:
         return 0
     sink: SinkItem = read_answer(SinkItem if arguments.verb == "pause" else TriedSink, document)
     waiting = f"{sink.backlog} event{'' if sink.backlog == 1 else 's'}"
-    what_next = f"{waiting} on the way" if sink.state == "active" else f"{waiting} waiting for resume"
+    if sink.state != "active":
+        what_next = f"{waiting} waiting for resume"
+    elif sink.breaker in (None, "closed"):
+        what_next = f"{waiting} on the way"
+    else:
+        what_next = f"{waiting} waiting: one is tried now, and the others when it is taken"
     if isinstance(sink, TriedSink) and sink.brought_forward:
         what_next += (
             f"; {sink.brought_forward} brought forward to be tried {'now' if sink.state == 'active' else 'then'}"

@@ -43,7 +43,9 @@ class Breaker:
     def succeeded(self) -> None:
         self._failures = 0
         if self.state != "closed":
-            self.close()
+            self.state = "closed"
+            self._interval_s = PROBE_INTERVAL_S
+            self._pause.end()
 
     def failed(self, *, now: float) -> None:
         if self.state == "open":
@@ -56,10 +58,11 @@ class Breaker:
         self.state = "open"
         self._pause.begin(self._interval_s, now=now)
 
-    def close(self) -> None:
-        """As if the sink had never failed."""
-        self.state = "closed"
-        self._failures = 0
+    def try_now(self) -> None:
+        """Somebody says that the sink is well again: where it is open a probe may be sent at once, and shows it."""
+        if self.state == "closed":
+            # It takes one failure to prove him wrong.
+            self._failures = FAILURES_TO_OPEN - 1
         self._interval_s = PROBE_INTERVAL_S
         self._pause.end()
 

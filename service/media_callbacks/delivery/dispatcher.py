@@ -203,8 +203,11 @@ class _SinkWorker:
         self._claimer.wake()
 
     def try_now(self) -> None:
-        """An operator says that the sink is well again, whatever it has answered."""
-        self.breaker.close()
+        """
+        An operator says that the sink is well again, whatever it has answered. If he is wrong, it must not cost every
+        event that waits one of its attempts.
+        """
+        self.breaker.try_now()
         self._pause.end()
 
     async def stop(self, timeout_s: float) -> None:
