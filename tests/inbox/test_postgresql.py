@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import gc
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -21,7 +22,7 @@ from media_callbacks.inbox.postgresql import connecting, receipts, schema, tasks
 from media_callbacks.inbox.postgresql import writer as writer_module
 from media_callbacks.inbox.postgresql.database import PostgresqlDatabase
 from media_callbacks.inbox.postgresql.functions import lock_of
-from media_callbacks.inbox.postgresql.news import _payloads
+from media_callbacks.inbox.postgresql.news import News, _payloads
 from media_callbacks.inbox.postgresql.schema import migrate
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import INQUIRIES, AttemptResult, EventFilter, Finding, JobFilter, ReplayRequest
@@ -1203,3 +1204,23 @@ async def test_a_batch_is_bounded_by_what_was_made_of_it(
     await asyncio.gather(*(inbox.put(make_receipt(event)) for event in events))
     assert max(sizes) < 300_000
     assert len(sizes) == 5
+
+
+async def test_who_is_closed_while_it_connects_leaves_no_exception_behind():
+    """A command opens the store for a moment alone, and its last line would be Python's."""
+    left: list[dict[str, Any]] = []
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left.append(context))
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        for steps in range(20):
+            news = News(f"postgresql://nobody@{host}:{port}/none", "public", lambda _: None)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await news.close()
+    del news
+    gc.collect()
+    assert left == []

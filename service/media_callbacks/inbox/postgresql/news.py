@@ -49,8 +49,15 @@ class News:
 
     async def _exchange(self) -> None:
         async for _ in tasks.attempts():
+            # Whoever opens an inbox for a moment alone closes it before this has connected. Cancelled then, asyncpg
+            # leaves an exception behind that Python shows when nobody retrieves it.
+            connecting = asyncio.ensure_future(connect(self._url))
             try:
-                connection = await connect(self._url)
+                connection = await asyncio.shield(connecting)
+            except asyncio.CancelledError:
+                with contextlib.suppress(*errors()):
+                    (await connecting).terminate()
+                raise
             except errors():
                 continue
             try:
