@@ -240,6 +240,10 @@ class Service:
             desk = self._desks[key] = self._build_desk(came_through, product, account)
         return desk
 
+    def can_ask(self, product: Product, account: str) -> bool:
+        """Whether there are credentials to ask about an expected job."""
+        return self._build_desk(None, product, account).call is not None
+
     def _build_desk(self, came_through: str | None, product: Product, account: str) -> Desk:
         sources = self.settings.sources
         own = [name for name, source in sources.items() if (source.product, source.account_name) == (product, account)]
@@ -346,6 +350,7 @@ def create_admin_app(service: Service) -> AdminGuard:
         families={product: rules.families for product, rules in QUERIES.items()},
         deadline_s=service.settings.jobs.deadline_s,
         jobs_registered=service.reconciler.wake,
+        can_ask=service.can_ask,
         journaled=service.count_journaled,
     )
     admin = service.settings.admin

@@ -302,7 +302,7 @@ async def test_a_list_on_a_terminal_is_a_table_that_says_when_there_is_more(admi
         (["replay", "--yes", "--state", "dead", "--to", "h"], "--to: expected an absolute URL"),
         (["replay", "--yes", "--state", "dead", "--to", "http://h", "--secret-file", "/x"], "cannot read /x"),
         (["replay", "--state", "dead"], "expected --yes to send, or --dry-run to count"),
-        (["replay", make_id(1)], "expected --yes to send, or --dry-run to count"),
+        (["replay", make_id(1), make_id(2)], "expected --yes to send, or --dry-run to count"),
         (["replay", "--status", "../1"], "expected the number of a replay"),
         (["replay", "--cancel", ""], "expected the number of a replay"),
         (["replay", "--cancel", "1", "--status", "2"], "--status and --cancel stand alone"),

@@ -45,6 +45,7 @@ class AdminApi:
         families: The jobs that can be expected, by product.
         deadline_s: Until the deadline of a registration that names none.
         jobs_registered: Told that there is something to do for whoever asks the vendor.
+        can_ask: Whether there are credentials to ask about a product's jobs in an account.
         journaled: How many receipts are in this instance's journal.
     """
 
@@ -60,6 +61,7 @@ class AdminApi:
         families: Mapping[Product, Mapping[str, Family]] = MappingProxyType({}),
         deadline_s: float = 3600.0,
         jobs_registered: Callable[[], None] = lambda: None,
+        can_ask: Callable[[Product, str], bool] = lambda *_: True,
         journaled: Callable[[], int] = lambda: 0,
     ) -> None:
         known_sinks = Sinks(inbox, sinks, breaker_states)
@@ -70,6 +72,7 @@ class AdminApi:
             families=families,
             default_deadline=timedelta(seconds=deadline_s),
             jobs_registered=jobs_registered,
+            can_ask=can_ask,
         )
         self.operations = tuple(
             declared

@@ -33,6 +33,7 @@ class Jobs:
         families: The jobs that can be expected, by product.
         default_deadline: Of a registration that names none.
         jobs_registered: Told that there is something to do for whoever asks the vendor.
+        can_ask: Whether there are credentials for a product and an account.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Jobs:
         families: Mapping[Product, Mapping[str, Family]],
         default_deadline: timedelta,
         jobs_registered: Callable[[], None],
+        can_ask: Callable[[Product, str], bool],
     ) -> None:
         self._inbox = inbox
         self._clock = clock
         self._families = families
         self._default_deadline = default_deadline
         self._jobs_registered = jobs_registered
+        self._can_ask = can_ask
 
     @operation("GET", "/v1/jobs", "Expected jobs, newest first")
     async def list_jobs(self, query: JobQuery) -> JobPage:
@@ -82,7 +85,8 @@ class Jobs:
 
     def _item(self, record: JobRecord) -> JobItem:
         family = self._families.get(record.reference.product, {}).get(record.reference.family)
-        return JobItem.of(record, None if family is None else family.kind)
+        can_be_asked = self._can_ask(record.reference.product, record.reference.account)
+        return JobItem.of(record, None if family is None else family.kind, can_be_asked=can_be_asked)
 
     def rules(self) -> JobRules:
         return JobRules(self._families, self._clock())

@@ -762,12 +762,17 @@ class JobItem(ApiModel):
     outcome: str | None = Field(examples=["succeeded"])
     ended_at: Timestamp | None = Field(description="When that event was accepted, maybe before the registration.")
     attempts: int = Field(description="How often the vendor was asked.")
+    can_be_asked: bool = Field(
+        True,
+        description="Whether there are credentials to ask the vendor with (`[vendor.<name>]`). Without, a job whose"
+        " callback is lost ends as `unknown`.",
+    )
     notification: str | None = Field(
         description="What the vendor says of its own notification (MTS alone).", examples=["sent", "not configured"]
     )
 
     @classmethod
-    def of(cls, record: JobRecord, kind: Kind | None) -> "JobItem":
+    def of(cls, record: JobRecord, kind: Kind | None, *, can_be_asked: bool) -> "JobItem":
         reference = record.reference
         return cls(
             id=record.id,
@@ -787,6 +792,7 @@ class JobItem(ApiModel):
             outcome=record.outcome,
             ended_at=record.ended_at,
             attempts=record.attempts,
+            can_be_asked=can_be_asked,
             notification=record.notification,
         )
 

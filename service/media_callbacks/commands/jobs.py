@@ -13,7 +13,7 @@ from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.listing import add_limit_option, print_list
 from media_callbacks.commands.console.moments import DEADLINES, TIMES, read_deadline, read_range
 from media_callbacks.commands.console.options import add_json_option
-from media_callbacks.commands.console.output import Cell, can_draw, print_json, print_table, style_of
+from media_callbacks.commands.console.output import Cell, can_draw, note, print_json, print_table, style_of
 from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.inbox.records import JobState
 from media_callbacks.model.kinds import PRODUCTS
@@ -89,6 +89,11 @@ def expect_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
             print_json(document)
     else:
         show(found)
+    if not all(document.get("can_be_asked", True) for document in found):
+        note(
+            "nobody can be asked about them: the service has no credentials for this product and account; add a table"
+            " [vendor.<name>], or a job whose callback is lost ends as unknown"
+        )
     return 0
 
 

@@ -34,9 +34,10 @@ def add_options(parser: CommandParser) -> None:
         "retry", help="try now what a sink did not take: when its receiver is well again, and no time is to be lost"
     )
     listing.examples = ("media-callbacks sinks list",)
-    for verb, command in (("pause", pause), ("resume", resume), ("retry", retry)):
-        command.examples = (f'media-callbacks sinks {verb} orders --reason "their database moves"',)
-        command.add_argument("name", metavar="NAME")
+    reasons = (("pause", pause, "their database moves"), ("resume", resume, "moved"), ("retry", retry, "well again"))
+    for verb, command, reason in reasons:
+        command.examples = (f'media-callbacks sinks {verb} orders --reason "{reason}"',)
+        command.add_argument("name", metavar="NAME", help="of the sink")
         command.add_argument("--reason", metavar="TEXT", help="for the record, beside who and when")
         command.set_defaults(run=lambda arguments: run_with_client(arguments, set_state), verb=verb)
     for command in (listing, pause, resume, retry):

@@ -63,7 +63,7 @@ def add_admin_options(parser: argparse.ArgumentParser) -> None:
         "--token-file",
         metavar="PATH",
         help=f"file with the admin token (default: ${TOKEN_VARIABLE}, else admin.token or admin.jobs_token of the"
-        " configuration)",
+        " configuration, which goes to another address than its own only together with --config)",
     )
     add_config_option(parser)
 

@@ -48,7 +48,7 @@ pause = time.sleep
 def add_options(parser: CommandParser) -> None:
     parser.examples = (
         "media-callbacks events replay evt_0aa3ead8ad35b2f7eb16bec2f5371d1700",
-        "media-callbacks events replay --state dead --sink orders --since yesterday --until today",
+        "media-callbacks events replay --state dead --sink orders",
         "media-callbacks events replay --state unrouted --to-sink orders --dry-run",
     )
     parser.description = (
@@ -68,7 +68,7 @@ def add_options(parser: CommandParser) -> None:
     group.add_argument("--rate", type=float, metavar="N", help=f"events a second (default: {DEFAULT_RATE:g})")
     group.add_argument("--reason", metavar="TEXT", help="for the record, beside who and when")
     group.add_argument("--dry-run", action="store_true", help="count, and send nothing")
-    group.add_argument("--yes", action="store_true", help="don't ask; needed where there is no terminal to ask on")
+    group.add_argument("--yes", action="store_true", help="don't ask; needed for several without a terminal")
     group = parser.add_argument_group("for development")
     group.add_argument(
         "--to", metavar="URL", help="this command posts the events to URL itself, signed as webhooks are, oldest first"
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--to, --to-sink: expected one of them, came both")
     if arguments.secret_file is not None and arguments.to is None:
         raise UsageError("--secret-file is for --to; sinks sign with their own secrets")
-    if not (arguments.yes or arguments.dry_run or is_interactive()):
+    if len(ids) != 1 and not (arguments.yes or arguments.dry_run or is_interactive()):
         raise UsageError("there is no terminal to ask on: expected --yes to send, or --dry-run to count")
     if arguments.to is not None:
         # Here: it sends as the service does, with libraries that the other ways do without.
