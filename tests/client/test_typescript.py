@@ -22,6 +22,7 @@ from media_callbacks.model.events import Delivery
 from media_callbacks.model.schemas import event_schema
 from media_callbacks.sinks.webhook import build_headers
 from tests.client.test_receiver import by_eventbridge, by_sns
+from tests.documentation.pages import read_blocks
 from tests.factories import typescript_events
 from tests.inbox.conformance import make_event, with_data
 
@@ -212,3 +213,8 @@ def test_the_package_is_built_and_takes_what_the_service_sends(tmp_path):
         if re.search(r" // TS\d+$", line)
     ]
     assert found == wrong
+
+    # As the page shows it.
+    (shown,) = (block.text for block in read_blocks("clients/typescript/README.md") if block.language == "typescript")
+    (consumer / "shown.ts").write_text(shown, "utf-8")
+    assert compile_file(consumer, "shown.ts") == ""

@@ -11,8 +11,8 @@ from tests.documentation.pages import PAGES, Block, read_blocks
 from tests.documentation.test_configurations import ENVIRON
 from tests.factories.contracts import check_event
 
-# What test_commands, test_configurations and test_consumers are for; and what people read.
-ELSEWHERE = {"sh", "toml", "javascript", "text"}
+# What test_commands, test_configurations, test_consumers and client/test_typescript are for; and what people read.
+ELSEWHERE = {"sh", "toml", "javascript", "typescript", "text"}
 BLOCKS = [block for page in PAGES for block in read_blocks(page) if block.language not in ELSEWHERE]
 
 
