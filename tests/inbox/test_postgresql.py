@@ -49,6 +49,7 @@ from tests.inbox.conformance import (
     purge,
 )
 from tests.inbox.conformance_erasures import ErasuresConformance
+from tests.inbox.conformance_feed import FeedConformance
 from tests.inbox.conformance_jobs import (
     DEADLINE,
     NONCE,
@@ -205,6 +206,10 @@ class TestPostgresqlInbox(InboxConformance, DatabaseConformance):
 
 class TestPostgresqlErasures(ErasuresConformance):
     """The suite about erasures."""
+
+
+class TestPostgresqlFeed(FeedConformance):
+    """The suite about the feed."""
 
 
 class TestPostgresqlJobs(JobsConformance, DatabaseJobsConformance):
@@ -812,7 +817,9 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
                 message = str(result)
                 await asyncio.sleep(0.01)
 
-    await until_not_ready("migrations are missing (initial, jobs, clock, erasures); run `media-callbacks migrate`")
+    await until_not_ready(
+        "migrations are missing (initial, jobs, clock, erasures, feed); run `media-callbacks migrate`"
+    )
     assert (await journaled.put(make_receipt(make_event()))).is_journaled, "it is kept all the same"
     await migrate(own_server.url())
     await eventually(journaled.check)
@@ -823,7 +830,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
     await until_not_ready("migrations are missing (jobs)")
     # Another database.
     await execute(own_server.url(), "DROP TABLE migrations")
-    await until_not_ready("migrations are missing (initial, jobs, clock, erasures)")
+    await until_not_ready("migrations are missing (initial, jobs, clock, erasures, feed)")
     # Away again, which the journal is for.
     await asyncio.to_thread(own_server.stop)
     await eventually(journaled.check)
@@ -1122,10 +1129,11 @@ async def test_services_that_start_at_once_migrate_once(database_url: str) -> No
 async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(database_url: str) -> None:
     inbox = TimedPostgresqlInbox(database_url, auto_migrate=False)
     with pytest.raises(
-        ConfigError, match=r"store\.auto_migrate: .* \(initial, jobs, clock, erasures\); run `media-callbacks migrate`"
+        ConfigError,
+        match=r"store\.auto_migrate: .* \(initial, jobs, clock, erasures, feed\); run `media-callbacks migrate`",
     ):
         await inbox.open()
-    assert await migrate(database_url) == ["001_initial", "002_jobs", "003_clock", "004_erasures"]
+    assert await migrate(database_url) == ["001_initial", "002_jobs", "003_clock", "004_erasures", "007_feed"]
     await inbox.open()
     await inbox.close()
 

@@ -45,6 +45,7 @@ from tests.inbox.conformance import (
     purge_step,
 )
 from tests.inbox.conformance_erasures import ErasuresConformance
+from tests.inbox.conformance_feed import FeedConformance
 from tests.inbox.conformance_jobs import (
     DatabaseJobsConformance,
     JobsConformance,
@@ -86,6 +87,10 @@ class TestSqliteInbox(InboxConformance, DatabaseConformance):
 
 class TestSqliteErasures(ErasuresConformance):
     """The suite about erasures."""
+
+
+class TestSqliteFeed(FeedConformance):
+    """The suite about the feed."""
 
 
 class TestSqliteJobs(JobsConformance, DatabaseJobsConformance):
@@ -460,7 +465,7 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(tmp
         await inbox.open()
     await inbox.close()
     with sqlite3.connect(path, isolation_level=None) as connection:
-        assert migrate(connection) == ["001_initial", "002_jobs", "003_clock", "004_erasures"]
+        assert migrate(connection) == ["001_initial", "002_jobs", "003_clock", "004_erasures", "007_feed"]
         assert migrate(connection) == []
     inbox = TimedSqliteInbox(path, auto_migrate=False)
     await inbox.open()

@@ -75,6 +75,20 @@ class StoredEvent(NamedTuple):
     accepted_at: int
 
 
+class Horizon(NamedTuple):
+    """
+    How far the order is settled in which events are shown to those who follow them.
+
+    Attributes:
+        by_id_until: Events up to this id come first, in the order of their ids.
+        xid: Later ones come in the order of the transactions that accepted them, as far as those below this one: they
+            have all ended. None where there are no later ones.
+    """
+
+    by_id_until: int
+    xid: int | None
+
+
 _STORED = "e.id, e.key_digest, e.outcome, e.revision, e.receipt_id, e.accepted_at"
 
 
@@ -105,7 +119,12 @@ class Database(ABC):
     - truth is tested by ``NOT is_routed``, never compared with a number, and comes back as bool or as 0 and 1;
     - ``INSERT … SELECT … WHERE true ON CONFLICT DO NOTHING``: without the WHERE, SQLite takes ON for a join;
     - text comes back in no particular order of letters: sort it in Python.
+
+    Attributes:
+        xid: The transaction that accepted an event ``e``, in SQL.
     """
+
+    xid: str
 
     @abstractmethod
     async def fetch(self, sql: str, *parameters: Value) -> Sequence[Row]:
@@ -179,6 +198,13 @@ class Database(ABC):
     @abstractmethod
     async def record_attempts(self, results: Sequence[AttemptResult]) -> tuple[list[bool], set[str]]:
         """Returns which results still held their lease, and the sinks where something waited for one of these."""
+
+    @abstractmethod
+    async def feed_horizon(self) -> Horizon: ...
+
+    @abstractmethod
+    async def is_held_up(self, horizon: Horizon) -> bool:
+        """Whether there are events that are not shown yet because others may come before them."""
 
     async def fetch_row(self, sql: str, *parameters: Value) -> Row | None:
         """The first row."""

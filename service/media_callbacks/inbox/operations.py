@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 from media_callbacks.inbox.asking import inquiries, jobs
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.keeping import clock, purging
-from media_callbacks.inbox.operating import erasures, reads, replays, sinks
+from media_callbacks.inbox.operating import erasures, feed, reads, replays, sinks
 from media_callbacks.inbox.pending import Answered
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import (
     INQUIRIES,
     RETRIED,
+    UNROUTED,
     AttemptResult,
     ClockRecord,
     ErasureCounts,
@@ -29,6 +30,9 @@ from media_callbacks.inbox.records import (
     EventFilter,
     EventRecord,
     EventSummary,
+    FeedCursor,
+    FeedFilter,
+    FeedPart,
     Finding,
     Inquiry,
     JobFilter,
@@ -194,6 +198,12 @@ class Operations(ABC):
     async def count_events(self, event_filter: EventFilter) -> int:
         return await self._read(lambda d: reads.count_events(d, event_filter))
 
+    async def read_feed(
+        self, after: FeedCursor | datetime | None, filters: Sequence[FeedFilter], *, limit: int, max_bytes: int
+    ) -> FeedPart:
+        start = to_milliseconds(after) if isinstance(after, datetime) else after
+        return await self._read(lambda d: feed.read(d, start, filters, limit=limit, max_bytes=max_bytes))
+
     async def list_sinks(self) -> Sequence[SinkRecord]:
         return await self._read(sinks.list_sinks)
 
@@ -319,6 +329,6 @@ def _tell_of(told: set[str], receipt: Receipt, *, has_accepted: bool) -> None:
     """Add who is to be told of a receipt that was kept and has brought something."""
     for entry in receipt.entries:
         if has_accepted:
-            told.update(entry.sinks)
+            told.update(entry.sinks or (UNROUTED,))
         if entry.hold is not None or entry.nameless is not None:
             told.add(INQUIRIES)

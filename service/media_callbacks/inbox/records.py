@@ -1,9 +1,11 @@
 """What an inbox hands out and takes, apart from receipts: deliveries, attempts, jobs, inquiries, what operators see."""
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 from media_callbacks.model.events import Delivery, Event
 from media_callbacks.model.jobs import JobReference
@@ -38,6 +40,10 @@ RETRIED = "!"
 
 INQUIRIES = "?"
 """What listeners are told, in place of a sink's name, when there is something new to ask the vendor about."""
+
+
+UNROUTED = "*"
+"""The same when there is an event that goes to no sink."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -549,3 +555,126 @@ class ClockRecord:
     trusted_at: datetime | None = None
     behind_s: float = 0.0
     corrected_s: float = 0.0
+
+
+# The feed
+
+
+class Place(NamedTuple):
+    """Where an event stands among those that are followed: by its transaction, 0 where ids alone tell, then its id."""
+
+    xid: int
+    row_id: int
+
+
+# Numbers as far as the databases count, times as far as Python does.
+CURSOR_PATTERN = "([0-9]{1,18})-([0-9]{1,18})-([0-9a-f]{0,16})-([0-9]{1,14})(?:-([0-9]{1,14}))?"
+
+
+@dataclass(frozen=True, slots=True)
+class FeedCursor:
+    """
+    An event that was looked at; or what is before all events. As text it is opaque to everybody else.
+
+    Attributes:
+        check: Of what the event is known by; with the time it tells whether the event is still this one.
+        accepted_at: In milliseconds.
+        since: Later events that were accepted before this are passed over; in milliseconds.
+    """
+
+    place: Place
+    check: str = ""
+    accepted_at: int = 0
+    since: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """
+        Raises:
+            ValueError: It is none.
+        """
+        found = re.fullmatch(CURSOR_PATTERN, text)
+        if found is None:
+            raise ValueError("expected the cursor of an answer")
+        xid, row_id, check, accepted_at, since = found.groups()
+        return cls(Place(int(xid), int(row_id)), check, int(accepted_at), None if since is None else int(since))
+
+    def __str__(self) -> str:
+        since = "" if self.since is None else f"-{self.since}"
+        return f"{self.place.xid}-{self.place.row_id}-{self.check}-{self.accepted_at}{since}"
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEvent:
+    """
+    Attributes:
+        cursor: For what follows it.
+        body: None where it is not kept any more.
+    """
+
+    cursor: FeedCursor
+    product: str
+    kind: str
+    outcome: str
+    job_id: str | None
+    media_id: str | None
+    body: str | None = None
+
+    def is_since(self, since: int | None) -> bool:
+        return since is None or self.cursor.accepted_at >= since
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFilter:
+    """
+    Which events are followed. What is left out asks for nothing.
+
+    Attributes:
+        source: The configured source that they came through first.
+    """
+
+    product: str | None = None
+    kind: str | None = None
+    outcome: str | None = None
+    job_id: str | None = None
+    media_id: str | None = None
+    source: str | None = None
+
+    def may_want(self, event: FeedEvent) -> bool:
+        """As far as that can be told without the body."""
+        return all(
+            wanted is None or wanted == getattr(event, name)
+            for name, wanted in (
+                ("product", self.product),
+                ("kind", self.kind),
+                ("outcome", self.outcome),
+                ("job_id", self.job_id),
+                ("media_id", self.media_id),
+            )
+        )
+
+    def wants(self, event: FeedEvent) -> bool:
+        """Of one that is not kept any more the rest is not known, and it may have been."""
+        return self.may_want(event) and (
+            self.source is None or event.body is None or json.loads(event.body)["data"]["source"] == self.source
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPart:
+    """
+    A part of the feed.
+
+    Attributes:
+        events: Those that may be wanted.
+        end: Up to where events were looked at.
+        is_complete: There are no more just now.
+        is_held_up: But for some that are not shown yet, because others may come before them.
+        kept_since: Where one of the events is not kept any more: when the next one was accepted that is.
+    """
+
+    events: tuple[FeedEvent, ...]
+    end: FeedCursor
+    is_complete: bool
+    is_held_up: bool
+    kept_since: datetime | None

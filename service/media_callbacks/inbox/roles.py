@@ -24,6 +24,9 @@ from media_callbacks.inbox.records import (
     EventFilter,
     EventRecord,
     EventSummary,
+    FeedCursor,
+    FeedFilter,
+    FeedPart,
     Finding,
     Inquiry,
     JobFilter,
@@ -52,7 +55,8 @@ class Notices(Protocol):
     def listen(self, listener: Callable[[Collection[str]], None]) -> None:
         """
         From now on tell this listener too, in the event loop, which sinks have something new to claim; ``INQUIRIES``
-        stands for something new to ask the vendor about, and ``RETRIED`` and a name for a sink to be tried now.
+        stands for something new to ask the vendor about, ``UNROUTED`` for an event that goes to no sink, and
+        ``RETRIED`` and a name for a sink to be tried now.
         """
         ...
 
@@ -228,6 +232,25 @@ class EventReader(Protocol):
         ...
 
 
+class FeedStore(Notices, Protocol):
+    """For those who follow events."""
+
+    async def read_feed(
+        self, after: FeedCursor | datetime | None, filters: Sequence[FeedFilter], *, limit: int, max_bytes: int
+    ) -> FeedPart:
+        """
+        The next events that one of the filters may want, in order of acceptance: at most ``limit``, of ``max_bytes``
+        together or a single one. None that comes later stands before one that was shown. They are durable.
+
+        Args:
+            after: A cursor; or a time, for what was accepted then or later; or None, for what comes from now on.
+
+        Raises:
+            CursorGone: What follows the cursor can't be told any more.
+        """
+        ...
+
+
 class SinkControl(SinkSwitch, Protocol):
     async def list_sinks(self) -> Sequence[SinkRecord]:
         """The sinks that the inbox knows of, by name: those with a backlog, and those that are not active."""
@@ -346,6 +369,7 @@ class Inbox(
     Purgeable,
     WatchedClock,
     AdminStore,
+    FeedStore,
     StoreRepair,
     Protocol,
 ):

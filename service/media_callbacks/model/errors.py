@@ -23,6 +23,7 @@ The whole exception tree.
     │   ├── VendorUnavailable   may work later: no connection, 5xx, throttled, not the documented form
     │   └── VendorRefused       will not work by itself: credentials, rights, parameters, clock, no such thing
     ├── JobConflict             a registration contradicts what is known of the job
+    ├── CursorGone              what follows the cursor of a feed can't be told any more
     ├── ClockDoubted            nothing is removed for its age while the store's clock may be wrong
     ├── SinkError               one delivery attempt failed
     │   ├── SinkRetry           may work later
@@ -37,6 +38,7 @@ signature, a token or a body.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 
 class ServiceError(Exception):
@@ -200,6 +202,19 @@ class VendorRefused(VendorError):
 
 class JobConflict(ServiceError):
     """A registration contradicts what is known of the job."""
+
+
+class CursorGone(ServiceError):
+    """
+    What follows the cursor of a feed can't be told, or is not kept, any more.
+
+    Attributes:
+        since: What was accepted from then on is all there is that may not have been seen.
+    """
+
+    def __init__(self, message: str, *, since: datetime) -> None:
+        super().__init__(message)
+        self.since = since
 
 
 class SinkError(ServiceError):

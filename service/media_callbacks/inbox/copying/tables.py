@@ -1,8 +1,8 @@
 """
 The tables of a store, for whoever takes all of it elsewhere.
 
-Left out is what a database has for itself: the migrations that were applied, and where SQLite finds events by their
-keys, which is made anew from ``events``.
+Left out is what a database has for itself: the migrations that were applied, where SQLite finds events by their keys,
+which is made anew from ``events``, and what orders PostgreSQL's feed, where its server counts transactions.
 """
 
 from collections.abc import Sequence

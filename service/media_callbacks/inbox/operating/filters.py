@@ -55,9 +55,9 @@ async def find_ids(database: Database, wanted: EventFilter) -> range:
         return range(0) if known is None else range(known.row_id, known.row_id + 1)
     first_id, end_id = 0, to_id(None)
     if wanted.since is not None:
-        first_id = await _first_id_at(database, to_milliseconds(wanted.since) - _DISORDER_MS)
+        first_id = await first_id_at(database, to_milliseconds(wanted.since) - _DISORDER_MS)
     if wanted.until is not None:
-        end_id = await _first_id_at(database, to_milliseconds(wanted.until) + _DISORDER_MS)
+        end_id = await first_id_at(database, to_milliseconds(wanted.until) + _DISORDER_MS)
     return range(first_id, end_id)
 
 
@@ -68,7 +68,7 @@ async def _find_event(database: Database, event_id: str) -> StoredEvent | None:
         return None
 
 
-async def _first_id_at(database: Database, at: int) -> int:
+async def first_id_at(database: Database, at: int) -> int:
     """An id below which everything was accepted before ``at``, give or take the disorder."""
     # Two queries: asked for both at once, SQLite would go through everything between.
     low = int(await database.fetch_value("SELECT coalesce(min(id), 1) FROM events"))

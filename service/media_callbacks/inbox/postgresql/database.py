@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
-from media_callbacks.inbox.database import Candidate, Database, Fate, Row, Value
+from media_callbacks.inbox.database import Candidate, Database, Fate, Horizon, Row, Value
 from media_callbacks.inbox.postgresql.functions import (
     LOCKS,
     accepted_events,
@@ -27,6 +27,8 @@ class PostgresqlDatabase(Database):
     Args:
         clock: The time in seconds since 1970, in place of the server's.
     """
+
+    xid = "e.xid"
 
     def __init__(self, connection: Any, clock: Callable[[], float] | None = None) -> None:
         self.connection = connection
@@ -128,6 +130,32 @@ class PostgresqlDatabase(Database):
         )
         kept = set(row["kept"] or ())
         return [n in kept for n in range(1, len(results) + 1)], set(row["released"] or ())
+
+    async def feed_horizon(self) -> Horizon:
+        sql = (
+            "SELECT by_id_until, server IS NOT DISTINCT FROM system_identifier,"
+            " pg_snapshot_xmin(pg_current_snapshot())::text::bigint FROM feed, pg_control_system()"
+        )
+        by_id_until, is_here, xid = await self.connection.fetchrow(sql)
+        if not is_here:
+            await self._begin_feed()
+            by_id_until, _, xid = await self.connection.fetchrow(sql)
+        return Horizon(by_id_until, xid)
+
+    async def _begin_feed(self) -> None:
+        """
+        The tables were elsewhere, where transactions were counted otherwise, or nobody has looked yet. What was
+        accepted until now comes in the order of ids. Whoever has drawn one has locked the table before.
+        """
+        async with self.connection.transaction():
+            await self.connection.execute("LOCK TABLE events IN SHARE MODE")
+            await self.connection.execute(
+                "UPDATE feed SET by_id_until = (SELECT coalesce(max(id), 0) FROM events), server = system_identifier"
+                " FROM pg_control_system() WHERE server IS DISTINCT FROM system_identifier"
+            )
+
+    async def is_held_up(self, horizon: Horizon) -> bool:
+        return bool(await self.fetch_value("SELECT EXISTS (SELECT FROM events e WHERE e.xid >= $1)", horizon.xid))
 
 
 def _storable(value: Value) -> Value:

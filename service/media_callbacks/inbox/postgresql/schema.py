@@ -27,6 +27,7 @@ _TABLES = (
     "clock",
     "erasures",
     "erased_events",
+    "feed",
 )
 _SEQUENCES = (
     "receipts_id_seq",

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Collection, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from media_callbacks.inbox.database import Candidate, Database, Fate, Row, Value
+from media_callbacks.inbox.database import Candidate, Database, Fate, Horizon, Row, Value
 from media_callbacks.inbox.keeping.clock import AnchoredClock
 from media_callbacks.inbox.records import AttemptResult
+from media_callbacks.inbox.rows import to_id
 from media_callbacks.inbox.sqlite.deliveries import claim_deliveries, record_attempts
 from media_callbacks.inbox.sqlite.events import accept_events
 from media_callbacks.inbox.sqlite.keys import Keys
@@ -26,6 +27,8 @@ class SqliteDatabase(Database):
         keys: Where the connection finds events by their keys.
         is_tool: A service with a clock of its own may be running.
     """
+
+    xid = "0"
 
     def __init__(
         self,
@@ -92,6 +95,13 @@ class SqliteDatabase(Database):
 
     async def record_attempts(self, results: Sequence[AttemptResult]) -> tuple[list[bool], set[str]]:
         return record_attempts(self.connection, self.keys, results, self._clock.now())
+
+    async def feed_horizon(self) -> Horizon:
+        # There is one writer.
+        return Horizon(to_id(None), None)
+
+    async def is_held_up(self, horizon: Horizon) -> bool:
+        return False
 
 
 @lru_cache(1024)

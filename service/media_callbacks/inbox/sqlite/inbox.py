@@ -16,7 +16,7 @@ WAL before a checkpoint, the file after it, and the header of a WAL that is begu
 import asyncio
 import sqlite3
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -25,7 +25,7 @@ from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.keeping import clock
 from media_callbacks.inbox.operations import Operations, Run
 from media_callbacks.inbox.pending import MAX_BYTES, MAX_RECEIPTS, PendingQueue
-from media_callbacks.inbox.records import JobRecord, Purged, StoreSpace
+from media_callbacks.inbox.records import FeedCursor, FeedFilter, FeedPart, JobRecord, Purged, StoreSpace
 from media_callbacks.inbox.rows import Arrival
 from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
 from media_callbacks.inbox.sqlite.file import StoreFile, migrate, prepare_file, transaction
@@ -152,6 +152,15 @@ class SqliteInbox(Operations):
         self._open_writer().are_jobs_awaited = True
         return await super().expect(jobs_)
 
+    async def read_feed(
+        self, after: FeedCursor | datetime | None, filters: Sequence[FeedFilter], *, limit: int, max_bytes: int
+    ) -> FeedPart:
+        part = await super().read_feed(after, filters, limit=limit, max_bytes=max_bytes)
+        if part.end != after:
+            # What was read is committed and may not be flushed yet. This returns after the next flush.
+            await self._write(_nothing)
+        return part
+
     async def trust_clock(self) -> None:
         await super().trust_clock()
         if not self._is_exclusive:
@@ -197,6 +206,9 @@ class SqliteInbox(Operations):
     async def _read(self, run: Run[_T], *, may_take_long: bool = True) -> _T:
         self._open_writer()
         return await (self._listing if may_take_long else self._dispatching).run(run)
+
+
+async def _nothing(_: Database) -> None: ...
 
 
 async def _vacuum(database: Database) -> bool:
