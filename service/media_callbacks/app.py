@@ -25,6 +25,7 @@ if _missing := explain_missing("server"):
     raise ImportError(_missing)
 
 from media_callbacks.admin.api import AdminApi
+from media_callbacks.admin.feed import Feed
 from media_callbacks.admin.guard import AdminGuard
 from media_callbacks.aliyun.credentials import CredentialsProvider, choose_credentials
 from media_callbacks.aliyun.mns import MnsQueue
@@ -120,6 +121,7 @@ class Service:
             stop_timeout_s=settings.server.stop_timeout_s,
         )
         self.replayer = Replayer(self.inbox)
+        self.feed = Feed(self.inbox)
         self.clock_watch = ClockWatch(self.inbox, clock=clock, observer=self.metrics)
         self._vendors = {name: self._build_vendor(name, vendor) for name, vendor in settings.vendor.items()}
         self._desks: dict[tuple[str | None, Product, str], Desk] = {}
@@ -272,6 +274,7 @@ class Service:
         await self.fetched_certificates.open()
         self.dispatcher.start()
         self.replayer.start()
+        self.feed.start()
         self.clock_watch.start()
         self.retention.start()
         self.reconciler.start()
@@ -285,6 +288,7 @@ class Service:
             self.clock_watch.stop(),
             self.retention.stop(),
             self.replayer.stop(),
+            self.feed.stop(),
             self.reconciler.stop(),
             self.dispatcher.stop(),
             *(poller.stop(self.settings.server.stop_timeout_s) for _, poller in self._queues),
@@ -352,6 +356,7 @@ def create_admin_app(service: Service) -> AdminGuard:
         jobs_registered=service.reconciler.wake,
         can_ask=service.can_ask,
         journaled=service.count_journaled,
+        feed=service.feed,
     )
     admin = service.settings.admin
     return AdminGuard(api.app(), tokens=admin.token, jobs_tokens=admin.jobs_token)

@@ -13,6 +13,7 @@ import httpx2
 import uvicorn
 
 from media_callbacks.admin.api import AdminApi
+from media_callbacks.admin.feed import Feed
 from media_callbacks.admin.guard import AdminGuard
 from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.edge.admin_protocol import make_admin_protocol
@@ -56,6 +57,7 @@ class Operators:
 
     def __post_init__(self) -> None:
         self.now = NOW
+        self.feed = Feed(self.inbox)
         self.api = AdminApi(
             self.inbox,
             sinks=SINKS,
@@ -66,6 +68,7 @@ class Operators:
             families=FAMILIES,  # type: ignore[arg-type]
             deadline_s=DEADLINE_S,
             jobs_registered=self._count_registration,
+            feed=self.feed,
         )
         self._app = AdminGuard(self.api.app(), tokens=())
 
@@ -121,9 +124,12 @@ class Operators:
 async def operating(folder: Path) -> AsyncIterator[Operators]:
     inbox = TimedSqliteInbox(folder / "inbox.db")
     await inbox.open()
+    operators = Operators(inbox)
+    operators.feed.start()
     try:
-        yield Operators(inbox)
+        yield operators
     finally:
+        await operators.feed.stop()
         await inbox.close()
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from media_callbacks.admin.api import AdminApi
+from media_callbacks.admin.feed import Feed
 from media_callbacks.observe.metrics import Metrics
 
 Json = Mapping[str, Any]
@@ -20,6 +21,7 @@ def render() -> str:
         clock=lambda: NOW,
         replay_created=lambda: None,
         metrics=Metrics(),
+        feed=Feed(None),  # type: ignore[arg-type]
     )
     document = api.document
     lines = ["| refusal | |", "|---|---|"]

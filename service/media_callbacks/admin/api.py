@@ -13,6 +13,7 @@ from starlette.routing import Route
 from media_callbacks.admin.endpoint import Endpoint
 from media_callbacks.admin.erasures import Erasures
 from media_callbacks.admin.events import Events
+from media_callbacks.admin.feed import Feed, Following
 from media_callbacks.admin.jobs import Jobs
 from media_callbacks.admin.monitoring import Monitoring
 from media_callbacks.admin.openapi import build_document
@@ -47,6 +48,7 @@ class AdminApi:
         jobs_registered: Told that there is something to do for whoever asks the vendor.
         can_ask: Whether there are credentials to ask about a product's jobs in an account.
         journaled: How many receipts are in this instance's journal.
+        feed: Events as they come. It is started and stopped by whoever made it.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class AdminApi:
         jobs_registered: Callable[[], None] = lambda: None,
         can_ask: Callable[[Product, str], bool] = lambda *_: True,
         journaled: Callable[[], int] = lambda: 0,
+        feed: Feed,
     ) -> None:
         known_sinks = Sinks(inbox, sinks, breaker_states)
         replays = Replays(inbox, known_sinks, replay_created)
@@ -78,6 +81,7 @@ class AdminApi:
             declared
             for owner in (
                 Events(inbox, known_sinks, replays),
+                Following(feed),
                 Receipts(inbox),
                 replays,
                 Erasures(inbox, journaled),

@@ -1,8 +1,9 @@
 """From requests to operations, and back."""
 
+import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -13,12 +14,13 @@ from media_callbacks.admin.bodies import BodyReader
 from media_callbacks.admin.models import JobOrder, JobOrders
 from media_callbacks.admin.operations import Model, Operation, Refused, answer_json
 from media_callbacks.edge.answers import RETRY_AFTER_S, problem
-from media_callbacks.model.errors import MethodNotAllowed, Rejected, Unavailable
+from media_callbacks.model.errors import ClientLeft, MethodNotAllowed, Rejected, Unavailable
 from media_callbacks.model.suggestions import did_you_mean
 
 BODY_TIMEOUT_S = 10.0
 # More than a list of jobs has when all of it is wrong in one way or another.
 MAX_MISTAKES = 2000
+_T = TypeVar("_T")
 
 
 class Endpoint:
@@ -69,8 +71,33 @@ class Endpoint:
         if operation.body is not None:
             body = await self._bodies[method].read(request.headers.raw, request.receive)
             arguments["body"] = _read_body(body, operation.body, self._context())
-        answer = await operation.run(**arguments)
+        if operation.waits:
+            answer = await _while_connected(operation.run(**arguments), request.receive)
+        else:
+            answer = await operation.run(**arguments)
         return answer if isinstance(answer, Response) else answer_json(200, answer)
+
+
+async def _while_connected(run: Awaitable[_T], receive: Receive) -> _T:
+    """
+    Raises:
+        ClientLeft: Nobody waits any more; it was broken off.
+    """
+    running, leaving = asyncio.ensure_future(run), asyncio.ensure_future(_until_left(receive))
+    try:
+        await asyncio.wait([running, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            return await running
+        raise ClientLeft("the client went away before it was answered")
+    finally:
+        for task in (running, leaving):
+            task.cancel()
+        await asyncio.gather(running, leaving, return_exceptions=True)
+
+
+async def _until_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _read_query(request: Request, model: Model | None) -> BaseModel | None:

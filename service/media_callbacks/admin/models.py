@@ -32,12 +32,15 @@ from media_callbacks.config.values import Account
 from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.healing.queries.base import Family
 from media_callbacks.inbox.records import (
+    CURSOR_PATTERN,
     AttemptOutcome,
     DeliveryState,
     ErasureRecord,
     ErasureRequest,
     EventFilter,
     EventState,
+    FeedCursor,
+    FeedFilter,
     JobFilter,
     JobRecord,
     JobState,
@@ -54,6 +57,7 @@ from media_callbacks.model.suggestions import did_you_mean
 
 MAX_LIMIT = 500
 MAX_JOBS = 1000
+MAX_WAIT_S = 60
 # That a registration is looked at with; it knows nine.
 MAX_MEMBERS = 20
 MAX_AHEAD = timedelta(days=30)
@@ -93,6 +97,7 @@ EventId = Annotated[str, Field(pattern="^evt_[0-9a-f]{34}$")]
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT, description="How many at most."), BeforeValidator(_to_int)]
 # Opaque to callers; to us it is the inbox's number of the last row of the page before.
 Cursor = Annotated[str, Field(pattern="^[0-9]{1,18}$")]
+FeedCursorText = Annotated[str, Field(pattern=f"^{CURSOR_PATTERN}$")]
 Timestamp = Annotated[Time, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
@@ -139,6 +144,30 @@ class _EventConditions(BaseModel):
 class EventQuery(PageParameters, _EventConditions):
     def to_filter(self) -> EventFilter:
         return EventFilter(**self.model_dump(exclude={"cursor", "limit"}))
+
+
+class FeedQuery(QueryParameters):
+    after: FeedCursorText = _optional(
+        "The `cursor` of the answer before. Left out: what is accepted from now on, or since `since`."
+    )
+    since: Moment = _optional("Accepted at this time or later. It is kept by cursors, and beside one it says nothing.")
+    wait: Annotated[int, Field(ge=0, le=MAX_WAIT_S), BeforeValidator(_to_int)] = Field(
+        0, description="How many seconds to wait for an event where there is none just now."
+    )
+    limit: Limit = 100
+    product: Product = _optional("Who made the message.")
+    kind: Kind = _optional("What ended.")
+    outcome: Outcome = _optional("How it ended.")
+    job_id: Text = _optional("The vendor's job id.")
+    media_id: Text = _optional("The vendor's media id.")
+    source: Text = _optional("Name of the source that they came through first.")
+
+    @property
+    def start(self) -> FeedCursor | datetime | None:
+        return self.since if self.after is None else FeedCursor.parse(self.after)
+
+    def to_filter(self) -> FeedFilter:
+        return FeedFilter(**self.model_dump(exclude={"after", "since", "wait", "limit"}))
 
 
 class ReceiptQuery(PageParameters):
@@ -498,6 +527,7 @@ class Problem(ApiModel):
     title: str = Field(description="The meaning of the status.", examples=["Not Found"])
     status: int = Field(description="The HTTP status.", examples=[404])
     detail: str | None = Field(None, description="What was expected, what came, what to do.")
+    since: Timestamp | None = Field(None, description="Of a feed that can't go on: where to begin anew.")
 
 
 NextCursor = Annotated[str | None, Field(description="For the next page; null when there is none.")]
@@ -524,6 +554,19 @@ class EventPage(ApiModel):
 
     events: tuple[EventItem, ...]
     cursor: NextCursor
+
+
+class FeedPage(ApiModel):
+    """Events, in order of acceptance."""
+
+    events: tuple[dict[str, Any], ...] = Field(
+        description="CloudEvents, as they are sent to sinks; none where nothing came in time, or where those that were"
+        " looked at do not fit."
+    )
+    cursor: str = Field(
+        description="For what follows. Also past events that do not fit, so it may change without any.",
+        examples=["7301-4711-9f2c6b1d0-1795170540000"],
+    )
 
 
 class ReceiptItem(ApiModel):

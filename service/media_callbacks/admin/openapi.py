@@ -23,6 +23,7 @@ _PROBLEMS = {
     405: "The path has other methods; see `Allow`.",
     408: "The body did not arrive in time.",
     409: "It can't be done in the present state.",
+    410: "What follows the cursor can't be told, or is not kept, any more.",
     413: "The body is larger than 64 KiB, or 4 MiB for jobs.",
     415: "`Content-Type` is not `application/json`, which every order needs, one with an empty body, too.",
     422: "A member of the body is not known, missing or wrong.",
@@ -85,6 +86,7 @@ def build_document(operations: Sequence[Operation], *, version: str) -> Json:
 
 _TAGS = {
     "events": "Typed completions, as they are sent to sinks.",
+    "feed": "Events as they come, for who asks for them.",
     "receipts": "What came through the sources, whether it gave an event or not.",
     "replays": "Delivering again.",
     "erasures": "Removing what is kept of somebody.",

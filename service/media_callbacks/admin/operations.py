@@ -41,6 +41,7 @@ class Operation:
         body: The model of the body, which may be empty where no member is required; None where there is none.
         answers: The model of the answer by status; a media type for one that is not JSON of a model.
         refusals: Why it is refused, by status, apart from what refuses its like.
+        waits: It may wait for something to happen, for as long as the client is there.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Operation:
     max_body_bytes: int
     answers: Mapping[int, Model | str]
     refusals: Mapping[int, str]
+    waits: bool
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -80,6 +82,7 @@ def operation(
     max_body_bytes: int = MAX_BODY_BYTES,
     answers: Mapping[int, Model | str] | None = None,
     refusals: Mapping[int, str] | None = None,
+    waits: bool = False,
 ) -> Callable[[RunT], RunT]:
     """
     Declare a method as an operation; for the arguments see there. Its name is that of the method, in camel case. The
@@ -102,6 +105,7 @@ def operation(
             max_body_bytes=max_body_bytes,
             answers=answers or {200: hints["return"]},
             refusals=refusals or {},
+            waits=waits,
         )
         return run
 

@@ -58,13 +58,16 @@ def make_problem(status: int, headers: Mapping[str, str] | None = None, *, close
     return make_answer(status, _problem_body(status), media_type=PROBLEM, headers=headers, closes=closes)
 
 
-def problem(status: int, headers: dict[str, str] | None = None, *, detail: str | None = None) -> Response:
-    """RFC 9457, for applications on Starlette."""
-    return Response(_problem_body(status, detail), status, headers=headers, media_type=PROBLEM)
+def problem(
+    status: int, headers: dict[str, str] | None = None, *, detail: str | None = None, **further: str
+) -> Response:
+    """RFC 9457, for applications on Starlette; ``further`` are members of our own."""
+    return Response(_problem_body(status, detail, **further), status, headers=headers, media_type=PROBLEM)
 
 
-def _problem_body(status: int, detail: str | None = None) -> bytes:
+def _problem_body(status: int, detail: str | None = None, **further: str) -> bytes:
     members = {"title": _TITLES.get(status, "Error"), "status": status} | ({"detail": detail} if detail else {})
+    members |= further
     return json.dumps(members, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -121,6 +124,7 @@ _TITLES = {
     405: "Method Not Allowed",
     408: "Request Timeout",
     409: "Conflict",
+    410: "Gone",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",

@@ -128,7 +128,7 @@ async def serve(
         for server in servers:
             server.should_exit = True
         # At once, so that requests and attempts have the same time to finish.
-        await asyncio.gather(*tasks, service.dispatcher.stop())
+        await asyncio.gather(*tasks, service.dispatcher.stop(), service.feed.stop())
     finally:
         if giving_back is not None:
             giving_back.cancel()
