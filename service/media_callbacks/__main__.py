@@ -26,6 +26,7 @@ COMMANDS = {
     "check": "check the configuration, and whether what it names can be reached",
     "explain": "verify a captured request step by step",
     "events": "look at events, send them again, read receipts again",
+    "listen": "see events as they come, and have them posted to this machine",
     "jobs": "tell the service which jobs to expect; see what became of them",
     "report": "what became of expected jobs, by product, hour and transport",
     "sinks": "look at sinks, pause and resume them",

@@ -1,23 +1,18 @@
 """
-The ``webhook`` sink: one POST per event, signed as Standard Webhooks says.
-
-    webhook-signature = v1,<base64 of hmac-sha256 over <id>.<timestamp>.<body>>     one per secret, by spaces
+The ``webhook`` sink: one POST per event, signed as Standard Webhooks says (``signatures``).
 
 Any 2xx is a delivery. Everything else may pass: a receiver that answers 400 today may be mended tomorrow, and the event
 waits for it. 410 says that nobody is there any more, until an operator knows better; 429, 502, 503 and 504 ask for
 fewer requests.
 
-Source: "Standard Webhooks", https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md,
-sections "Webhook Headers" and "Signature scheme"; CloudEvents HTTP binding, section 3.2 "Structured Content Mode".
+Source: CloudEvents HTTP binding, section 3.2 "Structured Content Mode".
 """
 
 import asyncio
-import hmac
 import io
 import re
 import ssl
 import time
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -28,6 +23,7 @@ from media_callbacks.http_client.bounded_connector import AnswerTooLong
 from media_callbacks.http_client.session import open_session
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRetry
 from media_callbacks.model.events import CONTENT_TYPE, Delivery
+from media_callbacks.sinks.signatures import sign
 from media_callbacks.version import read_version
 
 REPLAY_HEADER = "media-callbacks-replay"
@@ -74,16 +70,9 @@ def build_headers(delivery: Delivery, secrets: Sequence[bytes], timestamp: int) 
     Those of one attempt to send ``delivery.body``. A replay has one more; id and body stay what they were.
 
     Args:
-        secrets: Decoded keys. Each gives one signature, so that a receiver knowing any of them can verify.
-        timestamp: UNIX time of this attempt, in seconds.
+        secrets, timestamp: See ``signatures.sign``.
     """
-    signed = f"{delivery.event_id}.{timestamp}.".encode() + delivery.body
-    signatures = [f"v1,{b64encode(hmac.digest(secret, signed, 'sha256')).decode()}" for secret in secrets]
-    headers = {
-        "webhook-id": delivery.event_id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(signatures),
-    }
+    headers = sign(delivery.event_id, delivery.body, secrets, timestamp)
     if delivery.replay:
         headers[REPLAY_HEADER] = str(delivery.replay)
     return headers

@@ -119,6 +119,10 @@ class AdminClient:
         self._api = AdminApi(url, token, timeout_s=_TIMEOUT_S, max_answer_bytes=_MAX_ANSWER_BYTES)
         self._origin = origin
 
+    @property
+    def url(self) -> str:
+        return self._api.url
+
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
         return self._object(self._ask("GET", path, query=query))
 
@@ -140,6 +144,13 @@ class AdminClient:
     def list_jobs(self, query: Mapping[str, str], *, limit: int | None = None) -> Iterator[Json]:
         """Expected jobs, newest first, at most ``limit``, page after page."""
         return self._pages("/v1/jobs", "jobs", query, limit)
+
+    def read_feed(self, query: Mapping[str, str]) -> tuple[list[Json], str]:
+        """Events in order of acceptance, and the cursor for what follows."""
+        page = self.get("/v1/feed", query)
+        if not isinstance(cursor := page.get("cursor"), str):
+            raise self._not_ours()
+        return self._objects(page.get("events")), cursor
 
     def _pages(self, path: str, name: str, query: Mapping[str, str], limit: int | None) -> Iterator[Json]:
         size = _PAGE if limit is None else min(limit, _PAGE)
@@ -198,7 +209,8 @@ class AdminClient:
             message = f"the admin API at {url} can't answer just now (HTTP {status}){f': {said}' if said else ''}"
         else:
             message = said or f"HTTP {status}: {self._not_ours()}"
-        return AdminError(message, status=status)
+        since = answer.document.get("since") if isinstance(answer.document, dict) else None
+        return AdminError(message, status=status, since=since if isinstance(since, str) else None)
 
 
 def run_with_client(arguments: argparse.Namespace, command: Callable[[AdminClient, argparse.Namespace], int]) -> int:

@@ -13,8 +13,10 @@ class AdminError(ServiceError):
 
     Attributes:
         status: What it answered, or None when no answer came.
+        since: Where to begin anew, where it says so of a feed.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, since: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.since = since
