@@ -72,32 +72,37 @@ class Endpoint:
             body = await self._bodies[method].read(request.headers.raw, request.receive)
             arguments["body"] = _read_body(body, operation.body, self._context())
         if operation.waits:
-            answer = await _while_connected(operation.run(**arguments), request.receive)
+            answer = await _while_connected(operation.run(**arguments), request)
         else:
             answer = await operation.run(**arguments)
         return answer if isinstance(answer, Response) else answer_json(200, answer)
 
 
-async def _while_connected(run: Awaitable[_T], receive: Receive) -> _T:
+async def _while_connected(run: Awaitable[_T], request: Request) -> _T:
     """
     Raises:
-        ClientLeft: Nobody waits any more; it was broken off.
+        ClientLeft: It was broken off. Whoever leaves closes his half first, and what more he does shows only when he
+            is answered: so he must keep it open to wait.
     """
-    running, leaving = asyncio.ensure_future(run), asyncio.ensure_future(_until_left(receive))
+    running, leaving = asyncio.ensure_future(run), [asyncio.ensure_future(_until_left(request.receive))]
+    half_closed: asyncio.Event | None = request.scope.get("state", {}).get("half_closed")
+    if half_closed is not None:
+        leaving.append(asyncio.ensure_future(half_closed.wait()))
     try:
-        await asyncio.wait([running, leaving], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([running, *leaving], return_when=asyncio.FIRST_COMPLETED)
         if running.done():
             return await running
-        raise ClientLeft("the client went away before it was answered")
+        raise ClientLeft("expected the connection to stay open both ways while waiting, came its end")
     finally:
-        for task in (running, leaving):
+        for task in (running, *leaving):
             task.cancel()
-        await asyncio.gather(running, leaving, return_exceptions=True)
+        await asyncio.gather(running, *leaving, return_exceptions=True)
 
 
-async def _until_left(receive: Receive) -> None:
+async def _until_left(receive: Receive) -> bool:
     while (await receive())["type"] != "http.disconnect":
         pass
+    return True
 
 
 def _read_query(request: Request, model: Model | None) -> BaseModel | None:

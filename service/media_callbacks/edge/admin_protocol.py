@@ -83,7 +83,10 @@ class AdminProtocol(asyncio.BufferedProtocol):
     write_timeout_s = WRITE_TIMEOUT_S
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], **_: Any) -> None:
-        self._http = H11Protocol(config, server_state, {**app_state, "is_closing": self._is_closing})
+        # Of the client: it sends nothing more, and mostly it has left.
+        self._half_closed = asyncio.Event()
+        further = {"is_closing": self._is_closing, "half_closed": self._half_closed}
+        self._http = H11Protocol(config, server_state, {**app_state, **further})
         self._loop = asyncio.get_running_loop()
         self._transport = cast("asyncio.Transport", None)
         self._is_reading = True
@@ -156,6 +159,7 @@ class AdminProtocol(asyncio.BufferedProtocol):
         if not self.is_working:
             return False
         # It has asked, and may wait for the answer.
+        self._half_closed.set()
         self._http.cycle.keep_alive = False
         return True
 
