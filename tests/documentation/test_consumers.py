@@ -6,12 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +136,40 @@ def test_after_a_restore_another_outcome_of_a_revision_is_not_taken_for_a_repeti
 
 def taken(printed: Path) -> list[str]:
     return [line.partition(" ")[0] for line in printed.read_text("utf-8").splitlines()]
+
+
+def test_who_asks_for_events_goes_on_where_it_was(tmp_path: Path):
+    since = "2026-11-21T04:00:00Z"
+    one, other = json.loads(event("failed", 1)), json.loads(event("succeeded", 2))
+    answers = [
+        (200, {"events": [one], "cursor": "c-1"}),
+        (410, {"status": 410, "since": since}),
+        (200, {"events": [other], "cursor": "c-2"}),
+    ]
+    asked: list[dict[str, list[str]]] = []
+
+    class Feed(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(urllib.parse.parse_qs(urllib.parse.urlsplit(self.path).query))
+            assert self.headers["Authorization"] == "Bearer token"
+            status, document = answers.pop(0) if answers else (500, {})
+            body = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    (shown,) = (block.text for block in read_blocks("docs/consume.md") if block.file == "follower.py")
+    with HTTPServer(("127.0.0.1", 0), Feed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (tmp_path / "follower.py").write_text(shown.replace("8081", str(server.server_port)))
+        environment = {"PATH": os.environ["PATH"], "ADMIN_TOKEN": "token"}
+        ended = subprocess.run(
+            [sys.executable, "follower.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        server.shutdown()
+    assert [line.split()[0] for line in ended.stdout.splitlines()] == [one["type"], other["type"]]
+    assert (tmp_path / "cursor").read_text() == "c-2"
+    assert [query.get("after", query.get("since")) for query in asked[1:]] == [["c-1"], [since], ["c-2"]]
