@@ -4,14 +4,16 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import pytest
 
 from media_callbacks.admin.feed import MAX_BYTES, MAX_CLIENTS
-from media_callbacks.model.errors import InboxUnavailable
+from media_callbacks.edge.admin_protocol import AdminProtocol
+from media_callbacks.model.errors import CursorGone, InboxUnavailable
 from tests.factories.running import Answer, Running, connected, encode_request, run_service
 from tests.inbox.conformance import DAY, make_event, make_receipt, with_data
 
@@ -229,3 +231,35 @@ async def test_nothing_is_lost_or_doubled_across_restarts(tmp_path, changes):
                     break
             await sending
     assert sorted(seen) == sorted(sent)
+
+
+async def test_who_does_not_read_his_answer_is_let_go_and_delays_nobody(running, monkeypatch):
+    monkeypatch.setattr(AdminProtocol, "write_timeout_s", 0.05)
+    cursor = await begin(running)
+    # More than the buffers of both sides' kernels take.
+    event = with_data(make_event("large"), user_data="x" * 2**24)
+    await running.service.inbox.put(make_receipt(event, sinks=()))
+    request = encode_request("GET", f"/v1/feed?after={cursor}", host=running.admin_address)
+    async with contextlib.AsyncExitStack() as leaving:
+        for _ in range(3):
+            _, writer = await leaving.enter_async_context(connected(running.admin_address))
+            cast("asyncio.ReadTransport", writer.transport).pause_reading()
+            writer.write(request)
+        await running.until(lambda: sum(line.get("reason") == "slow_reader" for line in running.lines) > 0)
+        assert (await running.get("/v1/sinks", admin=True)).status == 200
+        await running.until(lambda: running.service.feed._clients == 0)
+
+
+async def test_a_cursor_that_is_gone_while_others_wait_is_theirs_alone(running, monkeypatch):
+    cursor = await begin(running)
+    waiting = asyncio.create_task(ask(running, after=cursor, wait=60))
+    await until_waiting(running, 1)
+
+    async def refuse(*_: Any, **__: Any) -> Any:
+        raise CursorGone("of somebody else", since=datetime.now(UTC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running.service.inbox, "read_feed", refuse)
+        running.service.feed._hear(())
+        answer = await waiting
+    assert (answer.status, answer.json()) == (200, {"events": [], "cursor": cursor})

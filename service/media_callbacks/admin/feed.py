@@ -159,7 +159,8 @@ class Feed:
             )
         except (CursorGone, Unavailable) as error:
             for one in waiting:
-                one.error = error
+                # Whose cursor it is shows when they ask again.
+                one.error = error if isinstance(error, Unavailable) else None
                 one.done.set()
             return None
         for one in waiting:
