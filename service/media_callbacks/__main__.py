@@ -25,7 +25,7 @@ COMMANDS = {
     "mint": "make a signed CallbackUrl",
     "check": "check the configuration, and whether what it names can be reached",
     "explain": "verify a captured request step by step",
-    "events": "look at events, send them again, read receipts again",
+    "events": "look at events, send them again, read receipts again, erase",
     "listen": "see events as they come, and have them posted to this machine",
     "jobs": "tell the service which jobs to expect; see what became of them",
     "report": "what became of expected jobs, by product, hour and transport",

@@ -496,6 +496,20 @@ async def test_a_certificate_that_cannot_be_had(tmp_path, case):
         assert answer.headers.get("retry-after") == ("1" if status == 503 else None)
 
 
+async def test_a_fault_of_ours_is_answered_counted_and_told_by_its_place_alone(tmp_path, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("with what the caller sent: secret-7")
+
+    async with run_service(tmp_path) as running:
+        monkeypatch.setattr("media_callbacks.edge.endpoint.build_receipt", fail)
+        answer = await running.send(running.build("vod", "job-1"))
+        assert answer.status == 500
+        (line,) = (line for line in running.logs if line["event"] == "callback_failed")
+        assert (line["event"], line["source"], line["error"]) == ("callback_failed", "vod", "RuntimeError")
+        assert "secret-7" not in str(line)
+        assert (await running.metrics())['media_callbacks_rejects_total{reason="internal",source="vod"}'] == 1
+
+
 async def test_the_vendor_comes_again_when_the_certificate_host_was_down(tmp_path, monkeypatch):
     monkeypatch.setattr("media_callbacks.edge.certificates.FAILURE_REMEMBERED_S", 0.0)
     answers = [Fetched(502, b""), Fetched(200, signer()[1].encode())]

@@ -1,1 +1,1 @@
-"""From the configuration to the parts that it names. Opens and starts nothing."""
+"""From the configuration to the sources and sinks that it names; ``app`` makes the rest. Opens and starts nothing."""

@@ -19,6 +19,7 @@ from media_callbacks.observe.metrics import Metrics
 
 RETRY_AFTER_S = 1
 PROBLEM = "application/problem+json"
+_DEFECT = "internal"
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +90,7 @@ class Refusals:
             if isinstance(error, MethodNotAllowed):
                 headers["allow"] = ", ".join(error.allowed)
         else:
-            status, reason = 503, error.reason if isinstance(error, Unavailable) else "internal"
+            status, reason = 503, error.reason if isinstance(error, Unavailable) else _DEFECT
             headers["retry-after"] = str(RETRY_AFTER_S)
         age_s = error.age_s if isinstance(error, StaleTimestamp) else None
         self._metrics.callback_refused(source=source, reason=reason, age_s=age_s)
@@ -104,6 +105,10 @@ class Refusals:
         )
         # Of these the rest may come yet, and would be taken for the next request.
         return make_problem(status, headers, closes=isinstance(error, Rejected) and error.ends_connection)
+
+    def count_defect(self, source: str) -> None:
+        """A fault of ours, which is answered 500."""
+        self._metrics.callback_refused(source=source, reason=_DEFECT)
 
     def client_left(self, source: str) -> None:
         """Nobody is there to be answered."""

@@ -361,6 +361,7 @@ class Exchange:
         elif isinstance(error, ServiceError):
             self._answer(self._edge.refusals.answer(self.source, error))
         else:
+            self._edge.refusals.count_defect(self.source)
             _log.error("callback_failed", source=self.source, error=type(error).__name__, at=_where(error))
             self._answer(make_problem(500, closes=True))
 

@@ -1,1 +1,4 @@
-"""What everyone may speak of: words, identity, events, jobs, errors, schemas. Pure; imports nothing of ours."""
+"""
+What everyone may speak of: words, identity, outputs, events, receipts, jobs, errors, schemas. Pure; imports nothing of
+ours.
+"""

@@ -1,4 +1,4 @@
-"""``media-callbacks events``: what became of callbacks, sending them again, and reading them again."""
+"""``media-callbacks events``: what became of callbacks, sending and reading them again, and erasing them."""
 
 from media_callbacks.commands.console.parser import CommandParser
 

@@ -1,1 +1,1 @@
-"""What operators list, look at and replay, in any database."""
+"""What operators list, look at, replay and erase, and the states of sinks, in any database."""

@@ -9,8 +9,7 @@ from media_callbacks.sources.reading.fields import Fields
 
 Judged = Outcome | Literal["progress"]
 
-# Four spellings of success and five of failure, depending on product, event and age of the message
-# (documented and observed; the lists are in vod.md 7.3, ims.md 8 and mts.md 2).
+# Which one comes depends on product, event and age of the message; documented, and some observed.
 _OUTCOMES: Mapping[str, Judged] = {
     "success": "succeeded",
     "succeed": "succeeded",
