@@ -29,6 +29,7 @@ COMMANDS = {
     "listen": "see events as they come, and have them posted to this machine",
     "jobs": "tell the service which jobs to expect; see what became of them",
     "report": "what became of expected jobs, by product, hour and transport",
+    "sources": "whether anything comes through each source",
     "sinks": "look at sinks, pause and resume them",
     "migrate": "bring the store's schema up to date",
     "backup": "copy the store beside the running service",

@@ -56,6 +56,7 @@ from media_callbacks.inbox.roles import Inbox, ReceiptStore
 from media_callbacks.model.kinds import Product
 from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
+from media_callbacks.observe.refused import RefusedRequests
 from media_callbacks.observe.reporting import Reporter
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sources.base import Source
@@ -65,6 +66,7 @@ from media_callbacks.sources.transports.mns_push import (
 )
 from media_callbacks.sources.transports.mns_queue import MnsQueueSource
 from media_callbacks.timing.clock import utc_now
+from media_callbacks.upkeep.activity import ActivityKeeper, MakeExplain
 from media_callbacks.upkeep.clock_watch import ClockWatch
 from media_callbacks.upkeep.retention import Retention
 
@@ -92,14 +94,18 @@ class Service:
 
     Args:
         clock: The time in UTC.
+        make_explain: Makes what says why a request was refused; None where the reason is all that is kept.
     """
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Callable[[], datetime] = utc_now, make_explain: MakeExplain | None = None
+    ) -> None:
         self.settings = settings
         self.clock = clock
         self.route = partial(route, settings.sinks)
         self.metrics = Metrics()
-        self.refusals = Refusals(self.metrics, LimitedLog())
+        self.refused_requests = RefusedRequests(clock)
+        self.refusals = Refusals(self.metrics, LimitedLog(), self.refused_requests)
         self.callback_sources = [build_source(*named) for named in settings.callback_sources.items()]
         self.inbox = self._build_inbox()
         self.receipt_store = self._build_receipt_store()
@@ -123,6 +129,13 @@ class Service:
         self.replayer = Replayer(self.inbox)
         self.feed = Feed(self.inbox)
         self.clock_watch = ClockWatch(self.inbox, clock=clock, observer=self.metrics)
+        self.activity = ActivityKeeper(
+            self.inbox,
+            settings,
+            metrics=self.metrics,
+            refused=self.refused_requests,
+            explain=None if make_explain is None else make_explain(settings, self.fetched_certificates.known),
+        )
         self._vendors = {name: self._build_vendor(name, vendor) for name, vendor in settings.vendor.items()}
         self._desks: dict[tuple[str | None, Product, str], Desk] = {}
         self.reconciler = Reconciler(
@@ -276,6 +289,7 @@ class Service:
         self.replayer.start()
         self.feed.start()
         self.clock_watch.start()
+        self.activity.start()
         self.retention.start()
         self.reconciler.start()
         for _, poller in self._queues:
@@ -286,6 +300,7 @@ class Service:
         # All at once: each has the whole of stop_timeout_s for what is under way.
         await asyncio.gather(
             self.clock_watch.stop(),
+            self.activity.stop(),
             self.retention.stop(),
             self.replayer.stop(),
             self.feed.stop(),
@@ -305,18 +320,21 @@ class Service:
         await self.receipt_store.close()
 
 
-def create_app(settings: Settings | None = None) -> EdgeApp[Service]:
+def create_app(settings: Settings | None = None, *, make_explain: MakeExplain | None = None) -> EdgeApp[Service]:
     """
     The public application.
 
     Args:
         settings: Read as the command line would when left out, so that
             ``uvicorn --factory media_callbacks.app:create_app`` works.
+        make_explain: See ``Service``.
 
     Raises:
         ConfigError: The configuration is wrong.
     """
-    service = Service(settings if settings is not None else load_settings(environ=os.environ))
+    service = Service(
+        settings if settings is not None else load_settings(environ=os.environ), make_explain=make_explain
+    )
     exact: dict[str, CallbackEndpoint] = {}
     below: dict[str, CallbackEndpoint] = {}
     for source in service.callback_sources:
@@ -347,6 +365,7 @@ def create_admin_app(service: Service) -> AdminGuard:
     api = AdminApi(
         service.inbox,
         sinks={name: sink.kind for name, sink in service.settings.sinks.items()},
+        sources=service.settings.sources,
         breaker_states=service.dispatcher.breaker_states,
         clock=service.clock,
         replay_created=service.replayer.wake,

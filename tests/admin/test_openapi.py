@@ -47,6 +47,8 @@ PATHS = {
     "/v1/feed": {"get"},
     "/v1/jobs": {"get", "post"},
     "/v1/receipts": {"get"},
+    "/v1/refused": {"get"},
+    "/v1/refused/{refused_id}": {"get"},
     "/v1/replays": {"get", "post"},
     "/v1/replays/{replay_id}": {"get"},
     "/v1/replays/{replay_id}/cancel": {"post"},
@@ -55,6 +57,7 @@ PATHS = {
     "/v1/sinks/{sink}/pause": {"post"},
     "/v1/sinks/{sink}/resume": {"post"},
     "/v1/sinks/{sink}/retry": {"post"},
+    "/v1/sources": {"get"},
 }
 
 

@@ -150,7 +150,9 @@ async def test_of_what_was_sent_at_once_one_request_is_in_hand(byte_by_byte: boo
 
 def refusing() -> Recording:
     edge = Recording()
-    edge.refusals = cast("Any", SimpleNamespace(answer=lambda *_: make_answer(404), connection_closed=lambda *_: None))
+    edge.refusals = cast(
+        "Any", SimpleNamespace(answer=lambda *_, **__: make_answer(404), connection_closed=lambda *_: None)
+    )
     return edge
 
 

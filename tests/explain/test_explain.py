@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 from media_callbacks.__main__ import main
 from media_callbacks.commands.console.errors import UsageError
-from media_callbacks.commands.explain import lines_of, read_time, surroundings
+from media_callbacks.commands.explain import lines_of, read_time
 from media_callbacks.config.settings import Settings, build_settings
 from media_callbacks.explain.captured_request import CapturedRequest, UnreadableRequest, read_captured_request
 from media_callbacks.explain.case import Explanation
-from media_callbacks.explain.explaining import UnknownSource, explain
+from media_callbacks.explain.explaining import UnknownSource, as_json, explain
+from media_callbacks.explain.surroundings import surroundings
 from media_callbacks.model.errors import Rejected
 from media_callbacks.rehearsal.simulate import MnsSigner, SimulatedRequest, make_mns_key
 from media_callbacks.sources.base import Callback
@@ -122,7 +123,7 @@ def ask(
         request = read_captured_request(request)
     around = surroundings(settings or plain(), now=now, is_arrival_known=is_arrival_known, certificate=certificate)
     explanation = explain(request, around, source_name=source)
-    written = "\n".join(text for text, _ in lines_of(explanation))
+    written = "\n".join(text for text, _ in lines_of(as_json(explanation)))
     for secret in HIDDEN:
         assert secret not in written
     values = dict(request.callback.headers)
@@ -694,8 +695,8 @@ def test_any_file_is_explained_or_refused_with_a_sentence(raw, start):
     except UnreadableRequest:
         return
     explanation = ask(captured)
-    json.dumps([text for text, _ in lines_of(explanation)]).encode()
-    assert all(text.isprintable() for text, _ in lines_of(explanation))
+    json.dumps([text for text, _ in lines_of(as_json(explanation))]).encode()
+    assert all(text.isprintable() for text, _ in lines_of(as_json(explanation)))
 
 
 # The command

@@ -15,6 +15,7 @@ import uvicorn
 from media_callbacks.admin.api import AdminApi
 from media_callbacks.admin.feed import Feed
 from media_callbacks.admin.guard import AdminGuard
+from media_callbacks.config.sources import SourceSettings
 from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.edge.admin_protocol import make_admin_protocol
 from media_callbacks.edge.answers import Refusals
@@ -23,7 +24,9 @@ from media_callbacks.healing.queries.base import Family
 from media_callbacks.inbox.records import AttemptResult
 from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
+from media_callbacks.observe.refused import RefusedRequests
 from media_callbacks.process.server import QuietServer
+from media_callbacks.timing.clock import utc_now
 from tests.inbox.conformance import make_event, make_receipt
 from tests.inbox.timed import TimedSqliteInbox
 
@@ -45,6 +48,7 @@ DEADLINE_S = 1800.0
 class Operators:
     """
     Attributes:
+        sources: Tables of the configured sources.
         created: How often a replay was told of.
         registered: How often the registration of jobs was.
     """
@@ -52,6 +56,7 @@ class Operators:
     inbox: TimedSqliteInbox
     breakers: dict[str, BreakerState] = field(default_factory=lambda: {"orders": "open", "bus": "closed"})
     metrics: Metrics = field(default_factory=Metrics)
+    sources: dict[str, SourceSettings] = field(default_factory=dict)
     created: int = 0
     registered: int = 0
 
@@ -61,6 +66,7 @@ class Operators:
         self.api = AdminApi(
             self.inbox,
             sinks=SINKS,
+            sources=self.sources,
             breaker_states=lambda: self.breakers,
             clock=lambda: self.now,
             replay_created=self._count,
@@ -140,7 +146,7 @@ async def serving(operators: Operators, *, token: str | None, jobs_token: str | 
     guarded = AdminGuard(operators.api.app(), tokens=tokens, jobs_tokens=jobs_tokens)
     protocol = make_admin_protocol(
         Connections(limit=100, tick_s=1.0),
-        Refusals(operators.metrics, LimitedLog()),
+        Refusals(operators.metrics, LimitedLog(), RefusedRequests(utc_now)),
         Turns(each=2),
         request_timeout_s=30.0,
     )

@@ -36,6 +36,7 @@ from media_callbacks.edge.certificates import CertificateStore, Fetch
 from media_callbacks.edge.connections import Connections
 from media_callbacks.edge.core import Edge
 from media_callbacks.edge.protocol import make_protocol
+from media_callbacks.explain.refused import RefusalExplainer
 from media_callbacks.inbox.sqlite.database import SqliteDatabase
 from media_callbacks.process.server import serve
 from media_callbacks.rehearsal.simulate import (
@@ -485,8 +486,8 @@ async def run_service(
     services: list[Service] = []
     addresses: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
 
-    def create(settings: Settings) -> Any:
-        app = create_app(settings)
+    def create(settings: Settings, **options: Any) -> Any:
+        app = create_app(settings, **options)
         services.append(app.service)
         return app
 
@@ -513,7 +514,14 @@ async def run_service(
             ):
                 stop = asyncio.Event()
                 ended = asyncio.create_task(
-                    serve(settings, stop=stop, listening=lambda *found: addresses.set_result(found))
+                    serve(
+                        settings,
+                        stop=stop,
+                        listening=lambda *found: addresses.set_result(found),
+                        make_explain=lambda settings, known_key: (
+                            RefusalExplainer(settings, known_key, time.thread_time).explain
+                        ),
+                    )
                 )
                 await asyncio.wait([ended, addresses], return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
                 if ended.done():

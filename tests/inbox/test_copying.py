@@ -18,7 +18,7 @@ from media_callbacks.inbox.copying.tables import TABLES, Digest, Table
 from media_callbacks.inbox.factory import migrate_store
 from media_callbacks.inbox.postgresql import copying as postgresql_copying
 from media_callbacks.inbox.postgresql.copying import PostgresqlStore
-from media_callbacks.inbox.records import ErasureRequest, EventFilter, ReplayRequest
+from media_callbacks.inbox.records import ErasureRequest, EventFilter, ReplayRequest, SourceNews
 from media_callbacks.inbox.sqlite.copying import SqliteStore
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from tests.factories.postgresql import execute, with_database
@@ -50,6 +50,7 @@ from tests.inbox.conformance_jobs import (
 from tests.inbox.conformance_jobs import (
     listed as listed_jobs,
 )
+from tests.inbox.conformance_refusals import refused
 from tests.inbox.timed import Clock, Timed, TimedPostgresqlInbox, TimedSqliteInbox
 
 LATER = NOW + 2 * LEASE_S * SECOND
@@ -95,6 +96,9 @@ async def fill(inbox: Timed) -> None:
     await deliver(inbox, "a", now=NOW - 2 * DAY)
     await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY)
     await inbox.watch_clock(now=NOW)
+    await inbox.keep_refused([refused(body="a\0b \u5a92", cause="key_case"), refused(2, source="none")])
+    await inbox.note_sources({"vod": "a", "ims": "a"})
+    await inbox.note_activity([SourceNews("vod", 1, 2)])
     await put(inbox, DELIVERED)
     await deliver(inbox, "a")
     await put(inbox, ERASED)

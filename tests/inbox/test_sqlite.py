@@ -56,6 +56,7 @@ from tests.inbox.conformance_jobs import (
     nameless,
     settle,
 )
+from tests.inbox.conformance_refusals import RefusalsConformance
 from tests.inbox.timed import Clock, TimedSqliteInbox
 
 
@@ -91,6 +92,10 @@ class TestSqliteErasures(ErasuresConformance):
 
 class TestSqliteFeed(FeedConformance):
     """The suite about the feed."""
+
+
+class TestSqliteRefusals(RefusalsConformance):
+    """The suite about refused requests and quiet sources."""
 
 
 class TestSqliteJobs(JobsConformance, DatabaseJobsConformance):
@@ -465,7 +470,14 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(tmp
         await inbox.open()
     await inbox.close()
     with sqlite3.connect(path, isolation_level=None) as connection:
-        assert migrate(connection) == ["001_initial", "002_jobs", "003_clock", "004_erasures", "007_feed"]
+        assert migrate(connection) == [
+            "001_initial",
+            "002_jobs",
+            "003_clock",
+            "004_erasures",
+            "006_refused",
+            "007_feed",
+        ]
         assert migrate(connection) == []
     inbox = TimedSqliteInbox(path, auto_migrate=False)
     await inbox.open()

@@ -19,8 +19,11 @@ from media_callbacks.admin.monitoring import Monitoring
 from media_callbacks.admin.openapi import build_document
 from media_callbacks.admin.operations import Operation, operation, operations_of
 from media_callbacks.admin.receipts import Receipts
+from media_callbacks.admin.refused import RefusedLog
 from media_callbacks.admin.replays import Replays
 from media_callbacks.admin.sinks import Sinks
+from media_callbacks.admin.sources import Sources
+from media_callbacks.config.sources import SourceSettings
 from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.edge.answers import problem
 from media_callbacks.healing.queries.base import Family
@@ -40,6 +43,7 @@ class AdminApi:
 
     Args:
         sinks: Kinds of the configured sinks by name.
+        sources: Tables of the configured sources by name.
         breaker_states: States of this instance's circuit breakers by sink.
         clock: The time in UTC.
         replay_created: Told that there is something to do for whoever advances replays.
@@ -56,6 +60,7 @@ class AdminApi:
         inbox: AdminStore,
         *,
         sinks: Mapping[str, str],
+        sources: Mapping[str, SourceSettings] = MappingProxyType({}),
         breaker_states: Callable[[], Mapping[str, BreakerState]],
         clock: Callable[[], datetime],
         replay_created: Callable[[], None],
@@ -86,6 +91,8 @@ class AdminApi:
                 replays,
                 Erasures(inbox, journaled),
                 known_sinks,
+                Sources(inbox, sources),
+                RefusedLog(inbox),
                 self._jobs,
                 Monitoring(inbox, known_sinks, metrics, clock),
                 self,

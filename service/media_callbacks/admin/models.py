@@ -176,6 +176,13 @@ class ReceiptQuery(PageParameters):
     since: Moment = _optional("Received at this time or later.")
 
 
+class RefusedQuery(PageParameters):
+    source: Text = _optional("Name of the source, or `none` for paths that nobody listens on.")
+    reason: Text = _optional("Why, as in metrics and logs.")
+    cause: Text = _optional("What explains it.")
+    since: Moment = _optional("Refused at this time or later.")
+
+
 class JobQuery(PageParameters):
     state: JobState = _optional("How far they are.")
     product: Product = _optional("Who runs them.")
@@ -589,6 +596,68 @@ class ReceiptPage(ApiModel):
 
     receipts: tuple[ReceiptItem, ...]
     cursor: NextCursor
+
+
+class RefusedItem(ApiModel):
+    """A request that was refused."""
+
+    id: int
+    refused_at: Timestamp
+    source: str = Field(examples=["vod"], description="`none` where no source listens on its path.")
+    status: int = Field(examples=[403], description="What it was answered with.")
+    reason: str = Field(examples=["signature_mismatch"], description="As in metrics and logs.")
+    cause: str = Field(
+        examples=["url_scheme"],
+        description="What explains it, as `media-callbacks explain` has it; empty where nothing does.",
+    )
+    detail: str = Field(examples=["no configured key and url gives this signature"])
+
+
+class RefusedPage(ApiModel):
+    """The last requests that were refused, newest first."""
+
+    refused: tuple[RefusedItem, ...]
+    cursor: NextCursor
+
+
+class RefusedDetail(RefusedItem):
+    """A request that was refused, explained."""
+
+    request: dict[str, Any] = Field(
+        description="Method, target, headers and body as they came; signatures, tokens and secret segments of paths are"
+        " told by their length alone, so that nothing here can be sent again."
+    )
+    explanation: dict[str, Any] | None = Field(
+        description="As `media-callbacks explain --json` gives it: verdict, findings with what to do, steps. Null where"
+        " the request was not whole."
+    )
+
+
+SourceState = Literal["receiving", "refusing", "quiet_since_change", "quiet", "new"]
+
+
+class SourceItem(ApiModel):
+    """A source, and when something came through it."""
+
+    name: str = Field(examples=["vod"])
+    product: Product
+    transport: Transport
+    state: SourceState = Field(
+        description="`receiving`: something came, and less was refused since than would tell of trouble. `refusing`:"
+        " all that came of late was refused. `quiet_since_change`: nothing came since its configuration changed, over"
+        " an hour ago. `quiet`: nothing for a day. `new`: configured within the last hour, and nothing came yet."
+    )
+    text: str = Field(description="The same in a sentence, with what to do.")
+    configured_at: Timestamp = Field(description="Since when its configuration is what it is.")
+    received_at: Timestamp | None = Field(description="When something genuine came last, within some seconds.")
+    refused_at: Timestamp | None
+    refused_since: int = Field(description="How many requests were refused since something genuine came.")
+
+
+class SourceList(ApiModel):
+    """The configured sources."""
+
+    sources: tuple[SourceItem, ...]
 
 
 class AttemptItem(ApiModel):

@@ -40,6 +40,7 @@ _HEADERS: Mapping[int, Json] = {
 _PARAMETERS = {
     "event_id": ("Id of an event.", "No event has this id.", "evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"),
     "replay_id": ("Id of a replay.", "No replay has this id.", "1"),
+    "refused_id": ("Number of a refused request.", "No refused request has this number (any more).", "1"),
     "sink": ("Name of a sink.", "No sink has this name.", "orders"),
 }
 
@@ -90,6 +91,8 @@ _TAGS = {
     "receipts": "What came through the sources, whether it gave an event or not.",
     "replays": "Delivering again.",
     "erasures": "Removing what is kept of somebody.",
+    "refused": "The last requests that were refused, explained.",
+    "sources": "Entrances, and whether anything comes through them.",
     "sinks": "Destinations.",
     "jobs": "Jobs that were submitted, and whose end is wanted.",
     "report": "What became of them.",

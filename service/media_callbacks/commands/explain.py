@@ -4,8 +4,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -15,21 +14,24 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from rich.console import Console
 from rich.text import Text
 
-from media_callbacks.assembly.sources import build_source
+from media_callbacks.admin.models import RefusedDetail, RefusedPage
+from media_callbacks.commands.console.admin_client import (
+    AdminClient,
+    add_admin_options,
+    read_answer,
+    run_with_client,
+)
 from media_callbacks.commands.console.errors import UsageError
-from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
-from media_callbacks.commands.console.output import printable
+from media_callbacks.commands.console.options import add_json_option, read_settings
+from media_callbacks.commands.console.output import note, print_json, printable
 from media_callbacks.commands.console.parser import CommandParser
-from media_callbacks.config.settings import Settings
-from media_callbacks.config.sources import MnsPushSourceSettings
 from media_callbacks.edge.certificates import read_certificate
 from media_callbacks.explain.captured_request import UnreadableRequest, read_captured_request
-from media_callbacks.explain.case import Explanation, Status, Surroundings
-from media_callbacks.explain.explaining import UnknownSource, explain
+from media_callbacks.explain.explaining import UnknownSource, as_json, explain
+from media_callbacks.explain.surroundings import surroundings
 from media_callbacks.model.errors import BadSignature
 from media_callbacks.model.suggestions import did_you_mean
 from media_callbacks.model.times import format_time
-from media_callbacks.sources.transports.mns_push import parse_certificate_url
 from media_callbacks.timing.clock import utc_now
 
 # A body may have up to 64 MiB, and a capture is little more.
@@ -38,6 +40,7 @@ MAX_FILE_BYTES = 80 << 20
 
 def add_options(parser: CommandParser) -> None:
     parser.examples = (
+        "media-callbacks explain --last-refused",
         "media-callbacks explain request.txt",
         "media-callbacks explain - --source vod --at 2026-11-20T08:30:00Z",
     )
@@ -45,11 +48,17 @@ def add_options(parser: CommandParser) -> None:
         "Verify a captured request step by step. Exit code 0: genuine, and would be accepted; 1: refused,"
         " unparsed or not decided; 2: wrong usage, or a file that holds no request."
     )
-    add_config_option(parser)
+    add_admin_options(parser)
     parser.add_argument(
         "file",
         metavar="FILE",
+        nargs="?",
         help="HTTP text (request line, headers, empty line, body) or a curl command; - for stdin",
+    )
+    parser.add_argument(
+        "--last-refused",
+        action="store_true",
+        help="explain the request that the running service refused last, as it kept it; with --source of that source",
     )
     parser.add_argument("--source", metavar="NAME", help="instead of the source that the request is meant for")
     parser.add_argument(
@@ -66,6 +75,13 @@ def add_options(parser: CommandParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.last_refused:
+        if given := [name for name in ("file", "at", "certificate") if getattr(arguments, name) is not None]:
+            name = "FILE" if given[0] == "file" else f"--{given[0]}"
+            raise UsageError(f"{name}: expected a file or --last-refused, came both")
+        return run_with_client(arguments, explain_last_refused)
+    if arguments.file is None:
+        raise UsageError("expected FILE, - for stdin, or --last-refused")
     now = utc_now() if arguments.at is None else read_time(arguments.at)
     certificate = None if arguments.certificate is None else read_key(Path(arguments.certificate))
     raw = read_file(arguments.file)
@@ -84,30 +100,45 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(as_json(explanation), ensure_ascii=True))
     else:
-        report(explanation)
+        report(lines_of(as_json(explanation)))
     return 0 if explanation.verdict.state == "accepted" else 1
 
 
-def surroundings(
-    settings: Settings, *, now: datetime, is_arrival_known: bool, certificate: RSAPublicKey | None
-) -> Surroundings:
-    """The configuration, as explanations need it."""
-    pinned: dict[str, dict[str, RSAPublicKey]] = {}
-    for name, table in settings.callback_sources.items():
-        if isinstance(table, MnsPushSourceSettings) and table.certificates:
-            keys: dict[str, RSAPublicKey] = {}
-            pinned[name] = keys
-            for url, pem in table.certificates.items():
-                parsed = parse_certificate_url(url)
-                keys[parsed[1] if parsed else url] = read_certificate(pem.encode()).public_key
-    return Surroundings(
-        sources=[build_source(name, table) for name, table in settings.callback_sources.items()],
-        now=now,
-        is_arrival_known=is_arrival_known,
-        pinned=pinned,
-        certificate=certificate,
-        max_body_bytes=settings.server.max_body_bytes,
-    )
+def explain_last_refused(client: AdminClient, arguments: argparse.Namespace) -> int:
+    """The verdict first."""
+    query = {"limit": "1"} | ({"source": arguments.source} if arguments.source else {})
+    found = read_answer(RefusedPage, client.get("/v1/refused", query)).refused
+    if not found:
+        of_source = f" of source {printable(arguments.source)}" if arguments.source else ""
+        note(f"no request{of_source} was refused within the last week; media-callbacks sources list tells what comes")
+        return 0
+    document = client.get(f"/v1/refused/{found[0].id}")
+    if arguments.json:
+        print_json(document)
+    else:
+        report((printable(line), style) for line, style in refused_lines(read_answer(RefusedDetail, document)))
+    return 1
+
+
+def refused_lines(refused: RefusedDetail) -> Iterator[tuple[str, str]]:
+    yield f"refused at {format_time(refused.refused_at)}, answered with {refused.status} ({refused.reason})", "bold red"
+    yield f"source  {refused.source}: {refused.detail}", ""
+    explanation, request = refused.explanation, refused.request
+    if explanation is None:
+        yield "", ""
+        yield "not explained further: the request was too long, or had not come whole", "yellow"
+    elif explanation["findings"]:
+        yield "", ""
+        yield from _finding_lines(explanation["findings"])
+    for text in explanation["notes"] if explanation is not None else ():
+        yield text, "yellow"
+    yield "", ""
+    yield f"{request['method']} {request['target']}, body of {request['body_bytes']} bytes", "bold"
+    for name, value in request["headers"]:
+        yield f"  {name}: {value}", "dim"
+    if explanation is not None:
+        yield "", ""
+        yield from _step_lines(explanation["steps"])
 
 
 # What is read
@@ -168,14 +199,7 @@ def read_time(text: str) -> datetime:
 # What is written
 
 
-def as_json(explanation: Explanation) -> dict[str, Any]:
-    fields = asdict(explanation)
-    fields["judged_at"] = format_time(explanation.judged_at)
-    fields["events"] = [json.loads(event.to_json()) for event in explanation.events]
-    return fields
-
-
-_MARKS: dict[Status, tuple[str, str]] = {
+_MARKS: Mapping[str, tuple[str, str]] = {
     "ok": ("ok  ", "green"),
     "failed": ("FAIL", "bold red"),
     "not checked": ("--  ", "yellow"),
@@ -183,64 +207,73 @@ _MARKS: dict[Status, tuple[str, str]] = {
 }
 
 
-def report(explanation: Explanation) -> None:
+def report(lines: Iterable[tuple[str, str]]) -> None:
     """With colours on a terminal, as plain lines in a pipe."""
     console = Console() if sys.stdout.isatty() else None
-    for text, style in lines_of(explanation):
+    encoding = sys.stdout.encoding or "utf-8"
+    for text, style in lines:
         if console is None:
-            print(
-                text.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8")
-            )
+            print(text.encode(encoding, "backslashreplace").decode(encoding))
         else:
             console.print(Text(text, style=style), soft_wrap=True)
 
 
-def lines_of(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    """Each line with its style."""
-    yield f"request  {explanation.request}", "bold"
-    at = format_time(explanation.judged_at)
-    known = "" if explanation.is_arrival_known else " (now: the file does not say when it came; give --at)"
-    yield f"judged   at {at}{known}", ""
-    for note in explanation.notes:
-        yield f"file     {note}", "cyan"
+def lines_of(explanation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each line with its style, of an explanation in values of JSON."""
+    yield f"request  {explanation['request']}", "bold"
+    known = "" if explanation["is_arrival_known"] else " (now: the file does not say when it came; give --at)"
+    yield f"judged   at {explanation['judged_at']}{known}", ""
+    for text in explanation["notes"]:
+        yield f"file     {text}", "cyan"
     yield "", ""
-    width = max((len(step.name) for step in explanation.steps), default=0)
-    for step in explanation.steps:
-        mark, style = _MARKS[step.status]
-        came = step.came or ""
-        if step.expected is not None and step.status != "ok":
-            yield f"{mark}  {step.name:<{width}}  expected {step.expected}", style
-            yield f"      {'':<{width}}  came     {came}", style
-        else:
-            yield f"{mark}  {step.name:<{width}}  {came}", style if step.status != "ok" else ""
-        for line in step.lines:
-            yield f"      {'':<{width}}    {line}", "dim"
-    if explanation.findings:
+    yield from _step_lines(explanation["steps"])
+    if explanation["findings"]:
         yield "", ""
-        yield "what explains this", "bold"
-    for finding in explanation.findings:
-        yield f"  {finding.cause}: {finding.text}", "yellow"
-        yield f"    do: {finding.remedy}", ""
+        yield from _finding_lines(explanation["findings"])
     yield "", ""
     yield from _event_lines(explanation)
-    verdict = explanation.verdict
-    answer = f", answered with {verdict.answer}" if verdict.answer is not None else ""
-    reason = f" ({verdict.reason})" if verdict.reason else ""
-    style = "bold green" if verdict.state == "accepted" else "bold red"
-    yield f"{verdict.state}{answer}{reason}: {verdict.text}", style
+    yield verdict_line(explanation["verdict"])
 
 
-def _event_lines(explanation: Explanation) -> Iterator[tuple[str, str]]:
-    is_accepted = explanation.verdict.state == "accepted"
-    if explanation.events:
+def verdict_line(verdict: Mapping[str, Any]) -> tuple[str, str]:
+    answer = f", answered with {verdict['answer']}" if verdict["answer"] is not None else ""
+    reason = f" ({verdict['reason']})" if verdict["reason"] else ""
+    style = "bold green" if verdict["state"] == "accepted" else "bold red"
+    return f"{verdict['state']}{answer}{reason}: {verdict['text']}", style
+
+
+def _step_lines(steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    width = max((len(step["name"]) for step in steps), default=0)
+    for step in steps:
+        mark, style = _MARKS.get(step["status"], ("?   ", "yellow"))
+        came = step["came"] or ""
+        if step["expected"] is not None and step["status"] != "ok":
+            yield f"{mark}  {step['name']:<{width}}  expected {step['expected']}", style
+            yield f"      {'':<{width}}  came     {came}", style
+        else:
+            yield f"{mark}  {step['name']:<{width}}  {came}", style if step["status"] != "ok" else ""
+        for line in step["lines"]:
+            yield f"      {'':<{width}}    {line}", "dim"
+
+
+def _finding_lines(findings: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    yield "what explains this", "bold"
+    for finding in findings:
+        yield f"  {finding['cause']}: {finding['text']}", "yellow"
+        yield f"    do: {finding['remedy']}", ""
+
+
+def _event_lines(explanation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    is_accepted = explanation["verdict"]["state"] == "accepted"
+    if explanation["events"]:
         yield "events" if is_accepted else "events that it would give if it were accepted", "bold"
-    for event in explanation.events:
-        for line in json.dumps(json.loads(event.to_json()), indent=2, ensure_ascii=True).splitlines():
+    for event in explanation["events"]:
+        for line in json.dumps(event, indent=2, ensure_ascii=True).splitlines():
             yield f"  {line}", ""
-    for warning in explanation.warnings:
+    for warning in explanation["warnings"]:
         # Paths of fields, whose names are the sender's.
         yield f"  not understood: {warning.encode('unicode_escape').decode('ascii')}", "yellow"
-    if explanation.unparsed is not None:
-        yield f"no event: {explanation.unparsed}", "yellow"
-    if explanation.events or explanation.warnings or explanation.unparsed is not None:
+    if explanation["unparsed"] is not None:
+        yield f"no event: {explanation['unparsed']}", "yellow"
+    if explanation["events"] or explanation["warnings"] or explanation["unparsed"] is not None:
         yield "", ""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -82,6 +83,7 @@ def _serve(
     # Here, so that the other commands need not load the server.
     import uvloop  # noqa: PLC0415
 
+    from media_callbacks.explain.refused import RefusalExplainer  # noqa: PLC0415
     from media_callbacks.process.server import exit_after, serve  # noqa: PLC0415
 
     async def main() -> bool:
@@ -95,6 +97,7 @@ def _serve(
             stopping=exit_after,
             listening=lambda *_: listening(),
             may_start_anew=None if may_start_anew is None else partial(asyncio.to_thread, may_start_anew),
+            make_explain=lambda settings, known_key: RefusalExplainer(settings, known_key, time.thread_time).explain,
         )
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

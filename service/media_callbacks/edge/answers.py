@@ -16,6 +16,8 @@ from media_callbacks.model.errors import (
 )
 from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
+from media_callbacks.observe.refused import RefusedRequests
+from media_callbacks.sources.base import Callback
 
 RETRY_AFTER_S = 1
 PROBLEM = "application/problem+json"
@@ -75,14 +77,19 @@ def _problem_body(status: int, detail: str | None = None, **further: str) -> byt
 class Refusals:
     """What is refused, in which words and how often."""
 
-    def __init__(self, metrics: Metrics, log: LimitedLog) -> None:
+    def __init__(self, metrics: Metrics, log: LimitedLog, requests: RefusedRequests) -> None:
         self._metrics = metrics
         self._log = log
+        self._requests = requests
 
-    def answer(self, source: str, error: ServiceError) -> Answer:
+    def answer(
+        self, source: str, error: ServiceError, callback: Callback | None = None, *, is_whole: bool = True
+    ) -> Answer:
         """
         Args:
             source: Whose request it is, or ``none``.
+            callback: The request, where it could be read as one.
+            is_whole: Whether all of its body has come.
         """
         headers: dict[str, str] = {}
         if isinstance(error, Rejected):
@@ -92,6 +99,8 @@ class Refusals:
         else:
             status, reason = 503, error.reason if isinstance(error, Unavailable) else _DEFECT
             headers["retry-after"] = str(RETRY_AFTER_S)
+        if callback is not None:
+            self._requests.note(source, status, reason, str(error)[:500], callback, is_whole=is_whole)
         age_s = error.age_s if isinstance(error, StaleTimestamp) else None
         self._metrics.callback_refused(source=source, reason=reason, age_s=age_s)
         self._log.warning(

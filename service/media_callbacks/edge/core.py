@@ -205,6 +205,7 @@ class Exchange:
         "_answered",
         "_duration_s",
         "_edge",
+        "_is_whole",
         "_pieces",
         "_receipt",
         "_started",
@@ -235,7 +236,7 @@ class Exchange:
         self.content_length: int | None = None
         self.is_chunked = self.is_expecting = False
         self.held_bytes = 0
-        self.is_answered = False
+        self.is_answered = self._is_whole = False
 
     @property
     def source(self) -> str:
@@ -280,6 +281,7 @@ class Exchange:
         # It makes room for no other any more: what it holds goes on to the inbox.
         self._edge.keep_large(self)
         self.is_expecting = False
+        self._is_whole = True
         if self._pieces is not None:
             self.callback.body = b"".join(self._pieces)
             self._pieces = None
@@ -359,7 +361,8 @@ class Exchange:
             self._end()
             self._edge.refusals.client_left(self.source)
         elif isinstance(error, ServiceError):
-            self._answer(self._edge.refusals.answer(self.source, error))
+            answer = self._edge.refusals.answer(self.source, error, self.callback, is_whole=self._is_whole)
+            self._answer(answer)
         else:
             self._edge.refusals.count_defect(self.source)
             _log.error("callback_failed", source=self.source, error=type(error).__name__, at=_where(error))

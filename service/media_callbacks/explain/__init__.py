@@ -1,1 +1,1 @@
-"""Why a captured request is accepted or refused. Never imported by the service."""
+"""Why a request is accepted or refused. Never imported by the service: the command that serves brings it along."""

@@ -3,9 +3,10 @@ One request at one source: what the steps of all transports share.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Literal
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -103,6 +104,9 @@ class Surroundings:
         is_arrival_known: ``now`` is when the request came.
         pinned: By source name, the keys of its pinned certificates by URL. A source that pins none is not in it.
         certificate: The key to check pushes with where none is pinned.
+        max_inflated_bytes: What a compressed body may hold.
+        has_time: Whether the search for what explains a refusal may go on.
+        is_kept: The explanation is kept: it shows no part of a key or of a digest.
     """
 
     sources: Sequence[CallbackSource]
@@ -111,6 +115,9 @@ class Surroundings:
     pinned: Mapping[str, Mapping[str, RSAPublicKey]] = field(default_factory=dict)
     certificate: RSAPublicKey | None = None
     max_body_bytes: int = 1 << 20
+    max_inflated_bytes: int = 8 << 20
+    has_time: Callable[[], bool] = lambda: True
+    is_kept: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -312,6 +319,15 @@ class Case:
             self.show_target((slash + target).encode("utf-8", "replace")) if slash else ""
         )
 
+    def show_key(self, key: str) -> str:
+        """Two characters of a key, none of a short one."""
+        is_shown = len(key) >= _MIN_SHOWN_KEY_LENGTH and not self.around.is_kept
+        return (visible(key[:_SHOWN_KEY_CHARACTERS]) if is_shown else "") + "***"
+
+    def show_digest(self, digest: str) -> str:
+        # Whoever has a few digits of some can find a weak key by them.
+        return "***" if self.around.is_kept else digest[:_SHOWN_DIGEST_DIGITS] + "…"
+
     def explain_clock(self, *, age_s: float, oldest_s: float, ahead_s: float) -> None:
         """Freshness of a request whose signature is right."""
         assert self.sent_at is not None
@@ -374,6 +390,12 @@ def token_places(callback: Callback) -> Iterator[bytes]:
     yield from re.split(rb"[=&]", callback.query)
 
 
+def find_any_token(callback: Callback, around: Surroundings) -> UncheckedToken | None:
+    """The first token that stands anywhere in the target."""
+    places = takewhile(lambda _: around.has_time(), token_places(callback))
+    return next((found[1] for place in places if (found := find_token(place))), None)
+
+
 def find_token(text: bytes) -> tuple[bytes, UncheckedToken] | None:
     """A token, also with what commonly sticks to one."""
     plain = unquote_to_bytes(text)
@@ -386,15 +408,6 @@ def find_token(text: bytes) -> tuple[bytes, UncheckedToken] | None:
 
 
 # Words
-
-
-def mask_key(key: str) -> str:
-    """Two characters of a key, none of a short one."""
-    return (visible(key[:_SHOWN_KEY_CHARACTERS]) if len(key) >= _MIN_SHOWN_KEY_LENGTH else "") + "***"
-
-
-def mask_digest(digest: str) -> str:
-    return digest[:_SHOWN_DIGEST_DIGITS] + "…"
 
 
 def family(prefix: bytes) -> str:

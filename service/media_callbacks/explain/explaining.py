@@ -7,10 +7,12 @@ one often says more. Where a signature or digest does not fit, the usual mistake
 the one that fits is named with what to do about it.
 
 Pure: no clock, no network, no file. Nothing in an explanation holds a key, a token, a signature or the value of
-Authorization: keys show two characters, digests six digits.
+Authorization: keys show two characters and digests six digits, and none where it is kept.
 """
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from typing import Any
 
 from media_callbacks.edge.core import MAX_HEADER_BYTES
 from media_callbacks.explain.captured_request import CapturedRequest
@@ -18,12 +20,11 @@ from media_callbacks.explain.case import (
     Case,
     Explanation,
     Surroundings,
-    find_token,
+    find_any_token,
     head_size,
     judge_request,
     registered_path_serves,
     serves,
-    token_places,
     visible,
 )
 from media_callbacks.explain.http import HttpSteps
@@ -32,11 +33,20 @@ from media_callbacks.explain.token_url import TokenUrlSteps
 from media_callbacks.explain.variants import decode_base64, inflate, read_json
 from media_callbacks.model.errors import Unparseable
 from media_callbacks.model.kinds import VerifiedBy
+from media_callbacks.model.times import format_time
 from media_callbacks.sources.base import Callback, CallbackSource, Message
 from media_callbacks.sources.intake import build_receipt
 from media_callbacks.sources.transports.http import HEADER_PREFIXES, HttpSource
 from media_callbacks.sources.transports.mns_push import MnsPushSource
 from media_callbacks.sources.transports.token_url import TokenUrlSource
+
+
+def as_json(explanation: Explanation) -> dict[str, Any]:
+    """In values of JSON."""
+    fields = asdict(explanation)
+    fields["judged_at"] = format_time(explanation.judged_at)
+    fields["events"] = [json.loads(event.to_json()) for event in explanation.events]
+    return fields
 
 
 class UnknownSource(ValueError):
@@ -72,7 +82,7 @@ def _choose_source(callback: Callback, around: Surroundings, name: str | None) -
     for source in around.sources:
         if registered_path_serves(source, callback.raw_path):
             return source, "the request's path is that of the source's url, which a proxy rewrites"
-    fitting = [source for source in around.sources if _looks_like(source, callback)]
+    fitting = [source for source in around.sources if _looks_like(source, callback, around)]
     if not fitting:
         return None, "no source has the request's path, and its headers look like those of none"
     for source in fitting:
@@ -82,7 +92,7 @@ def _choose_source(callback: Callback, around: Surroundings, name: str | None) -
     return fitting[0], f"no source has the request's path; this is {words} whose requests look like this"
 
 
-def _looks_like(source: CallbackSource, callback: Callback) -> bool:
+def _looks_like(source: CallbackSource, callback: Callback, around: Surroundings) -> bool:
     names = {name for name, _ in callback.headers}
     if isinstance(source, HttpSource):
         prefix = HEADER_PREFIXES[source.product]
@@ -95,7 +105,7 @@ def _looks_like(source: CallbackSource, callback: Callback) -> bool:
     if isinstance(source, MnsPushSource):
         return any(name.startswith(b"x-mns-") for name in names) or b"TopicOwner" in callback.body
     if isinstance(source, TokenUrlSource):
-        return any(find_token(text) for text in token_places(callback))
+        return find_any_token(callback, around) is not None
     return False
 
 
@@ -250,17 +260,17 @@ class _Explainer(Case):
         if not isinstance(source, TokenUrlSource):
             verified_by: VerifiedBy = "none" if isinstance(source, HttpSource) and not source.keys else "signature"
             return Message(body, body, verified_by)
-        found = next((token for text in token_places(self.callback) if (token := find_token(text))), None)
+        found = find_any_token(self.callback, self.around)
         if found is None:
             return None
-        meta = {"nonce": found[1].token.nonce.hex(), "bind": found[1].token.bind.hex()}
+        meta = {"nonce": found.token.nonce.hex(), "bind": found.token.bind.hex()}
         if self.callback.query:
             meta["query"] = self.callback.query.decode("ascii", "replace")[:8192]
         return Message(body, body, "token", meta=meta)
 
     def _explain_unparsed(self, source: CallbackSource, message: Message) -> None:
         body = message.body
-        inflated, decoded = inflate(body), decode_base64(body)
+        inflated, decoded = inflate(body, self.around.max_inflated_bytes), decode_base64(body)
         if inflated is not None or body.startswith(b"\x1f\x8b"):
             is_readable = inflated is not None and self._is_readable(source, message, inflated)
             reads = "; decompressed it can be read" if is_readable else ""

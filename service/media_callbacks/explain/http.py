@@ -10,8 +10,6 @@ from media_callbacks.explain.case import (
     age,
     family,
     from_epoch,
-    mask_digest,
-    mask_key,
     shape,
     urls_of,
     visible,
@@ -59,7 +57,7 @@ class HttpSteps:
             "signature form",
             is_formed,
             expected="32 hexadecimal digits",
-            came=mask_digest(signature.decode("ascii")) if is_formed else shape(signature),
+            came=case.show_digest(signature.decode("ascii")) if is_formed else shape(signature),
         )
         text = timestamp.decode("utf-8", "replace")
         is_right = self.explain_signature(text, signature.lower().decode("ascii") if is_formed else None)
@@ -149,14 +147,15 @@ class HttpSteps:
             if fits and right is None:
                 right = (url, index)
             if fits or len(lines) < MAX_SHOWN_STRINGS:
+                shown_key, shown_digest = case.show_key(source.keys[index]), case.show_digest(digest)
                 lines.append(
                     f"{case.show_url(url)}|{visible(timestamp) if timestamp.isdigit() else '<timestamp>'}"
-                    f"|{mask_key(source.keys[index])}  ->  {mask_digest(digest)}  {'fits' if fits else 'does not fit'}"
+                    f"|{shown_key}  ->  {shown_digest}  {'fits' if fits else 'does not fit'}"
                     f" (keys[{index}])"
                 )
         if len(pairs) > len(lines):
             lines.append(f"and {len(pairs) - len(lines)} more")
-        came = "not 32 hexadecimal digits" if signature is None else mask_digest(signature)
+        came = "not 32 hexadecimal digits" if signature is None else case.show_digest(signature)
         expected = (
             f"md5 of <registered url>|<timestamp>|<key>, for any of {len(source.urls)} urls and {len(source.keys)} keys"
         )
@@ -175,8 +174,8 @@ class HttpSteps:
         if index > 0:
             case.find(
                 "key_switched",
-                f"the signature is right with keys[{index}] ({mask_key(source.keys[index])}), not with keys[0]: the"
-                " vendor signs with another key than the first",
+                f"the signature is right with keys[{index}] ({case.show_key(source.keys[index])}), not with keys[0]:"
+                " the vendor signs with another key than the first",
                 f"keep keys[{index}] until the vendor's callback settings have the new key; if they have it already,"
                 " it was not saved, or not for this region and application",
             )
@@ -203,6 +202,7 @@ class HttpSteps:
             timestamp,
             url_variants(urls, hosts=hosts, targets=targets),
             key_variants(keys),
+            has_time=case.around.has_time,
         )
         if signature == _PUBLISHED_EXAMPLE and (found is None or found[1].changes):
             case.find(
@@ -215,7 +215,7 @@ class HttpSteps:
         if found is None:
             if self._is_volcengine(timestamp, signature):
                 return
-            labels_shown = ", ".join(mask_key(key) for key in source.keys[:MAX_SHOWN_STRINGS])
+            labels_shown = ", ".join(case.show_key(key) for key in source.keys[:MAX_SHOWN_STRINGS])
             case.find(
                 "key_unknown",
                 f"none of the configured keys ({labels_shown}) gives this signature, with the urls as they are or with"
@@ -245,7 +245,8 @@ class HttpSteps:
         if not configured.is_ours:
             case.find(
                 "key_of_other_source",
-                f"the signature fits with {configured.label} ({mask_key(configured.key)}), the key of another source",
+                f"the signature fits with {configured.label} ({case.show_key(configured.key)}), the key of another"
+                " source",
                 f"add that key to sources.{source.name}.keys, or set this source's key in the vendor's settings",
             )
 

@@ -1,6 +1,6 @@
 """The steps of a minted URL."""
 
-from media_callbacks.explain.case import Case, find_token, from_epoch, span, token_places
+from media_callbacks.explain.case import Case, find_any_token, from_epoch, span
 from media_callbacks.model.errors import UnknownToken
 from media_callbacks.model.times import format_time
 from media_callbacks.sources.transports.token_url import TokenUrlSource
@@ -35,16 +35,15 @@ class TokenUrlSteps:
 
     def _explainshape(self, text: bytes) -> UncheckedToken | None:
         case = self.case
-        for place in token_places(case.callback):
-            if (found := find_token(place)) is not None:
-                case.find(
-                    "token_place",
-                    "there is a token, but it is not the last part of the path as it was minted: something was put"
-                    " around or after it",
-                    "submit the minted URL as it is; look for a proxy that rewrites the path (a slash at the end, an"
-                    " encoding, a suffix)",
-                )
-                return found[1]
+        if (found := find_any_token(case.callback, case.around)) is not None:
+            case.find(
+                "token_place",
+                "there is a token, but it is not the last part of the path as it was minted: something was put around"
+                " or after it",
+                "submit the minted URL as it is; look for a proxy that rewrites the path (a slash at the end, an"
+                " encoding, a suffix)",
+            )
+            return found
         near = 0 < abs(len(text) - TOKEN_LENGTH) <= 3
         case.find(
             "token_shape",

@@ -10,7 +10,7 @@ import binascii
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -19,7 +19,6 @@ from urllib.parse import quote, unquote, unquote_to_bytes
 from media_callbacks.sources.reading.decoding import decode_json
 from media_callbacks.sources.transports.http import sign
 
-MAX_INFLATED_BYTES = 8 << 20
 # Enough for a few urls and keys with every change; with dozens configured the rarer combinations are left out.
 _MAX_SIGNATURES = 300_000
 _MAX_CHANGES = 3
@@ -203,7 +202,12 @@ def key_variants(keys: Iterable[ConfiguredKey]) -> list[KeyVariant]:
 
 
 def find_signature(
-    signature: str, timestamp: str, urls: Sequence[UrlVariant], keys: Sequence[KeyVariant]
+    signature: str,
+    timestamp: str,
+    urls: Sequence[UrlVariant],
+    keys: Sequence[KeyVariant],
+    *,
+    has_time: Callable[[], bool] = lambda: True,
 ) -> tuple[UrlVariant, KeyVariant] | None:
     """The url and key with the fewest changes that give this signature."""
     best: tuple[int, UrlVariant, KeyVariant] | None = None
@@ -213,8 +217,8 @@ def find_signature(
         for url in urls:
             if best is not None and cost + len(url.changes) >= best[0]:
                 break  # urls are sorted by the number of their changes
-            if tried >= _MAX_SIGNATURES:
-                break
+            if tried >= _MAX_SIGNATURES or (tried % 100 == 99 and not has_time()):
+                return None if best is None else best[1:]
             tried += 1
             if sign(url.url, timestamp, key.key) == signature:
                 best = (cost + len(url.changes), url, key)
@@ -224,12 +228,12 @@ def find_signature(
 # Bodies
 
 
-def inflate(body: bytes) -> bytes | None:
-    """What a gzip or zlib body holds; None when it is neither, or larger than any callback."""
+def inflate(body: bytes, max_bytes: int) -> bytes | None:
+    """What a gzip or zlib body holds; None when it is neither, or holds more."""
     for window in (31, 15):
         inflater = zlib.decompressobj(window)
         try:
-            content = inflater.decompress(body, MAX_INFLATED_BYTES)
+            content = inflater.decompress(body, max_bytes)
         except zlib.error:
             continue
         if inflater.eof:
@@ -256,10 +260,10 @@ def read_json(text: bytes) -> Any:
         return None
 
 
-def body_variants(body: bytes) -> Iterator[tuple[Change, bytes]]:
+def body_variants(body: bytes, *, max_inflated_bytes: int) -> Iterator[tuple[Change, bytes]]:
     """What the body may have been when it was sent, given what came."""
     yield from _with_line_ends(body)
-    content = inflate(body)
+    content = inflate(body, max_inflated_bytes)
     if content is not None:
         yield Change("body_gzip", "the body before it was compressed"), content
     decoded = decode_base64(body)

@@ -5,7 +5,7 @@ An inbox adds how receipts get in, and how a transaction is run.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from secrets import token_hex
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from media_callbacks.inbox.asking import inquiries, jobs
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.keeping import clock, purging
-from media_callbacks.inbox.operating import erasures, feed, reads, replays, sinks
+from media_callbacks.inbox.operating import erasures, feed, reads, refusals, replays, sinks
 from media_callbacks.inbox.pending import Answered
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import (
@@ -39,6 +39,9 @@ from media_callbacks.inbox.records import (
     JobRecord,
     Purged,
     ReceiptRecord,
+    RefusedDetail,
+    RefusedRecord,
+    RefusedRow,
     Reparsed,
     ReplayRecord,
     ReplayRequest,
@@ -46,6 +49,8 @@ from media_callbacks.inbox.records import (
     Settled,
     SinkRecord,
     SinkState,
+    SourceActivity,
+    SourceNews,
     StoreSpace,
     WaitingCounts,
 )
@@ -203,6 +208,37 @@ class Operations(ABC):
     ) -> FeedPart:
         start = to_milliseconds(after) if isinstance(after, datetime) else after
         return await self._read(lambda d: feed.read(d, start, filters, limit=limit, max_bytes=max_bytes))
+
+    async def keep_refused(self, refused: Sequence[RefusedRow]) -> None:
+        await self._write(lambda d: refusals.keep(d, refused), may_take_long=True)
+
+    async def note_sources(self, configurations: Mapping[str, str]) -> None:
+        await self._write(lambda d: refusals.note_sources(d, configurations))
+
+    async def note_activity(self, news: Sequence[SourceNews]) -> None:
+        await self._write(lambda d: refusals.note_activity(d, news))
+
+    async def list_refused(
+        self,
+        *,
+        source: str | None = None,
+        reason: str | None = None,
+        cause: str | None = None,
+        since: datetime | None = None,
+        before_id: int | None = None,
+        limit: int,
+    ) -> Sequence[RefusedRecord]:
+        return await self._read(
+            lambda d: refusals.list_refused(
+                d, source=source, reason=reason, cause=cause, since=since, before_id=before_id, limit=limit
+            )
+        )
+
+    async def find_refused(self, refused_id: int) -> RefusedDetail | None:
+        return await self._read(lambda d: refusals.find(d, refused_id))
+
+    async def list_source_activity(self) -> Sequence[SourceActivity]:
+        return await self._read(refusals.list_sources)
 
     async def list_sinks(self) -> Sequence[SinkRecord]:
         return await self._read(sinks.list_sinks)

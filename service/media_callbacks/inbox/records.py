@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from datetime import datetime
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from media_callbacks.model.events import Delivery, Event
 from media_callbacks.model.jobs import JobReference
@@ -75,6 +75,69 @@ class ReceiptRecord:
     reason: str | None
     warnings: tuple[str, ...]
     event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """
+    A request that was refused.
+
+    Attributes:
+        source: Its name, or ``none``.
+        cause: What explains it, as explanations call it; empty where nothing does.
+        document: JSON: the request without what would let it be sent again, and how it was explained.
+    """
+
+    refused_at: datetime
+    source: str
+    status: int
+    reason: str
+    cause: str
+    detail: str
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRecord:
+    """What an operator sees of it in a list."""
+
+    id: int
+    refused_at: datetime
+    source: str
+    status: int
+    reason: str
+    cause: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedDetail:
+    record: RefusedRecord
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNews:
+    """How much has come through a source since the last time."""
+
+    source: str
+    received: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceActivity:
+    """
+    Attributes:
+        configured_at: Since when its configuration is what it is.
+        refused_since: How many requests were refused since one was received, or since ``configured_at``.
+    """
+
+    source: str
+    configured_at: datetime
+    received_at: datetime | None
+    refused_at: datetime | None
+    refused_since: int
 
 
 @dataclass(frozen=True, slots=True)

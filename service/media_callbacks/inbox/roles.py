@@ -11,7 +11,7 @@ say how long, never when. ``now`` tells its time.
 All methods raise InboxUnavailable when the database can't do its work just now.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -33,6 +33,9 @@ from media_callbacks.inbox.records import (
     JobRecord,
     Purged,
     ReceiptRecord,
+    RefusedDetail,
+    RefusedRecord,
+    RefusedRow,
     Reparsed,
     ReplayRecord,
     ReplayRequest,
@@ -40,6 +43,8 @@ from media_callbacks.inbox.records import (
     Settled,
     SinkRecord,
     SinkState,
+    SourceActivity,
+    SourceNews,
     StoreSpace,
     WaitingCounts,
 )
@@ -324,7 +329,46 @@ class JobRegistry(Protocol):
         ...
 
 
-class AdminStore(EventReader, SinkControl, ReplayControl, Eraser, JobRegistry, StoreClock, HealthCheck, Protocol):
+class ActivityLog(Protocol):
+    """For whoever notes what comes in and what is refused."""
+
+    async def keep_refused(self, refused: Sequence[RefusedRow]) -> None:
+        """Keep the last requests that were refused, of each source and reason as many as the bounds say."""
+        ...
+
+    async def note_sources(self, configurations: Mapping[str, str]) -> None:
+        """Which sources there are, with a hash of how each is configured."""
+        ...
+
+    async def note_activity(self, news: Sequence[SourceNews]) -> None:
+        """Something came through sources, or was refused, just now."""
+        ...
+
+
+class RefusalReader(Protocol):
+    async def list_refused(
+        self,
+        *,
+        source: str | None = None,
+        reason: str | None = None,
+        cause: str | None = None,
+        since: datetime | None = None,
+        before_id: int | None = None,
+        limit: int,
+    ) -> Sequence[RefusedRecord]:
+        """Requests that were refused, newest first, with ids below ``before_id``."""
+        ...
+
+    async def find_refused(self, refused_id: int) -> RefusedDetail | None: ...
+
+    async def list_source_activity(self) -> Sequence[SourceActivity]:
+        """When something came through each source, by name; also of sources that were configured once."""
+        ...
+
+
+class AdminStore(
+    EventReader, RefusalReader, SinkControl, ReplayControl, Eraser, JobRegistry, StoreClock, HealthCheck, Protocol
+):
     """For the admin API."""
 
     async def count_waiting(self) -> WaitingCounts:
@@ -370,6 +414,7 @@ class Inbox(
     WatchedClock,
     AdminStore,
     FeedStore,
+    ActivityLog,
     StoreRepair,
     Protocol,
 ):

@@ -242,6 +242,17 @@ class Metrics:
         for event in verdict.accepted:
             self._events[event.data.kind, event.data.outcome] += 1
 
+    def counts_by_source(self) -> Mapping[str, tuple[int, int]]:
+        """How much was received through each source, and refused, since the start."""
+        counts: dict[str, tuple[int, int]] = {}
+        for (source, _), count in list(self._receipts.items()):
+            received, refused = counts.get(source, (0, 0))
+            counts[source] = received + count, refused
+        for (source, _), count in list(self._rejects.items()):
+            received, refused = counts.get(source, (0, 0))
+            counts[source] = received, refused + count
+        return counts
+
     def inquiry_judged(self, *, product: str, reason: str, result: str, decision: str) -> None:
         self._inquiries[product, reason, result] += 1
         self._decisions[product, reason, decision] += 1

@@ -34,6 +34,7 @@ from media_callbacks.edge.protocol import make_protocol
 from media_callbacks.process import memory
 from media_callbacks.process.listeners import BACKLOG, Listeners, open_listeners
 from media_callbacks.timing.waiting import wait_for
+from media_callbacks.upkeep.activity import MakeExplain
 
 # Connections that may stay; beyond, those that were silent longest make room.
 MAX_CONNECTIONS = 1000
@@ -68,6 +69,7 @@ async def serve(
     listening: Callable[[str, str], None] | None = None,
     stopping: Callable[[float], None] = lambda _: None,
     may_start_anew: Callable[[], Awaitable[bool]] | None = None,
+    make_explain: MakeExplain | None = None,
 ) -> bool:
     """
     Run until SIGTERM, SIGINT or ``stop``, then stop cleanly; on SIGHUP, too, when it may start anew.
@@ -77,8 +79,8 @@ async def serve(
         stop: Does what SIGTERM does.
         listening: Told the addresses (``host:port``) of the public and the admin listener once they answer.
         stopping: Told when stopping begins, and in how many seconds at most it ought to have ended.
-
         may_start_anew: Asked on SIGHUP: whether a new process would start. It tells the operator why not.
+        make_explain: See ``app.Service``.
 
     Returns:
         Whether the process is to start anew behind the listeners, which are still open then.
@@ -88,7 +90,7 @@ async def serve(
     """
     stop, hurry = stop or asyncio.Event(), asyncio.Event()
     anew = asyncio.Event()
-    app = create_app(settings)
+    app = create_app(settings, make_explain=make_explain)
     service = app.service
     listeners = listeners or open_listeners(settings)
     # Closed by uvicorn; ours stay open for as long as somebody may connect.

@@ -97,6 +97,8 @@ TABLES = (
         "id erased_at finished_at matched digest requested_by reason events receipts held jobs dead undelivered",
         numbers_rows=True,
     ),
+    _table("refused", "id refused_at source status reason cause detail document", has_bodies=True, numbers_rows=True),
+    _table("source_activity", "source configuration configured_at received_at refused_at refused_since"),
     _table("erased_events", "event_id public_id erased_at erasure"),
     _table("heartbeat", "beats", is_singleton=True),
     _table("clock", "seen_at stepped_from stepped_to trusted_at", is_singleton=True),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from media_callbacks.inbox.database import Database, Row, identity_of
 from media_callbacks.inbox.keeping import clock
+from media_callbacks.inbox.operating import refusals
 from media_callbacks.inbox.records import Purged
 
 # What is asked of a second table is asked by a subquery for each row: a planner that takes tables for empty may join
@@ -52,6 +53,8 @@ async def purge(
     is_finished = False
     # Steps for keys and for jobs wait for locks, and must hold nothing that another one may want who has these.
     if position.receipt_id is not None or position.body_id is not None:
+        if position == Position():
+            await refusals.purge(database, payloads_before)
         if position.receipt_id is not None:
             payloads, receipt_id = await _purge_receipts(database, position.receipt_id, payloads_before, limit)
             position = replace(position, receipt_id=receipt_id)

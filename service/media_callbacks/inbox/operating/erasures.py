@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple, cast
 from pydantic_core import to_json
 
 from media_callbacks.inbox.database import Candidate, Database, identity_of
-from media_callbacks.inbox.operating import sinks
+from media_callbacks.inbox.operating import refusals, sinks
 from media_callbacks.inbox.operating.filters import compile_filter
 from media_callbacks.inbox.receiving import holds
 from media_callbacks.inbox.records import ErasureCounts, ErasureRecord, ErasureRequest, EventFilter
@@ -107,6 +107,9 @@ def digest_of(request: ErasureRequest) -> str:
 
 
 async def begin(database: Database, request: ErasureRequest) -> int:
+    # They are few, and no part of the books.
+    spellings = _spellings(request.value)
+    await refusals.forget(database, lambda text: _says(text, spellings))
     return int(
         await database.fetch_value(
             "INSERT INTO erasures (erased_at, matched, digest, requested_by, reason) VALUES ($1, $2, $3, $4, $5)"

@@ -1,0 +1,139 @@
+"""
+What comes in and what is refused, noted every few seconds: when something came through each source last, and the last
+requests that were refused, each with the reason why. Nothing waits for it, and what can't be kept just now is let go.
+"""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from media_callbacks.config.settings import Settings
+from media_callbacks.inbox.records import RefusedRow, SourceNews
+from media_callbacks.inbox.roles import ActivityLog
+from media_callbacks.model.errors import Unavailable
+from media_callbacks.observe.metrics import Metrics
+from media_callbacks.observe.redacting import Redactor
+from media_callbacks.observe.refused import MAX_ALIKE, RefusedRequest, RefusedRequests
+from media_callbacks.timing.loop import Loop
+from media_callbacks.timing.waiting import Wait, wait_for
+
+INTERVAL_S = 3.0
+# Of refused requests at a time, with pauses between: callbacks wait for as long as it takes to explain one.
+MAX_KEPT = 8
+PAUSE_S = 0.1
+
+Explain = Callable[[RefusedRequest], Mapping[str, Any]]
+# Of a configuration, given the keys of the signing certificates that are known, by URL.
+MakeExplain = Callable[[Settings, Callable[[str], RSAPublicKey | None]], Explain]
+
+log = structlog.get_logger()
+
+
+class ActivityKeeper(Loop):
+    """
+    Args:
+        refused: Where requests are noted.
+        explain: Why one was refused, in values of JSON; None where nobody can say more than the reason.
+    """
+
+    def __init__(
+        self,
+        store: ActivityLog,
+        settings: Settings,
+        *,
+        metrics: Metrics,
+        refused: RefusedRequests,
+        explain: Explain | None,
+        wait: Wait = wait_for,
+    ) -> None:
+        super().__init__(self.note, name="activity", failure="activity_failed", retry_s=INTERVAL_S, wait=wait)
+        self._store = store
+        self._settings = settings
+        self._metrics = metrics
+        self._refused = refused
+        self._explain = explain
+        self._redactor = Redactor(settings)
+        self._kept: Counter[tuple[str, str]] = Counter()
+        self._known_sources = False
+        self._counted: Mapping[str, tuple[int, int]] = {}
+
+    async def note(self) -> float:
+        """Note what has come since the last time."""
+        try:
+            if not self._known_sources:
+                await self._store.note_sources(await asyncio.to_thread(_fingerprints, self._settings))
+                self._known_sources = True
+            counted = self._metrics.counts_by_source()
+            news = [
+                SourceNews(source, received - old_received, refused - old_refused)
+                for source, (received, refused) in counted.items()
+                for old_received, old_refused in [self._counted.get(source, (0, 0))]
+                if (received, refused) != (old_received, old_refused) and source in self._settings.sources
+            ]
+            if news:
+                await self._store.note_activity(news)
+            # What could not be noted is, the next time.
+            self._counted = counted
+            if rows := await self._rows():
+                await self._store.keep_refused(rows)
+        except Unavailable as error:
+            log.warning("activity_not_noted", error=str(error))
+        return INTERVAL_S
+
+    async def _rows(self) -> list[RefusedRow]:
+        taken = self._refused.take()
+        # Of each kind one before a second of any, and kinds of which few were kept first: no flood of others hides one.
+        kinds = sorted(taken, key=lambda kind: self._kept[kind])
+        ordered = [taken[kind][i] for i in range(MAX_ALIKE) for kind in kinds if i < len(taken[kind])]
+        rows = []
+        for request in ordered[:MAX_KEPT]:
+            explanation = self._explained(request)
+            # Callbacks come between.
+            await asyncio.sleep(0)
+            findings = explanation["findings"] if explanation is not None else ()
+            rows.append(
+                RefusedRow(
+                    refused_at=request.refused_at,
+                    source=request.source,
+                    status=request.status,
+                    reason=request.reason,
+                    cause=findings[0]["cause"] if findings else "",
+                    detail=self._redactor.redact(request.detail, request.callback),
+                    document=self._redactor.make_document(request, explanation),
+                )
+            )
+            self._kept[request.source, request.reason] += 1
+            await self._wait(self.stopping, PAUSE_S)
+        return rows
+
+    def _explained(self, request: RefusedRequest) -> Mapping[str, Any] | None:
+        if self._explain is None or not request.is_whole:
+            return None
+        try:
+            return self._explain(request)
+        except Exception as error:  # noqa: BLE001 - whatever strangers send, the reason is kept
+            log.error("explaining_failed", error=type(error).__name__)
+            return None
+
+
+def _fingerprints(settings: Settings) -> dict[str, str]:
+    """
+    Too short, and too slow to make, for whoever reads one to find out by it what keys there are. A change is missed
+    once in 65,536 times.
+    """
+    return {
+        name: hashlib.scrypt(
+            repr([(key, getattr(source, key)) for key in sorted(source.model_fields_set)]).encode(),
+            salt=name.encode(),
+            n=2**14,
+            r=8,
+            p=1,
+            dklen=2,
+        ).hex()
+        for name, source in settings.sources.items()
+    }
