@@ -61,7 +61,9 @@ media-callbacks serve >&2 &
 listening 8080
 media-callbacks simulate vod DynamicImageComplete --job-id dbb170e695b8af6a1aa69019b3895a34 --fail
 """
-_USES_SERVICE = re.compile(r"\b(?:media-callbacks (?:backup|events|jobs|purge|report|sinks)|curl|sqlite3)\b")
+_USES_SERVICE = re.compile(
+    r"\b(?:media-callbacks (?:backup|events|explain --last|jobs|purge|report|sinks|sources)|curl|sqlite3)\b"
+)
 
 
 def shell_blocks(page: str) -> list[Block]:
