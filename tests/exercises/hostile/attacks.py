@@ -6,14 +6,19 @@ at its end it is given up. It takes for granted what is done against it, connect
 """
 
 import asyncio
+import base64
+import json
 import socket
 import sys
+import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Literal
 
-from tests.factories.running import encode_request
+from tests.factories.running import MTS_PATH, encode_request, signer
 
 Listener = Literal["server", "admin"]
 
@@ -227,6 +232,43 @@ async def refused(address: str, listener: Listener, size: int) -> AsyncIterator[
 
 
 @asynccontextmanager
+async def explained(address: str, listener: Listener, size: int) -> AsyncIterator[None]:
+    """Requests that are refused, again and again, each of which would take long to explain."""
+    body = json.dumps([{"a": number} for number in range(700)]).encode()
+    hosts = [(b"X-Forwarded-Host", b"host-%d.example.com:80%d" % (number, number)) for number in range(8)]
+    signed = [(b"X-VOD-TIMESTAMP", b"%d" % time.time()), (b"X-VOD-SIGNATURE", b"ab" * 16)]
+    pushed = [
+        (b"Authorization", base64.b64encode(b"x" * 256)),
+        (b"Content-MD5", base64.b64encode(b"x" * 16)),
+        (b"Date", formatdate(usegmt=True).encode()),
+        (b"x-mns-signing-cert-url", base64.b64encode(signer()[0].certificate_url.encode())),
+        *((b"x-mns-%d" % number, b"v") for number in range(300)),
+    ]
+    requests = [
+        encode_request("POST", "/callbacks/vod?a=1", [*signed, *hosts], body, host="localhost"),
+        encode_request(
+            "POST", "/callbacks/vod", signed, zlib.compress(b"[" + b"1," * 2_000_000 + b"1]"), host="localhost"
+        ),
+        encode_request("POST", MTS_PATH, pushed, body, host="localhost"),
+        encode_request("POST", "/nowhere?" + "=" * 8000, [], b"{}", host="localhost"),
+        encode_request("DELETE", "/callbacks/gif/" + "A" * 8000, [], b"", host="localhost"),
+    ]
+    over = asyncio.Event()
+
+    async def repeat(request: bytes) -> None:
+        while not over.is_set():
+            async with crowd(address, size, _once(request)) as clients:
+                await asyncio.gather(*(_answered(client) for client in clients))
+
+    tasks = [asyncio.create_task(repeat(request)) for request in requests]
+    try:
+        yield
+    finally:
+        over.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
 async def upgrades(address: str, listener: Listener, size: int) -> AsyncIterator[None]:
     """Requests that offer another protocol."""
     for protocol in (b"h2c", b"websocket"):
@@ -277,6 +319,7 @@ ATTACKS = {
     "stalled bodies": Attack(stalled_bodies, {"server": 90, "admin": 50}, {"server": 500, "admin": 500}),
     "endless": Attack(endless, {"server": 2, "admin": 2}, {"server": 50, "admin": 50}),
     "refused": Attack(refused, {"server": 100, "admin": 50}, {"server": 5000, "admin": 1000}),
+    "explained": Attack(explained, {"server": 2, "admin": 2}, {"server": 10, "admin": 10}),
     "upgrades": Attack(upgrades, {"server": 20, "admin": 20}, {"server": 500, "admin": 90}),
     "leaving": Attack(leaving, {"server": 100, "admin": 50}, {"server": 900, "admin": 90}),
 }
