@@ -70,6 +70,7 @@ def test_what_an_operator_must_learn_of_is_alerted():
         "oldest_pending_age_seconds",
         "rejects_total",
         "stale_age_seconds_count",
+        "configuration_reload_failed",
         "store_up",
         "journal_receipts",
         "journal_set_aside",

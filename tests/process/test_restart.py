@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -17,7 +18,7 @@ from media_callbacks.config.settings import build_settings
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.process.listeners import open_listeners
 from media_callbacks.process.workers import check_workers, settings_of
-from tests.factories.running import PATIENCE_S, connected, make_tables, read_answer
+from tests.factories.running import ADMIN_TOKEN, PATIENCE_S, connected, make_tables, read_answer
 from tests.process.test_server import Process, genuine, serving, write_config
 
 # Starts a command as systemd does: with a listening socket at descriptor 3, and variables that tell of it.
@@ -159,6 +160,37 @@ async def test_sighup_with_a_mistake_says_what_is_wrong_and_goes_on(tmp_path):
         assert set(await stream.end()) == {200}
 
 
+async def test_sighup_with_a_new_variable_says_that_a_process_keeps_its_environment(tmp_path):
+    config = write_config(tmp_path)
+    async with serving(config) as process:
+        address = (await process.read_until("listening"))["admin"]
+        assert await reload_failed(address) == 0
+        write_config(tmp_path, {"sources.vod.keys": ["${VOD_KEY_NEW}"]})
+        process.process.send_signal(signal.SIGHUP)
+        told = [(await process.read_until("not_started_anew"))["detail"] for _ in range(2)]
+        assert "the environment variable VOD_KEY_NEW is not set" in told[0]
+        assert "put the value into a file and name that as file:/path, or restart the service" in told[1]
+        assert await reload_failed(address) == 1
+        (tmp_path / "key").write_text("another-key-4f3a")
+        write_config(tmp_path, {"sources.vod.keys": [f"file:{tmp_path / 'key'}"]})
+        process.process.send_signal(signal.SIGHUP)
+        await process.read_until("listening")
+        assert await reload_failed(address) == 0
+
+
+async def reload_failed(admin_address: str) -> float:
+    """What the metrics say of it."""
+    async with connected(admin_address) as (reader, writer):
+        writer.write(
+            f"GET /metrics HTTP/1.1\r\nHost: {admin_address}\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\r\n".encode()
+        )
+        answer = await read_answer(reader)
+    assert answer is not None
+    found = re.search(rb"^media_callbacks_configuration_reload_failed (.+)$", answer.body, re.MULTILINE)
+    assert found is not None, answer
+    return float(found[1])
+
+
 async def test_sighup_is_never_the_end(tmp_path):
     """Not before there is anybody to wait for it, not while the next one begins, not in an instant after another."""
     config = write_config(tmp_path)
@@ -272,9 +304,15 @@ async def test_workers_share_a_port_and_one_that_dies_is_replaced(tmp_path, data
     config = write_config(tmp_path, {"store.url": database_url})
     async with serving(config, "--workers", "2") as process:
         pids = [(await process.read_until("worker_started"))["pid"] for _ in range(2)]
-        address, _ = [(await process.read_until("listening"))["server"] for _ in pids]
+        listening = [await process.read_until("listening") for _ in pids]
+        address, admins = listening[0]["server"], [line["admin"] for line in listening]
         stream = Stream(tmp_path, address)
         await stream.more()
+        write_config(tmp_path, {"store.url": database_url, "sources.vod.product": "vdo"})
+        process.process.send_signal(signal.SIGHUP)
+        await process.read_until("not_started_anew")
+        assert [await reload_failed(admin) for admin in admins] == [1, 1]
+        write_config(tmp_path, {"store.url": database_url})
         os.kill(pids[0], signal.SIGKILL)
         await process.read_until("worker_started")
         await stream.more()

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import mmap
 import os
 import signal
 import subprocess
@@ -15,11 +16,17 @@ import structlog
 
 from media_callbacks.commands.console.options import add_config_option, read_settings
 from media_callbacks.commands.console.parser import CommandParser
+from media_callbacks.config.file import NOT_SET
 from media_callbacks.config.settings import Settings
 from media_callbacks.model.errors import ConfigError, InboxUnavailable, Unusable
 from media_callbacks.observe.logs import configure_logs
 from media_callbacks.process.listeners import Listeners, bind, open_listeners, start_anew, try_listeners
 from media_callbacks.process.workers import Workers, check_workers, settings_of
+
+_ENVIRONMENT_STAYS = (
+    "a process that runs keeps the environment of its start: put the value into a file and name that as file:/path, or"
+    " restart the service"
+)
 
 log = structlog.get_logger()
 
@@ -62,11 +69,13 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in settings.warnings:
         log.warning("configuration", detail=warning)
     with closing(open_listeners(settings, os.environ)) as listeners:
+        # Of one byte that workers share with the process that is told to start anew.
+        refused = mmap.mmap(-1, 1)
+        would_start = partial(_would_start, arguments, settings, listeners, refused)
         if arguments.workers == 1:
-            would_start = partial(_would_start, arguments, settings, listeners)
-            code, anew = 0, _serve(settings, listeners, may_start_anew=would_start)
+            code, anew = 0, _serve(settings, listeners, refused, may_start_anew=would_start)
         else:
-            code, anew = _serve_with_workers(arguments, settings, listeners)
+            code, anew = _serve_with_workers(arguments, settings, listeners, refused, would_start)
         if anew:
             start_anew(listeners, settings, read_settings(arguments), os.environ)
     return code
@@ -75,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _serve(
     settings: Settings,
     listeners: Listeners,
+    refused: mmap.mmap,
     *,
     lifeline: int | None = None,
     listening: Callable[[], None] = lambda: None,
@@ -96,6 +106,7 @@ def _serve(
             stop=stop,
             stopping=exit_after,
             listening=lambda *_: listening(),
+            reload_failed=lambda: refused[0],
             may_start_anew=None if may_start_anew is None else partial(asyncio.to_thread, may_start_anew),
             make_explain=lambda settings, known_key: RefusalExplainer(settings, known_key, time.thread_time).explain,
         )
@@ -119,7 +130,13 @@ def _explained(error: Unusable | InboxUnavailable, settings: Settings) -> Unusab
     return error if isinstance(error, Unusable) and found.severity != "error" else Unusable([found.line])
 
 
-def _serve_with_workers(arguments: argparse.Namespace, settings: Settings, listeners: Listeners) -> tuple[int, bool]:
+def _serve_with_workers(
+    arguments: argparse.Namespace,
+    settings: Settings,
+    listeners: Listeners,
+    refused: mmap.mmap,
+    would_start: Callable[[], bool],
+) -> tuple[int, bool]:
     def run_worker(worker: int, lifeline: int, listening: Callable[[], None]) -> int:
         own = settings_of(worker, settings)
         try:
@@ -127,19 +144,18 @@ def _serve_with_workers(arguments: argparse.Namespace, settings: Settings, liste
                 listeners.admin.close()
                 # The first one's is the one that was opened already.
                 listeners.admin = bind(own.admin.host, own.admin.port, "admin.port")
-            _serve(own, listeners, lifeline=lifeline, listening=listening)
+            _serve(own, listeners, refused, lifeline=lifeline, listening=listening)
         except ConfigError as error:
             for problem in error.problems:
                 log.error("worker_failed", worker=worker, detail=problem)
             return 1 if isinstance(error, Unusable) else 2
         return 0
 
-    would_start = partial(_would_start, arguments, settings, listeners)
     return Workers(arguments.workers, listeners, run_worker).supervise(would_start)
 
 
-def _would_start(arguments: argparse.Namespace, before: Settings, listeners: Listeners) -> bool:
-    """Whether the command could start now."""
+def _would_start(arguments: argparse.Namespace, before: Settings, listeners: Listeners, refused: mmap.mmap) -> bool:
+    """Whether the command could start now. ``refused`` is 1 from a time that it could not until the next."""
     problems = _problems_of_configuration(arguments)
     if not problems:
         try:
@@ -149,8 +165,11 @@ def _would_start(arguments: argparse.Namespace, before: Settings, listeners: Lis
             problems = _problems_of_store(after)
         except ConfigError as error:
             problems = list(error.problems)
+    refused[0] = bool(problems)
     for problem in problems:
         log.error("not_started_anew", detail=problem)
+    if any(NOT_SET in problem for problem in problems):
+        log.error("not_started_anew", detail=_ENVIRONMENT_STAYS)
     return not problems
 
 

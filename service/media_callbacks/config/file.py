@@ -24,6 +24,9 @@ DEFAULT_FILES = ("media-callbacks.toml", "/etc/media-callbacks/media-callbacks.t
 PREFIX = "MEDIA_CALLBACKS__"
 NAMED_SECTIONS: Final = frozenset({"sources", "sinks", "vendor"})
 
+# In what is said of such a variable.
+NOT_SET: Final = "is not set; set it"
+
 _MAX_FILE_BYTES = 1 << 20
 _MAX_DEPTH = 16
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -178,7 +181,7 @@ def _substitute(text: str, environ: Mapping[str, str], problems: Problems, path:
         if not _VARIABLE.fullmatch(name):
             problems.add(path, "expected ${NAME} with a name of letters, digits and underscores")
         elif name not in environ:
-            problems.add(path, f"the environment variable {name} is not set; set it, or remove ${{{name}}} here")
+            problems.add(path, f"the environment variable {name} {NOT_SET}, or remove ${{{name}}} here")
         else:
             problems.came_from(path, f"from ${{{name}}}", substituted=True)
             continue

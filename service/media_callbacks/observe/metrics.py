@@ -154,6 +154,11 @@ class Metrics:
         "attempt_duration_seconds", "How long delivery attempts took.", _DURATION_BUCKETS_S, "sink", "result"
     )
     _build_info: Gauge = _gauge("build_info", "Which version this is; always 1.", "version")
+    _reload_failed: Gauge = _gauge(
+        "configuration_reload_failed",
+        "1 while the service goes on with an old configuration, because it could not start anew with the new one at"
+        " the last SIGHUP; else 0.",
+    )
     _store_up: Gauge = _gauge("store_up", "Whether the store answered and could be written when this was asked.")
     _store_size: Gauge = _gauge("store_size_bytes", "What the store takes of its disk.")
     _store_free: Gauge = _gauge(
@@ -285,6 +290,9 @@ class Metrics:
         self._journal_receipts.set_function(receipts)
         self._journal_bytes.set_function(bytes_used)
         self._journal_set_aside.set_function(set_aside)
+
+    def watch_reloads(self, failed: Callable[[], float]) -> None:
+        self._reload_failed.set_function(failed)
 
     def events_unrouted(self, count: int) -> None:
         self._unrouted.inc(count)

@@ -68,6 +68,7 @@ async def serve(
     stop: asyncio.Event | None = None,
     listening: Callable[[str, str], None] | None = None,
     stopping: Callable[[float], None] = lambda _: None,
+    reload_failed: Callable[[], float] = lambda: 0,
     may_start_anew: Callable[[], Awaitable[bool]] | None = None,
     make_explain: MakeExplain | None = None,
 ) -> bool:
@@ -79,6 +80,7 @@ async def serve(
         stop: Does what SIGTERM does.
         listening: Told the addresses (``host:port``) of the public and the admin listener once they answer.
         stopping: Told when stopping begins, and in how many seconds at most it ought to have ended.
+        reload_failed: 1 while it goes on with an old configuration because it could not start with the new one.
         may_start_anew: Asked on SIGHUP: whether a new process would start. It tells the operator why not.
         make_explain: See ``app.Service``.
 
@@ -92,6 +94,7 @@ async def serve(
     anew = asyncio.Event()
     app = create_app(settings, make_explain=make_explain)
     service = app.service
+    service.metrics.watch_reloads(reload_failed)
     listeners = listeners or open_listeners(settings)
     # Closed by uvicorn; ours stay open for as long as somebody may connect.
     public, admin = listeners.public.dup(), listeners.admin.dup()
