@@ -344,6 +344,7 @@ def create_app(settings: Settings | None = None, *, make_explain: MakeExplain | 
             route=service.route,
             certificates=service.certificates_of(source),
             clock=service.clock,
+            verified=service.metrics.callback_verified,
             holds=build_hold_rules(source.name, service.settings),
         )
     server = service.settings.server

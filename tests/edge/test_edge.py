@@ -101,6 +101,12 @@ async def test_a_callback_is_kept_delivered_once_and_its_repetition_is_a_success
     metrics = await running.metrics()
     assert metrics[f'media_callbacks_receipts_total{{source="{name}",state="accepted"}}'] == 1
     assert metrics[f'media_callbacks_receipts_total{{source="{name}",state="duplicate"}}'] == 2
+    verified = {sample: count for sample, count in metrics.items() if sample.startswith("media_callbacks_verified")}
+    # Pushes are verified by a certificate, which is no key of ours.
+    place = {"vod": 0, "ims": 0, "gif": 1}
+    assert verified == (
+        {f'media_callbacks_verified_total{{key="{place[name]}",source="{name}"}}': 3} if name in place else {}
+    )
     assert running.rows("SELECT body FROM receipts") == [(request.body,)] * 3
     assert running.rows("SELECT count(*) FROM events") == [(1,)]
 

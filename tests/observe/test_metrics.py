@@ -177,7 +177,7 @@ def test_names_and_labels_follow_the_conventions(used):
         if family.type == "counter":
             assert all(sample.name.endswith(("_total", "_created")) for sample in family.samples)
         elif name not in COUNTS:
-            assert name.endswith((*UNITS, "_up")), name
+            assert name.endswith((*UNITS, "_up", "_failed")), name
         for sample in family.samples:
             assert all(re.fullmatch("[a-z]+", label) for label in sample.labels), name
     assert "version=1.0.0" in CONTENT_TYPE or "version=0.0.4" in CONTENT_TYPE

@@ -36,6 +36,9 @@ class CallbackEndpoint:
     """
     The steps that a callback of one source takes.
 
+    Args:
+        verified: Told the source and which of its keys, for each callback that one of them verified.
+
     Attributes:
         success: The answer to all that is kept.
     """
@@ -48,6 +51,7 @@ class CallbackEndpoint:
         route: Route,
         certificates: Certificates,
         clock: Callable[[], datetime],
+        verified: Callable[[str, int], None],
         holds: HoldRules | None = None,
     ) -> None:
         self.source = source
@@ -56,6 +60,7 @@ class CallbackEndpoint:
         self._holds = holds
         self._certificates = certificates
         self._clock = clock
+        self._verified = verified
         # VOD, IMS and MNS look at the status alone; without a body it all goes out in one write.
         body = _SUCCESS_BODY if source.transport == "token-url" else b""
         self.success = make_answer(source.success_status, body, media_type="application/json" if body else None)
@@ -85,6 +90,8 @@ class CallbackEndpoint:
                 raise
             # The vendor may have replaced the certificate under the same name.
             return None
+        if message.key is not None:
+            self._verified(self.source.name, message.key)
         return build_receipt(self.source, message, received_at=now, route=self._route, holds=self._holds)
 
     async def prepare(self, callback: Callback) -> Receipt:

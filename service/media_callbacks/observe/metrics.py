@@ -123,6 +123,13 @@ class Metrics:
         "source",
         "reason",
     )
+    _verified: _Counts = _counter(
+        "verified",
+        "Callbacks that one of the source's keys verified, by which: its place in keys, counted from 0, or the number"
+        " that the key of a minted URL has before it.",
+        "source",
+        "key",
+    )
     _stale_age: _Histogram = _histogram(
         "stale_age_seconds",
         "Age of callbacks whose signature is right and whose time is not; negative when the sender is ahead.",
@@ -296,6 +303,9 @@ class Metrics:
 
     def events_unrouted(self, count: int) -> None:
         self._unrouted.inc(count)
+
+    def callback_verified(self, source: str, key: int) -> None:
+        self._verified[source, str(key)] += 1
 
     def callback_refused(self, *, source: str, reason: str, age_s: float | None = None) -> None:
         self._rejects[source, reason] += 1

@@ -71,6 +71,8 @@ class Message:
         payload: What the product's parser reads: the body, or the message inside an MNS envelope.
         published_at: When MNS accepted the message, where the transport says it.
         meta: Everything outside the body that parsing needs, stored with the receipt: never a secret.
+        key: Which of the source's keys it was made with: its place in the list, or the id that it has there. None where
+            there is none.
     """
 
     body: bytes
@@ -78,6 +80,7 @@ class Message:
     verified_by: VerifiedBy
     published_at: datetime | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    key: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)

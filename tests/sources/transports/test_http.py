@@ -76,7 +76,7 @@ def test_vector(name):
 @pytest.mark.parametrize("product, prefix", [("vod", "x-vod-"), ("ims", "x-ice-")])
 def test_each_product_has_its_headers(product, prefix):
     message = verify(signed(prefix=prefix), product=product)
-    assert message == Message(BODY, BODY, "signature")
+    assert message == Message(BODY, BODY, "signature", key=0)
 
 
 @pytest.mark.parametrize("product, prefix", [("vod", "x-ice-"), ("ims", "x-vod-")])
@@ -89,8 +89,10 @@ def test_the_headers_of_the_other_product_are_no_signature(product, prefix):
 @pytest.mark.parametrize("url", ["https://one.example.com/", "https://two.example.com/?q=1"])
 @pytest.mark.parametrize("key", ["old-key", "new-key"])
 def test_any_url_with_any_key_verifies(url, key):
-    settings = {"urls": ("https://one.example.com/", "https://two.example.com/?q=1"), "keys": ("new-key", "old-key")}
-    assert verify(signed(url=url, key=key), **settings).verified_by == "signature"
+    urls, keys = ("https://one.example.com/", "https://two.example.com/?q=1"), ("new-key", "old-key")
+    message = verify(signed(url=url, key=key), urls=urls, keys=keys)
+    assert message.verified_by == "signature"
+    assert message.key == keys.index(key)
 
 
 def test_a_key_that_was_dropped_verifies_no_more():

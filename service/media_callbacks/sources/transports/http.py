@@ -73,7 +73,8 @@ class HttpSource:
             raise BadSignature(
                 f"expected {_names(prefix)} of digits and 32 hexadecimal digits", reason="signature_malformed"
             )
-        if not self._matches(timestamp.decode("ascii"), signature.lower()):
+        key = self._find_key(timestamp.decode("ascii"), signature.lower())
+        if key is None:
             raise BadSignature(
                 f"the signature fits none of {len(self.keys)} keys with any of {len(self.urls)} configured urls:"
                 " compare key and url with what is registered, scheme and trailing slash included",
@@ -86,14 +87,16 @@ class HttpSource:
                 " the clock of this machine",
                 age_s=age_s,
             )
-        return Message(callback.body, callback.body, "signature")
+        return Message(callback.body, callback.body, "signature", key=key)
 
-    def _matches(self, timestamp: str, signature: bytes) -> bool:
+    def _find_key(self, timestamp: str, signature: bytes) -> int | None:
+        """The place in the list of the key that this was signed with; None when it was none of them."""
         # No early exit: the time must not tell which key or url came close.
-        found = False
+        found = None
         for url in self.urls:
-            for key in self.keys:
-                found |= hmac.compare_digest(sign(url, timestamp, key).encode("ascii"), signature)
+            for place, key in enumerate(self.keys):
+                if hmac.compare_digest(sign(url, timestamp, key).encode("ascii"), signature):
+                    found = place
         return found
 
     def parse(self, message: Message) -> Parsed:

@@ -52,7 +52,7 @@ class TokenUrlSource:
         meta = {"nonce": token.nonce.hex(), "bind": token.bind.hex()}
         if callback.query:
             meta["query"] = callback.query.decode("ascii", "replace")[:8192]
-        return Message(callback.body, callback.body, "token", meta=meta)
+        return Message(callback.body, callback.body, "token", meta=meta, key=token.key_id)
 
     def parse(self, message: Message) -> Parsed:
         return self.parser(message)
