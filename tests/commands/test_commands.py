@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -311,15 +313,16 @@ def test_mint_asks_which_source_where_there_are_several(tmp_path, capsys):
 async def simulate(running: Running, config: Path, *arguments: str) -> int:
     """The command, while the service runs beside it."""
     every = ["simulate", *arguments, "--config", str(config), "--to", f"http://{running.address}"]
-    every += ["--signing-key", str(config.with_name("key.pem"))]
+    if arguments[0] == "mts":
+        every += ["--signing-key", str(config.with_name("key.pem"))]
     return await asyncio.to_thread(run_command, every)
 
 
 @pytest.mark.parametrize("product, event", EVENTS)
 async def test_every_message_can_be_simulated(running, config, product, event, capsys):
-    assert await simulate(running, config, product, event, "--json", "--job-id", "job-1") == 0
+    assert await simulate(running, config, product, event, "--json", "--job-id", "4711") == 0
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert line == {"job_id": "job-1", "status": 204 if product == "mts" else 200, "error": None}
+    assert line == {"job_id": "4711", "status": 204 if product == "mts" else 200, "error": None}
     await running.receiver.wait_for(1)
     assert [line["state"] for line in running.lines] == ["accepted"]
     assert [line["source"] for line in running.lines] == [SOURCE_OF[product]]
@@ -332,6 +335,14 @@ async def test_the_first_known_message_of_a_failed_job(running, config, product,
     assert event["data"]["outcome"] == "failed"
     assert event["data"]["error"]["code"]
     assert event["data"]["vendor_event"] == next(iter(PAYLOADS[product]))
+
+
+@pytest.mark.parametrize("product", PAYLOADS)
+@pytest.mark.parametrize("options", [(), ("--job-id", "4711")], ids=["random", "given"])
+async def test_the_job_id_that_is_printed_is_the_events(running, config, product, options, capsys):
+    assert await simulate(running, config, product, *options, "--json") == 0
+    (event,) = await running.receiver.wait_for(1)
+    assert json.loads(capsys.readouterr().out)["job_id"] == event["data"]["job_id"]
 
 
 @pytest.mark.parametrize("product", PAYLOADS)
@@ -382,9 +393,48 @@ async def test_any_field_can_be_overwritten(running, config, capsys):
 async def test_jobs_can_be_sent_at_a_rate(running, config, capsys):
     assert await simulate(running, config, "vod", "--count", "25", "--rate", "1000") == 0
     # In a pipe a line for each, its cells separated by tabs.
-    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    said = capsys.readouterr()
+    rows = [line.split("\t") for line in said.out.splitlines()]
     assert [answer for _, answer in rows] == ["200"] * 25
+    assert said.err == "25 sent: 25 answered 200\n"
     await running.receiver.wait_for(25)
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["lines", "json"])
+async def test_answers_are_told_as_they_come_and_counted_when_it_is_interrupted(running, config, form):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "media_callbacks", "simulate", "vod", "--count", "1000000", "--rate", "50", *form),
+        *("--config", str(config), "--to", f"http://{running.address}"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    first = [await process.stdout.readline() for _ in range(3)]
+    assert all(b"200" in line for line in first)
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+    assert process.returncode == 130
+    count = 3 + len(out.splitlines())
+    assert err.decode() == f"{count} sent: {count} answered 200\n"
+
+
+async def test_on_a_terminal_answers_are_a_table_at_the_end(running, config, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert await simulate(running, config, "vod", "--count", "25") == 0
+    said = capsys.readouterr()
+    assert "job id" in said.out
+    assert said.out.count(" 200") == 20
+    assert said.err.endswith("25 sent: 25 answered 200\n")
+
+
+async def test_a_field_that_the_message_has_not_is_told(running, config, capsys):
+    overrides = ("--set", "Status=success", "--set", "SnapshotInfos.0.Nix=1", "--set", "Nix=1", "--count", "2")
+    assert await simulate(running, config, "vod", "SnapshotComplete", *overrides) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "--set: the message had no field SnapshotInfos.0.Nix, and has it now",
+        "--set: the message had no field Nix, and has it now",
+        "2 sent: 2 answered 200",
+    ]
 
 
 def test_messages_are_listed_as_a_table_on_a_terminal_alone(capsys, monkeypatch):
@@ -407,7 +457,24 @@ async def test_a_service_that_does_not_answer_is_an_error(running, config, capsy
     assert await simulate(running, config, "vod", "--json") == 1
     line = json.loads(capsys.readouterr().out)
     assert line["status"] is None
-    assert "Connector" in line["error"]
+    assert line["error"] == f"nothing listens on {running.address}"
+    assert await simulate(running, config, "vod") == 1
+    said = capsys.readouterr()
+    assert said.out.endswith(f"\tnothing listens on {running.address}\n")
+    assert said.err == "is the service running, and does it listen there? Another address: --to\n"
+
+
+async def test_what_a_refusal_means_is_told(tmp_path, config, capsys):
+    (tmp_path / "other").mkdir()
+    changes = {"sources.vod.path": "/callbacks/elsewhere", "admin.token": "admin-token-40aa21c7"}
+    async with run_service(tmp_path / "other", changes=changes) as running:
+        for address, said in (
+            (running.address, "404: nothing is configured at that path"),
+            (running.admin_address, "401: nobody asks for a token where callbacks go"),
+        ):
+            arguments = ["simulate", "vod", "--config", str(config), "--to", f"http://{address}"]
+            assert await asyncio.to_thread(run_command, arguments) == 1
+            assert capsys.readouterr().err.startswith(said)
 
 
 async def test_a_service_with_other_keys_is_an_error(tmp_path, config, capsys):
@@ -415,7 +482,9 @@ async def test_a_service_with_other_keys_is_an_error(tmp_path, config, capsys):
     changes = {"sources.vod.keys": ["quite-another-key-31ff"]}
     async with run_service(tmp_path / "other", changes=changes) as running:
         assert await simulate(running, config, "vod") == 1
-        assert "403" in capsys.readouterr().out
+        output = capsys.readouterr()
+        assert "403" in output.out
+        assert output.err.startswith("403: signed otherwise than the service expects")
 
 
 # The signing key of rehearsals
@@ -428,10 +497,14 @@ async def test_a_signing_key_is_made_pinned_and_used(tmp_path, capsys, monkeypat
     assert await asyncio.to_thread(run_command, ["simulate", "mts", "--make-signing-key"]) == 0
     key = tmp_path / "mns-simulator.key.pem"
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    snippet = capsys.readouterr().out.splitlines()[-1]
-    pinned = tomllib.loads(snippet)["certificates"]
-    text = to_toml(make_tables(tmp_path, {}, {"sources.mts.certificates": pinned}))
-    config.write_text(text)
+    comment, line = capsys.readouterr().out.splitlines()
+    assert comment.startswith("# ")
+    _, name, pinned_text = re.split("[ =]", line, maxsplit=2)
+    (pinned_json,) = shlex.split(pinned_text)
+    pinned = json.loads(pinned_json)
+    monkeypatch.setenv(name, pinned_json)
+    assert await asyncio.to_thread(run_command, ["check", "--offline"]) == 0
+    assert "sources.mts.certificates: one of them is of a rehearsal" in capsys.readouterr().out
     async with run_service(tmp_path, changes={"sources.mts.certificates": pinned}) as running:
         arguments = ["simulate", "mts", "--to", f"http://{running.address}"]
         assert await asyncio.to_thread(run_command, arguments) == 0

@@ -75,7 +75,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 @cache
 def signer() -> tuple[MnsSigner, str]:
     """MNS's signer and its certificate as PEM text."""
-    key, certificate = make_mns_key(now=datetime.now(UTC))
+    key, certificate = make_mns_key(now=datetime.now(UTC), name="notify")
     return MnsSigner(key), certificate
 
 

@@ -42,7 +42,7 @@ from media_callbacks.config.sources import (
     SourceSettings,
     TokenUrlSourceSettings,
 )
-from media_callbacks.config.values import split_url, unguessable_segments
+from media_callbacks.config.values import is_for_rehearsals, split_url, unguessable_segments
 from media_callbacks.config.vendor import VendorSettings
 from media_callbacks.model.suggestions import suggest
 
@@ -108,6 +108,11 @@ def _warn(settings: Settings) -> Iterator[str]:
             yield (
                 f"sources.{name}.path: much hangs on it being unguessable, and no segment with a digit has"
                 f" {STRONG_SEGMENT_CHARACTERS} characters or more; make one with: openssl rand -hex 16"
+            )
+        if isinstance(source, MnsPushSourceSettings) and any(map(is_for_rehearsals, source.certificates.values())):
+            yield (
+                f"sources.{name}.certificates: one of them is of a rehearsal (simulate --make-signing-key), so that"
+                " whoever has its key can send anything; leave it out where the vendor's pushes come"
             )
         urls = (source.url,) if source.url is None or isinstance(source.url, str) else source.url
         # A proxy may take away what the path begins with, and nothing else.

@@ -188,6 +188,19 @@ def check_certificate(pem: str) -> str:
     return pem
 
 
+# By this `check` tells the certificate of a rehearsal from the vendor's.
+REHEARSAL_NAME = "media-callbacks rehearsal"
+
+
+def is_for_rehearsals(pem: str) -> bool:
+    """Whether a certificate is one that `simulate --make-signing-key` made."""
+    from cryptography import x509  # noqa: PLC0415
+    from cryptography.x509.oid import NameOID  # noqa: PLC0415
+
+    names = x509.load_pem_x509_certificate(pem.encode()).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return any(name.value == REHEARSAL_NAME for name in names)
+
+
 def _check_postgresql_url(url: str) -> str:
     if not re.match(r"postgres(ql)?://", url):
         raise sentence("expected postgresql:// at its beginning, came another spelling of it")

@@ -483,7 +483,8 @@ def _mts_workflow(activity: str) -> Build:
 
 
 def _gif(job_id: str, now: datetime, failed: bool) -> Json:  # noqa: ARG001
-    task_id = int(hashlib.sha256(job_id.encode()).hexdigest()[:8], 16) + 1
+    # Ids of its tasks are numbers.
+    task_id = int(job_id) if job_id.isdecimal() else int(hashlib.sha256(job_id.encode()).hexdigest()[:8], 16) + 1
     if failed:
         return {"TaskId": task_id, "Status": 3, "ErrorCode": "1000", "ErrorMessage": "Download fail"}
     return {"TaskId": task_id, "Status": 2, "GifUrl": f"https://media.example.com/{job_id}.gif"}

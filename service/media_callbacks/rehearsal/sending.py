@@ -1,5 +1,6 @@
 """How a simulated request gets to whoever listens."""
 
+import socket
 from dataclasses import dataclass
 
 import aiohttp
@@ -13,6 +14,11 @@ STALE_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class SentResult:
+    """
+    Attributes:
+        status: Of the answer; None when there was none, and ``error`` says why.
+    """
+
     job_id: str
     status: int | None
     error: str | None = None
@@ -27,4 +33,19 @@ async def send(session: aiohttp.ClientSession, base: str, job_id: str, request: 
             await response.read()
             return SentResult(job_id, response.status)
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        return SentResult(job_id, None, type(error).__name__)
+        return SentResult(job_id, None, _explain(error, f"{url.host}:{url.port}"))
+
+
+def _explain(error: Exception, address: str) -> str:
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    match cause:
+        case ConnectionRefusedError():
+            return f"nothing listens on {address}"
+        case socket.gaierror():
+            return f"the host of {address} can't be resolved"
+        case TimeoutError():
+            return f"no answer from {address} in time"
+        case aiohttp.ServerDisconnectedError() | ConnectionResetError():
+            return f"{address} closed the connection without an answer"
+        case _:
+            return f"no answer from {address} ({type(cause).__name__})"

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from media_callbacks.config.values import REHEARSAL_NAME
 from media_callbacks.rehearsal import payloads
 from media_callbacks.sources.transports import http, mns_push
 from media_callbacks.sources.transports.http import HttpSource
@@ -62,6 +63,24 @@ def set_field(payload: Json, path: str, value: Any) -> None:
         ValueError: The path leads through something that is neither object nor list.
     """
     payload.update(_with_field(payload, path.split("."), value, path))
+
+
+def has_field(payload: Json, path: str) -> bool:
+    """Whether ``set_field`` would overwrite something."""
+    node: Any = payload
+    for part in path.split("."):
+        if isinstance(node, str):
+            try:
+                node = json.loads(node)
+            except ValueError:
+                return False
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict) and (name := _names(node, part)[0]) in node:
+            node = node[name]
+        else:
+            return False
+    return True
 
 
 def _with_field(node: Any, parts: list[str], value: Any, path: str) -> Any:
@@ -195,19 +214,25 @@ def _xml(envelope: Mapping[str, str]) -> bytes:
     ).encode()
 
 
-def make_mns_key(*, now: datetime) -> tuple[RSAPrivateKey, str]:
+def make_mns_key(*, now: datetime, name: str = REHEARSAL_NAME) -> tuple[RSAPrivateKey, str]:
     """
     A signing key and its self-signed certificate, as PEM text. The certificate has expired, as the vendor's has: a
     receiver that looks at its dates would refuse every real push.
+
+    Args:
+        name: Whose it says that it is: by the usual one `check` knows a rehearsal.
     """
     key = generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name(
-        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Aliyun"), x509.NameAttribute(NameOID.COMMON_NAME, "notify")]
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Aliyun"),
+            x509.NameAttribute(NameOID.COMMON_NAME, name),
+        ]
     )
     certificate = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=730))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -139,8 +140,7 @@ def test_pushes_need_a_key_which_can_be_made(configuration, capsys):
     assert main(["simulate", "cloud", "--config", str(configuration)]) == 2
     assert "--make-signing-key" in capsys.readouterr().err
     assert main(["simulate", "cloud", "--make-signing-key", "--config", str(configuration)]) == 0
-    pinned = capsys.readouterr().out.splitlines()[1]
-    configuration.write_text(CONFIGURATION + PUSH + pinned)
+    _, name, value = re.split("[ =]", capsys.readouterr().out.splitlines()[1], maxsplit=2)
     seen = []
 
     def run(_arguments, _settings, signer):
@@ -149,6 +149,7 @@ def test_pushes_need_a_key_which_can_be_made(configuration, capsys):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "run", run)
+        patch.setenv(name, *shlex.split(value))
         assert main(["simulate", "cloud", "--config", str(configuration)]) == 0
     assert seen[0] is not None
 

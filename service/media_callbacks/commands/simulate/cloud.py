@@ -79,7 +79,7 @@ def build_cloud(arguments: argparse.Namespace, settings: Settings, signer: MnsSi
         timing=Timing(duration_s=(min(0.5, longest_s), longest_s)),
         to=arguments.to,
         signer=signer,
-        push_format=arguments.format,
+        push_format=arguments.format or "SIMPLIFIED",
         access_keys=keys,
     )
 

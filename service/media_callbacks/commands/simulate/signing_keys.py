@@ -1,5 +1,7 @@
 """The key that rehearsals sign MNS pushes with, in a file, and the certificate that a source pins."""
 
+import json
+import shlex
 from pathlib import Path
 
 from cryptography import x509
@@ -11,6 +13,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from media_callbacks.config.file import PREFIX
+from media_callbacks.config.settings import Settings
 from media_callbacks.config.sources import MnsPushSourceSettings
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.rehearsal.simulate import (
@@ -25,8 +29,17 @@ KEY_FILE = "mns-simulator.key.pem"
 CERTIFICATE_FILE = "mns-simulator.certificate.pem"
 
 
-def make_signing_key(path: Path) -> int:
-    """Write a key and its certificate, and say how to pin it."""
+def make_signing_key(settings: Settings, path: Path) -> int:
+    """
+    Write a key and its certificate, and print what pins it for one shell: a certificate of a rehearsal has no place in
+    the configuration.
+
+    Raises:
+        ConfigError: The key is there, or there is no source to pin it.
+    """
+    sources = [name for name, table in settings.sources.items() if isinstance(table, MnsPushSourceSettings)]
+    if not sources:
+        raise ConfigError(["sources: none of transport mns-push is configured, so there is nothing to sign for"])
     if path.exists():
         raise ConfigError([f"--signing-key: {path} is there already; remove it first or name another file"])
     key, certificate = make_mns_key(now=utc_now())
@@ -34,8 +47,10 @@ def make_signing_key(path: Path) -> int:
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     certificate_path = path.with_name(CERTIFICATE_FILE)
     certificate_path.write_text(certificate)
-    print("pin it in the mns-push source, for rehearsals only:")
-    print(f'certificates = {{ "{MnsSigner(key).certificate_url}" = "file:{certificate_path.resolve()}" }}')
+    print("# for the shell of the service and that of simulate, in rehearsals alone:")
+    pinned = json.dumps({MnsSigner(key).certificate_url: f"file:{certificate_path.resolve()}"})
+    for name in sources:
+        print(f"export {PREFIX}SOURCES__{name.upper().replace('-', '_')}__CERTIFICATES={shlex.quote(pinned)}")
     return 0
 
 
@@ -46,7 +61,7 @@ def read_signer(table: object, path: Path) -> MnsSigner:
     Raises:
         ConfigError: There is no key, or the source does not pin its certificate.
     """
-    hint = "make one with --make-signing-key and pin its certificate in the source"
+    hint = "make one with --make-signing-key, and set the variable that it prints"
     try:
         key = load_pem_private_key(path.read_bytes(), None)
     except OSError as error:
