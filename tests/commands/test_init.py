@@ -91,6 +91,29 @@ async def test_a_service_starts_with_it_and_takes_a_first_callback(tmp_path, cap
     await server
 
 
+def test_names_are_those_of_the_documents_and_each_product_is_simulated(tmp_path, capsys):
+    products = ("vod", "mts", "multimediaai")
+    options = [option for product in products for option in ("--product", product)]
+    options += ["--url", "https://cb.example.com/media/callbacks/", *TOPIC, "--region", "cn-shanghai"]
+    sinks = ["webhook:https://orders.example.com/media", "webhook:http://localhost:3000/", "stdout"]
+    options += [option for sink in sinks for option in ("--sink", sink)]
+    assert main(["init", "--dir", str(tmp_path), *options]) == 0
+    said = capsys.readouterr().out
+    assert [line.split()[2] for line in said.splitlines() if line.startswith("  media-callbacks simulate")] == [
+        "mts",
+        *products,
+    ]
+    tables = tomllib.loads((tmp_path / CONFIG_FILE).read_text())
+    assert list(tables["sources"]) == ["vod", "mts", "gif"]
+    gif = tables["sources"]["gif"]
+    assert gif["keys"] == ["1:${GIF_URL_KEY}"]
+    # What the URL ends with is not said twice.
+    assert (gif["path"], gif["url"]) == ("/media/callbacks/gif", "https://cb.example.com/media/callbacks/gif")
+    assert tables["sources"]["mts"]["regions"] == ["cn-shanghai"]
+    assert list(tables["sinks"]) == ["orders", "webhook", "stdout"]
+    assert tables["sinks"]["orders"]["secrets"] == ["${ORDERS_SECRET}"]
+
+
 def test_nothing_is_written_over_unless_told_so(tmp_path, capsys):
     options = ["init", "--dir", str(tmp_path), "--product", "vod", *URL, "--yes"]
     (tmp_path / ENVIRONMENT_FILE).write_text("PRECIOUS=1\n")
@@ -117,7 +140,12 @@ def test_nothing_is_written_over_unless_told_so(tmp_path, capsys):
         (("--product", "vod", *URL, "--sink", "webhok:https://a/"), "--sink: expected stdout, webhook:"),
         (("--product", "vod", *URL, "--sink", "webhook"), "--sink: expected stdout, webhook:"),
         (("--product", "vod", *URL, "--sink", "webhook:here"), "sinks.webhook.url: expected an absolute URL"),
-        (("--product", "vod", *URL, "--yes", "--store", "mysql://x"), "store.url: expected sqlite:///"),
+        (("--product", "vod", *URL, "--yes", "--store", "mysql://x"), "came one that begins with mysql://"),
+        (("--product", "vod", *URL, "--yes", "--store", "mc.db"), "came none that begins with either"),
+        (
+            ("--product", "vod", *URL, "--yes", "--store", "postgres://media-callbacks.db"),
+            "came one without a database; for a file it is sqlite:///file.db",
+        ),
         (("--product", "vod", "--transport", "mns-queue", "--yes", "--queue", "vod"), "--queue: expected https://"),
         (("--product", "mts", *URL, "--yes", "--topic", "mine"), "sources.mts.topics[0]: expected "),
     ],
@@ -143,7 +171,7 @@ def test_on_a_terminal_it_asks_for_what_is_left_out(tmp_path, capsys, monkeypatc
     assert run_command(["init", "--dir", str(tmp_path)]) == 0
     tables = tomllib.loads((tmp_path / CONFIG_FILE).read_text())
     assert tables["sources"]["vod"]["transport"] == "http"
-    assert tables["sinks"]["webhook"]["url"] == "https://orders.example.com/media"
+    assert tables["sinks"]["orders"]["url"] == "https://orders.example.com/media"
     assert [question.partition(" ")[0] for question in questions] == ["which", "how", "where", "where", "where"]
     # An empty answer to what has no usual one is asked again.
     assert questions[2] == questions[3]

@@ -38,6 +38,8 @@ _DESTINATIONS = {
     "eventbridge": "event_bus_name",
     "kinesis": "stream_name",
 }
+# Sources and variables that are not called as their product is.
+_NAMES: Mapping[Product, str] = {"multimediaai": "gif"}
 _SINKS = "stdout, webhook:https://..., sqs:QUEUE_URL, sns:TOPIC_ARN, eventbridge:BUS or kinesis:STREAM"
 _QUEUE = re.compile(r"(https?://[^/]+)/(?:queues/)?([A-Za-z0-9-]+)/?")
 _REGION = re.compile(r"\.mns\.([a-z0-9-]+?)(?:-internal)?\.aliyuncs\.com")
@@ -68,6 +70,7 @@ def add_options(parser: CommandParser) -> None:
         help="of mns-queue, for each product in turn: https://ACCOUNT.mns.REGION.aliyuncs.com/queues/NAME",
     )
     parser.add_argument("--topic", metavar="OWNER/NAME", help="of mns-push: the owner's account id and the topic")
+    parser.add_argument("--region", metavar="NAME", help="of mns-push: the topic's, such as cn-shanghai")
     parser.add_argument(
         "--sink", metavar="KIND[:WHERE]", action="append", help=f"where events go: {_SINKS}; may be given several times"
     )
@@ -93,9 +96,11 @@ class Draft:
     variables: dict[str, str] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
 
-    def table(self, name: str, values: Mapping[str, object]) -> None:
+    def table(self, name: str, values: Mapping[str, object], *, comments: Sequence[str] = ()) -> None:
+        """``comments``: keys that some need, with what is usual for them."""
         # JSON's strings, numbers and lists of strings are TOML's.
         self.lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        self.lines += [f"# {comment}" for comment in comments]
 
     def secret(self, name: str, value: str) -> str:
         self.variables[name] = value
@@ -207,7 +212,10 @@ def draft_configuration(arguments: argparse.Namespace) -> Draft:
         store = draft.secret("STORE_URL", store.replace("'", "%27"))
     draft.table("store", {"url": store})
     tokens = {name: draft.secret(name.upper(), secrets.token_hex(32)) for name in ("admin_token", "jobs_token")}
-    draft.table("admin", {"token": tokens["admin_token"], "jobs_token": tokens["jobs_token"]})
+    draft.table("server", {}, comments=("port = 8080",))
+    draft.table(
+        "admin", {"token": tokens["admin_token"], "jobs_token": tokens["jobs_token"]}, comments=("port = 8081",)
+    )
     queues = iter(arguments.queue or ())
     regions = set()
     for product in arguments.product:
@@ -220,7 +228,7 @@ def draft_configuration(arguments: argparse.Namespace) -> Draft:
             draft.steps.append(f"{product}: have its messages written to the queue {queue}")
         else:
             values |= draft_entrance(draft, product, transport, arguments)
-        draft.table(f"sources.{product}", values)
+        draft.table(f"sources.{_NAMES.get(product, product)}", values)
     if len(regions) > 1:
         raise UsageError(f"--queue: expected queues of one region, came {', '.join(sorted(regions))}")
     for region in regions:
@@ -240,27 +248,32 @@ def draft_entrance(draft: Draft, product: Product, transport: str, arguments: ar
         raise UsageError("--url: expected http:// or https:// with a host and neither query nor fragment")
     base = arguments.url.rstrip("/")
     prefix = urlsplit(base).path
-    name = product.upper()
+    name = _NAMES.get(product, product)
+    variable = name.upper()
+    folder = f"{prefix.removesuffix('/callbacks')}/callbacks/{name}"
     if transport == "token-url":
         # Its URLs are minted, and have to be short.
-        path = f"{prefix}/callbacks/{product}"
-        key = draft.secret(f"{name}_URL_KEY", "1:" + base64.b64encode(secrets.token_bytes(32)).decode())
+        key = draft.secret(f"{variable}_URL_KEY", base64.b64encode(secrets.token_bytes(32)).decode())
         draft.steps.append(f"{product}: mint a CallbackUrl for each task: media-callbacks mint gif --help")
-        return {"path": path, "url": base.removesuffix(prefix) + path, "keys": [key]}
+        return {"path": folder, "url": base.removesuffix(prefix) + folder, "keys": [f"1:{key}"]}
     segment = secrets.token_hex(16)
-    path = f"{prefix}/callbacks/{product}/" + draft.secret(f"{name}_PATH", segment)
+    path = f"{folder}/" + draft.secret(f"{variable}_PATH", segment)
     url = base.removesuffix(prefix) + path
-    shown = url.replace(f"${{{name}_PATH}}", segment)
+    shown = url.replace(f"${{{variable}_PATH}}", segment)
     if transport == "mns-push":
         draft.steps.append(
-            f"{product}: subscribe the topic {arguments.topic} by HTTP, in the format SIMPLIFIED, to {shown}"
+            f"{product}: subscribe the topic {arguments.topic} by HTTP to {shown}, in any of the three formats, to be"
+            " tried again by EXPONENTIAL_DECAY_RETRY"
         )
-        draft.steps.append(f'{product}: and name the region of that topic in [sources.{product}]: regions = ["..."]')
-        return {"path": path, "url": url, "topics": [arguments.topic]}
+        values: dict[str, object] = {"path": path, "url": url, "topics": [arguments.topic]}
+        if arguments.region:
+            return values | {"regions": [arguments.region]}
+        draft.steps.append(f'{product}: and name the region of that topic in [sources.{name}]: regions = ["..."]')
+        return values
     key = make_vendor_key()
     draft.steps.append(f"{product}: as callback URL, byte for byte: {shown}")
     draft.steps.append(f"{product}: as authentication key: {key}")
-    return {"path": path, "url": url, "keys": [draft.secret(f"{name}_KEY", key)]}
+    return {"path": path, "url": url, "keys": [draft.secret(f"{variable}_KEY", key)]}
 
 
 def make_vendor_key() -> str:
@@ -273,12 +286,12 @@ def make_vendor_key() -> str:
 
 
 def draft_sinks(draft: Draft, sinks: Sequence[str]) -> None:
-    kinds = [sink.partition(":")[0] for sink in sinks]
+    names = [name_sink(sink) for sink in sinks]
     for number, sink in enumerate(sinks):
         kind, _, where = sink.partition(":")
         if kind not in _DESTINATIONS or (_DESTINATIONS[kind] is None) != (where == ""):
             raise UsageError(f"--sink: expected {_SINKS}; came {printable(sink)}")
-        name = kind if kinds.count(kind) == 1 else f"{kind}-{number + 1}"
+        name = names[number] if names.count(names[number]) == 1 else f"{names[number]}-{number + 1}"
         values: dict[str, object] = {"kind": kind}
         if key := _DESTINATIONS[kind]:
             values[key] = where
@@ -287,7 +300,16 @@ def draft_sinks(draft: Draft, sinks: Sequence[str]) -> None:
             secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
             values["secrets"] = [draft.secret(variable, secret)]
             draft.steps.append(f"the receiver at {where} verifies with {variable} of the environment file")
-        draft.table(f"sinks.{name}", values)
+        aws = ('region = "eu-west-1"', 'endpoint_url = "http://127.0.0.1:4566"')
+        draft.table(f"sinks.{name}", values, comments=() if kind in ("stdout", "webhook") else aws)
+
+
+def name_sink(sink: str) -> str:
+    """Of a receiver the first part of its host, such as ``orders``; else the kind."""
+    kind, _, where = sink.partition(":")
+    host = split_url(where) if kind == "webhook" else None
+    label, _, rest = (host.hostname or "").partition(".") if host else ("", "", "")
+    return label if rest and re.fullmatch("[a-z][a-z0-9-]*", label) else kind
 
 
 def read_queue(url: str) -> tuple[str, str, str]:
@@ -332,10 +354,9 @@ def describe(arguments: argparse.Namespace, settings: Settings, draft: Draft) ->
     yield "  media-callbacks serve"
     yield ""
     yield "to send a first callback, in another shell with the same environment:"
-    source = next(iter(settings.sources.values()))
-    if source.transport == "mns-queue":
+    transports = {source.transport for source in settings.sources.values()}
+    if "mns-push" in transports:
+        yield "  media-callbacks simulate mts --make-signing-key   # prints a variable, for both shells"
+    yield from (f"  media-callbacks simulate {source.product}" for source in settings.callback_sources.values())
+    if "mns-queue" in transports:
         yield "  media-callbacks simulate cloud"
-    else:
-        if source.transport == "mns-push":
-            yield f"  media-callbacks simulate {source.product} --make-signing-key   # and pin it, for the rehearsal"
-        yield f"  media-callbacks simulate {source.product}"

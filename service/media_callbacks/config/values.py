@@ -204,18 +204,27 @@ def is_for_rehearsals(pem: str) -> bool:
 def _check_postgresql_url(url: str) -> str:
     if not re.match(r"postgres(ql)?://", url):
         raise sentence("expected postgresql:// at its beginning, came another spelling of it")
+    expected = "expected postgresql://user:password@host:port/database"
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
         parts = None
+    if parts is not None and not parts.path.strip("/") and not parts.fragment:
+        raise sentence(f"{expected}, came one without a database; for a file it is sqlite:///file.db")
     # A # in a password would end the URL, and a / would end the host.
     if parts is None or parts.fragment or re.search(r"[\s\x00-\x1f]", url) or not re.fullmatch(r"/[^/]+", parts.path):
         raise sentence(
-            "expected postgresql://user:password@host:port/database, came something else; percent-encode what is"
-            " special in the password, such as %23 for # and %2F for /"
+            f"{expected}, came something else; percent-encode what is special"
+            "  in the password, such as %23 for # and %2F for /"
         )
     return url
+
+
+def _shown_scheme(url: str) -> str:
+    """How it begins, as far as that can't be a secret."""
+    scheme = re.match(r"[a-z][a-z0-9+-]{0,19}:/{1,3}", url)
+    return f"one that begins with {scheme[0]}" if scheme else "none that begins with either"
 
 
 def check_store_url(url: str) -> str:
@@ -225,7 +234,7 @@ def check_store_url(url: str) -> str:
     if file == url:
         raise sentence(
             "expected sqlite:///relative/path.db, sqlite:////absolute/path.db or postgresql://user@host/database, came"
-            " something else"
+            f" {_shown_scheme(url)}"
         )
     if ":memory:" in file or file.rpartition("/")[2] in ("", ".", ".."):
         raise sentence("expected a file after sqlite:///, came none; without one nothing would be durable")
