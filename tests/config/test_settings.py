@@ -998,6 +998,23 @@ def test_a_path_that_the_registered_url_does_not_lead_to_deserves_a_look(source,
 UNSIGNED: dict[str, Any] = {"url": "https://h/open/5f0c9d5f0c9d5f0", "keys": [], "unsigned": "accept"}
 
 
+@pytest.mark.parametrize(
+    ("host", "endpoint_url", "is_warned"),
+    [
+        ("https://sqs.eu-west-1.amazonaws.com", None, False),
+        ("https://sqs.cn-north-1.amazonaws.com.cn", None, False),
+        ("http://127.0.0.1:4566", None, True),
+        ("http://127.0.0.1:4566", "http://127.0.0.1:4566", False),
+        ("https://amazonaws.com.example.com", None, True),
+    ],
+)
+def test_a_queue_elsewhere_needs_its_endpoint(host, endpoint_url, is_warned):
+    sink = {"kind": "sqs", "queue_url": f"{host}/123456789012/media.fifo", "region": "eu-west-1"}
+    tables = BASE | {"sinks": {"bus": sink | ({} if endpoint_url is None else {"endpoint_url": endpoint_url})}}
+    warnings = build_settings(tables, environ={}).warnings
+    assert [warning.partition(":")[0] for warning in warnings] == (["sinks.bus.endpoint_url"] if is_warned else [])
+
+
 def test_warnings_name_what_deserves_a_look():
     assert build_settings(BASE, environ={}).warnings == ()
     tables = changed(

@@ -11,6 +11,7 @@ in one ConfigError.
     problems                            the lines in which mistakes are told
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,14 @@ from media_callbacks.config.file import interpolate, read_tables
 from media_callbacks.config.problems import Problems
 from media_callbacks.config.section import check_name, choose_model, table_of, validate_section
 from media_callbacks.config.server import AdminSettings, JobsSettings, ServerSettings, StoreSettings
-from media_callbacks.config.sinks import SINK_MODELS, Match, SinkSettings, ThirdPartySinkSettings, installed_sinks
+from media_callbacks.config.sinks import (
+    SINK_MODELS,
+    Match,
+    SinkSettings,
+    SqsSinkSettings,
+    ThirdPartySinkSettings,
+    installed_sinks,
+)
 from media_callbacks.config.sources import (
     REFUSED_TRANSPORTS,
     SOURCE_MODELS,
@@ -132,6 +140,14 @@ def _warn(settings: Settings) -> Iterator[str]:
                 )
                 break
     yield from _warn_of_unused_credentials(settings)
+    for name, sink in settings.sinks.items():
+        if isinstance(sink, SqsSinkSettings) and sink.endpoint_url is None:
+            parts = split_url(sink.queue_url)
+            if parts is not None and not re.search(r"\.amazonaws\.com(\.cn)?$", parts.hostname or ""):
+                yield (
+                    f"sinks.{name}.endpoint_url: left out, though the host of queue_url is none of AWS; set it to that"
+                    " scheme, host and port, or messages go to AWS"
+                )
 
 
 def _warn_of_unused_credentials(settings: Settings) -> Iterator[str]:
