@@ -9,6 +9,7 @@ Nothing here knows which keys there are; the models do.
 import json
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -70,7 +71,7 @@ def _read_file(
         where = f"the default, looked for in {printable(str(Path.cwd()))} and as {DEFAULT_FILES[1]}"
     shown = printable(str(file))
     try:
-        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+        tables = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         if path is None and may_be_missing:
             problems.closing_line = f"{shown}: there is no such file ({where}), so only the environment was read"
@@ -89,6 +90,11 @@ def _read_file(
     except (ValueError, RecursionError):
         # Thousands of digits or brackets, or a zero character in the file's name.
         problems.add_line(f"{shown}: can't be read: its name, or a number or nesting in it, is out of all bounds")
+    else:
+        if os.path.lexists(environment := file.with_suffix(".env")):
+            # As `init` writes it.
+            problems.environment_file = shlex.quote(os.path.join(environment.parent, environment.name))  # noqa: PTH118 - "./" stays
+        return tables
     return None
 
 
@@ -182,6 +188,8 @@ def _substitute(text: str, environ: Mapping[str, str], problems: Problems, path:
             problems.add(path, "expected ${NAME} with a name of letters, digits and underscores")
         elif name not in environ:
             problems.add(path, f"the environment variable {name} {NOT_SET}, or remove ${{{name}}} here")
+            if problems.environment_file is not None:
+                problems.closing_line = f"to set all of its variables: set -a; . {problems.environment_file}; set +a"
         else:
             problems.came_from(path, f"from ${{{name}}}", substituted=True)
             continue

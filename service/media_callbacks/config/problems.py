@@ -66,6 +66,8 @@ class Problems:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.closing_line: str | None = None
+        # Beside the configuration, as a shell reads it.
+        self.environment_file: str | None = None
         self._origins: dict[KeyPath, list[str]] = {}
         self._substituted: set[KeyPath] = set()
         self._made: set[KeyPath] = set()
