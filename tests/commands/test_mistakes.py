@@ -155,6 +155,19 @@ KEYS: Sequence[tuple[str, str, str]] = [
     ('keys = ["${VOD_KEY}"]', 'keys = ["file:secret"]', "expected file: and an absolute path"),
     ('keys = ["${VOD_KEY}"]', 'keys = ["file:/run/nowhere"]', "file:/run/nowhere can't be read: No such file"),
     ('keys = ["${VOD_KEY}"]', 'keys = ["abc"]', "each of at least 6 characters"),
+    *(
+        (f'["{name}"]', f'["{placeholder}"]', 'for the value of a variable write "${NAME}", with the braces')
+        for name, placeholder in (
+            ("${VOD_KEY}", "$VOD_KEY"),
+            ("${VOD_KEY}", "%VOD_KEY%"),
+            ("${VOD_KEY}", "<your-key>"),
+            ("${VOD_KEY}", "ChangeMe"),
+            ("1:${GIF_URL_KEY}", "1:$GIF_URL_KEY"),
+            ("whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "$ORDERS_SECRET"),
+        )
+    ),
+    ("[store]", '[admin]\ntoken = "$ADMIN_TOKEN"\n[store]', "admin.token: expected the secret itself"),
+    ('kind = "webhook"', 'kind = "webhook"\nbearer_token = "REPLACE-ME"', "bearer_token: expected the secret itself"),
     ('keys = ["${VOD_KEY}"]', "keys = []", "expected at least one key, came none; give the vendor's key"),
     ('keys = ["${VOD_KEY}"]', "", "sources.vod.keys: missing; expected a list of the vendor's keys"),
     ('"1:${GIF_URL_KEY}"', '"${GIF_URL_KEY}"', 'expected "<key id>:<base64>"'),
@@ -190,6 +203,20 @@ def test_a_mistake_in_the_configuration_is_answered_in_one_line(folder, capsys, 
     )
     assert run_command(["check", "--offline"]) == 2
     assert said in capsys.readouterr().out
+
+
+def test_variables_that_are_not_set_are_told_all_at_once_with_the_file_that_has_them(folder, capsys, monkeypatch):
+    for name in ENVIRON:
+        monkeypatch.delenv(name)
+    assert run_command(["serve"]) == 2
+    assert "set -a" not in capsys.readouterr().err
+    (folder / "media-callbacks.env").write_text("")
+    assert run_command(["serve"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [f"variable {name} is not set" in line for name, line in zip(ENVIRON, lines, strict=False)] == [True, True]
+    assert lines[2:] == ["to set all of its variables: set -a; . ./media-callbacks.env; set +a"]
+    assert run_command(["serve", "--config", str(folder / "media-callbacks.toml")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f": set -a; . {folder}/media-callbacks.env; set +a")
 
 
 def test_without_a_configuration_the_places_are_named(tmp_path, capsys, monkeypatch):

@@ -21,6 +21,7 @@ from media_callbacks.config.values import (
     UrlKey,
     UrlPath,
     check_certificate,
+    check_secret,
     check_url,
     number,
     one_or_many,
@@ -101,7 +102,10 @@ class HttpSourceSettings(_CallbackSourceSettings):
         ),
     ]
     keys: Annotated[
-        tuple[Annotated[str, StringConstraints(pattern=rf"^\S{{{_MIN_KEY_CHARACTERS},}}$")], ...],
+        tuple[
+            Annotated[str, StringConstraints(pattern=rf"^\S{{{_MIN_KEY_CHARACTERS},}}$"), AfterValidator(check_secret)],
+            ...,
+        ],
         Field(
             repr=False,
             description=f"a list of the vendor's keys, each of at least {_MIN_KEY_CHARACTERS} characters without"

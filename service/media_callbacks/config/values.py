@@ -34,11 +34,25 @@ def one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+_PLACEHOLDER = re.compile(r"\$\w+|\$\(.*\)|%\w+%|<.*>|\{\{.*\}\}|(change|replace)[-_ ]?me.*", re.IGNORECASE | re.DOTALL)
+
+
+def check_secret(text: str) -> str:
+    """Returns it, unless it is what stands for a secret in somebody's example, which anyone guesses."""
+    if _PLACEHOLDER.fullmatch(text):
+        raise sentence(
+            "expected the secret itself, came what stands for one ($NAME, %NAME%, <...>, changeme); for the value of a"
+            ' variable write "${NAME}", with the braces'
+        )
+    return text
+
+
 MIN_TOKEN_CHARACTERS = 16
 TOKEN = f"a token of at least {MIN_TOKEN_CHARACTERS} visible ASCII characters"
 
 
 def check_token(text: str) -> str:
+    check_secret(text)
     if not re.fullmatch(rf"[\x21-\x7e]{{{MIN_TOKEN_CHARACTERS},}}", text):
         raise sentence(
             f"expected {TOKEN}, came a string of {len(text)} characters; make one with: openssl rand -hex 32"
@@ -125,6 +139,7 @@ def read_url_key(text: str) -> tuple[int, bytes]:
             f'expected "<key id>:<base64>" with a key id from 0 to {MAX_URL_KEY_ID}, came something else;'
             ' for example "1:${GIF_URL_KEY}"'
         )
+    check_secret(encoded)
     # Either alphabet, padding or not: this side is the only one that reads these.
     plain = encoded.rstrip("=").replace("-", "+").replace("_", "/")
     key = _decode_base64(plain + "=" * (-len(plain) % 4))
@@ -149,6 +164,7 @@ WEBHOOK_SECRET = f"whsec_ and base64 {_OF_BYTES}"
 
 
 def read_webhook_secret(text: str) -> bytes:
+    check_secret(text.removeprefix("whsec_"))
     # The standard alphabet alone: receivers decode with their own library, and some skip what they don't know.
     secret = _decode_base64(text.removeprefix("whsec_"))
     if secret is None:
@@ -313,7 +329,7 @@ Days = Annotated[Integer, number("days", ge=1, le=36500)]
 BearerToken = Annotated[str, AfterValidator(check_token)]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$"), Field(description="a region name")]
 Account = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
-Credential = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$")]
+Credential = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$"), AfterValidator(check_secret)]
 UrlPath = Annotated[str, AfterValidator(check_path), Field(repr=False, description="the path to listen on")]
 UrlKey = Annotated[str, AfterValidator(check_url_key)]
 RegisteredUrl = Annotated[str, AfterValidator(check_registered_url)]
