@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import logging
 import socket
 import sqlite3
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import boto3
 import pytest
 from aiohttp import web
+from moto.server import ThreadedMotoServer
 
 from media_callbacks.commands.check.machine import try_journal, try_store
 from media_callbacks.commands.check.network import (
@@ -166,11 +169,12 @@ def test_a_journal_that_can_t_be_written_or_has_no_room(tmp_path):
 async def test_a_webhook_gets_a_connection_and_no_request(tmp_path):
     async with serving(refuse) as port:
         finding = await try_address("sinks.a", f"http://127.0.0.1:{port}/secret-path", NETWORK)
-    assert finding == CheckResult("ok", "sinks.a", f"127.0.0.1 takes connections on port {port}")
+    assert finding == CheckResult("ok", "sinks.a", f"127.0.0.1 takes connections on port {port}; no more was tried")
     network = replace(NETWORK, ssl_context=client_context())
     async with serving(refuse, server_context(tmp_path, "localhost")) as port:
         finding = await try_address("sinks.a", f"https://localhost:{port}/secret-path", network)
-    assert finding == CheckResult("ok", "sinks.a", f"localhost takes connections on port {port} with TLS")
+    text = f"localhost takes connections on port {port} with TLS; no more was tried"
+    assert finding == CheckResult("ok", "sinks.a", text)
 
 
 async def test_why_an_address_can_t_be_used(tmp_path):
@@ -275,18 +279,66 @@ def test_other_reasons(error, text):
     ],
     ids=lambda sink: sink.kind,
 )
-async def test_aws(sink, monkeypatch):
-    network = NETWORK
-    async with serving(refuse) as port:
-        sink = sink.model_copy(update={"endpoint_url": f"http://127.0.0.1:{port}"})
-        for name, value in AWS.items():
-            monkeypatch.setenv(name, value)
+async def test_aws(sink, monkeypatch, moto):
+    for name, value in AWS.items():
+        monkeypatch.setenv(name, value)
+    sink = sink.model_copy(update={"endpoint_url": moto})
+    if sink.kind == "sqs":
+        sink = sink.model_copy(update={"queue_url": f"{moto}/123456789012/media"})
+    network = Network(timeout_s=PATIENCE_S)
+    if sink.kind != "eventbridge":
+        # There is always a default bus.
         finding = await try_aws("sinks.bus", sink, network)
-    assert finding == CheckResult(
-        "ok", "sinks.bus", f"127.0.0.1 takes connections on port {port}, and there are credentials"
-    )
+        assert (shape(finding), finding.text[:15]) == (("error", "sinks.bus"), "it is not there")
+    make: dict[str, tuple[str, dict[str, Any]]] = {
+        "sqs": ("create_queue", {"QueueName": "media"}),
+        "sns": ("create_topic", {"Name": "media"}),
+        "kinesis": ("create_stream", {"StreamName": "media", "ShardCount": 1}),
+    }
+    if sink.kind in make:
+        method, arguments = make[sink.kind]
+        client = boto3.client(sink.kind, region_name="eu-west-1", endpoint_url=moto)
+        await asyncio.to_thread(lambda: getattr(client, method)(**arguments))
+        client.close()
     finding = await try_aws("sinks.bus", sink, network)
+    assert finding == CheckResult("ok", "sinks.bus", "it is there, and these credentials may ask about it")
+    nowhere = sink.model_copy(update={"endpoint_url": f"http://127.0.0.1:{closed_port()}"})
+    finding = await try_aws("sinks.bus", nowhere, network)
     assert finding.text == "nothing takes connections there"
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("code", "severity", "text"),
+    [
+        ("AccessDeniedException", "warning", "whether it is there can't be told, for these credentials may not ask"),
+        ("UnrecognizedClientException", "error", "DescribeStreamSummary is refused (UnrecognizedClientException)"),
+    ],
+)
+async def test_what_aws_refuses_to_tell(monkeypatch, code, severity, text):
+    for name, value in AWS.items():
+        monkeypatch.setenv(name, value)
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response(
+            {"__type": code, "message": "no"}, status=400, content_type="application/x-amz-json-1.1"
+        )
+
+    async with serving(answer) as port:
+        sink = KinesisSinkSettings(
+            kind="kinesis", stream_name="media", region="eu-west-1", endpoint_url=f"http://127.0.0.1:{port}"
+        )
+        finding = await try_aws("sinks.bus", sink, Network(timeout_s=PATIENCE_S))
+    assert shape(finding) == (severity, "sinks.bus")
+    assert text in finding.text
 
 
 async def test_aws_without_what_it_needs(monkeypatch, tmp_path):
@@ -560,7 +612,7 @@ def test_a_right_configuration(tmp_path, capsys, receiver):
     assert run_command(command) == 0
     output = capsys.readouterr()
     assert [line.split(": ")[:2] for line in output.out.splitlines()] == [["ok", "store.url"], ["ok", "sinks.orders"]]
-    assert output.err == "the configuration is right, and what it names can be used\n"
+    assert output.err == "the configuration is right, and all that was tried worked\n"
     assert not (tmp_path / "inbox.db").exists()
 
 

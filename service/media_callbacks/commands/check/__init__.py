@@ -23,8 +23,9 @@ def add_options(parser: CommandParser) -> None:
     )
     parser.description = (
         "Reads the configuration; then looks whether the store, the journal, the sinks, the vendor's"
-        " certificate, queues and job APIs can be reached and used from here, and whether the clock is right. Nothing"
-        " is sent, received or changed. Exit code 1 when something failed, 2 when the configuration is wrong; warnings"
+        " certificate, queues and job APIs can be reached and used from here, and whether the clock is right. Queues,"
+        " topics, buses and streams are asked for; a webhook gets a connection and no request. Nothing is sent,"
+        " received or changed. Exit code 1 when something failed, 2 when the configuration is wrong; warnings"
         " alone are 0."
     )
     parser.add_argument("--offline", action="store_true", help="check the configuration alone")
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             findings += _try_out(settings)
             count = sum(finding.severity == "error" for finding in findings)
             code = 1 if count else 0
-            verdict += f", {count} check{'s' * (count > 1)} failed" if count else ", and what it names can be used"
+            verdict += f", {count} check{'s' * (count > 1)} failed" if count else ", and all that was tried worked"
     report(findings, as_json=arguments.json)
     if not arguments.json:
         print(verdict, file=sys.stderr)

@@ -1,6 +1,7 @@
 """What is reached over the network, apart from the store and the vendor's APIs."""
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +28,27 @@ from media_callbacks.sinks.sqs import SqsSink
 from media_callbacks.timing.clock import utc_now
 
 AwsSinkSettings = SqsSinkSettings | SnsSinkSettings | EventBridgeSinkSettings | KinesisSinkSettings
-_SERVICES: Mapping[type[Any], str] = {
-    SqsSinkSettings: SqsSink.service,
-    SnsSinkSettings: SnsSink.service,
-    EventBridgeSinkSettings: EventBridgeSink.service,
-    KinesisSinkSettings: KinesisSink.service,
+# What is asked, which changes nothing: the sink's service, a method of boto's client, and its arguments.
+_QUESTIONS: Mapping[type[Any], tuple[str, str, Callable[[Any], Mapping[str, Any]]]] = {
+    SqsSinkSettings: (
+        SqsSink.service,
+        "get_queue_attributes",
+        lambda sink: {"QueueUrl": sink.queue_url, "AttributeNames": ["QueueArn"]},
+    ),
+    SnsSinkSettings: (SnsSink.service, "get_topic_attributes", lambda sink: {"TopicArn": sink.topic_arn}),
+    EventBridgeSinkSettings: (
+        EventBridgeSink.service,
+        "describe_event_bus",
+        lambda sink: {"Name": sink.event_bus_name},
+    ),
+    KinesisSinkSettings: (
+        KinesisSink.service,
+        "describe_stream_summary",
+        lambda sink: {"StreamARN" if sink.stream_name.startswith("arn:") else "StreamName": sink.stream_name},
+    ),
 }
+_NOT_THERE = re.compile("NonExistent|NotFound|DoesNotExist")
+_NOT_ALLOWED = re.compile("AccessDenied|NotAuthorized|AuthorizationError")
 # What the vendor signs is refused here when it is older than some minutes, and the other way round.
 MAX_CLOCK_DIFFERENCE_S = 60.0
 TIMEOUT_S = 5.0
@@ -54,7 +70,7 @@ class Network:
 
 
 async def try_address(subject: str, url: str, network: Network) -> CheckResult:
-    """Connect, with TLS where the URL says so, and hang up."""
+    """Connect, with TLS where the URL says so, and hang up: nothing is sent that a receiver could take for an event."""
     parts = urlsplit(url)
     is_tls = parts.scheme == "https"
     port = parts.port or (443 if is_tls else 80)
@@ -67,9 +83,8 @@ async def try_address(subject: str, url: str, network: Network) -> CheckResult:
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()
-    return CheckResult(
-        "ok", subject, f"{parts.hostname} takes connections on port {port}" + (" with TLS" if is_tls else "")
-    )
+    tls = " with TLS" if is_tls else ""
+    return CheckResult("ok", subject, f"{parts.hostname} takes connections on port {port}{tls}; no more was tried")
 
 
 def explain(error: Exception) -> tuple[str, str]:
@@ -123,7 +138,8 @@ async def try_certificate(subject: str, url: str, network: Network) -> CheckResu
 
 
 async def try_aws(subject: str, sink: AwsSinkSettings, network: Network) -> CheckResult:
-    """Credentials and region as boto finds them, and a connection to where it would send."""
+    """Credentials and region as boto finds them, a connection to where it would send, and whether it is there."""
+    service, method, arguments = _QUESTIONS[type(sink)]
     region = sink.region or region_of(getattr(sink, sink.destination_key))
     try:
         get_session = await asyncio.to_thread(_load_boto)
@@ -131,9 +147,17 @@ async def try_aws(subject: str, sink: AwsSinkSettings, network: Network) -> Chec
         if await session.get_credentials() is None:
             remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the role of this machine"
             return CheckResult("error", subject, "no AWS credentials found", remedy)
-        client = session.create_client(_SERVICES[type(sink)], region_name=region, endpoint_url=sink.endpoint_url)
+        client = session.create_client(service, region_name=region, endpoint_url=sink.endpoint_url)
         async with client as opened:
-            url = opened.meta.endpoint_url
+            finding = await try_address(subject, opened.meta.endpoint_url, network)
+            if finding.severity != "ok":
+                return finding
+            try:
+                await getattr(opened, method)(**arguments(sink))
+            except Exception as error:
+                if (found := _explain_answer(subject, error, opened.meta.method_to_api_mapping[method])) is None:
+                    raise
+                return found
     except TimeoutError:
         raise
     # boto's providers of credentials read files and run programs, and fail in as many ways.
@@ -144,10 +168,21 @@ async def try_aws(subject: str, sink: AwsSinkSettings, network: Network) -> Chec
             )
         text = f"boto can't be used as it is set up ({type(error).__name__})"
         return CheckResult("error", subject, text, "check AWS_* variables and the files in ~/.aws")
-    finding = await try_address(subject, url, network)
-    if finding.severity == "ok":
-        return CheckResult("ok", subject, f"{finding.text}, and there are credentials")
-    return finding
+    return CheckResult("ok", subject, "it is there, and these credentials may ask about it")
+
+
+def _explain_answer(subject: str, error: Exception, action: str) -> CheckResult | None:
+    """What an answer that is an error says; None where there was no answer."""
+    answer = getattr(error, "response", None)
+    if not isinstance(answer, dict) or "Error" not in answer:
+        return None
+    code = re.sub(r"[^A-Za-z0-9_.-]", "", str(answer["Error"].get("Code")))
+    if _NOT_THERE.search(code):
+        return CheckResult("error", subject, f"it is not there ({code})", "create it, or correct its name and region")
+    if _NOT_ALLOWED.search(code):
+        text = f"it takes connections; whether it is there can't be told, for these credentials may not ask ({action})"
+        return CheckResult("warning", subject, text, f"allow {action} to have this command look, or see for yourself")
+    return CheckResult("error", subject, f"{action} is refused ({code})", "check the credentials, and the region")
 
 
 def _load_boto():  # type: ignore[no-untyped-def]  # noqa: ANN202
