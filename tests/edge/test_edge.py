@@ -784,6 +784,25 @@ async def test_elsewhere_there_is_nothing(running, target):
     assert (await running.metrics())['media_callbacks_rejects_total{reason="unknown_path",source="none"}'] == 1
 
 
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("/callbacks/vod/", "; without the slash at its end it is the path of vod"),
+        ("/prefix/callbacks/vod", "; it ends as the path of vod does: does a proxy add or take away"),
+        ("/vod", "; it ends as the path of vod does: does a proxy add or take away"),
+        ("/callbacks/vodka", ""),
+        ("/", ""),
+    ],
+)
+async def test_a_path_that_is_nearly_one_of_ours_is_told_to_the_log_alone(running, target, hint):
+    answer = await running.send(encode_request("POST", target, body=b"{}"))
+    assert answer.json() == {"title": "Not Found", "status": 404}
+    (line,) = running.lines
+    assert line["detail"].startswith(f"nothing is configured here{hint}")
+    assert bool(hint) == (";" in line["detail"])
+    assert target == "/" or target not in line["detail"]
+
+
 MALFORMED = {
     "no http": b"hello, is anybody there?\r\n\r\n",
     "tls": bytes.fromhex("16030100a5010000a10303") + b"\x00" * 160,

@@ -135,10 +135,21 @@ class Edge:
         else:
             exchange.probe = self._probes.get(path)
             if exchange.probe is None:
-                raise UnknownPath("nothing is configured here")
+                raise UnknownPath(self._explain_unknown(path))
             methods = _PROBE_METHODS
         if exchange.callback.method not in methods:
             raise MethodNotAllowed(f"expected {' or '.join(sorted(methods))}", allowed=sorted(methods))
+
+    def _explain_unknown(self, path: str) -> str:
+        """Without the path: what is in it may be what keeps strangers out."""
+        nothing = "nothing is configured here"
+        for known, endpoint in (*self._exact.items(), *self._below.items()):
+            if path.rstrip("/") == known:
+                return f"{nothing}; without the slash at its end it is the path of {endpoint.source.name}"
+            if path != "/" and (path.endswith(known) or known.endswith(path)):
+                hint = "does a proxy add or take away what it begins with?"
+                return f"{nothing}; it ends as the path of {endpoint.source.name} does: {hint}"
+        return nothing
 
     # Bodies of all requests together
 
