@@ -49,7 +49,9 @@ class AdminGuard:
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         expected = self._expected_for_jobs if scope["path"] == JOBS_PATH else self._expected
-        if _has_one_of([one for each in expected.values() for one in each], scope):
+        # With all of them, whichever are expected here.
+        given = [name for name, tokens in self._expected_for_jobs.items() if _has_one_of(tokens, scope)]
+        if expected.keys() & {*given}:
             return None
         detail = f"expected the header Authorization: Bearer <{' or '.join(expected)}>"
         if self._is_open_to_loopback:
@@ -59,6 +61,8 @@ class AdminGuard:
             if not expected:
                 return problem(403, detail=f"{mistake}, or set admin.token and send it")
             detail += f"; without it: {mistake}"
+        if given:
+            detail = f"this is admin.jobs_token, which opens {JOBS_PATH} alone; {detail}"
         return problem(401, {"www-authenticate": "Bearer"}, detail=detail)
 
 
