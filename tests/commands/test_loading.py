@@ -84,7 +84,7 @@ def test_what_is_no_command_loads_none(tmp_path, arguments, code, modules):
         (["schema", "--kind", "snapshot"], {"pydantic", "media_callbacks.model.events"}),
         (["schema", "--asyncapi"], {"pydantic", "media_callbacks.model.events"}),
         (
-            ["mint", "gif", *CONFIG, "--application-id", "a", "--video-url", "b", "--video-name", "c"],
+            ["mint", "gif", *CONFIG, "--application-id", "a", "--video-url", "https://b/c", "--video-name", "c"],
             {"pydantic", "media_callbacks.config.settings", "ssl"},
         ),
     ],

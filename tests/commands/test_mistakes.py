@@ -11,6 +11,7 @@ import pytest
 from tests.commands.test_commands import run_command
 from tests.factories.fake_admin import event_item, fake_admin, problem
 from tests.factories.fake_admin import run_command as run_beside
+from tests.factories.running import ADMIN_TOKEN, run_service
 
 CONFIGURATION = """
 [store]
@@ -76,7 +77,7 @@ COMMAND_LINES: Sequence[tuple[str, str]] = [
     ("events list --since lastweek", "--since: expected 2026-11-20, "),
     ("events list --url 127.0.0.1:8081", "--url: expected http:// or https://"),
     ("events list --token-file nowhere", "--token-file: cannot read nowhere"),
-    ("events show 12", "ID: expected evt_ and 34 hexadecimal digits"),
+    ("events show 12", "ID: expected evt_ and 34 hexadecimal digits, came 12; of a job: --job-id"),
     ("events replay", "expected IDs, or options that choose events"),
     ("sinks pause", "NAME"),
     ("sinks pause Orders", "NAME: expected the name of a sink"),
@@ -103,7 +104,14 @@ COMMAND_LINES: Sequence[tuple[str, str]] = [
     ("simulate mts --make-signing-key", "sources: none of transport mns-push is configured"),
     ("init --product gif", 'did you mean "multimediaai"?'),
     ("simulate vod --loss 0.1", "--loss: expected together with cloud alone"),
-    ("mint", "WHAT"),
+    ("mint", "expected one of gif"),
+    ("sinks", "expected one of list, pause, resume, retry"),
+    (
+        "mint gif --application-id a --video-url x --video-name n",
+        "--video-url: expected a URL, scheme included, came x",
+    ),
+    ("serve --port 8080", "--port: there is no such option; set server.port in the configuration"),
+    ("events list --source vod", "--source: there is no such option (see"),
     ("mint gif --video-name a", "--application-id, --video-url"),
     ("mint gif --aplication-id a --video-url b --video-name c", 'did you mean "--application-id"?'),
     (" ".join(MINT) + " --days 0", "--days: expected more than 0"),
@@ -168,6 +176,7 @@ KEYS: Sequence[tuple[str, str, str]] = [
     ),
     ("[store]", '[admin]\ntoken = "$ADMIN_TOKEN"\n[store]', "admin.token: expected the secret itself"),
     ('kind = "webhook"', 'kind = "webhook"\nbearer_token = "REPLACE-ME"', "bearer_token: expected the secret itself"),
+    ('keys = ["${VOD_KEY}"]', "keys = [${VOD_KEY}]", "; put ${NAME} in quotes"),
     ('keys = ["${VOD_KEY}"]', "keys = []", "expected at least one key, came none; give the vendor's key"),
     ('keys = ["${VOD_KEY}"]', "", "sources.vod.keys: missing; expected a list of the vendor's keys"),
     ('"1:${GIF_URL_KEY}"', '"${GIF_URL_KEY}"', 'expected "<key id>:<base64>"'),
@@ -243,6 +252,33 @@ async def test_what_the_service_does_not_know_is_told_in_its_words(capsys, line,
             admin.answers[route] = problem(status, detail)
         assert await admin.run(*line.split()) == 1
     assert told(capsys) == detail
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ("1", "FAMILY: expected one; --media-id: missing"),
+        ("1 2", "FAMILY of 1: expected one; --media-id of 2: missing"),
+    ],
+)
+async def test_what_is_wrong_with_jobs_is_told_by_their_options(capsys, ids, said):
+    async with fake_admin() as admin:
+        second = len(ids.split()) - 1
+        admin.answers["POST /v1/jobs"] = problem(422, f"0.family: expected one; {second}.media_id: missing")
+        assert await admin.run("jobs", "expect", "vod", "gif", *ids.split()) == 1
+    assert told(capsys) == said
+
+
+async def test_the_port_for_callbacks_is_not_taken_for_the_admin_api(capsys, tmp_path):
+    async with run_service(
+        tmp_path, changes={"admin.token": ADMIN_TOKEN, "admin.jobs_token": "jobs-token-71cd02b8"}
+    ) as it:
+        assert await run_beside("events", "list", "--url", f"http://{it.address}") == 1
+        assert "is that admin.port, and not server.port?" in told(capsys)
+        (tmp_path / "token").write_text("jobs-token-71cd02b8")
+        token = ("--token-file", str(tmp_path / "token"))
+        assert await run_beside("events", "list", "--url", f"http://{it.admin_address}", *token) == 1
+        assert "this is admin.jobs_token, which opens /v1/jobs alone; set the right one" in told(capsys)
 
 
 async def test_a_service_that_does_not_run_is_told_with_what_to_do(capsys):

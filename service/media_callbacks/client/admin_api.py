@@ -29,6 +29,11 @@ class Answer:
     document: Any
 
     @property
+    def has_detail(self) -> bool:
+        """Whether a refusal says why."""
+        return isinstance(self.document, dict) and "detail" in self.document
+
+    @property
     def problem(self) -> str | None:
         """
         What the service says about a refusal: what was expected, what came.

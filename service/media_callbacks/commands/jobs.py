@@ -1,6 +1,7 @@
 """``media-callbacks jobs``: which jobs the service shall see the end of, and what became of them."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC
@@ -9,7 +10,7 @@ from typing import get_args
 from media_callbacks.admin.models import MAX_JOBS, JobItem
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
-from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.errors import AdminError, UsageError
 from media_callbacks.commands.console.listing import add_limit_option, print_list
 from media_callbacks.commands.console.moments import DEADLINES, TIMES, read_deadline, read_range
 from media_callbacks.commands.console.options import add_json_option
@@ -83,7 +84,11 @@ def expect_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
     jobs = [common | {"job_id": job_id} for job_id in arguments.ids] or [common]
     found = []
     for start in range(0, len(jobs), MAX_JOBS):
-        found += client.post_list("/v1/jobs", jobs[start : start + MAX_JOBS])
+        part = jobs[start : start + MAX_JOBS]
+        try:
+            found += client.post_list("/v1/jobs", part)
+        except AdminError as error:
+            raise AdminError(in_words_of_options(str(error), part), status=error.status) from error
     if arguments.json:
         for document in found:
             print_json(document)
@@ -95,6 +100,18 @@ def expect_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
             " [vendor.<name>], or a job whose callback is lost ends as unknown"
         )
     return 0
+
+
+def in_words_of_options(message: str, jobs: Sequence[Json]) -> str:
+    """What is wrong with the documents that were sent, as whoever typed options knows them."""
+    arguments = {"family": "FAMILY", "job_id": "JOB_ID", "product": "PRODUCT"}
+
+    def name(found: re.Match[str]) -> str:
+        argument = arguments.get(found[2]) or f"--{found[2].replace('_', '-')}"
+        number = int(found[1])
+        return f"{argument} of {jobs[number]['job_id'][:40]}" if 1 < len(jobs) > number else argument
+
+    return re.sub(r"\b([0-9]+)\.([a-z_]+)\b", name, message)
 
 
 def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:

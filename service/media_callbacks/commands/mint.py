@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from datetime import timedelta
 
 from media_callbacks.client.minting import MintedUrl, mint_gif
@@ -50,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     source = choose_source(read_settings(arguments), arguments.source)
     if not 0 < arguments.days <= 365:
         raise UsageError(f"--days: expected more than 0 and at most 365, came {arguments.days:g}")
+    if not re.match(r"[a-z]+://.", arguments.video_url):
+        raise UsageError(f"--video-url: expected a URL, scheme included, came {printable(arguments.video_url)}")
     now = utc_now()
     if arguments.deadline is not None and not arguments.register:
         raise UsageError("--deadline: only together with --register")

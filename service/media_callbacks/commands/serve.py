@@ -36,6 +36,11 @@ def add_options(parser: CommandParser) -> None:
         "media-callbacks serve --config /etc/media-callbacks/media-callbacks.toml",
         "media-callbacks serve --log-level warning --workers 2",
     )
+    parser.elsewhere = {
+        "--port": "set server.port in the configuration",
+        "--host": "set server.host in the configuration",
+        "--admin-port": "set admin.port in the configuration",
+    }
     parser.description = (
         "Runs until SIGTERM or SIGINT. SIGHUP checks the configuration and starts anew with it behind the same sockets,"
         " so that nobody is refused, or says what is wrong and goes on as before. Sockets are taken over from systemd"

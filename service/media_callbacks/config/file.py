@@ -31,6 +31,7 @@ NOT_SET: Final = "is not set; set it"
 _MAX_FILE_BYTES = 1 << 20
 _MAX_DEPTH = 16
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
+_UNQUOTED = re.compile(r"^[^\n\"'#]*[=\[,]\s*\$\{", re.MULTILINE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -86,7 +87,8 @@ def _read_file(
     except UnicodeDecodeError as error:
         problems.add_line(f"{shown}: expected UTF-8, came byte 0x{error.object[error.start]:02x} at {error.start}")
     except tomllib.TOMLDecodeError as error:
-        problems.add_line(f"{shown}: expected TOML: {printable(str(error))}")
+        hint = "; put ${NAME} in quotes" if _UNQUOTED.search(file.read_text("utf-8-sig")) else ""
+        problems.add_line(f"{shown}: expected TOML: {printable(str(error))}{hint}")
     except (ValueError, RecursionError):
         # Thousands of digits or brackets, or a zero character in the file's name.
         problems.add_line(f"{shown}: can't be read: its name, or a number or nesting in it, is out of all bounds")

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 _ALSO_CALLED = {"gif": "multimediaai"}
 
 
-def closest(word: str, known: Iterable[str]) -> str | None:
+def closest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Without regard to case, of which a vendor's names have much."""
     by_folded = {name.lower(): name for name in known}
     if _ALSO_CALLED.get(word.lower()) in by_folded:
         return _ALSO_CALLED[word.lower()]
-    matches = difflib.get_close_matches(word.lower()[:100], by_folded, n=1)
+    matches = difflib.get_close_matches(word.lower()[:100], by_folded, n=1, cutoff=cutoff)
     return by_folded[matches[0]] if matches else None
 
 

@@ -26,6 +26,8 @@ from media_callbacks.model.errors import ConfigError
 URL_VARIABLE = "MEDIA_CALLBACKS_ADMIN_URL"
 TOKEN_VARIABLE = "MEDIA_CALLBACKS_ADMIN_TOKEN"  # noqa: S105 - its name
 _TIMEOUT_S = 30.0
+# How the admin API begins what it says of a token for applications.
+FOR_JOBS = "this is admin.jobs_token"
 # More than a life of an event with ten thousands of receipts.
 _MAX_ANSWER_BYTES = 256 << 20
 _PAGE = 200
@@ -193,6 +195,8 @@ class AdminClient:
         set_token = f"--token-file or {TOKEN_VARIABLE}"
         if status == 401:
             came = "this token is not it; set the right one" if self._api.has_token else "none was given; set one"
+            if said is not None and said.startswith(FOR_JOBS):
+                came = f"{said.partition(';')[0]}; set the right one"
             message = f"the admin API at {url} wants its token (admin.token), and {came}: {set_token}"
         elif status == 403:
             message = (
@@ -207,6 +211,9 @@ class AdminClient:
             )
         elif status >= 500:
             message = f"the admin API at {url} can't answer just now (HTTP {status}){f': {said}' if said else ''}"
+        elif status == 404 and not answer.has_detail:
+            # So the port for callbacks answers, too.
+            message = f"HTTP 404: {self._not_ours()}; is that admin.port, and not server.port?"
         else:
             message = said or f"HTTP {status}: {self._not_ours()}"
         since = answer.document.get("since") if isinstance(answer.document, dict) else None

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from media_callbacks.commands.console.output import printable
-from media_callbacks.model.suggestions import did_you_mean
+from media_callbacks.model.suggestions import closest, did_you_mean
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -16,6 +16,7 @@ class CommandParser(argparse.ArgumentParser):
 
     Attributes:
         examples: Command lines, for the end of the help.
+        elsewhere: Options that it has not, with where that is set.
 
     Args:
         module: Its ``add_options`` says what the command takes and what runs.
@@ -26,6 +27,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(**options)
         self.parent = parent
         self.examples: Sequence[str] = ()
+        self.elsewhere: Mapping[str, str] = {}
         self._given: Sequence[str] = ()
         self._module = module
 
@@ -59,8 +61,14 @@ class CommandParser(argparse.ArgumentParser):
         first = unknown[0].partition("=")[0]
         if not first.startswith("-"):
             self.error(f"expected no further argument, came {printable(first)}")
-        known = [option for option in self._option_string_actions if option.startswith("--")]
-        self.error(f"{printable(first)}: there is no such option{did_you_mean(first, known)}")
+        hint = f"; {self.elsewhere[first]}" if first in self.elsewhere else self._suggest(first)
+        self.error(f"{printable(first)}: there is no such option{hint}")
+
+    def _suggest(self, option: str) -> str:
+        # Without the hyphens, in which all are alike.
+        known = [known.removeprefix("--") for known in self._option_string_actions if known.startswith("--")]
+        match = closest(option.removeprefix("--"), known, cutoff=0.7)
+        return f'; did you mean "--{match}"?' if match else ""
 
     def _may_be_known(self, word: str) -> bool:
         name = word.partition("=")[0]
@@ -77,4 +85,7 @@ class CommandParser(argparse.ArgumentParser):
             # What is missing may be what was mistyped.
             self._given = ()
             self._refuse(mistyped)
+        commands = [action for action in self._actions if isinstance(action, argparse._SubParsersAction)]  # noqa: SLF001
+        if "required" in message and commands:
+            message += f"; expected one of {', '.join(commands[0].choices)}"
         self.exit(2, f"{self.prog}: {message.removeprefix('argument ')} (see {self.prog} --help)\n")

@@ -49,5 +49,7 @@ def read_event_id(text: str) -> str:
     try:
         parse_event_id(text)
     except ValueError as error:
-        raise UsageError(f"ID: expected evt_ and 34 hexadecimal digits, came {printable(text)}") from error
+        raise UsageError(
+            f"ID: expected evt_ and 34 hexadecimal digits, came {printable(text)}; of a job: --job-id"
+        ) from error
     return text
