@@ -318,7 +318,8 @@ async def test_workers_share_a_port_and_one_that_dies_is_replaced(tmp_path, data
         await stream.more()
         process.process.send_signal(signal.SIGHUP)
         await process.read_until("starting_anew")
-        await process.read_until("listening")
+        for _ in pids:
+            await process.read_until("listening")
         await stream.more(20)
         answers = await stream.end()
         # Of those that the killed one had in hand, one may have been lost with it; whoever came after was answered.
