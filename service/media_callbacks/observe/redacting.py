@@ -33,6 +33,8 @@ _SHOWN = re.compile(
     rb"|x-request-id|eagleeye-(?:traceid|rpcid)|x-(?:vod|ice)-timestamp"
     rb"|x-mns-(?:version|date|request-id|message-id|publish-time|topic-owner|topic-name|message-tag|signing-cert-url)"
 )
+# Of words: what has longer parts may be Base64, which can't be read any more once it is in small letters.
+_HEADER_NAME = re.compile(rb"[a-z0-9]{1,15}(?:[-_][a-z0-9]{1,15})*")
 _SECRET_HEADER = re.compile(rb"auth|signature|cookie|token|key|secret|credential|password|session")
 _MAX_VALUE = 300
 # In a path or a query that nobody knows: a word is shorter.
@@ -96,11 +98,15 @@ def _show(request: RefusedRequest) -> dict[str, Any]:
     return {
         "method": callback.method,
         "target": _LONG.sub(lambda found: _length(found[0]), _text(target)),
-        "headers": [[_text(name), _value(name, value)] for name, value in callback.headers],
+        "headers": [[_name(name), _value(name, value)] for name, value in callback.headers],
         "body": _text(callback.body),
         "body_bytes": len(callback.body),
         "is_whole": request.is_whole,
     }
+
+
+def _name(name: bytes) -> str:
+    return _text(name) if _HEADER_NAME.fullmatch(name) else _length(_text(name))
 
 
 def _value(name: bytes, value: bytes) -> str:
@@ -200,15 +206,20 @@ def _says(text: str, secrets: Collection[str], *, may_be_base64: bool = True) ->
         lowered = reading.lower()
         if any(secret in lowered for secret in secrets):
             return True
-    joined = re.sub(r"\s|\\[nr]", "", text)
     return may_be_base64 and any(
-        _says(_decode_base64(run), secrets, may_be_base64=False) for run in _BASE64.findall(joined)
+        _says(_decode_base64(run[start:]), secrets, may_be_base64=False)
+        for run in {*_BASE64.findall(text), *_BASE64.findall(re.sub(r"\s|\\[nr]", "", text))}
+        # Where it begins is not known: words before it are of the same letters.
+        for start in range(4)
     )
 
 
 def _readings(text: str) -> Iterator[str]:
     yield text
     yield text.replace("+", " ")
+    # By itself, too: what one takes for an escape may be the other's.
+    yield unquote(text)
+    yield html.unescape(text)
     for _ in range(_ENCODINGS):
         before = text
         for decode in (_unescape, unquote, html.unescape):
