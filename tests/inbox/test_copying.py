@@ -18,7 +18,15 @@ from media_callbacks.inbox.copying.tables import TABLES, Digest, Table
 from media_callbacks.inbox.factory import migrate_store
 from media_callbacks.inbox.postgresql import copying as postgresql_copying
 from media_callbacks.inbox.postgresql.copying import PostgresqlStore
-from media_callbacks.inbox.records import ErasureRequest, EventFilter, ReplayRequest, SourceNews
+from media_callbacks.inbox.records import (
+    Answer,
+    ErasureRequest,
+    EventFilter,
+    Finding,
+    JobName,
+    ReplayRequest,
+    SourceNews,
+)
 from media_callbacks.inbox.sqlite.copying import SqliteStore
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from tests.factories.postgresql import execute, with_database
@@ -56,7 +64,8 @@ from tests.inbox.timed import Clock, Timed, TimedPostgresqlInbox, TimedSqliteInb
 LATER = NOW + 2 * LEASE_S * SECOND
 OLD = make_event("old")
 FAILED, SUCCEEDED = make_event("job-1", "failed"), make_event("job-1", "succeeded")
-RETRIED, DEAD, DELIVERED, UNROUTED = (make_event(name) for name in ("retried", "dead", "delivered", "unrouted"))
+RETRIED, DEAD, DELIVERED = (make_event(name) for name in ("retried", "dead", "delivered"))
+UNROUTED = make_event("unrouted", user_data='order "7"')
 ERASED = make_event("erased")
 BOUND = make_event("a\0b", key_id=("nonce",), media_id="\u5a92\u4f53")
 HELD = make_event("held")
@@ -116,6 +125,9 @@ async def fill(inbox: Timed) -> None:
     await inbox.put(make_receipt(DELIVERED, body=b"\x00\xff again", warnings=("a.b",), meta={"id": "1"}))
     await inbox.put(make_receipt(body=b"unparsed", reason="broken"))
     await inbox.put(held(HELD))
+    asked = await claim(inbox)
+    answer = Answer(asked_at=NOW, result="pending", decision="again", detail="soon")
+    await inbox.settle([Finding(inquiry=one, ask_again_at=LATER, answer=answer) for one in asked])
     await expect(inbox, "meant")
     await inbox.put(nameless(1))
     await inbox.put(nameless(2))
@@ -136,6 +148,8 @@ async def look(inbox: Timed) -> dict[str, Any]:
         "deliveries": [event.deliveries for event in events],
         "brought by": [event.receipts for event in events],
         "receipts": await inbox.list_receipts(limit=100),
+        "found": await inbox.search("order", limit=9),
+        "answers": (await inbox.find_life(JobName(product="vod", id="held"))).answers,
         "jobs": await listed_jobs(inbox),
         "backlog": await backlog(inbox),
         "sinks": await inbox.list_sinks(),
@@ -319,7 +333,7 @@ async def test_no_table_and_no_column_is_forgotten(tmp_path: Path, database_url:
     with closing(sqlite3.connect(tmp_path / "new.db")) as connection:
         found = connection.execute(
             "SELECT s.name, c.name FROM sqlite_schema s JOIN pragma_table_info(s.name) c WHERE s.type = 'table'"
-            " AND s.name NOT IN ('sqlite_sequence', 'migrations', 'event_keys', 'keys_moved')"
+            " AND s.name NOT IN ('sqlite_sequence', 'migrations', 'event_keys', 'keys_moved', 'event_user_data')"
         ).fetchall()
         numbered = connection.execute("SELECT name FROM sqlite_schema WHERE sql LIKE '%AUTOINCREMENT%'").fetchall()
     assert set(found) == described
@@ -328,7 +342,7 @@ async def test_no_table_and_no_column_is_forgotten(tmp_path: Path, database_url:
     try:
         rows = await pg.fetch(
             "SELECT table_name, column_name, data_type FROM information_schema.columns"
-            " WHERE table_schema = 'public' AND table_name <> 'migrations'"
+            " WHERE table_schema = 'public' AND table_name NOT IN ('migrations', 'event_user_data')"
         )
         sequences = await pg.fetch("SELECT relname FROM pg_class WHERE relkind = 'S'")
     finally:

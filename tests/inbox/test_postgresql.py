@@ -60,6 +60,7 @@ from tests.inbox.conformance_jobs import (
     nameless,
     reference,
 )
+from tests.inbox.conformance_lives import LivesConformance
 from tests.inbox.conformance_refusals import RefusalsConformance
 from tests.inbox.timed import Clock, TimedPostgresqlInbox
 
@@ -203,6 +204,10 @@ class Hanging:
 
 class TestPostgresqlInbox(InboxConformance, DatabaseConformance):
     """The suite that every inbox passes."""
+
+
+class TestPostgresqlLives(LivesConformance):
+    """The suite about what is known of a job."""
 
 
 class TestPostgresqlErasures(ErasuresConformance):
@@ -823,7 +828,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
                 await asyncio.sleep(0.01)
 
     await until_not_ready(
-        "migrations are missing (initial, jobs, clock, erasures, refused, feed); run `media-callbacks migrate`"
+        "migrations are missing (initial, jobs, clock, erasures, lives, refused, feed); run `media-callbacks migrate`"
     )
     assert (await journaled.put(make_receipt(make_event()))).is_journaled, "it is kept all the same"
     await migrate(own_server.url())
@@ -835,7 +840,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
     await until_not_ready("migrations are missing (jobs)")
     # Another database.
     await execute(own_server.url(), "DROP TABLE migrations")
-    await until_not_ready("migrations are missing (initial, jobs, clock, erasures, refused, feed)")
+    await until_not_ready("migrations are missing (initial, jobs, clock, erasures, lives, refused, feed)")
     # Away again, which the journal is for.
     await asyncio.to_thread(own_server.stop)
     await eventually(journaled.check)
@@ -1064,7 +1069,8 @@ async def test_a_user_without_rights_on_the_tables_is_told_which_to_grant(role: 
     )
     inbox = TimedPostgresqlInbox(as_role(url, name, "right"))
     with pytest.raises(
-        ConfigError, match=r"grant .*: deliveries, erasures_id_seq, events_id_seq, held_id_seq, jobs_id_seq, rec"
+        ConfigError,
+        match=r"grant .*: answers_id_seq, deliveries, erasures_id_seq, events_id_seq, held_id_seq, jobs_id_seq, rec",
     ):
         await inbox.open()
     await execute(
@@ -1135,7 +1141,7 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(dat
     inbox = TimedPostgresqlInbox(database_url, auto_migrate=False)
     with pytest.raises(
         ConfigError,
-        match=r"store\.auto_migrate: .* \(initial, jobs, clock, erasures, refused, feed\); run `media-callbacks migrate`",
+        match=r"store\.auto_migrate: .* \(initial, jobs, clock, erasures, lives, refused, feed\); run `media-callbacks migrate`",
     ):
         await inbox.open()
     assert await migrate(database_url) == [
@@ -1143,6 +1149,7 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(dat
         "002_jobs",
         "003_clock",
         "004_erasures",
+        "005_lives",
         "006_refused",
         "007_feed",
     ]

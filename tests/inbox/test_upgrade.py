@@ -33,7 +33,7 @@ from tests.inbox.timed import Clock, Timed, TimedPostgresqlInbox, TimedSqliteInb
 
 # What there was when the first migration after these was written.
 OLD = 2
-FAILED, SUCCEEDED, OTHER = make_event(outcome="failed"), make_event(), make_event("job-2")
+FAILED, SUCCEEDED, OTHER = make_event(outcome="failed"), make_event(), make_event("job-2", user_data='order "7"\n')
 HOUR = timedelta(hours=1)
 _RECEIPT = (
     "INSERT INTO receipts (id, received_at, source, product, transport, verified_by, state, parser, event_ids, body)"
@@ -185,3 +185,9 @@ async def test_the_order_holds_for_what_comes_while_old_replays_are_on_their_way
 
 async def deliver_one(inbox: Timed) -> list[str]:
     return [event_id for event_id, _ in await claimed(inbox)]
+
+
+async def test_what_was_there_is_found_by_what_names_it(inbox: Timed) -> None:
+    for text in ('order "7"\n', 'order "', OTHER.id, "job-2"):
+        assert [hit.event_id for hit in await inbox.search(text, limit=9)] == ids(OTHER), text
+    assert {hit.id for hit in await inbox.search("media-1", limit=9)} == {"job-1", "job-2"}

@@ -11,7 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import chain
 from random import Random
 from typing import Protocol
@@ -20,8 +20,8 @@ import structlog
 
 from media_callbacks.aliyun.calls import CallApi
 from media_callbacks.healing.queries.base import Family, JobAnswer, ProductQueries, QuerySource
-from media_callbacks.healing.queries.findings import AskResult, Decision, Judgement, Patience, conclude
-from media_callbacks.inbox.records import INQUIRIES, Finding, Inquiry, Settled
+from media_callbacks.healing.queries.findings import Judgement, Patience, conclude
+from media_callbacks.inbox.records import INQUIRIES, Answer, AskResult, Decision, Finding, Inquiry, Settled
 from media_callbacks.inbox.roles import InquiryQueue
 from media_callbacks.model.errors import InboxUnavailable, ServiceError, VendorError, VendorUnavailable
 from media_callbacks.model.events import Event
@@ -222,14 +222,17 @@ class _ProductWorker:
 
     async def _ask(self, desk: Desk, family: Family | None, inquiries: Sequence[Inquiry]) -> None:
         try:
+            begun_s = asyncio.get_running_loop().time()
             answers = await self._answers(desk, family, inquiries)
             # By the clock that deadlines and time-outs are told by.
             now = await self._inbox.now()
+            asked_at = now - timedelta(seconds=asyncio.get_running_loop().time() - begun_s)
             await self._settle(
                 [
                     self._judge(inquiry, answer, desk, family, now=now)
                     for inquiry, answer in zip(inquiries, answers, strict=True)
-                ]
+                ],
+                asked_at,
             )
         except Exception as error:  # noqa: BLE001 - their leases run out, and they are asked again
             log.error("inquiries_failed", product=self._product, error=_describe(error))
@@ -273,7 +276,11 @@ class _ProductWorker:
             route=self._route,
         )
 
-    async def _settle(self, judgements: Sequence[Judgement]) -> None:
+    async def _settle(self, judgements: Sequence[Judgement], asked_at: datetime) -> None:
+        for judgement in judgements:
+            judgement.finding.answer = Answer(
+                asked_at=asked_at, result=judgement.result, decision=judgement.decision, detail=judgement.detail
+            )
         # Of several messages that mean the same event, one that the vendor has not corrected.
         judgements = sorted(judgements, key=lambda judgement: judgement.is_corrected)
         settled = await self._inbox.settle([judgement.finding for judgement in judgements])

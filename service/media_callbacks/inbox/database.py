@@ -89,7 +89,7 @@ class Horizon(NamedTuple):
     xid: int | None
 
 
-_STORED = "e.id, e.key_digest, e.outcome, e.revision, e.receipt_id, e.accepted_at"
+STORED = "e.id, e.key_digest, e.outcome, e.revision, e.receipt_id, e.accepted_at"
 
 
 def identity(event: Event) -> tuple[bytes, int]:
@@ -223,11 +223,15 @@ class Database(ABC):
     async def find_event(self, digest: bytes, outcome: int) -> StoredEvent | None:
         return next((event for event in await self.find_events([digest]) if event.outcome == outcome), None)
 
+    @abstractmethod
+    async def find_events_by_prefix(self, prefixes: Collection[bytes]) -> list[StoredEvent]:
+        """All events of keys whose digests begin with these eight bytes, however many there are; in no order."""
+
     async def find_events_by_row(self, row_ids: Collection[int]) -> list[StoredEvent]:
         return await self._find_events("e.id IN ({values})", list(row_ids))
 
     async def _find_events(self, condition: str, values: Sequence[Value]) -> list[StoredEvent]:
-        rows = await self.fetch_for(f"SELECT {_STORED} FROM events e WHERE {condition}", values)
+        rows = await self.fetch_for(f"SELECT {STORED} FROM events e WHERE {condition}", values)
         return sorted(map(StoredEvent._make, rows))
 
     async def find_bodies(self, row_ids: Collection[int]) -> dict[int, str]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from media_callbacks.inbox.asking import inquiries, jobs
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.keeping import clock, purging
-from media_callbacks.inbox.operating import erasures, feed, reads, refusals, replays, sinks
+from media_callbacks.inbox.operating import erasures, feed, lives, reads, refusals, replays, searches, sinks
 from media_callbacks.inbox.pending import Answered
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import (
@@ -36,7 +36,11 @@ from media_callbacks.inbox.records import (
     Finding,
     Inquiry,
     JobFilter,
+    JobHit,
+    JobLife,
+    JobName,
     JobRecord,
+    KeptReceipt,
     Purged,
     ReceiptRecord,
     RefusedDetail,
@@ -179,21 +183,39 @@ class Operations(ABC):
     async def find_event(self, event_id: str) -> EventRecord | None:
         return await self._read(lambda d: reads.find_event(d, event_id))
 
+    async def find_life(self, name: JobName) -> JobLife:
+        return await self._read(lambda d: lives.find_life(d, name))
+
+    async def find_endings(
+        self, asked: Collection[tuple[Product, str]]
+    ) -> Mapping[tuple[Product, str], frozenset[str]]:
+        return await self._read(lambda d: lives.find_endings(d, asked))
+
+    async def search(self, text: str, *, limit: int) -> Sequence[JobHit]:
+        return await self._read(lambda d: searches.search(d, text, limit=limit))
+
+    async def find_receipt(self, receipt_id: int) -> KeptReceipt | None:
+        return await self._read(lambda d: reads.find_receipt(d, receipt_id))
+
     async def list_receipts(
         self,
         *,
         state: ReceiptState | None = None,
         source: str | None = None,
+        job_id: str | None = None,
         since: datetime | None = None,
         before_id: int | None = None,
         limit: int,
     ) -> Sequence[ReceiptRecord]:
         since_ms = None if since is None else to_milliseconds(since)
-        return await self._read(
-            lambda d: reads.list_receipts(
-                d, state=state, source=source, since=since_ms, before_id=before_id, limit=limit
+
+        async def read(database: Database) -> Sequence[ReceiptRecord]:
+            ids = None if job_id is None else await lives.find_receipt_ids(database, job_id)
+            return await reads.list_receipts(
+                database, state=state, source=source, ids=ids, since=since_ms, before_id=before_id, limit=limit
             )
-        )
+
+        return await self._read(read)
 
     async def list_events(
         self, event_filter: EventFilter, *, before: int | None = None, limit: int

@@ -12,6 +12,16 @@ from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.kinds import Outcome, Product, Transport
 from media_callbacks.model.receipts import HoldReason, Receipt, ReceiptState
 
+AskResult = Literal["ended", "pending", "not_found", "unlearnable", "foreign", "unavailable", "refused", "unreadable"]
+"""What the vendor said of a job, in one word."""
+
+
+Decision = Literal[
+    "again", "ended", "given_up", "confirmed", "contradicted", "foreign", "unconfirmed", "enriched", "late"
+]
+"""What follows from it. ``late``: the lease was lost before it was settled; whoever asks again decides."""
+
+
 DeliveryState = Literal["pending", "retrying", "delivered", "dead", "parked"]
 
 
@@ -32,6 +42,10 @@ AttemptWord = Literal["delivered", "dead", "retrying", "late", "unrecorded"]
 
 
 JobState = Literal["expected", "overdue", "completed", "healed", "unknown"]
+
+
+NO_ENDINGS = ("received", "unknown")
+"""Outcomes of events that end no job."""
 
 
 RETRIED = "!"
@@ -141,6 +155,23 @@ class SourceActivity:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptReceipt:
+    """
+    A receipt with what is kept of it.
+
+    Attributes:
+        body: The raw bytes as received; None once they were erased.
+        meta: What else parsing needed, never a secret.
+        parser_version: Which version of the parsers has read it last.
+    """
+
+    record: ReceiptRecord
+    body: bytes | None
+    meta: Mapping[str, str]
+    parser_version: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRecord:
     """
     One attempt of a delivery.
@@ -185,6 +216,7 @@ class EventRecord:
     The life of an event.
 
     Attributes:
+        revision: Counts the outcomes of its key.
         body: Its JSON, or None once the retention period is over, or when it was erased.
         is_routed: Whether a sink matched when it was accepted.
         erased_at: When its content was erased, if it was.
@@ -192,6 +224,12 @@ class EventRecord:
 
     id: str
     accepted_at: datetime
+    product: str
+    kind: str
+    outcome: Outcome
+    revision: int
+    job_id: str | None
+    media_id: str | None
     body: bytes | None
     is_routed: bool
     receipts: tuple[ReceiptRecord, ...]
@@ -437,6 +475,21 @@ class Inquiry:
     confirmed: frozenset[Outcome] = frozenset()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """
+    What the vendor was asked, and what it said, for the record.
+
+    Attributes:
+        detail: For the operator: nothing of a body, no parameters.
+    """
+
+    asked_at: datetime
+    result: AskResult
+    decision: Decision
+    detail: str | None = None
+
+
 @dataclass(slots=True, kw_only=True)
 class Finding:
     """
@@ -451,6 +504,7 @@ class Finding:
         conflict: What was held does not leave, and its receipt becomes a ``conflict`` with these words.
         notification: What the vendor says of its own notification about an expected job (MTS alone): ``sent``,
             ``not sent: <code>`` or ``not configured``.
+        answer: What it follows from.
     """
 
     inquiry: Inquiry
@@ -459,6 +513,7 @@ class Finding:
     release: Event | None = None
     conflict: str | None = None
     notification: str | None = None
+    answer: Answer | None = None
 
     @property
     def may_bind(self) -> bool:
@@ -502,6 +557,8 @@ class JobRecord:
         outcome: Of that event, or None.
         attempts: How often the vendor was asked.
         notification: See ``Finding``.
+        token: Which setting has the token that it was registered with, as far as one was needed.
+        requested_by: Who has registered it, as he says himself.
     """
 
     id: int
@@ -516,6 +573,131 @@ class JobRecord:
     outcome: str | None
     attempts: int
     notification: str | None
+    token: str | None = None
+    requested_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobName:
+    """
+    A job as whoever asks about it names it, registered or not.
+
+    Attributes:
+        id: The vendor's job id, or the nonce of a minted URL; or what else a key begins with, where its messages name
+            no job, such as a media id.
+        account, family: Where the same id may be of several jobs; None for all.
+    """
+
+    product: Product
+    id: str
+    account: str | None = None
+    family: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldRecord:
+    """
+    An event that waits for the vendor's word.
+
+    Attributes:
+        until: When it is decided without, in most cases.
+        due_at: When the vendor is asked next.
+        attempts: How often it was asked.
+    """
+
+    receipt_id: int
+    reason: HoldReason
+    event_id: str
+    type: str
+    held_at: datetime
+    until: datetime
+    due_at: datetime
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRecord:
+    """
+    One question to the vendor, with its answer.
+
+    Attributes:
+        receipt_id: Of the event that was held; None for an expected job.
+        attempt: 1 for the first question about this.
+        event_id: Of the event that is new by it, or None.
+    """
+
+    receipt_id: int | None
+    reason: Literal["expected"] | HoldReason
+    attempt: int
+    asked_at: datetime
+    answered_at: datetime
+    result: AskResult
+    decision: Decision
+    detail: str | None
+    event_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLife:
+    """
+    All that is known of a job, each kind oldest first.
+
+    Attributes:
+        jobs: Its registrations: one for each account and family that it is expected in.
+        receipts: All that came for it, also what has brought no event.
+        replays: Those that its events were, or may have been, part of.
+        is_whole: Whether there is no more than this; else these are the newest.
+    """
+
+    name: JobName
+    now: datetime
+    jobs: tuple[JobRecord, ...]
+    receipts: tuple[ReceiptRecord, ...]
+    held: tuple[HeldRecord, ...]
+    answers: tuple[AnswerRecord, ...]
+    events: tuple[EventRecord, ...]
+    replays: tuple[ReplayRecord, ...]
+    is_whole: bool
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self.jobs or self.receipts or self.held or self.answers or self.events)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether an event ends it, or its registration has ended."""
+        is_told = any(event.outcome not in NO_ENDINGS for event in self.events)
+        return is_told or any(job.ended_at is not None for job in self.jobs)
+
+
+FoundBy = Literal["event_id", "job_id", "nonce", "media_id", "user_data", "user_data_prefix", "receipt"]
+"""By what something was found. ``receipt``: the body of one that could not be read names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobHit:
+    """
+    A job that a search has found.
+
+    Attributes:
+        id: What ``JobName`` takes.
+        account: None where it is not known any more.
+        state: Of its registration; None for a job that is not registered.
+        event_id, outcome: Of its latest event, or None.
+        at: When that was accepted, else when the job was registered or its receipt came.
+    """
+
+    product: Product
+    id: str
+    account: str | None
+    job_id: str | None
+    media_id: str | None
+    user_data: str | None
+    found_by: FoundBy
+    state: JobState | None
+    event_id: str | None
+    outcome: str | None
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,11 @@ from media_callbacks.inbox.records import (
     Finding,
     Inquiry,
     JobFilter,
+    JobHit,
+    JobLife,
+    JobName,
     JobRecord,
+    KeptReceipt,
     Purged,
     ReceiptRecord,
     RefusedDetail,
@@ -224,16 +228,43 @@ class EventReader(Protocol):
         """How many events the filter means."""
         ...
 
+    async def find_life(self, name: JobName) -> JobLife:
+        """All that is known of a job; nothing may be."""
+        ...
+
+    async def search(self, text: str, *, limit: int) -> Sequence[JobHit]:
+        """Jobs that this names: a job id, media id, nonce or event's id, or user data, whole or the beginning of it."""
+        ...
+
+    async def find_receipt(self, receipt_id: int) -> KeptReceipt | None: ...
+
     async def list_receipts(
         self,
         *,
         state: ReceiptState | None = None,
         source: str | None = None,
+        job_id: str | None = None,
         since: datetime | None = None,
         before_id: int | None = None,
         limit: int,
     ) -> Sequence[ReceiptRecord]:
-        """Receipts, newest first, with ids below ``before_id``."""
+        """
+        Receipts, newest first, with ids below ``before_id``. Those about a job are also what has brought no event, as
+        far as it can be found.
+        """
+        ...
+
+
+class JobWatchStore(Notices, Protocol):
+    """For whoever waits for jobs."""
+
+    async def find_endings(
+        self, asked: Collection[tuple[Product, str]]
+    ) -> Mapping[tuple[Product, str], frozenset[str]]:
+        """
+        What ends jobs by now, each asked for by its product and its job id or nonce, registered or not: something that
+        tells one end from another. Those that have not ended are left out.
+        """
         ...
 
 
@@ -413,6 +444,7 @@ class Inbox(
     Purgeable,
     WatchedClock,
     AdminStore,
+    JobWatchStore,
     FeedStore,
     ActivityLog,
     StoreRepair,

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic_core import to_json
+
 from media_callbacks.model.events import Delivery
 from media_callbacks.model.identity import event_id
 from media_callbacks.model.kinds import OUTCOMES
@@ -12,6 +14,9 @@ from media_callbacks.model.receipts import Receipt
 
 _MAX_ID = 2**63 - 1
 _MAX_COLUMN_CHARACTERS = 1000
+# As inbox/sql/005_lives has them.
+SPAN_BITS = 10
+START_CHARACTERS = 256
 # What objects take, beside their texts (measured, rounded up).
 _RECEIPT_BYTES = 1024
 _EVENT_BYTES = 2048
@@ -66,6 +71,16 @@ def size_bytes(receipt: Receipt) -> int:
 def to_column(text: str | None) -> str | None:
     """An id in a list of events: as much as can be asked for. All of it is in the event, and hashed in its key."""
     return text if text is None or len(text) <= _MAX_COLUMN_CHARACTERS else text[:_MAX_COLUMN_CHARACTERS]
+
+
+def user_data_start(text: str) -> str:
+    """What is kept of user data to find events by: its beginning, as it is written in JSON, where nothing is lost."""
+    return to_json(text).decode()[1:-1][:START_CHARACTERS]
+
+
+def user_data_row(row_id: int, text: str) -> tuple[int, str, int]:
+    """The row of ``event_user_data`` of an event with user data."""
+    return row_id >> SPAN_BITS, user_data_start(text), row_id
 
 
 def delivery_of(row: Sequence[Any], sink: str, lease: str) -> Delivery:

@@ -53,8 +53,12 @@ class ExpectedJob:
         deadline: When the vendor is asked, should nothing have come until then: the time that whoever submitted it has
             said, or how long after the registration.
         user_data: For the event, where the vendor's answer has none.
+        token: Which setting has the token that it comes with, for the record.
+        requested_by: Who registers it, as he says himself, for the record.
     """
 
     reference: JobReference
     deadline: datetime | timedelta
     user_data: str | None = None
+    token: str | None = None
+    requested_by: str | None = None

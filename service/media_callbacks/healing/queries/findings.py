@@ -18,11 +18,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
 
 from media_callbacks.healing.queries import unknown
 from media_callbacks.healing.queries.base import Family, JobAnswer, QuerySource
-from media_callbacks.inbox.records import Finding, Inquiry
+from media_callbacks.inbox.records import AskResult, Decision, Finding, Inquiry
 from media_callbacks.model.errors import VendorError, VendorUnavailable
 from media_callbacks.model.events import Event, EventData, EventError
 from media_callbacks.model.kinds import VerifiedBy
@@ -41,12 +40,6 @@ RESULT_ATTEMPTS = 4
 # How many times longer a job that is under way is waited for, before it is given up.
 PENDING_PATIENCE = 7
 _JITTER = 0.2
-
-AskResult = Literal["ended", "pending", "not_found", "unlearnable", "foreign", "unavailable", "refused", "unreadable"]
-Decision = Literal[
-    "again", "ended", "given_up", "confirmed", "contradicted", "foreign", "unconfirmed", "enriched", "late"
-]
-"""``late``: the lease was lost before it was settled; whoever asks again decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

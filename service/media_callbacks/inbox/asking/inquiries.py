@@ -5,7 +5,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
-from media_callbacks.inbox.asking import jobs
+from media_callbacks.inbox.asking import answers, jobs
 from media_callbacks.inbox.database import Database, Row
 from media_callbacks.inbox.keeping import clock
 from media_callbacks.inbox.receiving import accepting, holds
@@ -154,6 +154,14 @@ def _held_inquiry(
 async def settle(database: Database, finding: Finding) -> tuple[Settled, set[str]]:
     """Returns what became of a finding, and what listeners must be told of."""
     now = await database.now()
+    settled, woken, receipt_id = await _settle(database, finding, now)
+    if finding.answer is not None:
+        await answers.keep(database, finding.inquiry, finding.answer, settled, receipt_id=receipt_id, now=now)
+    return settled, woken
+
+
+async def _settle(database: Database, finding: Finding, now: int) -> tuple[Settled, set[str], int | None]:
+    """The same, and the receipt of what is held."""
     inquiry = finding.inquiry
     row_id = to_id(inquiry.id)
     woken: set[str] = set()
@@ -168,20 +176,21 @@ async def settle(database: Database, finding: Finding) -> tuple[Settled, set[str
         digest = None if held is None else key_digest(held.entry.event.id)
         if held is not None and finding.release is not None:
             entries.append(replace(held.entry, event=finding.release))
+    receipt_id = None if held is None else held.receipt_id
     if digest is None:
-        return Settled(is_ours=False), woken
+        return Settled(is_ours=False), woken, receipt_id
     await accepting.lock(database, entries, [digest])
     # Only now, so that nobody ends it, or asks about it, in between.
     row = await database.fetch_row(
         f"SELECT 1 FROM {table} t WHERE t.id = $1 AND t.lease = $2{database.for_update('t')}", row_id, inquiry.lease
     )
     if row is None:
-        return Settled(is_ours=False), woken
+        return Settled(is_ours=False), woken, receipt_id
     if held is None:
-        return await _settle_job(database, digest, finding, now, woken), woken
+        return await _settle_job(database, digest, finding, now, woken), woken, None
     # As it is by now: its receipt may have been read again.
     held = await holds.find(database, row_id) or held
-    return await _settle_held(database, held, finding, now, woken), woken
+    return await _settle_held(database, held, finding, now, woken), woken, receipt_id
 
 
 async def _settle_job(database: Database, digest: bytes, finding: Finding, now: int, woken: set[str]) -> Settled:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from media_callbacks.inbox.database import Database, Row, StoredEvent, Value, identity
 from media_callbacks.inbox.operating.filters import Conditions
-from media_callbacks.inbox.records import JobFilter, JobRecord, JobState, ReportRow, WaitingCounts
+from media_callbacks.inbox.records import NO_ENDINGS, JobFilter, JobRecord, JobState, ReportRow, WaitingCounts
 from media_callbacks.inbox.rows import from_milliseconds, to_id, to_milliseconds
 from media_callbacks.model.errors import JobConflict
 from media_callbacks.model.events import Event
@@ -19,12 +19,11 @@ from media_callbacks.model.receipts import NamelessJob
 _HOUR_MS = 3_600_000
 _JOBS_PER_READ = 10_000
 REFERENCE = "product, account, family, job_id, media_id, nonce, bind"
-_RECORD = (
+RECORD = (
     "id, state, registered_at, deadline_at, user_data, ended_at, transport, event_id, outcome, attempts, notification,"
-    f" {REFERENCE}"
+    f" token, requested_by, {REFERENCE}"
 )
 _MEANT = f"id, event_id, outcome, {REFERENCE}"
-_NO_ENDINGS = ("received", "unknown")
 IS_AWAITED = "state IN ('expected', 'unknown')"
 
 
@@ -64,7 +63,7 @@ class _Alike(NamedTuple):
 
 
 def ends_job(event: Event) -> bool:
-    return event.data.outcome not in _NO_ENDINGS
+    return event.data.outcome not in NO_ENDINGS
 
 
 def reference_of(columns: Row) -> JobReference:
@@ -115,8 +114,8 @@ async def expect(database: Database, keyed: Sequence[tuple[bytes, ExpectedJob]])
 async def _expect(database: Database, keyed: Sequence[tuple[bytes, ExpectedJob]], now: int) -> list[JobRecord]:
     await _bind(database, keyed)
     await database.execute_many(
-        f"INSERT INTO jobs (key_digest, asset, {REFERENCE}, user_data, registered_at, deadline_at, state, due_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'expected', $12)"
+        f"INSERT INTO jobs (key_digest, asset, {REFERENCE}, user_data, registered_at, deadline_at, state, due_at,"
+        " token, requested_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'expected', $12, $13, $14)"
         " ON CONFLICT (key_digest) DO UPDATE SET asset = coalesce(jobs.asset, excluded.asset),"
         " job_id = coalesce(jobs.job_id, excluded.job_id), media_id = coalesce(jobs.media_id, excluded.media_id),"
         " bind = coalesce(jobs.bind, excluded.bind), user_data = coalesce(jobs.user_data, excluded.user_data)"
@@ -150,6 +149,8 @@ def _registration(digest: bytes, job: ExpectedJob, now: int) -> tuple[Value, ...
         job.user_data,
         now,
         to_milliseconds(deadline) if isinstance(deadline, datetime) else now + round(deadline.total_seconds() * 1000),
+        job.token,
+        job.requested_by,
     )
 
 
@@ -174,9 +175,9 @@ async def _bind(database: Database, keyed: Sequence[tuple[bytes, ExpectedJob]]) 
 
 async def _find_by_keys(database: Database, digests: Sequence[bytes], now: int) -> dict[bytes, _Registered]:
     rows = await database.fetch_for(
-        f"SELECT key_digest, asset, {_RECORD} FROM jobs WHERE key_digest IN ({{values}})", digests
+        f"SELECT key_digest, asset, {RECORD} FROM jobs WHERE key_digest IN ({{values}})", digests
     )
-    return {digest: _Registered(_record(columns, now), asset) for digest, asset, *columns in rows}
+    return {digest: _Registered(record_of(columns, now), asset) for digest, asset, *columns in rows}
 
 
 async def _find_endings(database: Database, assets: Mapping[bytes, bytes | None], now: int) -> dict[bytes, Ending]:
@@ -187,7 +188,7 @@ async def _find_endings(database: Database, assets: Mapping[bytes, bytes | None]
         assets: Of the jobs, by their keys.
     """
     endings: dict[bytes, Ending] = {}
-    known = [event for event in await database.find_events(assets) if OUTCOMES[event.outcome] not in _NO_ENDINGS]
+    known = [event for event in await database.find_events(assets) if OUTCOMES[event.outcome] not in NO_ENDINGS]
     for event, ending in (await _read_endings(database, known)).items():
         endings.setdefault(event.key_digest, ending)
     rest = {digest: asset for digest, asset in assets.items() if asset is not None and digest not in endings}
@@ -350,10 +351,10 @@ async def keep_nameless(database: Database, event: Event, message: NamelessJob, 
 # Lists and counts
 
 
-def _record(columns: Row, now: int) -> JobRecord:
-    """A job of the columns in ``_RECORD``."""
+def record_of(columns: Row, now: int) -> JobRecord:
+    """A job of the columns in ``RECORD``."""
     row_id, state, registered_at, deadline_at, user_data, ended_at, *further = columns
-    transport, ended_by, outcome, attempts, notification, *reference = further
+    transport, ended_by, outcome, attempts, notification, token, requested_by, *reference = further
     return JobRecord(
         id=row_id,
         reference=reference_of(reference),
@@ -367,6 +368,8 @@ def _record(columns: Row, now: int) -> JobRecord:
         outcome=outcome,
         attempts=attempts,
         notification=notification,
+        token=token,
+        requested_by=requested_by,
     )
 
 
@@ -391,9 +394,9 @@ async def list_jobs(
     ):
         if value is not None:
             query.add(condition, value)
-    sql = f"{query.select(_RECORD)} ORDER BY id DESC LIMIT {query.mark(limit)}"
+    sql = f"{query.select(RECORD)} ORDER BY id DESC LIMIT {query.mark(limit)}"
     rows = await database.fetch(sql, *query.parameters)
-    return tuple([_record(row, now) for row in rows])
+    return tuple([record_of(row, now) for row in rows])
 
 
 async def report(database: Database, *, since: int, until: int) -> tuple[ReportRow, ...]:

@@ -1,8 +1,9 @@
 """
 The tables of a store, for whoever takes all of it elsewhere.
 
-Left out is what a database has for itself: the migrations that were applied, where SQLite finds events by their keys,
-which is made anew from ``events``, and what orders PostgreSQL's feed, where its server counts transactions.
+Left out is what a database has for itself: the migrations that were applied, what is made anew from other tables (where
+SQLite finds events by their keys, and where both find events by their user data), and what orders PostgreSQL's feed,
+where its server counts transactions.
 """
 
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ TABLES = (
     _table(
         "jobs",
         "id key_digest asset product account family job_id media_id nonce bind user_data registered_at deadline_at"
-        " state ended_at transport event_id outcome attempts notification due_at lease",
+        " state ended_at transport event_id outcome attempts notification due_at lease token requested_by",
         numbers_rows=True,
     ),
     _table(
@@ -100,6 +101,12 @@ TABLES = (
     _table("refused", "id refused_at source status reason cause detail document", has_bodies=True, numbers_rows=True),
     _table("source_activity", "source configuration configured_at received_at refused_at refused_since"),
     _table("erased_events", "event_id public_id erased_at erasure"),
+    _table(
+        "answers",
+        "id key_digest receipt_id reason attempt asked_at answered_at result decision detail event_id",
+        numbers_rows=True,
+    ),
+    _table("receipt_keys", "key_digest receipt_id", sorted_by=2),
     _table("heartbeat", "beats", is_singleton=True),
     _table("clock", "seen_at stepped_from stepped_to trusted_at", is_singleton=True),
 )

@@ -16,6 +16,7 @@ _STORED_AT = "coalesce(r.stored_at, r.received_at)"
 # Keys that a step may lock: receipts of these wait for it, and of those that share their locks.
 _MAX_LOCKED = 100
 # Tables, with the columns of what is remembered and of the time.
+_ANSWERS = ("answers", "id", "answered_at")
 _NAMELESS = (("nameless_keys", "key_digest", "matched_at"), ("nameless_events", "event_id", "accepted_at"))
 
 
@@ -68,7 +69,8 @@ async def purge(
         if position.job_id is not None:
             keys, job_id = await _purge_jobs(database, position.job_id, keys_before, min(limit, _MAX_LOCKED))
             position = replace(position, job_id=job_id)
-        further = [await _purge_nameless(database, columns, keys_before, limit) for columns in _NAMELESS]
+        further = [await _purge_by_time(database, columns, keys_before, limit) for columns in _NAMELESS]
+        further.append(await _purge_by_time(database, _ANSWERS, payloads_before, limit))
         if position.job_id is None:
             further.append(await _purge_erased(database, payloads_before, limit))
         is_finished = position.job_id is None and max(further) < limit
@@ -214,8 +216,8 @@ async def _purge_jobs(database: Database, after: int, before: int, limit: int) -
     return len(locked), _next_id(rows, before, limit)
 
 
-async def _purge_nameless(database: Database, columns: tuple[str, str, str], before: int, limit: int) -> int:
-    """What is remembered of messages that named no job."""
+async def _purge_by_time(database: Database, columns: tuple[str, str, str], before: int, limit: int) -> int:
+    """What is remembered of messages that named no job, and what the vendor has said."""
     table, key, time = columns
     rows = await database.fetch(
         f"SELECT n.{key} FROM {table} n WHERE n.{time} < $1 ORDER BY n.{time} LIMIT $2"

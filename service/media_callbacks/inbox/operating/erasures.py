@@ -11,11 +11,9 @@ only reads, a stretch of ids at a time, and a short transaction erases them, as 
 that is looked for is in no table; each step is told it.
 """
 
-import html
 import json
 import re
-from base64 import b64decode
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple, cast
@@ -25,6 +23,7 @@ from pydantic_core import to_json
 from media_callbacks.inbox.database import Candidate, Database, identity_of
 from media_callbacks.inbox.operating import refusals, sinks
 from media_callbacks.inbox.operating.filters import compile_filter
+from media_callbacks.inbox.operating.spellings import says, spellings_of
 from media_callbacks.inbox.receiving import holds
 from media_callbacks.inbox.records import ErasureCounts, ErasureRecord, ErasureRequest, EventFilter
 from media_callbacks.inbox.rows import from_milliseconds, to_id
@@ -38,11 +37,6 @@ _BODIES_PER_STEP = 5_000
 # Of receipts that may be a megabyte each.
 _RAW_PER_STEP = 32
 _POSITION = re.compile("(held|jobs|events|receipts)-([0-9]{1,18})")
-# MNS publishers send Base64, in one line or several, and a topic may do so with what is Base64 already.
-_LAYERS = 2
-_BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]{4}){4,}(?:[A-Za-z0-9+/]{2,3})?")
-_LINE_ENDS = re.compile(rb"\s|\\[nr]")
-_ESCAPE = re.compile(rb"\\u[0-9A-Fa-f]{4}")
 _ERROR = "erased before it was delivered"
 _COUNTS = "events, receipts, held, jobs, dead, undelivered"
 _COLUMNS = f"id, erased_at, finished_at, matched, digest, requested_by, reason, {_COUNTS}"
@@ -108,8 +102,8 @@ def digest_of(request: ErasureRequest) -> str:
 
 async def begin(database: Database, request: ErasureRequest) -> int:
     # They are few, and no part of the books.
-    spellings = _spellings(request.value)
-    await refusals.forget(database, lambda text: _says(text, spellings))
+    spellings = spellings_of(request.value)
+    await refusals.forget(database, lambda text: says(text, spellings))
     return int(
         await database.fetch_value(
             "INSERT INTO erasures (erased_at, matched, digest, requested_by, reason) VALUES ($1, $2, $3, $4, $5)"
@@ -243,31 +237,9 @@ async def _look_at_receipts(database: Database, request: ErasureRequest, after: 
         after + _IDS_PER_STEP,
         _RAW_PER_STEP,
     )
-    spellings = _spellings(request.value)
-    meant = [row_id for row_id, body in rows if _says(body, spellings)]
+    spellings = spellings_of(request.value)
+    meant = [row_id for row_id, body in rows if says(body, spellings)]
     return _Looked(_IDS_PER_STEP, _RAW_PER_STEP, [row_id for row_id, _ in rows], meant)
-
-
-def _spellings(value: str) -> Collection[bytes]:
-    """
-    How a body may have a value as a whole: in JSON, which may be a text within JSON, or in XML. Not as a part of
-    another text, or a short value would take along what is of others.
-    """
-    found = {f"<![CDATA[{value}]]>", *(f">{html.escape(value, quote=quote)}<" for quote in (True, False))}
-    for is_ascii in (True, False):
-        written = json.dumps(value, ensure_ascii=is_ascii)
-        found |= {written, json.dumps(written, ensure_ascii=is_ascii)[1:-1]}
-    return {text.encode("utf-8", "surrogatepass") for text in found}
-
-
-def _says(body: bytes, spellings: Collection[bytes], *, layers: int = _LAYERS) -> bool:
-    """Whether a body, or what stands in it as Base64, has one of these."""
-    # Letters of an escape are of either case, and some writers escape the slash.
-    text = _ESCAPE.sub(lambda found: found[0].lower(), body.replace(b"\\/", b"/"))
-    if any(spelling in text for spelling in spellings):
-        return True
-    encoded = _BASE64.findall(_LINE_ENDS.sub(b"", text)) if layers else ()
-    return any(_says(b64decode(one + b"=="), spellings, layers=layers - 1) for one in encoded)
 
 
 # Erasing them
@@ -363,6 +335,10 @@ async def _erase_jobs(database: Database, row_ids: Sequence[int], order: _Order)
     await database.execute_many(
         "UPDATE jobs SET user_data = NULL WHERE id = $1", [(row_id,) for row_id in sorted(cleared)]
     )
+    await database.execute_many(
+        "UPDATE answers SET detail = NULL WHERE key_digest = $1 AND detail IS NOT NULL",
+        [(digest,) for row_id, digest, _ in found if row_id not in left],
+    )
     order.counts += ErasureCounts(jobs=len(cleared))
 
 
@@ -399,6 +375,12 @@ async def _erase_locked(database: Database, row_ids: Sequence[int], order: _Orde
     await database.execute_many("UPDATE attempts SET error = NULL WHERE event_id = $1 AND error IS NOT NULL", each)
     await database.execute_many(
         "UPDATE deliveries SET error = NULL WHERE event_id = $1 AND error <> $2", [(*row, _ERROR) for row in each]
+    )
+    # Words of the vendor.
+    digests = await database.fetch_for("SELECT e.key_digest FROM events e WHERE e.id IN ({values})", meant)
+    await database.execute_many(
+        "UPDATE answers SET detail = NULL WHERE key_digest = $1 AND detail IS NOT NULL",
+        [(digest,) for digest in sorted({digest for (digest,) in digests})],
     )
     # Nobody can send again what is dead: it is counted no more, as if it were replaced.
     await database.execute_many("UPDATE deliveries SET state = 'replaced' WHERE event_id = $1 AND state = 'dead'", each)

@@ -1,7 +1,7 @@
 """What operators see of receipts and events."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from media_callbacks.inbox.database import Database, Row, identity_of
@@ -14,6 +14,7 @@ from media_callbacks.inbox.records import (
     EventFilter,
     EventRecord,
     EventSummary,
+    KeptReceipt,
     ReceiptRecord,
 )
 from media_callbacks.inbox.rows import from_milliseconds, to_id
@@ -22,6 +23,9 @@ from media_callbacks.model.kinds import OUTCOMES
 from media_callbacks.model.receipts import ReceiptState, StoredReceipt
 
 _NEWEST = 10_000
+_MAX_RECEIPTS = 1000
+# For the index of these, which are few.
+IN_TROUBLE = "state IN ('unparsed', 'conflict', 'differing')"
 _RECEIPT_COLUMNS = "id, received_at, source, product, transport, verified_by, state, reason, warnings, event_ids"
 
 
@@ -33,11 +37,27 @@ async def list_receipts(
     *,
     state: ReceiptState | None,
     source: str | None,
+    ids: Collection[int] | None = None,
     since: int | None,
     before_id: int | None,
     limit: int,
 ) -> tuple[ReceiptRecord, ...]:
-    query = Conditions("receipts")
+    """Args: ids: Only these, of which there are not many; None for all."""
+    if ids is not None:
+        end_id, since_at = to_id(before_id), from_milliseconds(since or 0)
+        found = [
+            receipt
+            for receipt in await read_receipts(database, ids)
+            if receipt.id < end_id
+            and state in (None, receipt.state)
+            and source in (None, receipt.source)
+            and receipt.received_at >= since_at
+        ]
+        return tuple(found[::-1][:limit])
+    is_in_trouble = state in ("unparsed", "conflict", "differing")
+    query = Conditions("receipts" + (database.using("receipts_in_trouble") if is_in_trouble else ""))
+    if is_in_trouble:
+        query.add(IN_TROUBLE)
     query.add("id < {}", to_id(before_id))
     for condition, value in (("state = {}", state), ("source = {}", source), ("received_at >= {}", since)):
         if value is not None:
@@ -62,6 +82,16 @@ def _receipt_record(row: Sequence[Any]) -> ReceiptRecord:
         warnings=tuple(json.loads(warnings)) if warnings else (),
         event_ids=tuple(event_ids.split()) if event_ids else (),
     )
+
+
+async def find_receipt(database: Database, receipt_id: int) -> KeptReceipt | None:
+    row = await database.fetch_row(
+        f"SELECT body, meta, parser, {_RECEIPT_COLUMNS} FROM receipts WHERE id = $1", to_id(receipt_id)
+    )
+    if row is None:
+        return None
+    body, meta, parser_version, *columns = row
+    return KeptReceipt(_receipt_record(columns), body, json.loads(meta) if meta else {}, parser_version)
 
 
 async def outdated_receipts(
@@ -148,53 +178,101 @@ async def find_event(database: Database, wanted: str) -> EventRecord | None:
     except ValueError:
         return None
     known = await database.find_event(*identity)
-    if known is None:
-        return None
-    body = (await database.find_bodies([known.row_id])).get(known.row_id)
-    is_routed = await database.fetch_value("SELECT is_routed FROM events WHERE id = $1", known.row_id)
-    erased_at = await database.fetch_value("SELECT erased_at FROM erased_events WHERE event_id = $1", known.row_id)
-    receipts = await database.fetch(
-        f"SELECT {_RECEIPT_COLUMNS} FROM receipts WHERE id IN (SELECT receipt_id FROM events WHERE id = $1"
-        " UNION ALL SELECT receipt_id FROM event_receipts WHERE event_id = $1) ORDER BY id LIMIT 1000",
-        known.row_id,
-    )
-    return EventRecord(
-        id=wanted,
-        accepted_at=from_milliseconds(known.accepted_at),
-        body=None if body is None else body.encode(),
-        is_routed=bool(is_routed),
-        receipts=tuple(map(_receipt_record, receipts)),
-        deliveries=await _deliveries(database, known.row_id),
-        erased_at=None if erased_at is None else from_milliseconds(erased_at),
-    )
+    return None if known is None else (await read_events(database, [known.row_id]))[0]
 
 
-async def _deliveries(database: Database, row_id: int) -> tuple[DeliveryRecord, ...]:
+async def read_events(database: Database, row_ids: Sequence[int]) -> list[EventRecord]:
+    """Events in order of acceptance, each with its receipts and deliveries."""
+    rows = await database.fetch_for(
+        "SELECT e.id, e.key_digest, e.outcome, e.revision, e.accepted_at, e.product, e.kind, e.job_id, e.media_id,"
+        " e.is_routed FROM events e WHERE e.id IN ({values})",
+        row_ids,
+    )
+    bodies = await database.find_bodies(row_ids)
+    erased_at = await database.fetch_map(
+        "SELECT event_id, erased_at FROM erased_events WHERE event_id IN ({values})", row_ids
+    )
+    receipts = await _receipts_of(database, row_ids)
+    deliveries = await _deliveries(database, row_ids)
+    return [
+        EventRecord(
+            id=event_id(digest, OUTCOMES[outcome]),
+            accepted_at=from_milliseconds(accepted_at),
+            product=product,
+            kind=kind,
+            outcome=OUTCOMES[outcome],
+            revision=revision,
+            job_id=job_id,
+            media_id=media_id,
+            body=bodies[row_id].encode() if row_id in bodies else None,
+            is_routed=bool(is_routed),
+            receipts=tuple(receipts.get(row_id, ())),
+            deliveries=tuple(deliveries.get(row_id, ())),
+            erased_at=from_milliseconds(erased_at[row_id]) if row_id in erased_at else None,
+        )
+        for row_id, digest, outcome, revision, accepted_at, product, kind, job_id, media_id, is_routed in sorted(
+            map(tuple, rows)
+        )
+    ]
+
+
+async def _receipts_of(database: Database, row_ids: Sequence[int]) -> dict[int, list[ReceiptRecord]]:
+    """The receipts of events, oldest first."""
+    shown: dict[int, list[int]] = {}
+    for row_id in row_ids:
+        # Each by itself: somebody may repeat a callback without end.
+        rows = await database.fetch(
+            "SELECT receipt_id FROM events WHERE id = $1"
+            " UNION SELECT receipt_id FROM event_receipts WHERE event_id = $1 ORDER BY receipt_id LIMIT $2",
+            row_id,
+            _MAX_RECEIPTS,
+        )
+        shown[row_id] = [receipt_id for (receipt_id,) in rows]
+    known = {one.id: one for one in await read_receipts(database, {id_ for ids in shown.values() for id_ in ids})}
+    return {row_id: [known[id_] for id_ in receipt_ids if id_ in known] for row_id, receipt_ids in shown.items()}
+
+
+async def read_receipts(database: Database, row_ids: Collection[int]) -> list[ReceiptRecord]:
+    """Oldest first, as far as they are still kept."""
+    rows = await database.fetch_for(
+        f"SELECT {_RECEIPT_COLUMNS} FROM receipts WHERE id IN ({{values}})", sorted(row_ids)
+    )
+    return sorted(map(_receipt_record, rows), key=lambda receipt: receipt.id)
+
+
+async def _deliveries(database: Database, row_ids: Sequence[int]) -> dict[int, list[DeliveryRecord]]:
     inactive = await find_inactive(database)
-    history: dict[tuple[str, int], list[AttemptRecord]] = {}
-    for sink, replay, number, started_at, duration_ms, result, error in await database.fetch(
-        "SELECT sink, replay, number, started_at, duration_ms, result, error FROM attempts WHERE event_id = $1"
-        " ORDER BY started_at, number",
-        row_id,
+    history: dict[tuple[int, str, int], list[AttemptRecord]] = {}
+    attempts = await database.fetch_for(
+        "SELECT started_at, number, event_id, sink, replay, duration_ms, result, error FROM attempts"
+        " WHERE event_id IN ({values})",
+        row_ids,
+    )
+    for started_at, number, row_id, sink, replay, duration_ms, result, error in sorted(
+        map(tuple, attempts), key=lambda row: row[:5]
     ):
         attempt = AttemptRecord(number, from_milliseconds(started_at), duration_ms / 1000, result, error)
-        history.setdefault((sink, replay), []).append(attempt)
-    rows = await database.fetch(
-        "SELECT sink, replay, state, attempts, due_at, changed_at, error FROM deliveries WHERE event_id = $1", row_id
+        history.setdefault((row_id, sink, replay), []).append(attempt)
+    rows = await database.fetch_for(
+        "SELECT event_id, sink, replay, state, attempts, due_at, changed_at, error FROM deliveries"
+        " WHERE event_id IN ({values})",
+        row_ids,
     )
-    records = []
-    for sink, replay, stored, attempts, due_at, changed_at, error in sorted(map(tuple, rows)):
+    records: dict[int, list[DeliveryRecord]] = {}
+    for row_id, sink, replay, stored, made, due_at, changed_at, error in sorted(
+        map(tuple, rows), key=lambda row: row[:3]
+    ):
         state = shown_state(stored, is_active=sink not in inactive)
-        records.append(
+        records.setdefault(row_id, []).append(
             DeliveryRecord(
                 sink=sink,
                 replay=replay,
                 state=state,
-                attempts=attempts,
+                attempts=made,
                 due_at=None if due_at is None or state == "parked" else from_milliseconds(due_at),
                 changed_at=from_milliseconds(changed_at),
                 error=error,
-                history=tuple(history.get((sink, replay), ())),
+                history=tuple(history.get((row_id, sink, replay), ())),
             )
         )
-    return tuple(records)
+    return records

@@ -256,6 +256,12 @@ async def list_replays(database: Database, *, before_id: int | None, limit: int)
     return tuple(map(_record, rows))
 
 
+async def list_gone_through(database: Database, *, limit: int) -> list[tuple[ReplayRecord, int]]:
+    """The newest replays, oldest first, each with the number of the last event that it has gone through."""
+    rows = await database.fetch(f"SELECT cursor, {_COLUMNS} FROM replays ORDER BY id DESC LIMIT $1", limit)
+    return [(_record(row), cursor) for cursor, *row in reversed(rows)]
+
+
 def _record(row: Row) -> ReplayRecord:
     replay_id, created_at, changed_at, state, total, done, filter_json, sinks, rate_per_s, requested_by, reason = row
     return ReplayRecord(

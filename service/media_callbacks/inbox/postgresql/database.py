@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
-from media_callbacks.inbox.database import Candidate, Database, Fate, Horizon, Row, Value
+from media_callbacks.inbox.database import STORED, Candidate, Database, Fate, Horizon, Row, StoredEvent, Value
 from media_callbacks.inbox.postgresql.functions import (
     LOCKS,
     accepted_events,
@@ -61,6 +61,15 @@ class PostgresqlDatabase(Database):
     async def execute_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
         if rows:
             await self.connection.executemany(sql, [[*map(_storable, row)] for row in rows])
+
+    async def find_events_by_prefix(self, prefixes: Collection[bytes]) -> list[StoredEvent]:
+        rows = await self.connection.fetch(
+            f"SELECT {STORED} FROM unnest($1::bytea[], $2::bytea[]) AS p (first, last)"
+            " JOIN events e ON e.key_digest >= p.first AND e.key_digest <= p.last",
+            [prefix + b"\x00" * 8 for prefix in prefixes],
+            [prefix + b"\xff" * 8 for prefix in prefixes],
+        )
+        return [StoredEvent(*row) for row in rows]
 
     def using(self, index: str) -> str:
         return ""

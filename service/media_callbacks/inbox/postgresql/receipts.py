@@ -46,8 +46,20 @@ async def put(database: PostgresqlDatabase, arrivals: Sequence[Arrival]) -> Sequ
     for n, event in accepted_events(candidates, row):
         events.setdefault(candidates[n].receipt_id, []).append(event)
     verdicts = [Verdict(state, tuple(events.get(position, ()))) for position, state in enumerate(row["states"], 1)]
+    # What follows is done after the commit, and nobody was answered yet: who sent it sends it again, should we not get
+    # to the end of it.
     if row["again_positions"]:
         await _compare(database, arrivals, candidates, row, verdicts)
+    refused = {position for position, verdict in enumerate(verdicts, 1) if verdict.state == "conflict"}
+    if refused:
+        await accepting.note_keys(
+            database,
+            [
+                (candidate.digest, row["receipt_ids"][candidate.receipt_id - 1])
+                for candidate in candidates
+                if candidate.receipt_id in refused
+            ],
+        )
     return verdicts
 
 
@@ -58,10 +70,7 @@ async def _compare(
     row: Any,
     verdicts: Sequence[Verdict],
 ) -> None:
-    """
-    Find what says otherwise of what was accepted before. It is stored as a duplicate by now; but nobody was answered
-    yet, so that who sent it sends it again, should we not get to the end of this.
-    """
+    """Find what says otherwise of what was accepted before. It is stored as a duplicate by now."""
     repeated: dict[int, list[tuple[Candidate, str]]] = {}
     for n, body in known_bodies(row):
         repeated.setdefault(candidates[n].receipt_id, []).append((candidates[n], body))

@@ -27,6 +27,9 @@ _TABLES = (
     "clock",
     "erasures",
     "erased_events",
+    "answers",
+    "receipt_keys",
+    "event_user_data",
     "feed",
 )
 _SEQUENCES = (
@@ -36,6 +39,7 @@ _SEQUENCES = (
     "jobs_id_seq",
     "held_id_seq",
     "erasures_id_seq",
+    "answers_id_seq",
 )
 
 

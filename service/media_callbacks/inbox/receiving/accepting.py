@@ -13,7 +13,7 @@ from media_callbacks.inbox.database import Candidate, Database, StoredEvent, ide
 from media_callbacks.inbox.receiving import holds
 from media_callbacks.inbox.receiving.differing import describe, differing_members
 from media_callbacks.inbox.records import Reparsed
-from media_callbacks.inbox.rows import Arrival, to_column
+from media_callbacks.inbox.rows import Arrival, to_column, user_data_row
 from media_callbacks.model.events import Event
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.receipts import Entry, NamelessJob, Receipt, ReceiptState, Verdict
@@ -80,7 +80,16 @@ async def put_locked(database: Database, arrival: Arrival) -> tuple[Verdict, "Br
             event_ids([event.id for event in brought.events], new_state),
             receipt_id,
         )
+    if new_state == "conflict" or not brought.events:
+        await note_keys(database, [(key_digest(entry.event.id), receipt_id) for entry in receipt.entries])
     return Verdict(new_state, brought.accepted, brought.held, differs=differs), brought
+
+
+async def note_keys(database: Database, about: Sequence[tuple[bytes, int]]) -> None:
+    """What receipts are about that have brought no event: the digests of keys, each with a receipt."""
+    await database.execute_many(
+        "INSERT INTO receipt_keys (key_digest, receipt_id) VALUES ($1, $2) ON CONFLICT DO NOTHING", about
+    )
 
 
 def conflict(bound: str, binding: str) -> str:
@@ -187,6 +196,8 @@ async def _reparse(database: Database, receipt_id: int, receipt: Receipt) -> Rep
         event_ids([*kept, *(event.id for event in brought.events)], new_state),
         receipt_id,
     )
+    if new_state == "conflict" or not brought.events:
+        await note_keys(database, [(key_digest(entry.event.id), receipt_id) for entry in receipt.entries])
     return Reparsed(new_state, tuple([event.id for event in brought.accepted]), tuple(changed))
 
 
@@ -233,6 +244,17 @@ async def _update_event(database: Database, candidate: Candidate) -> bool | None
         to_column(data.media_id),
         known.row_id,
     )
+    told = json.loads(bodies[known.row_id])["data"]["user_data"]
+    if told is not None:
+        await database.execute(
+            "DELETE FROM event_user_data WHERE span = $1 AND user_data = $2 AND event_id = $3",
+            *user_data_row(known.row_id, told),
+        )
+    if data.user_data is not None:
+        await database.execute(
+            "INSERT INTO event_user_data (span, user_data, event_id) VALUES ($1, $2, $3)",
+            *user_data_row(known.row_id, data.user_data),
+        )
     return True
 
 

@@ -12,10 +12,18 @@ from media_callbacks.inbox.sqlite.file import StoreFile
 from media_callbacks.model.errors import Unusable
 
 _BUSY_TIMEOUT_S = 5.0
-# Keys that the service would otherwise find one by one when it starts.
-_FIND_ALL_BY_KEY = (
+_FIND_ALL = (
+    # Keys that the service would otherwise find one by one when it starts.
     "INSERT INTO event_keys SELECT key_digest, outcome, id FROM events ORDER BY key_digest, outcome",
     "UPDATE keys_moved SET last_event_id = coalesce((SELECT max(id) FROM events), 0)",
+    # As the migration does that made the table.
+    (
+        "INSERT INTO event_user_data (span, user_data, event_id)"
+        " SELECT event_id >> 10, substr(pair, 3, min(256, length(pair) - 9)), event_id FROM ("
+        "SELECT event_id, json_extract(body, '$.data.user_data', '$.none') AS pair FROM event_bodies"
+        " WHERE instr(body, '\"user_data\":null,') = 0"
+        " AND CASE WHEN json_valid(body) THEN json_type(body, '$.data.user_data') END = 'text')"
+    ),
 )
 
 
@@ -77,7 +85,7 @@ def fill_store(path: Path) -> Iterator[SqliteStore]:
         connection.execute("BEGIN EXCLUSIVE")
         try:
             yield SqliteStore(connection)
-            for statement in _FIND_ALL_BY_KEY:
+            for statement in _FIND_ALL:
                 connection.execute(statement)
             connection.execute("COMMIT")
         finally:

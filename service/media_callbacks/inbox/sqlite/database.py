@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Collection, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from media_callbacks.inbox.database import Candidate, Database, Fate, Horizon, Row, Value
+from media_callbacks.inbox.database import STORED, Candidate, Database, Fate, Horizon, Row, StoredEvent, Value
 from media_callbacks.inbox.keeping.clock import AnchoredClock
 from media_callbacks.inbox.records import AttemptResult
 from media_callbacks.inbox.rows import to_id
@@ -69,6 +69,24 @@ class SqliteDatabase(Database):
     async def claimed_now(self) -> int:
         # A tool's clock may have been held back: see AnchoredClock.begin.
         return self._clock.wall_now() if self._is_tool else self._clock.now()
+
+    async def find_events_by_prefix(self, prefixes: Collection[bytes]) -> list[StoredEvent]:
+        # One statement for all: what has not got into the table of keys is gone through by each.
+        rows = self.connection.execute(
+            "WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < ?3),"
+            " prefixes (first, last) AS"
+            " (SELECT substr(?1, 16 * n + 1, 16), substr(?2, 16 * n + 1, 16) FROM numbers WHERE ?3 > 0)"
+            f" SELECT {STORED} FROM prefixes p CROSS JOIN event_keys k CROSS JOIN events e"
+            " WHERE k.key_digest BETWEEN p.first AND p.last AND e.id = k.event_id"
+            f" UNION SELECT {STORED} FROM events e WHERE e.id > (SELECT last_event_id FROM keys_moved)"
+            " AND substr(e.key_digest, 1, 8) IN (SELECT substr(first, 1, 8) FROM prefixes)",
+            (
+                b"".join([prefix + b"\x00" * 8 for prefix in prefixes]),
+                b"".join([prefix + b"\xff" * 8 for prefix in prefixes]),
+                len(prefixes),
+            ),
+        )
+        return [StoredEvent(*row) for row in rows]
 
     def using(self, index: str) -> str:
         return f" INDEXED BY {index}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from media_callbacks.inbox.database import Candidate, Fate
-from media_callbacks.inbox.rows import to_column
+from media_callbacks.inbox.rows import to_column, user_data_row
 from media_callbacks.inbox.sqlite.keys import Keys, last_event_id
 from media_callbacks.inbox.sqlite.statements import insert, select_in
 
@@ -17,6 +17,7 @@ def accept_events(connection: sqlite3.Connection, keys: Keys, candidates: Sequen
     rows: list[tuple[object, ...]] = []
     bodies: list[tuple[object, ...]] = []
     deliveries: list[tuple[object, ...]] = []
+    user_data: list[tuple[object, ...]] = []
     further: list[tuple[Candidate, int]] = []
     outcomes_by_key = _outcomes(connection, keys, [candidate.digest for candidate in candidates])
     row_id = last_event_id(connection)
@@ -57,6 +58,8 @@ def accept_events(connection: sqlite3.Connection, keys: Keys, candidates: Sequen
             )
         )
         bodies.append((row_id, body))
+        if data.user_data is not None:
+            user_data.append(user_data_row(row_id, data.user_data))
         fates.append(Fate(event))
     insert(
         connection,
@@ -67,6 +70,7 @@ def accept_events(connection: sqlite3.Connection, keys: Keys, candidates: Sequen
     )
     keys.know_new()
     insert(connection, "INSERT INTO event_bodies (event_id, body)", "(?,?)", bodies)
+    insert(connection, "INSERT INTO event_user_data (span, user_data, event_id)", "(?,?,?)", user_data)
     head = "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at)"
     insert(connection, head, "(?,?,0,'pending',?,0,?)", deliveries)
     # Only now, one after the other: what holds a further outcome back may be in this very batch.

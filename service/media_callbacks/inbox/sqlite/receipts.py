@@ -47,6 +47,7 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
     accepted: dict[int, list[Event]] = {}
     reasons: dict[int, str | None] = {}
     conflicts: dict[int, str] = {}
+    refused: list[tuple[bytes, int]] = []
     repeated: dict[int, list[tuple[Candidate, str]]] = {}
     ended: list[tuple[Event, int]] = []
     without_body: set[int] = set()
@@ -56,6 +57,7 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
             ended.append((fate.accepted, now))
         elif fate.bound is not None:
             conflicts[candidate.receipt_id] = accepting.conflict(fate.bound, candidate.binding or "")
+            refused.append((candidate.digest, candidate.receipt_id))
         elif fate.known is not None:
             repeated.setdefault(candidate.receipt_id, []).append((candidate, fate.known))
         else:
@@ -73,6 +75,8 @@ def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_job
         state = accepting.state(receipt, has_events=events is not None, conflict=refusal, differs=differs)
         verdicts.append(Verdict(state, tuple(events) if events else (), differs=differs))
     _insert_receipts(connection, arrivals, verdicts, reasons, first_id=first_id, now=now)
+    if refused:
+        run_now(accepting.note_keys(database, refused))
     if without_body:
         # What they bring again may have been erased: the trigger `keep_erased` looks at them.
         connection.executemany(
