@@ -27,6 +27,7 @@ if _missing := explain_missing("server"):
 from media_callbacks.admin.api import AdminApi
 from media_callbacks.admin.feed import Feed
 from media_callbacks.admin.guard import AdminGuard
+from media_callbacks.admin.waiting import JobWatch
 from media_callbacks.aliyun.credentials import CredentialsProvider, choose_credentials
 from media_callbacks.aliyun.mns import MnsQueue
 from media_callbacks.aliyun.openapi import OpenApiClient
@@ -127,6 +128,7 @@ class Service:
             stop_timeout_s=settings.server.stop_timeout_s,
         )
         self.replayer = Replayer(self.inbox)
+        self.job_watch = JobWatch(self.inbox)
         self.feed = Feed(self.inbox)
         self.clock_watch = ClockWatch(self.inbox, clock=clock, observer=self.metrics)
         self.activity = ActivityKeeper(
@@ -292,6 +294,7 @@ class Service:
         self.activity.start()
         self.retention.start()
         self.reconciler.start()
+        self.job_watch.start()
         for _, poller in self._queues:
             poller.start()
 
@@ -299,6 +302,7 @@ class Service:
         """Stop everything that happens by itself; callbacks are still taken. May come twice."""
         # All at once: each has the whole of stop_timeout_s for what is under way.
         await asyncio.gather(
+            self.job_watch.stop(),
             self.clock_watch.stop(),
             self.activity.stop(),
             self.retention.stop(),
@@ -371,6 +375,7 @@ def create_admin_app(service: Service) -> AdminGuard:
         clock=service.clock,
         replay_created=service.replayer.wake,
         metrics=service.metrics,
+        watch=service.job_watch,
         families={product: rules.families for product, rules in QUERIES.items()},
         deadline_s=service.settings.jobs.deadline_s,
         jobs_registered=service.reconciler.wake,

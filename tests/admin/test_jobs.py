@@ -37,6 +37,9 @@ REGISTERED = {
     "ended_at": None,
     "attempts": 0,
     "notification": None,
+    "can_be_asked": True,
+    "token": None,
+    "requested_by": None,
 }
 
 
@@ -248,7 +251,7 @@ async def test_every_mistake_of_every_job_is_told_with_its_place(operators):
         f"1.job_id: {NEITHER}",
         "2.job_id: String should have at least 1 character",
         "2.extra: not known here",
-        "expected one of product, family, job_id, media_id, nonce, bind, deadline, user_data, account",
+        "expected one of product, family, job_id, media_id, nonce, bind, deadline, user_data, account, requested_by",
         "2.media_id: required for vod animated_image: the vendor can only be asked by asset",
         "3: Input should be an object",
         "4.product: Field required",
@@ -271,7 +274,7 @@ async def test_all_mistakes_of_a_thousand_jobs_are_told_and_no_more_than_fit(ope
     _, answer = await operators.post("/v1/jobs", [{**TRANSCODE, "family": "x", "a": 1, "b": 2}] * 1000)
     assert answer["detail"].endswith("; and 1000 more")
     _, answer = await operators.post("/v1/jobs", [TRANSCODE, {f"member-{number}": 1 for number in range(100_000)}])
-    members = "product, family, job_id, media_id, nonce, bind, deadline, user_data, account"
+    members = "product, family, job_id, media_id, nonce, bind, deadline, user_data, account, requested_by"
     assert answer["detail"] == f"1: expected some of {members}, came 100000 members"
 
 

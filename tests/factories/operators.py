@@ -15,6 +15,7 @@ import uvicorn
 from media_callbacks.admin.api import AdminApi
 from media_callbacks.admin.feed import Feed
 from media_callbacks.admin.guard import AdminGuard
+from media_callbacks.admin.waiting import JobWatch
 from media_callbacks.config.sources import SourceSettings
 from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.edge.admin_protocol import make_admin_protocol
@@ -27,6 +28,7 @@ from media_callbacks.observe.metrics import Metrics
 from media_callbacks.observe.refused import RefusedRequests
 from media_callbacks.process.server import QuietServer
 from media_callbacks.timing.clock import utc_now
+from media_callbacks.timing.waiting import Wait, wait_for
 from tests.inbox.conformance import make_event, make_receipt
 from tests.inbox.timed import TimedSqliteInbox
 
@@ -48,12 +50,14 @@ DEADLINE_S = 1800.0
 class Operators:
     """
     Attributes:
+        wait: How those wait who wait for jobs.
         sources: Tables of the configured sources.
         created: How often a replay was told of.
         registered: How often the registration of jobs was.
     """
 
     inbox: TimedSqliteInbox
+    wait: Wait = wait_for
     breakers: dict[str, BreakerState] = field(default_factory=lambda: {"orders": "open", "bus": "closed"})
     metrics: Metrics = field(default_factory=Metrics)
     sources: dict[str, SourceSettings] = field(default_factory=dict)
@@ -62,6 +66,7 @@ class Operators:
 
     def __post_init__(self) -> None:
         self.now = NOW
+        self.watch = JobWatch(self.inbox, wait=self.wait)
         self.feed = Feed(self.inbox)
         self.api = AdminApi(
             self.inbox,
@@ -71,6 +76,7 @@ class Operators:
             clock=lambda: self.now,
             replay_created=self._count,
             metrics=self.metrics,
+            watch=self.watch,
             families=FAMILIES,  # type: ignore[arg-type]
             deadline_s=DEADLINE_S,
             jobs_registered=self._count_registration,
@@ -127,14 +133,17 @@ class Operators:
 
 
 @asynccontextmanager
-async def operating(folder: Path) -> AsyncIterator[Operators]:
+async def operating(folder: Path, *, wait: Wait = wait_for) -> AsyncIterator[Operators]:
+    """Args: wait: How those wait who wait for jobs."""
     inbox = TimedSqliteInbox(folder / "inbox.db")
     await inbox.open()
-    operators = Operators(inbox)
+    operators = Operators(inbox, wait)
+    operators.watch.start()
     operators.feed.start()
     try:
         yield operators
     finally:
+        await operators.watch.stop()
         await operators.feed.stop()
         await inbox.close()
 
@@ -145,7 +154,7 @@ async def serving(operators: Operators, *, token: str | None, jobs_token: str | 
     tokens, jobs_tokens = (() if one is None else (one,) for one in (token, jobs_token))
     guarded = AdminGuard(operators.api.app(), tokens=tokens, jobs_tokens=jobs_tokens)
     protocol = make_admin_protocol(
-        Connections(limit=100, tick_s=1.0),
+        Connections(limit=100 + operators.watch.most, tick_s=1.0),
         Refusals(operators.metrics, LimitedLog(), RefusedRequests(utc_now)),
         Turns(each=2),
         request_timeout_s=30.0,

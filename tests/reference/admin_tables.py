@@ -7,6 +7,7 @@ from typing import Any
 
 from media_callbacks.admin.api import AdminApi
 from media_callbacks.admin.feed import Feed
+from media_callbacks.admin.waiting import JobWatch
 from media_callbacks.observe.metrics import Metrics
 
 Json = Mapping[str, Any]
@@ -21,6 +22,7 @@ def render() -> str:
         clock=lambda: NOW,
         replay_created=lambda: None,
         metrics=Metrics(),
+        watch=JobWatch(None),  # type: ignore[arg-type]
         feed=Feed(None),  # type: ignore[arg-type]
     )
     document = api.document

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from starlette.applications import Starlette
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -23,6 +24,7 @@ from media_callbacks.admin.refused import RefusedLog
 from media_callbacks.admin.replays import Replays
 from media_callbacks.admin.sinks import Sinks
 from media_callbacks.admin.sources import Sources
+from media_callbacks.admin.waiting import JobWatch
 from media_callbacks.config.sources import SourceSettings
 from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.edge.answers import problem
@@ -31,6 +33,13 @@ from media_callbacks.inbox.roles import AdminStore
 from media_callbacks.model.kinds import Product
 from media_callbacks.observe.metrics import Metrics
 from media_callbacks.version import read_version
+
+
+class _AnythingConvertor(StringConvertor):
+    regex = r"(?s:.+)"
+
+
+register_url_convertor("anything", _AnythingConvertor())
 
 
 class AdminApi:
@@ -50,6 +59,7 @@ class AdminApi:
         families: The jobs that can be expected, by product.
         deadline_s: Until the deadline of a registration that names none.
         jobs_registered: Told that there is something to do for whoever asks the vendor.
+        watch: Who tells those who wait of the ends of jobs.
         can_ask: Whether there are credentials to ask about a product's jobs in an account.
         journaled: How many receipts are in this instance's journal.
         feed: Events as they come. It is started and stopped by whoever made it.
@@ -65,6 +75,7 @@ class AdminApi:
         clock: Callable[[], datetime],
         replay_created: Callable[[], None],
         metrics: Metrics,
+        watch: JobWatch,
         families: Mapping[Product, Mapping[str, Family]] = MappingProxyType({}),
         deadline_s: float = 3600.0,
         jobs_registered: Callable[[], None] = lambda: None,
@@ -80,6 +91,7 @@ class AdminApi:
             families=families,
             default_deadline=timedelta(seconds=deadline_s),
             jobs_registered=jobs_registered,
+            watch=watch,
             can_ask=can_ask,
         )
         self.operations = tuple(
@@ -114,7 +126,11 @@ class AdminApi:
         by_path: dict[str, dict[str, Operation]] = {}
         for declared in self.operations:
             by_path.setdefault(declared.path, {})[declared.method] = declared
-        return [Route(path, Endpoint(methods, self._jobs.rules)) for path, methods in by_path.items()]
+        # A vendor's job id may have any character, slashes and line ends, too.
+        return [
+            Route(path.replace("{job_id}", "{job_id:anything}"), Endpoint(methods, self._jobs.rules))
+            for path, methods in by_path.items()
+        ]
 
     @operation("GET", "/openapi.json", "This document", answers={200: "application/json"})
     async def openapi(self) -> Response:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from media_callbacks.admin.bodies import BodyReader
+from media_callbacks.admin.guard import TOKEN
 from media_callbacks.admin.models import JobOrder, JobOrders
 from media_callbacks.admin.operations import Model, Operation, Refused, answer_json
 from media_callbacks.edge.answers import RETRY_AFTER_S, problem
@@ -71,6 +72,8 @@ class Endpoint:
         if operation.body is not None:
             body = await self._bodies[method].read(request.headers.raw, request.receive)
             arguments["body"] = _read_body(body, operation.body, self._context())
+        if operation.takes_token:
+            arguments["token"] = request.scope.get(TOKEN)
         if operation.waits:
             answer = await _while_connected(operation.run(**arguments), request)
         else:

@@ -1,7 +1,5 @@
 """Events: what became of each, and delivering one again."""
 
-import json
-
 from starlette.responses import Response
 
 from media_callbacks.admin.models import EventDetail, EventPage, EventQuery, EventReplayOrder, ReplayItem
@@ -35,17 +33,7 @@ class Events:
     )
     async def show_event(self, event_id: str) -> EventDetail:
         record = await self._find(event_id)
-        return EventDetail.model_validate(
-            {
-                "id": record.id,
-                "accepted_at": record.accepted_at,
-                "is_routed": record.is_routed,
-                "event": None if record.body is None else json.loads(record.body),
-                "receipts": record.receipts,
-                "deliveries": record.deliveries,
-                "erased_at": record.erased_at,
-            }
-        )
+        return EventDetail.of(record)
 
     @operation(
         "POST",

@@ -17,6 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from media_callbacks.edge.answers import problem
 
 JOBS_PATH = "/v1/jobs"
+TOKEN = "media_callbacks.token"  # noqa: S105 - a name
+"""In the scope of a request that is let in: which setting has the token that it came with; not there without one."""
+JOBS_TOKEN = "admin.jobs_token"  # noqa: S105 - a name
 
 _HOST = re.compile(rb"(?:localhost|\[([0-9a-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?", re.IGNORECASE)
 _FORWARDED = re.compile(
@@ -34,24 +37,26 @@ class AdminGuard:
 
     Args:
         tokens: For everything; each of at least 16 characters.
-        jobs_tokens: For ``/v1/jobs`` alone; the same.
+        jobs_tokens: For ``/v1/jobs`` and what is below it alone; the same.
     """
 
     def __init__(self, app: ASGIApp, *, tokens: tuple[str, ...], jobs_tokens: tuple[str, ...] = ()) -> None:
         self._app = app
         self._is_open_to_loopback = not tokens
         self._expected = {"admin.token": _expected(tokens)} if tokens else {}
-        self._expected_for_jobs = self._expected | ({"admin.jobs_token": _expected(jobs_tokens)} if jobs_tokens else {})
+        self._expected_for_jobs = self._expected | ({JOBS_TOKEN: _expected(jobs_tokens)} if jobs_tokens else {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) if scope["type"] == "http" else None
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
-        expected = self._expected_for_jobs if scope["path"] == JOBS_PATH else self._expected
+        is_about_jobs = scope["path"] == JOBS_PATH or scope["path"].startswith(f"{JOBS_PATH}/")
+        expected = self._expected_for_jobs if is_about_jobs else self._expected
         # With all of them, whichever are expected here.
         given = [name for name, tokens in self._expected_for_jobs.items() if _has_one_of(tokens, scope)]
-        if expected.keys() & {*given}:
+        if matching := [name for name in given if name in expected]:
+            scope[TOKEN] = matching[0]
             return None
         detail = f"expected the header Authorization: Bearer <{' or '.join(expected)}>"
         if self._is_open_to_loopback:

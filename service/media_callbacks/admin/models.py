@@ -5,6 +5,7 @@ the OpenAPI document made from them.
 Members are named like those of the records in ``inbox.records``. Times are RFC 3339 in UTC.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,14 +34,18 @@ from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.healing.queries.base import Family
 from media_callbacks.inbox.records import (
     CURSOR_PATTERN,
+    AskResult,
     AttemptOutcome,
+    Decision,
     DeliveryState,
     ErasureRecord,
     ErasureRequest,
     EventFilter,
+    EventRecord,
     EventState,
     FeedCursor,
     FeedFilter,
+    FoundBy,
     JobFilter,
     JobRecord,
     JobState,
@@ -52,16 +57,16 @@ from media_callbacks.inbox.records import (
 from media_callbacks.model.jobs import ExpectedJob, JobReference
 from media_callbacks.model.kinds import Kind, Outcome, Product, Transport
 from media_callbacks.model.outputs import Time
-from media_callbacks.model.receipts import ReceiptState
+from media_callbacks.model.receipts import HoldReason, ReceiptState
 from media_callbacks.model.suggestions import did_you_mean
 
 MAX_LIMIT = 500
 MAX_JOBS = 1000
-MAX_WAIT_S = 60
-# That a registration is looked at with; it knows nine.
+# That a registration is looked at with; it knows ten.
 MAX_MEMBERS = 20
 MAX_AHEAD = timedelta(days=30)
 MAX_REPORT = timedelta(days=31)
+MAX_WAIT_S = 60
 
 # Values
 
@@ -173,6 +178,7 @@ class FeedQuery(QueryParameters):
 class ReceiptQuery(PageParameters):
     state: ReceiptState = _optional("What became of them.")
     source: Text = _optional("Name of the source that they came through.")
+    job_id: Text = _optional("Those about this job, also what has brought no event, as far as it can be found.")
     since: Moment = _optional("Received at this time or later.")
 
 
@@ -192,6 +198,24 @@ class JobQuery(PageParameters):
 
     def to_filter(self) -> JobFilter:
         return JobFilter(**self.model_dump(exclude={"cursor", "limit"}))
+
+
+class LifeQuery(QueryParameters):
+    account: Text = _optional("That of the source, where several have a job of this id.")
+    family: Text = _optional("What the job id is unique in, where there are several; as in a registration.")
+    wait: Annotated[int, Field(ge=0, le=MAX_WAIT_S), BeforeValidator(_to_int)] = Field(
+        0,
+        description="For how many seconds at most to wait for the job's end before answering; for one that nobody knows"
+        " yet, too.",
+    )
+
+
+class SearchQuery(QueryParameters):
+    q: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")] = Field(
+        description="A job id, media id or nonce, the id of an event, or user data, whole or its beginning.",
+        examples=["order-7"],
+    )
+    limit: Limit = 50
 
 
 class ReportQuery(QueryParameters):
@@ -432,6 +456,7 @@ class JobOrder(BaseModel):
         "For the event, where the vendor's answer has none."
     )
     account: Account = Field("default", description="The `account` of the source that its callbacks come through.")
+    requested_by: Text = _optional("Who registers it, for the record.", examples=["orders"])
 
     @field_validator("family")
     @classmethod
@@ -478,7 +503,7 @@ class JobOrder(BaseModel):
             )
         return order
 
-    def to_job(self, *, default_deadline: timedelta) -> ExpectedJob:
+    def to_job(self, *, default_deadline: timedelta, token: str | None) -> ExpectedJob:
         return ExpectedJob(
             reference=JobReference(
                 product=self.product,
@@ -491,6 +516,8 @@ class JobOrder(BaseModel):
             ),
             deadline=self.deadline or default_deadline,
             user_data=self.user_data,
+            token=token,
+            requested_by=self.requested_by,
         )
 
 
@@ -591,6 +618,18 @@ class ReceiptItem(ApiModel):
     event_ids: tuple[str, ...] = Field(description="The events that it brought, first or again.")
 
 
+class ReceiptDetail(ReceiptItem):
+    """A receipt with what is kept of it."""
+
+    body: str | None = Field(
+        description="The body as received, what is no UTF-8 replaced; null when it was erased, or the retention period"
+        " is over."
+    )
+    body_base64: str | None = Field(description="The same, byte for byte.")
+    meta: dict[str, str] = Field(description="What else was needed to read it.")
+    parser_version: int = Field(description="Which version of the parsers has read it last.")
+
+
 class ReceiptPage(ApiModel):
     """Receipts, newest first."""
 
@@ -688,6 +727,12 @@ class EventDetail(ApiModel):
 
     id: str = Field(examples=["evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"])
     accepted_at: Timestamp
+    product: str | None = Field(None, examples=["vod"])
+    kind: str | None = Field(None, examples=["animated_image"])
+    outcome: str | None = Field(None, examples=["succeeded"])
+    revision: int | None = Field(None, description="Counts the outcomes of one job.")
+    job_id: str | None = None
+    media_id: str | None = None
     is_routed: bool = Field(description="Whether a sink matched when it was accepted.")
     event: dict[str, Any] | None = Field(
         description="The CloudEvent as sinks get it, null once the retention period is over, or when it was erased."
@@ -696,6 +741,12 @@ class EventDetail(ApiModel):
     receipts: tuple[ReceiptItem, ...] = Field(description="Oldest first.")
     deliveries: tuple[DeliveryItem, ...]
     erased_at: Timestamp | None = Field(None, description="When its content was erased, if it was.")
+
+    @classmethod
+    def of(cls, record: EventRecord) -> "EventDetail":
+        event = None if record.body is None else json.loads(record.body)
+        members = {name: getattr(record, name) for name in cls.model_fields if name != "event"}
+        return cls.model_validate(members | {"event": event})
 
 
 class FilterItem(ApiModel):
@@ -882,6 +933,12 @@ class JobItem(ApiModel):
     notification: str | None = Field(
         description="What the vendor says of its own notification (MTS alone).", examples=["sent", "not configured"]
     )
+    token: str | None = Field(
+        None,
+        description="Which setting has the token that it was registered with; null where none was needed.",
+        examples=["admin.jobs_token"],
+    )
+    requested_by: str | None = Field(None, description="Who has registered it, as he said himself.")
 
     @classmethod
     def of(cls, record: JobRecord, kind: Kind | None, *, can_be_asked: bool) -> "JobItem":
@@ -906,7 +963,102 @@ class JobItem(ApiModel):
             attempts=record.attempts,
             can_be_asked=can_be_asked,
             notification=record.notification,
+            token=record.token,
+            requested_by=record.requested_by,
         )
+
+
+class HeldItem(ApiModel):
+    """An event that waits for the vendor's word."""
+
+    receipt_id: int
+    reason: HoldReason = Field(description="`confirm` what is claimed, or `enrich` it.")
+    event_id: str = Field(description="That it will have.")
+    type: str = Field(examples=["media.animated_image.succeeded"])
+    held_at: Timestamp
+    until: Timestamp = Field(description="When it is decided without the vendor's word, in most cases.")
+    due_at: Timestamp = Field(description="When the vendor is asked next.")
+    attempts: int = Field(description="How often the vendor was asked.")
+
+
+class AnswerItem(ApiModel):
+    """One question to the vendor, with its answer."""
+
+    asked_at: Timestamp
+    answered_at: Timestamp
+    reason: Literal["expected", "confirm", "enrich"] = Field(
+        description="`expected`: the job was overdue. Else of an event that was held: to `confirm` or to `enrich` it."
+    )
+    receipt_id: int | None = Field(description="That was held; null for an expected job.")
+    attempt: int
+    result: AskResult = Field(description="What the vendor said, in one word.")
+    decision: Decision = Field(description="What followed, in one word.")
+    detail: str | None
+    event_id: str | None = Field(description="Of the event that was new by it, or null.")
+
+
+TimelineWord = Literal[
+    "registered",
+    "received",
+    "held",
+    "overdue",
+    "asked",
+    "accepted",
+    "ended",
+    "replayed",
+    "attempted",
+    "erased",
+]
+
+
+class TimelineItem(ApiModel):
+    """Something that happened to a job."""
+
+    at: Timestamp
+    what: TimelineWord
+    text: str = Field(description="The same in a sentence. Names and reasons in it come from outside.")
+    after_s: float | None = Field(description="Since what is before it in the list; null for the first.")
+
+
+class JobDetail(ApiModel):
+    """The life of a job: all that is known of it. The same id may be of jobs of several families and accounts."""
+
+    product: Product
+    id: str = Field(description="As it was asked for.", examples=["3af7e9705cb24c0f9d23231d4c371900"])
+    ended: bool = Field(description="Whether an event ends it, or its registration has ended.")
+    outcome: str | None = Field(description="Of the latest event that ends it.", examples=["succeeded"])
+    jobs: tuple[JobItem, ...] = Field(description="Its registrations.")
+    receipts: tuple[ReceiptItem, ...] = Field(description="All that came for it, oldest first.")
+    held: tuple[HeldItem, ...] = Field(description="What waits for the vendor's word.")
+    answers: tuple[AnswerItem, ...] = Field(description="What the vendor was asked, oldest first.")
+    events: tuple[EventDetail, ...] = Field(description="Its events with all deliveries, oldest first.")
+    replays: tuple[ReplayItem, ...] = Field(description="Those that its events were, or may have been, part of.")
+    timeline: tuple[TimelineItem, ...] = Field(description="All of it in the order of time.")
+    is_whole: bool = Field(description="False where there is more, of which these are the newest.")
+
+
+class JobHitItem(ApiModel):
+    """A job that was found. `GET /v1/jobs/{product}/{id}` tells its life."""
+
+    product: Product
+    id: str = Field(description="What its life is asked for by.", examples=["3af7e9705cb24c0f9d23231d4c371900"])
+    account: str | None = Field(description="Null where it is not known any more.")
+    job_id: str | None
+    media_id: str | None
+    user_data: str | None
+    found_by: FoundBy = Field(
+        description="What of it was asked for. `receipt`: one that gave no event names it in its body."
+    )
+    state: JobState | None = Field(description="Of its registration; null for one that is not registered.")
+    outcome: str | None = Field(description="Of its latest event, or null.")
+    event_id: str | None = Field(description="Its latest event, or null.")
+    at: Timestamp = Field(description="When that was accepted; else when it was registered, or something came for it.")
+
+
+class JobHits(ApiModel):
+    """Jobs that were found, those first that are named most exactly."""
+
+    hits: tuple[JobHitItem, ...]
 
 
 class JobPage(ApiModel):

@@ -38,6 +38,9 @@ _HEADERS: Mapping[int, Json] = {
 }
 # Of the paths: description, what is said when there is no such, and an example.
 _PARAMETERS = {
+    "product": ("Who runs the job.", "There is no such product.", "vod"),
+    "job_id": ("The vendor's job id, percent-encoded.", "Nothing is known of it.", "3af7e9705cb24c0f9d23231d4c371900"),
+    "receipt_id": ("Number of a receipt.", "No receipt has this number.", "1"),
     "event_id": ("Id of an event.", "No event has this id.", "evt_9f2c6b1d0e8a4c7fa3b5d7e9f1a2c4e600"),
     "replay_id": ("Id of a replay.", "No replay has this id.", "1"),
     "refused_id": ("Number of a refused request.", "No refused request has this number (any more).", "1"),
@@ -76,7 +79,8 @@ def build_document(operations: Sequence[Operation], *, version: str) -> Json:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "One of `admin.token`; for `/v1/jobs` one of `admin.jobs_token`, too. Where no"
+                    "description": "One of `admin.token`; for `/v1/jobs` and below one of `admin.jobs_token`,"
+                    " too. Where no"
                     " `admin.token` is configured, programs on this machine need none: requests from loopback, to a"
                     " `Host` of loopback, of no web page elsewhere, through no proxy.",
                 }
@@ -95,6 +99,7 @@ _TAGS = {
     "sources": "Entrances, and whether anything comes through them.",
     "sinks": "Destinations.",
     "jobs": "Jobs that were submitted, and whose end is wanted.",
+    "search": "Finding them.",
     "report": "What became of them.",
     "service": "The service itself.",
 }
@@ -127,7 +132,7 @@ def _operation(operation: Operation) -> Json:
     }
     own = dict(operation.refusals)
     for name in operation.parameters:
-        own[404] = _PARAMETERS[name][1]
+        own.setdefault(404, _PARAMETERS[name][1])
     for status in sorted({*usual, *own}):
         document["responses"][str(status)] = (
             _problem(status, own[status]) if status in own else {"$ref": f"#/components/responses/Problem{status}"}
@@ -149,11 +154,14 @@ def _path_parameter(name: str) -> Json:
 
 def _query_parameters(query: Model) -> list[Json]:
     parameters = []
-    for name, schema in _tidy(query.model_json_schema())["properties"].items():
+    document = _tidy(query.model_json_schema())
+    for name, schema in document["properties"].items():
         about = {key: schema.pop(key) for key in ("description", "examples") if key in schema}
         examples = about.pop("examples", [])
         parameters.append(
-            {"name": name, "in": "query", **about, "schema": schema} | ({"example": examples[0]} if examples else {})
+            {"name": name, "in": "query", **about, "schema": schema}
+            | ({"required": True} if name in document.get("required", ()) else {})
+            | ({"example": examples[0]} if examples else {})
         )
     return parameters
 

@@ -17,7 +17,8 @@ from media_callbacks.model.errors import Rejected
 MAX_BODY_BYTES = 64 * 1024
 
 Model = type[BaseModel]
-Run = Callable[..., Awaitable[Response | BaseModel]]
+Answer = Response | BaseModel
+Run = Callable[..., Awaitable[Answer]]
 RunT = TypeVar("RunT", bound=Run)
 
 
@@ -41,6 +42,7 @@ class Operation:
         body: The model of the body, which may be empty where no member is required; None where there is none.
         answers: The model of the answer by status; a media type for one that is not JSON of a model.
         refusals: Why it is refused, by status, apart from what refuses its like.
+        takes_token: It is also given ``token``: which setting has the one that came, or None.
         waits: It may wait for something to happen, for as long as the client is there.
     """
 
@@ -55,6 +57,7 @@ class Operation:
     max_body_bytes: int
     answers: Mapping[int, Model | str]
     refusals: Mapping[int, str]
+    takes_token: bool
     waits: bool
 
     @property
@@ -105,6 +108,7 @@ def operation(
             max_body_bytes=max_body_bytes,
             answers=answers or {200: hints["return"]},
             refusals=refusals or {},
+            takes_token="token" in hints,
             waits=waits,
         )
         return run

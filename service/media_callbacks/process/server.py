@@ -24,6 +24,7 @@ from typing import Any, cast
 import structlog
 import uvicorn
 
+from media_callbacks.admin.waiting import MAX_WAITERS
 from media_callbacks.app import Service, create_admin_app, create_app
 from media_callbacks.config.settings import Settings
 from media_callbacks.edge.admin_protocol import in_turns, make_admin_protocol
@@ -38,6 +39,7 @@ from media_callbacks.upkeep.activity import MakeExplain
 
 # Connections that may stay; beyond, those that were silent longest make room.
 MAX_CONNECTIONS = 1000
+# Besides those of clients that wait for jobs, of which there may be none.
 MAX_ADMIN_CONNECTIONS = 100
 # Of the store, the sinks, the vendor's API and the machine.
 OTHER_FILES = 300
@@ -125,6 +127,8 @@ async def serve(
             log.info("draining", for_s=drain_s)
             await wait_for(hurry, drain_s)
         log.info("stopping")
+        # Else they would be waited for.
+        await service.job_watch.stop()
         if anew.is_set() or listeners.inherited:
             # Who connects after this process has left the port waits for the next one, which should not be long.
             await service.stop_working()
@@ -150,14 +154,15 @@ async def serve(
 
 def _make_servers(app: EdgeApp[Service], settings: Settings) -> list[QuietServer]:
     """For callbacks, and for operators."""
-    max_connections = min(MAX_CONNECTIONS, _allow_open_files() // Connections.BURST)
+    callback_files, app.service.job_watch.most = _allow_open_files()
+    max_connections = min(MAX_CONNECTIONS, callback_files // Connections.BURST)
     tick_s = min(TICK_S, HEAD_TIMEOUT_S / 4, settings.server.body_timeout_s / 4, KEEP_ALIVE_S / 4)
     callbacks = make_protocol(
         app.edge, Connections(limit=max_connections, tick_s=tick_s), head_timeout_s=HEAD_TIMEOUT_S
     )
     turns = Turns(each=1)
     guarded = make_admin_protocol(
-        Connections(limit=MAX_ADMIN_CONNECTIONS, tick_s=tick_s),
+        Connections(limit=MAX_ADMIN_CONNECTIONS + app.service.job_watch.most, tick_s=tick_s),
         app.service.refusals,
         turns,
         request_timeout_s=settings.server.body_timeout_s + HEAD_TIMEOUT_S,
@@ -168,17 +173,25 @@ def _make_servers(app: EdgeApp[Service], settings: Settings) -> list[QuietServer
     ]
 
 
-def _allow_open_files() -> int:
-    """Let this process open as many files as all connections need. Returns how many are left for callbacks'."""
+def _allow_open_files() -> tuple[int, int]:
+    """
+    Let this process open as many files as all connections need. Returns how many are left for callbacks', and how many
+    may wait for jobs.
+    """
     others = MAX_ADMIN_CONNECTIONS * Connections.BURST + OTHER_FILES
-    wanted = MAX_CONNECTIONS * Connections.BURST + others
+    needed = MAX_CONNECTIONS * Connections.BURST + others
+    wanted = needed + MAX_WAITERS * Connections.BURST
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         if soft < wanted:
             log.warning("few_open_files", expected=wanted, limit=soft)
-    return wanted - others if soft == resource.RLIM_INFINITY else max(soft - others, soft // 4)
+    if soft == resource.RLIM_INFINITY:
+        return needed - others, MAX_WAITERS
+    # Callbacks come first.
+    waiters = min(MAX_WAITERS, max(soft - needed, soft // 16) // Connections.BURST)
+    return max(soft - waiters * Connections.BURST - others, soft // 4), waiters
 
 
 def _handle_signals(
