@@ -1,10 +1,12 @@
 """What applications use to register jobs, against the real API."""
 
 import asyncio
+import json
 import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -13,12 +15,14 @@ import pytest
 from aiohttp import web
 
 from media_callbacks.client.admin_api import AdminApi
-from media_callbacks.client.jobs import ExpectedJobStatus, JobsClient, JobsClientError, JobToExpect
+from media_callbacks.client.jobs import ExpectedJobStatus, JobResult, JobsClient, JobsClientError, JobToExpect
 from media_callbacks.client.minting import mint_gif
+from media_callbacks.model.events import parse_event
 from media_callbacks.sources.transports.url_tokens import bind_task, read_token
-from tests.factories.fake_admin import FakeAdmin, fake_admin, job_item, problem
+from tests.factories.fake_admin import FakeAdmin, event_detail, fake_admin, job_item, problem
 from tests.factories.operators import NOW, Operators, operating, serving
-from tests.factories.running import run_service
+from tests.factories.running import PATIENCE_S, run_service
+from tests.inbox.conformance import make_event, make_receipt
 
 JOBS_TOKEN = "jobs-token-6b1d0e8a4c7f"
 ADMIN_TOKEN = "admin-token-40aa21c7"
@@ -322,3 +326,105 @@ def test_an_application_mints_what_the_service_believes():
     assert read.bind == bind_task("app", "https://media.example.com/in.mp4", minted.video_name)
     assert minted.video_name == f"holiday#{minted.nonce}"
     assert minted.expires_at == NOW + timedelta(days=7)
+
+
+# Waiting
+
+
+def life_of(**changes: Any) -> dict[str, Any]:
+    """What the service tells of a job, as far as a client reads it."""
+    document = {"product": "vod", "id": "job-1", "ended": False, "outcome": None, "jobs": [], "events": []}
+    return document | changes
+
+
+def ended() -> dict[str, Any]:
+    return life_of(
+        ended=True, outcome="succeeded", jobs=[job_item(1, state="completed")], events=[event_detail(1, **OF_EVENT)]
+    )
+
+
+OF_EVENT = {"kind": "snapshot", "outcome": "succeeded", "revision": 1}
+LIFE = "GET /v1/jobs/vod/job-1"
+
+
+async def wait_for(client: JobsClient, is_async: bool, *arguments: Any, **options: Any) -> JobResult:
+    if is_async:
+        return await client.wait_async(*arguments, **options)
+    return await asyncio.to_thread(client.wait, *arguments, **options)
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def is_async(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+async def test_an_application_waits_for_the_end_of_its_job(client, operators, is_async):
+    await asyncio.to_thread(client.expect, product="mts", family="transcode", job_id="a/b %2F")
+    waiting = asyncio.create_task(wait_for(client, is_async, "mts", "a/b %2F", timeout_s=60))
+    async with asyncio.timeout(PATIENCE_S):
+        while not operators.watch:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+        event = make_event("a/b %2F", product="mts", family="transcode", kind="transcode")
+        await operators.inbox.put(make_receipt(event, at=NOW))
+        result = await waiting
+    assert (result.has_ended, result.outcome, result.job_id) == (True, "succeeded", "a/b %2F")
+    assert [job.state for job in result.registrations] == ["completed"]
+    assert [(one.id, one.kind, one.revision) for one in result.events] == [(event.id, "transcode", 1)]
+    assert parse_event(json.dumps(result.events[0].body)) == event
+
+
+async def test_it_asks_again_and_again_until_the_job_has_ended(fake, is_async, monkeypatch):
+    monkeypatch.setattr("media_callbacks.client.jobs._PAUSE_S", 0.0)
+    answers = [problem(404, "nothing is known"), problem(503, "too many wait"), life_of(), ended()]
+    fake.answers[LIFE] = lambda _: answers.pop(0)
+    result = await wait_for(JobsClient(fake.url, JOBS_TOKEN), is_async, "vod", "job-1", timeout_s=60, family="snapshot")
+    assert result.has_ended
+    asked = fake.asked_for(LIFE)
+    assert [one.query for one in asked] == [{"family": "snapshot", "wait": "25"}] * 4
+    assert {one.authorization for one in asked} == {f"Bearer {JOBS_TOKEN}"}
+
+
+async def test_when_the_time_is_over_the_job_is_returned_as_it_is(fake, is_async):
+    client = JobsClient(fake.url, JOBS_TOKEN)
+    fake.answers[LIFE] = lambda _: life_of(jobs=[job_item(1)])
+    result = await wait_for(client, is_async, "vod", "job-1", timeout_s=0)
+    assert (result.has_ended, [job.state for job in result.registrations]) == (False, ["expected"])
+    fake.answers[LIFE] = lambda _: problem(404, "nothing is known")
+    result = await wait_for(client, is_async, "vod", "job-1", timeout_s=0)
+    assert (result.has_ended, result.registrations, result.events) == (False, (), ())
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_temporary"),
+    [
+        (lambda _: problem(401, "another token"), False),
+        (lambda _: web.json_response({"ended": True}), False),
+        (lambda _: web.json_response([]), False),
+        (lambda _: web.Response(text="not ours"), False),
+        (lambda _: web.Response(status=404, text="not ours"), False),
+        (lambda _: problem(503, "away"), True),
+    ],
+)
+async def test_what_keeps_it_from_waiting_is_told(fake, is_async, answer, is_temporary):
+    fake.answers[LIFE] = answer
+    with pytest.raises(JobsClientError) as raised:
+        await wait_for(JobsClient(fake.url, JOBS_TOKEN), is_async, "vod", "job-1", timeout_s=0)
+    assert raised.value.is_temporary is is_temporary
+
+
+async def test_a_service_that_cannot_be_reached_is_told_in_the_end(is_async):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    client = JobsClient(f"http://127.0.0.1:{port}", JOBS_TOKEN)
+    with pytest.raises(JobsClientError, match="can't be reached"):
+        await wait_for(client, is_async, "vod", "job-1", timeout_s=0)
+
+
+async def test_thousands_may_wait_on_one_event_loop(client, operators):
+    waiting = [asyncio.create_task(client.wait_async("vod", f"job-{n}", timeout_s=60)) for n in range(60)]
+    async with asyncio.timeout(PATIENCE_S):
+        while len(operators.watch) < 60:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+        assert threading.active_count() < 20
+        await operators.put(*(f"job-{n}" for n in range(60)))
+        assert all(result.has_ended for result in await asyncio.gather(*waiting))

@@ -20,25 +20,38 @@ For a CreateGifTask the URL is minted and registered first, and the TaskId added
     task_id = submit(CallbackUrl=minted.callback_url, VideoName=minted.video_name, ...)
     jobs.expect(product="multimediaai", family="animated_image", nonce=minted.nonce, job_id=task_id)
 
-A client can be used by several threads. In asynchronous code: ``await asyncio.to_thread(jobs.expect, product=...)``.
+Who wants to go on when a job has ended waits for it, registered or not, at no cost while nothing happens:
+
+    result = jobs.wait("vod", job_id, timeout_s=600)
+    if result.has_ended:
+        print(result.outcome, result.events[-1].body)
+
+A client can be used by several threads. In asynchronous code: ``await asyncio.to_thread(jobs.expect, product=...)``,
+and ``await jobs.wait_async("vod", job_id, timeout_s=600)``, which takes no thread.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
-from media_callbacks.client.admin_api import AdminApi, Json, NoAnswer, read_pages
+from media_callbacks.client.admin_api import AdminApi, Answer, Json, NoAnswer, read_pages
 
 if TYPE_CHECKING:
-    from media_callbacks.model.kinds import Kind, Product, Transport
+    from media_callbacks.model.kinds import Kind, Outcome, Product, Transport
 
 JobState = Literal["expected", "overdue", "completed", "healed", "unknown"]
 
 MAX_JOBS_AT_ONCE = 1000
 _MAX_ANSWER_BYTES = 16 << 20
 _PAGE = 500
+# Of one question: shorter than proxies wait for an answer.
+_LONGEST_WAIT_S = 25
+# After an answer that came at once though nothing has ended: from a service that stops, or has no room for more.
+_PAUSE_S = 1.0
 
 
 class JobsClientError(Exception):
@@ -75,6 +88,7 @@ class JobToExpect:
             ahead. None for the service's default.
         user_data: For the event, where the vendor's answer has none.
         account: That of the source which callbacks come through.
+        requested_by: Who registers it, for the record.
     """
 
     product: "Product"
@@ -86,6 +100,7 @@ class JobToExpect:
     deadline: datetime | None = None
     user_data: str | None = None
     account: str = "default"
+    requested_by: str | None = None
 
     def to_json(self) -> dict[str, str]:
         """
@@ -148,6 +163,83 @@ class ExpectedJobStatus:
         return cls(**values, kind=document.get("kind"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class JobEvent:
+    """
+    An event of a job.
+
+    Attributes:
+        revision: Counts the outcomes of one job.
+        body: The CloudEvent, for ``media_callbacks.events.parse_event(json.dumps(body))``; None once it is not kept.
+    """
+
+    id: str
+    kind: "Kind"
+    outcome: "Outcome"
+    revision: int
+    accepted_at: datetime
+    body: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """
+    What is known of a job.
+
+    Attributes:
+        has_ended: Whether an event ends it, or its registration has ended.
+        outcome: Of the latest event that ends it. None while there is none; and where it was given up.
+        registrations: One for each account and family that it is expected in; none for a job that nobody registered.
+        events: Oldest first.
+    """
+
+    product: "Product"
+    job_id: str
+    has_ended: bool
+    outcome: "Outcome | None"
+    registrations: Sequence[ExpectedJobStatus]
+    events: Sequence[JobEvent]
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "JobResult":
+        """
+        From the service's answer; what a later version may have added is left out.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is none.
+        """
+        return cls(
+            product=document["product"],
+            job_id=document["id"],
+            has_ended=document["ended"],
+            outcome=document["outcome"],
+            registrations=[ExpectedJobStatus.from_json(job) for job in document["jobs"]],
+            events=[
+                JobEvent(
+                    id=event["id"],
+                    kind=event["kind"],
+                    outcome=event["outcome"],
+                    revision=event["revision"],
+                    accepted_at=datetime.fromisoformat(event["accepted_at"]),
+                    body=event["event"],
+                )
+                for event in document["events"]
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class _Question:
+    """
+    Attributes:
+        pause_s: Before it.
+        wait_s: How long its answer may take.
+    """
+
+    pause_s: float
+    wait_s: int
+
+
 class JobsClient:
     """
     Every method raises JobsClientError, and tries once; ValueError for a time without a time zone.
@@ -179,6 +271,7 @@ class JobsClient:
         deadline: datetime | None = None,
         user_data: str | None = None,
         account: str = "default",
+        requested_by: str | None = None,
     ) -> ExpectedJobStatus:
         """Register one job; see ``JobToExpect``."""
         job = JobToExpect(
@@ -191,6 +284,7 @@ class JobsClient:
             deadline=deadline,
             user_data=user_data,
             account=account,
+            requested_by=requested_by,
         )
         return self.expect_many([job])[0]
 
@@ -237,6 +331,106 @@ class JobsClient:
         conditions = {name: value for name, value in query.items() if value is not None}
         return [*islice(self._pages(conditions, size=max(1, min(limit, _PAGE))), limit)]
 
+    def wait(
+        self,
+        product: "Product",
+        job_id: str,
+        *,
+        timeout_s: float,
+        family: str | None = None,
+        account: str | None = None,
+    ) -> JobResult:
+        """
+        Wait until a job has ended, registered or not, known by now or not.
+
+        Args:
+            job_id: The vendor's, or the nonce of a minted URL.
+            timeout_s: When this is over the job is returned as it is then, and ``has_ended`` says so.
+            family, account: Where the same id may be of several jobs.
+
+        Raises:
+            JobsClientError: The service can't be asked, in the end of that time; at once where asking again won't help.
+        """
+        path, query = _life(product, job_id, family, account)
+        questions = self._wait(product, job_id, timeout_s)
+        try:
+            question = next(questions)
+            while True:
+                time.sleep(question.pause_s)
+                said: Answer | NoAnswer
+                try:
+                    wait = {"wait": str(question.wait_s)}
+                    said = self._api.ask("GET", path, query=query | wait, patience_s=question.wait_s)
+                except NoAnswer as error:
+                    said = error
+                question = questions.send(said)
+        except StopIteration as end:
+            result: JobResult = end.value
+            return result
+
+    async def wait_async(
+        self,
+        product: "Product",
+        job_id: str,
+        *,
+        timeout_s: float,
+        family: str | None = None,
+        account: str | None = None,
+    ) -> JobResult:
+        """The same on the event loop, without a thread."""
+        import asyncio  # noqa: PLC0415 - commands, which load this too, do without
+
+        path, query = _life(product, job_id, family, account)
+        questions = self._wait(product, job_id, timeout_s)
+        question = next(questions)
+        while True:
+            await asyncio.sleep(question.pause_s)
+            said: Answer | NoAnswer
+            try:
+                wait = {"wait": str(question.wait_s)}
+                said = await self._api.get(path, query=query | wait, patience_s=question.wait_s)
+            except NoAnswer as error:
+                said = error
+            try:
+                question = questions.send(said)
+            except StopIteration as end:
+                # A coroutine must not let it through.
+                result: JobResult = end.value
+                return result
+
+    def _wait(
+        self, product: "Product", job_id: str, timeout_s: float
+    ) -> Generator[_Question, Answer | NoAnswer, JobResult]:
+        """What is to be asked, one after the other, each given its answer."""
+        end = time.monotonic() + timeout_s
+        pause_s = 0.0
+        while True:
+            left_s = max(0.0, end - time.monotonic())
+            asked_at, wait_s = time.monotonic() + pause_s, min(_LONGEST_WAIT_S, round(left_s))
+            said = yield _Question(pause_s, wait_s)
+            is_over = time.monotonic() >= end or wait_s == 0
+            try:
+                result = self._read_result(product, job_id, said)
+            except JobsClientError as error:
+                if is_over or not error.is_temporary:
+                    raise
+            else:
+                if result.has_ended or is_over:
+                    return result
+            is_early = time.monotonic() - asked_at < wait_s - _PAUSE_S
+            pause_s = min(_PAUSE_S, max(0.0, end - time.monotonic())) if is_early else 0.0
+
+    def _read_result(self, product: "Product", job_id: str, said: Answer | NoAnswer) -> JobResult:
+        if isinstance(said, NoAnswer):
+            raise self._not_reached(said)
+        if said.status == 404 and said.problem is not None:
+            # Nobody knows it yet.
+            return JobResult(product=product, job_id=job_id, has_ended=False, outcome=None, registrations=(), events=())
+        try:
+            return JobResult.from_json(self._read(said))  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._not_ours() from error
+
     def _pages(self, conditions: Mapping[str, str], *, size: int = _PAGE) -> Iterator[ExpectedJobStatus]:
         for page in read_pages(self._read_page, conditions, size=size):
             yield from self._read_jobs(page.get("jobs"))
@@ -257,7 +451,10 @@ class JobsClient:
         try:
             answer = self._api.ask(method, "/v1/jobs", query=query, document=document)
         except NoAnswer as error:
-            raise JobsClientError(f"{self._place} can't be reached ({error})", status=None) from error
+            raise self._not_reached(error) from error
+        return self._read(answer)
+
+    def _read(self, answer: Answer) -> object:
         if answer.status == 200 and answer.document is not None:
             return answer.document
         if answer.status < 400:
@@ -265,6 +462,9 @@ class JobsClient:
         said = answer.problem
         message = f"{self._place} answered HTTP {answer.status}{f': {said}' if said else ''}"
         raise JobsClientError(message, status=answer.status, detail=said)
+
+    def _not_reached(self, error: NoAnswer) -> JobsClientError:
+        return JobsClientError(f"{self._place} can't be reached ({error})", status=None)
 
     @property
     def _place(self) -> str:
@@ -275,6 +475,14 @@ class JobsClient:
 
 
 _Found = list[ExpectedJobStatus]
+
+
+def _life(product: str, job_id: str, family: str | None, account: str | None) -> tuple[str, dict[str, str]]:
+    """The path of a job's life, and what is asked of it."""
+    query = {"family": family, "account": account}
+    return f"/v1/jobs/{product}/{quote(job_id, safe='')}", {
+        name: value for name, value in query.items() if value is not None
+    }
 
 
 def _format_time(name: str, moment: datetime) -> str:
