@@ -30,6 +30,7 @@ from tests.factories.fake_admin import (
     event_detail,
     event_item,
     fake_admin,
+    job_hit,
     make_id,
     problem,
     receipt_item,
@@ -423,10 +424,24 @@ async def test_all_events_of_a_job_are_shown_oldest_first(admin, capsys):
 
 async def test_a_job_or_event_that_is_not_there_is_an_error_with_a_hint(admin, capsys):
     admin.answers["GET /v1/events"] = {"events": [], "cursor": None}
+    admin.answers["GET /v1/search"] = {"hits": []}
     assert await admin.run("events", "show", "--job-id", "job-1") == 1
-    assert "/v1/receipts?state=unparsed" in capsys.readouterr().err
+    assert capsys.readouterr().err == "no event has this job id, and nothing else is known of such a job\n"
     assert await admin.run("events", "show", make_id(1)) == 1
     assert capsys.readouterr().err == "no event has this id\n"
+
+
+@pytest.mark.parametrize(
+    ("state", "told"), [("overdue", "it is overdue"), (None, "something came for it that gave none")]
+)
+async def test_a_job_that_is_known_without_an_event_is_not_denied(admin, capsys, state, told):
+    admin.answers["GET /v1/events"] = {"events": [], "cursor": None}
+    admin.answers["GET /v1/search"] = {"hits": [job_hit(1, state=state, outcome=None, event_id=None)]}
+    assert await admin.run("events", "show", "--job-id", "job-1") == 1
+    err = capsys.readouterr().err
+    assert err == (
+        f"no event has this job id yet, and the job is known: {told}; see `media-callbacks jobs show job-1`\n"
+    )
 
 
 async def test_the_life_on_a_terminal_has_no_escapes_but_ours(admin, capsys, monkeypatch):

@@ -9,7 +9,17 @@ import pytest
 from aiohttp import web
 
 from media_callbacks.sources.transports.url_tokens import bind_task
-from tests.factories.fake_admin import Asked, FakeAdmin, fake_admin, job_item, make_id, problem, run_command
+from tests.factories.fake_admin import (
+    Asked,
+    FakeAdmin,
+    fake_admin,
+    job_detail,
+    job_hit,
+    job_item,
+    make_id,
+    problem,
+    run_command,
+)
 from tests.factories.operators import NOW, operating, serving
 from tests.factories.running import make_tables, to_toml
 
@@ -52,6 +62,7 @@ def _json(document: Any) -> Any:
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch):
     monkeypatch.setattr("media_callbacks.commands.jobs.utc_now", lambda: NOW)
+    monkeypatch.setattr("media_callbacks.commands.jobs.requested_by", lambda: "kim@desk")
 
 
 def write_config(folder: Path, **changes: Any) -> str:
@@ -71,7 +82,7 @@ async def test_jobs_are_expected_with_all_that_is_said_of_them(admin, capsys):
     options = ["--media-id", "m", "--deadline", "2h", "--user-data", "7", "--account", "second"]
     assert await admin.run("jobs", "expect", "vod", "transcode", "job-1", "job-2", *options) == 0
     common = {"product": "vod", "family": "transcode", "media_id": "m", "user_data": "7", "account": "second"}
-    common |= {"deadline": "2026-11-21T06:00:00Z"}
+    common |= {"deadline": "2026-11-21T06:00:00Z", "requested_by": "kim@desk"}
     assert posted(admin) == [[common | {"job_id": "job-1"}, common | {"job_id": "job-2"}]]
     row = ["2026-11-20T09:00:00Z", "vod", "transcode", "job-1", "expected", "2026-11-20T10:00:00Z", "-", "-", "-", "0"]
     lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
@@ -80,7 +91,7 @@ async def test_jobs_are_expected_with_all_that_is_said_of_them(admin, capsys):
 
 async def test_what_is_not_said_is_left_to_the_service(admin, capsys):
     assert await admin.run("jobs", "expect", "mts", "Transcode", "job-1", "--json") == 0
-    assert posted(admin) == [[{"product": "mts", "family": "Transcode", "job_id": "job-1"}]]
+    assert posted(admin) == [[{"product": "mts", "family": "Transcode", "job_id": "job-1", "requested_by": "kim@desk"}]]
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [job_item(1)]
 
 
@@ -95,7 +106,7 @@ async def test_a_task_is_bound_to_the_nonce_of_its_url(admin):
     arguments = ("jobs", "expect", "multimediaai", "animated_image")
     assert await admin.run(*arguments, "123", "--nonce", NONCE) == 0
     assert await admin.run(*arguments, "--nonce", NONCE) == 0
-    minted = {"product": "multimediaai", "family": "animated_image", "nonce": NONCE}
+    minted = {"product": "multimediaai", "family": "animated_image", "nonce": NONCE, "requested_by": "kim@desk"}
     assert posted(admin) == [[minted | {"job_id": "123"}], [minted]]
 
 
@@ -277,3 +288,57 @@ async def test_a_url_that_could_not_be_registered_is_not_printed(admin, tmp_path
 async def test_a_deadline_is_for_a_registration(admin, tmp_path, capsys):
     assert await admin.run("mint", "gif", *MINT, "--config", write_config(tmp_path), "--deadline", "3h") == 2
     assert "--deadline: only together with --register" in capsys.readouterr().err
+
+
+# jobs show
+
+
+def found(admin: FakeAdmin, *hits: Any, **of_job: Any) -> None:
+    admin.answers["GET /v1/search"] = {"hits": list(hits)}
+    admin.answers["GET /v1/jobs/vod/job-1"] = job_detail(1, **of_job)
+
+
+async def test_the_only_job_that_is_found_is_shown_in_the_order_of_time(admin, capsys):
+    found(admin, job_hit(1, found_by="user_data", user_data="order-7"), job_hit(2, found_by="user_data_prefix"))
+    assert await admin.run("jobs", "show", "order-7") == 0
+    assert admin.asked_for("GET /v1/search")[0].query == {"q": "order-7", "limit": "50"}
+    assert [line.split("\t") for line in capsys.readouterr().out.splitlines()] == [
+        ["2026-11-20T09:00:00Z", "-", "registered", "registered as vod transcode"],
+        ["2026-11-20T10:00:00.500Z", "3600.5", "attempted", "attempt 1 to deliver succeeded to orders: delivered"],
+    ]
+    assert await admin.run("jobs", "show", "order-7", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == job_detail(1)
+
+
+async def test_of_several_that_are_found_alike_each_is_listed(admin, capsys):
+    found(admin, job_hit(1, found_by="media_id"), job_hit(2, found_by="media_id", product="ims"))
+    assert await admin.run("jobs", "show", "media-1") == 0
+    assert [line.split("\t")[:2] for line in capsys.readouterr().out.splitlines()] == [
+        ["vod", "job-1"],
+        ["ims", "job-2"],
+    ]
+    assert await admin.run("jobs", "show", "media-1", "--json") == 0
+    assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == ["job-1", "job-2"]
+    assert await admin.run("jobs", "show", "media-1", "--product", "vod") == 0
+    assert "registered as vod transcode" in capsys.readouterr().out
+
+
+async def test_a_job_that_nobody_knows_is_an_error(admin, capsys):
+    found(admin)
+    assert await admin.run("jobs", "show", "x") == 1
+    assert capsys.readouterr().err.startswith("nothing is known of this: ")
+
+
+async def test_a_terminal_is_told_how_to_go_on(admin, capsys, monkeypatch):
+    odd = job_hit(2, found_by="user_data_prefix", user_data="[red]\x1b[2J", id="a\x1b[2J")
+    found(admin, job_hit(1), odd)
+    monkeypatch.setattr("media_callbacks.commands.console.output.can_draw", lambda _: True)
+    monkeypatch.setattr("media_callbacks.commands.jobs.can_draw", lambda _: True)
+    assert await admin.run("jobs", "show", "job-1") == 0
+    out = capsys.readouterr().out
+    assert "+1 h" in out
+    assert f"media-callbacks events show {make_id(1)}" in out
+    assert "receipt 2; what came: media-callbacks receipts show 2" in out
+    assert "1 further found less exactly: media-callbacks jobs show ID --product PRODUCT" in out
+    assert "a\\x1b[2J" in out
+    assert "\x1b[2J" not in out

@@ -257,3 +257,47 @@ def make_report(**changes: Any) -> Json:
         ],
     }
     return _document(models.Report, fields | changes)
+
+
+def job_hit(number: int, **changes: Any) -> Json:
+    fields = {
+        "product": "vod",
+        "id": f"job-{number}",
+        "account": "default",
+        "job_id": f"job-{number}",
+        "media_id": "media-1",
+        "user_data": None,
+        "found_by": "job_id",
+        "state": None,
+        "outcome": "succeeded",
+        "event_id": make_id(number),
+        "at": f"2026-11-20T09:00:{number % 60:02}Z",
+    }
+    return _document(models.JobHitItem, fields | changes)
+
+
+def job_detail(number: int, **changes: Any) -> Json:
+    entries = [
+        ("2026-11-20T09:00:00Z", "registered", "registered as vod transcode", None),
+        ("2026-11-20T10:00:00.500Z", "attempted", "attempt 1 to deliver succeeded to orders: delivered", 3600.5),
+    ]
+    fields = {
+        "product": "vod",
+        "id": f"job-{number}",
+        "ended": True,
+        "outcome": "succeeded",
+        "jobs": [job_item(number, state="completed")],
+        "receipts": [receipt_item(1), receipt_item(2, state="conflict", reason="another task")],
+        "held": [],
+        "answers": [],
+        "events": [event_detail(number, deliveries=[delivery_item()])],
+        "replays": [],
+        "timeline": [{"at": at, "what": what, "text": text, "after_s": after_s} for at, what, text, after_s in entries],
+        "is_whole": True,
+    }
+    return _document(models.JobDetail, fields | changes)
+
+
+def receipt_detail(number: int, **changes: Any) -> Json:
+    kept = {"body": "{}", "body_base64": "e30=", "meta": {}, "parser_version": 1}
+    return _document(models.ReceiptDetail, receipt_item(number) | kept | changes)

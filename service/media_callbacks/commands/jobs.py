@@ -3,18 +3,34 @@
 import argparse
 import re
 import sys
-from collections.abc import Sequence
-from datetime import UTC
+from collections.abc import Iterator, Sequence
+from datetime import UTC, timedelta
 from typing import get_args
 
-from media_callbacks.admin.models import MAX_JOBS, JobItem
+from media_callbacks.admin.models import MAX_JOBS, JobDetail, JobHitItem, JobItem, TimelineItem
 from media_callbacks.client.admin_api import Json
-from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
+from media_callbacks.commands.console.admin_client import (
+    AdminClient,
+    add_admin_options,
+    read_answer,
+    requested_by,
+    run_with_client,
+)
 from media_callbacks.commands.console.errors import AdminError, UsageError
 from media_callbacks.commands.console.listing import add_limit_option, print_list
 from media_callbacks.commands.console.moments import DEADLINES, TIMES, read_deadline, read_range
 from media_callbacks.commands.console.options import add_json_option
-from media_callbacks.commands.console.output import Cell, can_draw, note, print_json, print_table, style_of
+from media_callbacks.commands.console.output import (
+    Cell,
+    Piece,
+    can_draw,
+    in_words,
+    note,
+    print_json,
+    print_line,
+    print_table,
+    style_of,
+)
 from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.inbox.records import JobState
 from media_callbacks.model.kinds import PRODUCTS
@@ -28,7 +44,7 @@ _IN_A_PIPE = (
 
 
 def add_options(parser: CommandParser) -> None:
-    parser.examples = ("media-callbacks jobs list --state overdue",)
+    parser.examples = ("media-callbacks jobs show order-7", "media-callbacks jobs list --state overdue")
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     expect = what.add_parser(
         "expect",
@@ -66,7 +82,27 @@ def add_options(parser: CommandParser) -> None:
     listing.add_argument("--until", metavar="TIME", help="registered before then")
     add_limit_option(listing)
     listing.set_defaults(run=lambda arguments: run_with_client(arguments, list_jobs))
-    for command in (expect, listing):
+    showing = what.add_parser(
+        "show",
+        help="the life of a job, found by whatever names it",
+        description="Registered or not: what came for it, what waits, what the vendor was asked and said, each delivery"
+        " with each attempt, and the times between. In a pipe one line for each thing that happened: when, after how"
+        " many seconds, what, in a sentence; or, where several jobs are found, one for each: product, id, media id,"
+        " user data, found by, state, outcome, event id, when.",
+    )
+    showing.examples = (
+        "media-callbacks jobs show 3af7e9705cb24c0f9d23231d4c371900",
+        "media-callbacks jobs show order-7",
+    )
+    showing.add_argument(
+        "text",
+        metavar="X",
+        help="job id, media id, nonce, the id of an event, or the application's user data, whole or its beginning",
+    )
+    showing.add_argument("--product", choices=PRODUCTS, help="only this product's")
+    add_limit_option(showing)
+    showing.set_defaults(run=lambda arguments: run_with_client(arguments, show_jobs))
+    for command in (expect, listing, showing):
         add_admin_options(command)
         add_json_option(command)
 
@@ -79,7 +115,7 @@ def expect_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in ("media_id", "user_data", "account", "nonce")}
     if arguments.deadline is not None:
         options["deadline"] = read_deadline(arguments.deadline, now=utc_now())
-    common = {"product": arguments.product, "family": arguments.family}
+    common = {"product": arguments.product, "family": arguments.family, "requested_by": requested_by()}
     common |= {name: value for name, value in options.items() if value is not None}
     jobs = [common | {"job_id": job_id} for job_id in arguments.ids] or [common]
     found = []
@@ -118,6 +154,104 @@ def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
     query = {name: value for name in ("state", "product", "job_id") if (value := getattr(arguments, name)) is not None}
     query |= read_range(arguments, now=utc_now())
     return print_list(arguments, lambda limit: client.list_jobs(query, limit=limit), show, nothing="no job fits")
+
+
+def show_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
+    found = [
+        document
+        for document in client.search(arguments.text, limit=arguments.limit)
+        if arguments.product in (None, document.get("product"))
+    ]
+    if not found:
+        raise AdminError(
+            "nothing is known of this: no job, event or receipt has it as an id, and no user data begins with it. A"
+            " callback that was refused is not kept; see `media-callbacks explain`"
+        )
+    hits = [read_answer(JobHitItem, document) for document in found]
+    # Those that are named most exactly come first.
+    alike = [hit for hit in hits if hit.found_by == hits[0].found_by]
+    if len(alike) > 1:
+        return _show_hits(arguments, found, hits)
+    document = client.get_job(hits[0].product, hits[0].id)
+    if arguments.json:
+        print_json(document)
+        return 0
+    job = read_answer(JobDetail, document)
+    if not can_draw(sys.stdout):
+        print_table((), map(plain_row_of_entry, job.timeline))
+        return 0
+    for line in draw_job(job):
+        print_line(*line)
+    if len(hits) > 1:
+        print_line("")
+        print_line(f"{len(hits) - 1} further found less exactly: media-callbacks jobs show ID --product PRODUCT")
+        _show_hits(arguments, found[1:], hits[1:])
+    return 0
+
+
+def _show_hits(arguments: argparse.Namespace, found: Sequence[Json], hits: Sequence[JobHitItem]) -> int:
+    if arguments.json:
+        for document in found:
+            print_json(document)
+        return 0
+    if not can_draw(sys.stdout):
+        print_table((), map(plain_row_of_hit, hits))
+        return 0
+    print_table(("when (UTC)", "job", "found by", "state"), map(row_of_hit, hits), widths={"when (UTC)": 10, "job": 40})
+    print_line("one of them: media-callbacks jobs show ID --product PRODUCT")
+    return 0
+
+
+def row_of_hit(hit: JobHitItem) -> list[Cell]:
+    at = hit.at.astimezone(UTC)
+    state = hit.outcome or hit.state or "-"
+    return [
+        [f"{at:%Y-%m-%d}", f"{at:%H:%M:%S}"],
+        [hit.id, f"{hit.product}{f', media {hit.media_id}' if hit.media_id else ''}"],
+        [hit.found_by, *([hit.user_data[:40]] if hit.user_data else [])],
+        (state, style_of(state)),
+    ]
+
+
+def plain_row_of_hit(hit: JobHitItem) -> list[Cell]:
+    return [
+        hit.product,
+        hit.id,
+        hit.media_id or "-",
+        hit.user_data or "-",
+        hit.found_by,
+        hit.state or "-",
+        hit.outcome or "-",
+        hit.event_id or "-",
+        format_time(hit.at),
+    ]
+
+
+def draw_job(job: JobDetail) -> Iterator[Sequence[Piece]]:
+    """Each line as pieces with their styles."""
+    state = job.outcome or (job.jobs[-1].state if job.jobs else "no end is known")
+    yield ((f"{job.product} {job.id}", "bold"), "  ", (state, f"bold {style_of(state)}"))
+    yield ()
+    for entry in job.timeline:
+        after = "" if entry.after_s is None else f"+{in_words(timedelta(seconds=entry.after_s))}"
+        yield (f"{format_time(entry.at):<24}  {after:<14}  ", (f"{entry.what:<10}", "bold"), f"  {entry.text}")
+    if not job.is_whole:
+        yield (("there is more than this: these are the newest of each kind", "yellow"),)
+    yield ()
+    for event in job.events:
+        states = ", ".join(f"{one.sink} {one.state}" for one in event.deliveries) or "sent to nobody"
+        yield (f"{event.id}  {states}; all of it: media-callbacks events show {event.id}",)
+    for receipt in job.receipts:
+        if receipt.state in ("unparsed", "conflict", "differing"):
+            yield (
+                (receipt.state, style_of(receipt.state)),
+                f"  receipt {receipt.id}; what came: media-callbacks receipts show {receipt.id}",
+            )
+
+
+def plain_row_of_entry(entry: TimelineItem) -> list[Cell]:
+    after = "-" if entry.after_s is None else f"{entry.after_s:g}"
+    return [format_time(entry.at), after, entry.what, entry.text]
 
 
 def show(documents: Sequence[Json]) -> None:

@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
@@ -146,6 +147,18 @@ class AdminClient:
     def list_jobs(self, query: Mapping[str, str], *, limit: int | None = None) -> Iterator[Json]:
         """Expected jobs, newest first, at most ``limit``, page after page."""
         return self._pages("/v1/jobs", "jobs", query, limit)
+
+    def list_receipts(self, query: Mapping[str, str], *, limit: int | None = None) -> Iterator[Json]:
+        """Receipts, newest first, at most ``limit``, page after page."""
+        return self._pages("/v1/receipts", "receipts", query, limit)
+
+    def search(self, text: str, *, limit: int) -> list[Json]:
+        """Jobs that this names."""
+        return self._objects(self.get("/v1/search", {"q": text, "limit": str(limit)}).get("hits"))
+
+    def get_job(self, product: str, id_: str, query: Mapping[str, str] | None = None) -> Json:
+        """The life of a job."""
+        return self.get(f"/v1/jobs/{product}/{quote(id_, safe='')}", query)
 
     def read_feed(self, query: Mapping[str, str]) -> tuple[list[Json], str]:
         """Events in order of acceptance, and the cursor for what follows."""

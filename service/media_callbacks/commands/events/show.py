@@ -2,7 +2,7 @@
 
 import argparse
 
-from media_callbacks.admin.models import EventDetail, EventItem
+from media_callbacks.admin.models import EventDetail, EventItem, JobHitItem
 from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
 from media_callbacks.commands.console.errors import AdminError, UsageError
 from media_callbacks.commands.console.options import add_json_option
@@ -34,10 +34,7 @@ def show_events(client: AdminClient, arguments: argparse.Namespace) -> int:
         found = client.list_events({"job_id": arguments.job_id})
         ids = [read_answer(EventItem, document).id for document in found]
     if not ids:
-        raise AdminError(
-            "no event has this job id. A callback that came and could not be read is among the receipts:"
-            " GET /v1/receipts?state=unparsed of the admin API"
-        )
+        raise AdminError(_tell_of(client, arguments.job_id))
     # Oldest first: the life of a job reads downwards.
     for number, event_id in enumerate(reversed(ids)):
         document = client.get(f"/v1/events/{event_id}")
@@ -49,3 +46,12 @@ def show_events(client: AdminClient, arguments: argparse.Namespace) -> int:
         for line in draw_life(read_answer(EventDetail, document), now=utc_now()):
             print_line(*line)
     return 0
+
+
+def _tell_of(client: AdminClient, job_id: str) -> str:
+    """What is known of a job that has no event."""
+    for document in client.search(job_id, limit=1):
+        hit = read_answer(JobHitItem, document)
+        state = "something came for it that gave none" if hit.state is None else f"it is {hit.state}"
+        return f"no event has this job id yet, and the job is known: {state}; see `media-callbacks jobs show {job_id}`"
+    return "no event has this job id, and nothing else is known of such a job"
