@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -13,6 +13,7 @@ from media_callbacks.config.values import (
     Days,
     Flag,
     Host,
+    HostName,
     Integer,
     Port,
     Seconds,
@@ -55,18 +56,30 @@ _Tokens = Annotated[
 ]
 
 
+# Whether there is a page for operators, and whether it has anything that can be pressed.
+PageMode = Literal["on", "read-only", "off"]
+
+
 class AdminSettings(Section):
     """
     Attributes:
         token: Any of them opens everything; our own commands send the first. Without one, admin answers only what
             programs on this machine ask.
         jobs_token: For the applications that submit jobs: any of them opens /v1/jobs and nothing else.
+        page: The operators' page, under /ui.
+        hosts: Names by which browsers reach the page, besides those of loopback and ``host``.
     """
 
     host: Annotated[Host, Field(examples=['"127.0.0.1"'])] = "127.0.0.1"
     port: Port = 8081
     token: Annotated[_Tokens, Field(examples=['"${ADMIN_TOKEN}", made with: openssl rand -hex 32'])] = ()
     jobs_token: Annotated[_Tokens, Field(examples=['"${JOBS_TOKEN}", made with: openssl rand -hex 32'])] = ()
+    page: PageMode = "on"
+    hosts: Annotated[
+        tuple[HostName, ...],
+        BeforeValidator(one_or_many),
+        Field(min_length=1, description="host names, each without a port", examples=['["media-ops.example.com"]']),
+    ] = ()
 
     @classmethod
     def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

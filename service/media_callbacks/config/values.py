@@ -321,6 +321,11 @@ Host = Annotated[
     StringConstraints(pattern=r"^[A-Za-z0-9.:%_-]{1,253}$"),
     Field(description="an address or host name to listen on"),
 ]
+HostName = Annotated[
+    str,
+    # What a header Host has before its port: an IPv6 address in brackets.
+    StringConstraints(pattern=r"^([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])$", to_lower=True),
+]
 Flag = Annotated[bool, Field(description="true or false", examples=["true"])]
 Integer = Annotated[int, BeforeValidator(_refuse_boolean)]
 Port = Annotated[Integer, Field(ge=0, le=MAX_PORT, description=f"a port from 0 (any free one) to {MAX_PORT}")]
