@@ -25,6 +25,7 @@ from media_callbacks.admin.replays import Replays
 from media_callbacks.admin.sinks import Sinks
 from media_callbacks.admin.sources import Sources
 from media_callbacks.admin.waiting import JobWatch
+from media_callbacks.admin.status import StatusDesk
 from media_callbacks.config.sources import SourceSettings
 from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.edge.answers import problem
@@ -83,7 +84,7 @@ class AdminApi:
         journaled: Callable[[], int] = lambda: 0,
         feed: Feed,
     ) -> None:
-        known_sinks = Sinks(inbox, sinks, breaker_states)
+        known_sinks, known_sources = Sinks(inbox, sinks, breaker_states), Sources(inbox, sources)
         replays = Replays(inbox, known_sinks, replay_created)
         self._jobs = Jobs(
             inbox,
@@ -103,9 +104,10 @@ class AdminApi:
                 replays,
                 Erasures(inbox, journaled),
                 known_sinks,
-                Sources(inbox, sources),
+                known_sources,
                 RefusedLog(inbox),
                 self._jobs,
+                StatusDesk(inbox, known_sinks, known_sources, journaled),
                 Monitoring(inbox, known_sinks, metrics, clock),
                 self,
             )

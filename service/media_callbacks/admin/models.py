@@ -35,6 +35,7 @@ from media_callbacks.healing.queries.base import Family
 from media_callbacks.inbox.records import (
     CURSOR_PATTERN,
     AskResult,
+    ActivityWord,
     AttemptOutcome,
     Decision,
     DeliveryState,
@@ -697,6 +698,60 @@ class SourceList(ApiModel):
     """The configured sources."""
 
     sources: tuple[SourceItem, ...]
+
+
+class TroubleItem(ApiModel):
+    """Something that is wrong, or deserves a look."""
+
+    is_wrong: bool = Field(description="False for what only deserves a look.")
+    what: str = Field(examples=["sink"], description="What it is about: `sink`, `source`, `jobs`, `held`, `store`.")
+    name: str | None = Field(examples=["orders"])
+    text: str = Field(examples=["answers nothing good: answered HTTP 503"], description="What is the matter, and why.")
+    since: Timestamp | None
+    todo: str = Field(description="What to do.")
+
+
+class Status(ApiModel):
+    """Whether it is well."""
+
+    at: Timestamp
+    is_well: bool
+    text: str = Field(description="In a sentence.", examples=["All is well."])
+    troubles: tuple[TroubleItem, ...] = Field(description="What is wrong first.")
+    expected: int = Field(description="Jobs before their deadline.")
+    overdue: int = Field(description="Jobs that the vendor is being asked about.")
+    unknown: int = Field(description="Jobs that were given up, of those registered within a day; at most 500.")
+    held: int = Field(description="Events that wait for the vendor's word.")
+    journaled: int = Field(description="Receipts in this instance's journal.")
+    size_bytes: int = Field(description="Of the store.")
+    free_bytes: int | None = Field(description="On its disk; null where only the database's server knows.")
+
+
+class ActivityItem(ApiModel):
+    """How much there was of something within a minute."""
+
+    at: Timestamp
+    what: ActivityWord
+    name: str = Field(description="Of the source, or of the sink.", examples=["vod"])
+    count: int
+
+
+class TimesItem(ApiModel):
+    """Medians of a sample of what began within a time, and has ended."""
+
+    at: Timestamp = Field(description="When that time begins.")
+    callback_s: float | None = Field(description="From a job's registration to its event.")
+    delivery_s: float | None = Field(description="From an event's acceptance to its delivery.")
+
+
+class Activity(ApiModel):
+    """What came in and went out within the last day."""
+
+    since: Timestamp
+    until: Timestamp
+    counts: tuple[ActivityItem, ...] = Field(description="Oldest minute first; of all instances, within some seconds.")
+    hour: tuple[TimesItem, ...] = Field(description="The last hour, by five minutes.")
+    day: tuple[TimesItem, ...] = Field(description="The last day, by the hour.")
 
 
 class AttemptItem(ApiModel):

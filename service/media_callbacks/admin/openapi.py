@@ -98,6 +98,8 @@ _TAGS = {
     "refused": "The last requests that were refused, explained.",
     "sources": "Entrances, and whether anything comes through them.",
     "sinks": "Destinations.",
+    "status": "Whether it is well.",
+    "activity": "What came in and went out of late.",
     "jobs": "Jobs that were submitted, and whose end is wanted.",
     "search": "Finding them.",
     "report": "What became of them.",

@@ -14,13 +14,15 @@ from typing import Any, TypeVar
 from media_callbacks.inbox.asking import inquiries, jobs
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.keeping import clock, purging
-from media_callbacks.inbox.operating import erasures, feed, lives, reads, refusals, replays, searches, sinks
+from media_callbacks.inbox.operating import activity, erasures, feed, lives, reads, refusals, replays, searches, sinks
 from media_callbacks.inbox.pending import Answered
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import (
     INQUIRIES,
     RETRIED,
     UNROUTED,
+    ActivityCount,
+    ActivityWord,
     AttemptResult,
     ClockRecord,
     ErasureCounts,
@@ -41,6 +43,7 @@ from media_callbacks.inbox.records import (
     JobName,
     JobRecord,
     KeptReceipt,
+    MedianTimes,
     Purged,
     ReceiptRecord,
     RefusedDetail,
@@ -237,8 +240,20 @@ class Operations(ABC):
     async def note_sources(self, configurations: Mapping[str, str]) -> None:
         await self._write(lambda d: refusals.note_sources(d, configurations))
 
-    async def note_activity(self, news: Sequence[SourceNews]) -> None:
-        await self._write(lambda d: refusals.note_activity(d, news))
+    async def note_activity(
+        self, news: Sequence[SourceNews], counts: Sequence[tuple[ActivityWord, str, int]] = ()
+    ) -> None:
+        async def note(database: Database) -> None:
+            await refusals.note_activity(database, news)
+            await activity.note(database, counts)
+
+        await self._write(note)
+
+    async def list_activity(self, *, since: datetime) -> Sequence[ActivityCount]:
+        return await self._read(lambda d: activity.list_counts(d, since=since))
+
+    async def sample_times(self, edges: Sequence[datetime]) -> Sequence[MedianTimes]:
+        return await self._read(lambda d: activity.sample_times(d, edges))
 
     async def list_refused(
         self,

@@ -154,6 +154,41 @@ class SourceActivity:
     refused_since: int
 
 
+ActivityWord = Literal["received", "refused", "delivered"]
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityCount:
+    """
+    How much there was of something within a time.
+
+    Attributes:
+        at: When that begins.
+        name: Of the source, or of the sink.
+    """
+
+    at: datetime
+    what: ActivityWord
+    name: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class MedianTimes:
+    """
+    How long it took, of a sample of what began within a time, and has ended.
+
+    Attributes:
+        at: When that begins.
+        callback_s: From a job's registration to the event that ended it; None where nothing is to be measured.
+        delivery_s: From the acceptance of an event until it was delivered.
+    """
+
+    at: datetime
+    callback_s: float | None
+    delivery_s: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class KeptReceipt:
     """
@@ -743,11 +778,13 @@ class WaitingCounts:
         jobs: Expected jobs that have not ended, by product and state (``expected`` or ``overdue``).
         held: Held events, by product.
         oldest_held_at: When the oldest of them came, or None.
+        oldest_deadline_at: The first deadline of the expected jobs, or None.
     """
 
     jobs: Mapping[tuple[str, JobState], int]
     held: Mapping[str, int]
     oldest_held_at: datetime | None
+    oldest_deadline_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

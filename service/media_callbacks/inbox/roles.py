@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from media_callbacks.inbox.records import (
+    ActivityCount,
+    ActivityWord,
     AttemptResult,
     ClockRecord,
     ErasureRecord,
@@ -35,6 +37,7 @@ from media_callbacks.inbox.records import (
     JobName,
     JobRecord,
     KeptReceipt,
+    MedianTimes,
     Purged,
     ReceiptRecord,
     RefusedDetail,
@@ -371,8 +374,20 @@ class ActivityLog(Protocol):
         """Which sources there are, with a hash of how each is configured."""
         ...
 
-    async def note_activity(self, news: Sequence[SourceNews]) -> None:
-        """Something came through sources, or was refused, just now."""
+    async def note_activity(
+        self, news: Sequence[SourceNews], counts: Sequence[tuple[ActivityWord, str, int]] = ()
+    ) -> None:
+        """Something came through sources, was refused or delivered just now: how much, by source or sink."""
+        ...
+
+
+class ActivityReader(Protocol):
+    async def list_activity(self, *, since: datetime) -> Sequence[ActivityCount]:
+        """How much there was, by minute; of the last day."""
+        ...
+
+    async def sample_times(self, edges: Sequence[datetime]) -> Sequence[MedianTimes]:
+        """How long it took, of what began between each two of these moments."""
         ...
 
 
@@ -398,7 +413,16 @@ class RefusalReader(Protocol):
 
 
 class AdminStore(
-    EventReader, RefusalReader, SinkControl, ReplayControl, Eraser, JobRegistry, StoreClock, HealthCheck, Protocol
+    EventReader,
+    ActivityReader,
+    RefusalReader,
+    SinkControl,
+    ReplayControl,
+    Eraser,
+    JobRegistry,
+    StoreClock,
+    HealthCheck,
+    Protocol,
 ):
     """For the admin API."""
 

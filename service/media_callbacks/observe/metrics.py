@@ -265,6 +265,10 @@ class Metrics:
             counts[source] = received, refused + count
         return counts
 
+    def counts_delivered(self) -> Mapping[str, int]:
+        """How many deliveries were made to each sink since the start."""
+        return {sink: count for (sink, result), count in list(self._attempts.items()) if result == "delivered"}
+
     def inquiry_judged(self, *, product: str, reason: str, result: str, decision: str) -> None:
         self._inquiries[product, reason, result] += 1
         self._decisions[product, reason, decision] += 1

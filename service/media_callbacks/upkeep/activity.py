@@ -13,7 +13,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from media_callbacks.config.settings import Settings
-from media_callbacks.inbox.records import RefusedRow, SourceNews
+from media_callbacks.inbox.records import ActivityWord, RefusedRow, SourceNews
 from media_callbacks.inbox.roles import ActivityLog
 from media_callbacks.model.errors import Unavailable
 from media_callbacks.observe.metrics import Metrics
@@ -60,7 +60,7 @@ class ActivityKeeper(Loop):
         self._redactor = Redactor(settings)
         self._kept: Counter[tuple[str, str]] = Counter()
         self._known_sources = False
-        self._counted: Mapping[str, tuple[int, int]] = {}
+        self._counted: Mapping[tuple[ActivityWord, str], int] = {}
 
     async def note(self) -> float:
         """Note what has come since the last time."""
@@ -68,22 +68,30 @@ class ActivityKeeper(Loop):
             if not self._known_sources:
                 await self._store.note_sources(await asyncio.to_thread(_fingerprints, self._settings))
                 self._known_sources = True
-            counted = self._metrics.counts_by_source()
-            news = [
-                SourceNews(source, received - old_received, refused - old_refused)
-                for source, (received, refused) in counted.items()
-                for old_received, old_refused in [self._counted.get(source, (0, 0))]
-                if (received, refused) != (old_received, old_refused) and source in self._settings.sources
-            ]
-            if news:
-                await self._store.note_activity(news)
-            # What could not be noted is, the next time.
-            self._counted = counted
+            await self._note_counts()
             if rows := await self._rows():
                 await self._store.keep_refused(rows)
         except Unavailable as error:
             log.warning("activity_not_noted", error=str(error))
         return INTERVAL_S
+
+    async def _note_counts(self) -> None:
+        counted: dict[tuple[ActivityWord, str], int] = {
+            ("delivered", sink): count for sink, count in self._metrics.counts_delivered().items()
+        }
+        for source, (received, refused) in self._metrics.counts_by_source().items():
+            counted["received", source], counted["refused", source] = received, refused
+        new = Counter(counted)
+        new.subtract(self._counted)
+        news = [
+            SourceNews(name, new["received", name], new["refused", name])
+            for name in self._settings.sources
+            if new["received", name] or new["refused", name]
+        ]
+        if counts := [(what, name, count) for (what, name), count in new.items() if count > 0]:
+            await self._store.note_activity(news, counts)
+        # What could not be noted is, the next time.
+        self._counted = counted
 
     async def _rows(self) -> list[RefusedRow]:
         taken = self._refused.take()

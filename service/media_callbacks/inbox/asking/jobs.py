@@ -455,14 +455,16 @@ async def _read_span(database: Database, *, since: int, until: int, now: int) ->
 async def count_waiting(database: Database) -> WaitingCounts:
     now = await database.now()
     jobs = await database.fetch(
-        "SELECT product, CASE WHEN deadline_at <= $1 THEN 'overdue' ELSE 'expected' END AS shown, count(*) FROM jobs"
-        " WHERE state = 'expected' GROUP BY product, shown",
+        "SELECT product, CASE WHEN deadline_at <= $1 THEN 'overdue' ELSE 'expected' END AS shown, count(*),"
+        " min(deadline_at) FROM jobs WHERE state = 'expected' GROUP BY product, shown",
         now,
     )
     held = await database.fetch("SELECT product, count(*), min(held_at) FROM held GROUP BY product")
     oldest = min([held_at for _, _, held_at in held], default=None)
+    first = min([deadline_at for *_, deadline_at in jobs], default=None)
     return WaitingCounts(
-        jobs={(product, state): count for product, state, count in jobs},
+        jobs={(product, state): count for product, state, count, _ in jobs},
         held={product: count for product, count, _ in held},
         oldest_held_at=None if oldest is None else from_milliseconds(oldest),
+        oldest_deadline_at=None if first is None else from_milliseconds(first),
     )

@@ -100,6 +100,7 @@ TABLES = (
     ),
     _table("refused", "id refused_at source status reason cause detail document", has_bodies=True, numbers_rows=True),
     _table("source_activity", "source configuration configured_at received_at refused_at refused_since"),
+    _table("activity", "minute what name count", sorted_by=3),
     _table("erased_events", "event_id public_id erased_at erasure"),
     _table(
         "answers",

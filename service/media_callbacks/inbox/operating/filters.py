@@ -68,10 +68,16 @@ async def _find_event(database: Database, event_id: str) -> StoredEvent | None:
         return None
 
 
-async def first_id_at(database: Database, at: int) -> int:
-    """An id below which everything was accepted before ``at``, give or take the disorder."""
+async def first_id_at(database: Database, at: int, *, low: int | None = None) -> int:
+    """
+    An id below which everything was accepted before ``at``, give or take the disorder.
+
+    Args:
+        low: It is known not to be below this one.
+    """
     # Two queries: asked for both at once, SQLite would go through everything between.
-    low = int(await database.fetch_value("SELECT coalesce(min(id), 1) FROM events"))
+    if low is None:
+        low = int(await database.fetch_value("SELECT coalesce(min(id), 1) FROM events"))
     high = int(await database.fetch_value("SELECT coalesce(max(id), 0) + 1 FROM events"))
     while low < high:
         middle = (low + high) // 2

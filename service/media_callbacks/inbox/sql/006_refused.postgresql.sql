@@ -20,3 +20,11 @@ CREATE TABLE source_activity (
     refused_at    bigint,
     refused_since bigint NOT NULL
 );
+
+CREATE TABLE activity (
+    minute bigint NOT NULL,
+    what   text   NOT NULL,
+    name   text   NOT NULL,
+    count  bigint NOT NULL,
+    PRIMARY KEY (minute, what, name)
+);

@@ -21,3 +21,12 @@ CREATE TABLE source_activity (
     refused_at      INTEGER,
     refused_since   INTEGER NOT NULL    -- how many since something was received
 ) WITHOUT ROWID;
+
+-- How much came, was refused and was delivered, by minute; of the last day.
+CREATE TABLE activity (
+    minute  INTEGER NOT NULL,   -- since 1970
+    what    TEXT    NOT NULL,   -- received, refused, delivered
+    name    TEXT    NOT NULL,   -- of the source or the sink
+    count   INTEGER NOT NULL,
+    PRIMARY KEY (minute, what, name)
+) WITHOUT ROWID;

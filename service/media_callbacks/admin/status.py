@@ -1,0 +1,193 @@
+"""Whether it is well, and what came in and went out of late."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from media_callbacks.admin.models import (
+    MAX_LIMIT,
+    Activity,
+    ActivityItem,
+    SinkItem,
+    SourceItem,
+    Status,
+    TimesItem,
+    TroubleItem,
+)
+from media_callbacks.admin.operations import operation
+from media_callbacks.admin.sinks import Sinks
+from media_callbacks.admin.sources import Sources
+from media_callbacks.inbox.records import EventFilter, JobFilter, StoreSpace, WaitingCounts
+from media_callbacks.inbox.roles import AdminStore
+from media_callbacks.model.errors import Unavailable
+
+# As the alerts of deploy/prometheus have it.
+OLD_S = 900.0
+HELD_LONG = timedelta(minutes=30)
+MANY_OVERDUE = 100
+LOW_FREE_BYTES = 1 << 30
+_DAY, _HOUR, _MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+
+
+class StatusDesk:
+    """``journaled`` is how many receipts are in this instance's journal."""
+
+    def __init__(self, inbox: AdminStore, sinks: Sinks, sources: Sources, journaled: Callable[[], int]) -> None:
+        self._inbox = inbox
+        self._sinks = sinks
+        self._sources = sources
+        self._journaled = journaled
+
+    @operation(
+        "GET",
+        "/v1/status",
+        "Whether it is well",
+        description="What is wrong, since when, why, and what to do; and what waits.",
+    )
+    async def show_status(self) -> Status:
+        now = await self._inbox.now()
+        waiting = await self._inbox.count_waiting()
+        unknown = await self._inbox.list_jobs(JobFilter(state="unknown", since=now - _DAY), limit=MAX_LIMIT)
+        space = await self._inbox.measure()
+        counts = {
+            state: sum(count for (_, of), count in waiting.jobs.items() if of == state)
+            for state in ("expected", "overdue")
+        }
+        troubles = [*await self._of_store(), *_of_space(space), *_of_journal(self._journaled())]
+        for sink in (await self._sinks.list_sinks()).sinks:
+            troubles += judge_sink(sink, await self._last_error(sink))
+        for source in (await self._sources.list_sources()).sources:
+            troubles += judge_source(source)
+        troubles += judge_jobs(waiting, len(unknown), now)
+        troubles.sort(key=lambda trouble: not trouble.is_wrong)
+        wrong = [trouble for trouble in troubles if trouble.is_wrong]
+        return Status(
+            at=now,
+            is_well=not wrong,
+            text=_sentence(wrong),
+            troubles=tuple(troubles),
+            unknown=len(unknown),
+            held=sum(waiting.held.values()),
+            journaled=self._journaled(),
+            size_bytes=space.size_bytes,
+            free_bytes=space.free_bytes,
+            **counts,
+        )
+
+    @operation(
+        "GET",
+        "/v1/activity",
+        "What came in and went out within the last day",
+        description="Received, refused and delivered, by minute; and how long it took until a job's event came, and"
+        " until an event was delivered.",
+    )
+    async def show_activity(self) -> Activity:
+        now = await self._inbox.now()
+        until = now.replace(second=0, microsecond=0) + _MINUTE
+        hours = [until - (24 - i) * _HOUR for i in range(25)]
+        minutes = [until - (12 - i) * 5 * _MINUTE for i in range(13)]
+        counts = await self._inbox.list_activity(since=hours[0])
+        times = await self._inbox.sample_times([*hours[:-1], *minutes])
+        return Activity(
+            since=hours[0],
+            until=until,
+            counts=tuple(map(ActivityItem.model_validate, counts)),
+            # The last hour of the day is the one that is told by the minute.
+            day=tuple(map(TimesItem.model_validate, times[:23])),
+            hour=tuple(map(TimesItem.model_validate, times[24:])),
+        )
+
+    async def _of_store(self) -> Iterator[TroubleItem]:
+        try:
+            await self._inbox.check()
+        except Unavailable as error:
+            return iter([_wrong("store", None, f"can't be written: {error}", None, "see whether its disk is full")])
+        return iter(())
+
+    async def _last_error(self, sink: SinkItem) -> str | None:
+        """What a sink answered to the newest event that it did not take."""
+        for state in ("retrying", "dead", "parked"):
+            if not sink.deliveries.get(state):
+                continue
+            newest = await self._inbox.list_events(EventFilter(sink=sink.name, state=state), limit=1)
+            found = await self._inbox.find_event(newest[0].id) if newest else None
+            errors = [one.error for one in (found.deliveries if found else ()) if one.sink == sink.name and one.error]
+            if errors:
+                return errors[-1]
+        return None
+
+
+def judge_sink(sink: SinkItem, error: str | None) -> Iterator[TroubleItem]:
+    waiting, dead = sink.backlog, sink.deliveries.get("dead", 0)
+    said = f"; it said: {error}" if error else ""
+    if not sink.is_configured:
+        yield _look("sink", sink.name, f"not configured any more, and {waiting + dead} events are left", None, "")
+    if sink.state == "disabled":
+        text = f"disabled itself: {sink.reason or error or 'gone'}; {waiting} events wait"
+        yield _wrong("sink", sink.name, text, sink.changed_at, "mend the destination, then resume the sink")
+    elif sink.state == "paused":
+        by = f" by {sink.changed_by}" if sink.changed_by else ""
+        text = f"paused{by}{f': {sink.reason}' if sink.reason else ''}; {waiting} events wait"
+        yield _look("sink", sink.name, text, sink.changed_at, "resume it when its destination may have them")
+    elif sink.breaker in ("open", "half_open"):
+        text = f"left alone, because it does not take events{said}; {waiting} events wait"
+        todo = "mend the destination; it is tried again by itself, and at once with retry"
+        yield _wrong("sink", sink.name, text, sink.oldest_pending_at, todo)
+    elif (sink.oldest_pending_age_s or 0) > OLD_S:
+        text = f"{waiting} events wait{said}"
+        yield _wrong("sink", sink.name, text, sink.oldest_pending_at, "see what it answered")
+    if dead:
+        text = f"{dead} {'event was' if dead == 1 else 'events were'} given up{said}"
+        yield _wrong("sink", sink.name, text, None, "mend the destination, then replay what is dead")
+
+
+def judge_source(source: SourceItem) -> Iterator[TroubleItem]:
+    head, _, todo = source.text.partition("; ")
+    if source.state == "refusing":
+        yield _wrong("source", source.name, head, source.received_at or source.configured_at, todo)
+    elif source.state in ("quiet", "quiet_since_change"):
+        yield _look("source", source.name, head, source.received_at or source.configured_at, todo)
+
+
+def judge_jobs(waiting: WaitingCounts, unknown: int, now: datetime) -> Iterator[TroubleItem]:
+    overdue = sum(count for (_, state), count in waiting.jobs.items() if state == "overdue")
+    if overdue:
+        make = _wrong if overdue > MANY_OVERDUE else _look
+        text = f"{overdue} jobs are past their deadline, and the vendor is being asked"
+        todo = "see whether callbacks come at all, and whether the vendor can be asked: media-callbacks check"
+        yield make("jobs", None, text, waiting.oldest_deadline_at, todo)
+    if unknown:
+        text = f"{unknown} jobs of the last day were given up: no callback came, and the vendor knows nothing"
+        yield _look("jobs", None, text, None, "see whether they were submitted, and under which id")
+    held, oldest = sum(waiting.held.values()), waiting.oldest_held_at
+    if held and oldest is not None and now - oldest > HELD_LONG:
+        text = f"{held} events wait for the vendor's word"
+        yield _wrong("held", None, text, oldest, "see whether the vendor can be asked: media-callbacks check")
+
+
+def _of_space(space: StoreSpace) -> Iterator[TroubleItem]:
+    free = space.free_bytes
+    if free is not None and (free < LOW_FREE_BYTES or free < space.size_bytes / 10):
+        text = f"{free / 1e9:.1f} GB are left on its disk"
+        yield _wrong("store", None, text, None, "make room, or lower store.retention_days")
+
+
+def _of_journal(receipts: int) -> Iterator[TroubleItem]:
+    if receipts:
+        text = f"{receipts} receipts wait in this instance's journal"
+        yield _wrong("store", None, text, None, "they are stored by themselves once the store takes them; see its log")
+
+
+def _sentence(wrong: list[TroubleItem]) -> str:
+    if not wrong:
+        return "All is well."
+    first = wrong[0]
+    more = f" And {len(wrong) - 1} more." if len(wrong) > 1 else ""
+    return f"{first.what.capitalize()}{f' {first.name}' if first.name else ''}: {first.text}.{more}"
+
+
+def _wrong(what: str, name: str | None, text: str, since: datetime | None, todo: str) -> TroubleItem:
+    return TroubleItem(is_wrong=True, what=what, name=name, text=text, since=since, todo=todo)
+
+
+def _look(what: str, name: str | None, text: str, since: datetime | None, todo: str) -> TroubleItem:
+    return TroubleItem(is_wrong=False, what=what, name=name, text=text, since=since, todo=todo)
