@@ -24,6 +24,8 @@ from media_callbacks.extras import explain_missing
 if _missing := explain_missing("server"):
     raise ImportError(_missing)
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from media_callbacks.admin.api import AdminApi
 from media_callbacks.admin.feed import Feed
 from media_callbacks.admin.guard import AdminGuard
@@ -59,6 +61,7 @@ from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
 from media_callbacks.observe.refused import RefusedRequests
 from media_callbacks.observe.reporting import Reporter
+from media_callbacks.page.app import PATH, Page
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sources.base import Source
 from media_callbacks.sources.intake import build_receipt
@@ -364,7 +367,7 @@ def create_app(settings: Settings | None = None, *, make_explain: MakeExplain | 
     return EdgeApp(edge, service)
 
 
-def create_admin_app(service: Service) -> AdminGuard:
+def create_admin_app(service: Service) -> ASGIApp:
     """The operators' application, for an address that the public can't reach. It does not start the service."""
 
     api = AdminApi(
@@ -384,4 +387,13 @@ def create_admin_app(service: Service) -> AdminGuard:
         feed=service.feed,
     )
     admin = service.settings.admin
-    return AdminGuard(api.app(), tokens=admin.token, jobs_tokens=admin.jobs_token)
+    guarded = AdminGuard(api.app(), tokens=admin.token, jobs_tokens=admin.jobs_token)
+    if admin.page == "off":
+        return guarded
+    page = Page(api, service.settings, clock=service.clock).app()
+
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        is_page = scope["type"] == "http" and (scope["path"] == PATH or scope["path"].startswith(f"{PATH}/"))
+        await (page if is_page else guarded)(scope, receive, send)
+
+    return choose

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.convertors import StringConvertor, register_url_convertor
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from media_callbacks.admin.endpoint import Endpoint
+from media_callbacks.admin.endpoint import Endpoint, call
 from media_callbacks.admin.erasures import Erasures
 from media_callbacks.admin.events import Events
 from media_callbacks.admin.feed import Feed, Following
@@ -113,6 +114,7 @@ class AdminApi:
             )
             for declared in operations_of(owner)
         )
+        self._by_name = {declared.name: declared for declared in self.operations}
         self.document = build_document(self.operations, version=read_version())
 
     def app(self) -> Starlette:
@@ -133,6 +135,22 @@ class AdminApi:
             Route(path.replace("{job_id}", "{job_id:anything}"), Endpoint(methods, self._jobs.rules))
             for path, methods in by_path.items()
         ]
+
+    async def call(
+        self,
+        name: str,
+        path: Mapping[str, str] = MappingProxyType({}),
+        *,
+        query: Mapping[str, str] = MappingProxyType({}),
+        body: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Any:
+        """
+        One of the operations, by its name, for whoever is in this process.
+
+        Raises:
+            Refused: As it would be by HTTP.
+        """
+        return await call(self._by_name[name], path, query=query, body=body, context=self._jobs.rules())
 
     @operation("GET", "/openapi.json", "This document", answers={200: "application/json"})
     async def openapi(self) -> Response:

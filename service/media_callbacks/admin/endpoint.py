@@ -1,6 +1,7 @@
 """From requests to operations, and back."""
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -108,6 +109,33 @@ async def _until_left(receive: Receive) -> bool:
     return True
 
 
+async def call(
+    operation: Operation,
+    path_parameters: Mapping[str, str],
+    *,
+    query: Mapping[str, str],
+    body: Mapping[str, Any],
+    context: object,
+) -> Any:
+    """
+    An operation from within this process: what it is asked and answers is what it would be by HTTP.
+
+    Raises:
+        Refused: Likewise.
+    """
+    arguments: dict[str, Any] = dict(path_parameters)
+    if operation.query is not None:
+        arguments["query"] = _check_query(query, operation.query)
+    if operation.body is not None:
+        arguments["body"] = _read_body(json.dumps(dict(body)).encode(), operation.body, context)
+    answer = await operation.run(**arguments)
+    if not isinstance(answer, Response):
+        return answer
+    model = operation.answers[answer.status_code]
+    assert not isinstance(model, str), "an answer for programs alone"
+    return model.model_validate_json(bytes(answer.body))
+
+
 def _read_query(request: Request, model: Model | None) -> BaseModel | None:
     items = request.query_params.multi_items()
     values = dict(items)
@@ -118,6 +146,10 @@ def _read_query(request: Request, model: Model | None) -> BaseModel | None:
         if values:
             raise Refused(400, _shorten(f"expected no parameters, found {', '.join(values)}"))
         return None
+    return _check_query(values, model)
+
+
+def _check_query(values: Mapping[str, str], model: Model) -> BaseModel:
     try:
         return model.model_validate(values)
     except ValidationError as error:

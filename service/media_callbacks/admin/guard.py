@@ -60,7 +60,7 @@ class AdminGuard:
             return None
         detail = f"expected the header Authorization: Bearer <{' or '.join(expected)}>"
         if self._is_open_to_loopback:
-            mistake = next(_local_mistakes(scope), None)
+            mistake = next(local_mistakes(scope), None)
             if mistake is None:
                 return None
             if not expected:
@@ -86,7 +86,7 @@ def _has_one_of(expected: Sequence[bytes], scope: Scope) -> bool:
     return any(matches)
 
 
-def _local_mistakes(scope: Scope) -> Iterator[str]:
+def local_mistakes(scope: Scope) -> Iterator[str]:
     """What tells that a request may be of someone else than a program on this machine: expected, came, what to do."""
     client = scope.get("client")
     if client is None or not _is_loopback(client[0]):

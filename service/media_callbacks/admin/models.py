@@ -327,8 +327,8 @@ class ResumeOrder(Order):
     """Let a sink have what was held back."""
 
 
-class CancelOrder(BaseModel):
-    """Make no further deliveries. There is nothing to say about it."""
+class CancelOrder(Order):
+    """Make no further deliveries."""
 
 
 class RetryOrder(Order):

@@ -91,6 +91,7 @@ class Replays:
         record = await self._inbox.cancel_replay(_read_id(replay_id))
         if record is None:
             raise _no_replay()
+        log.info("replay_cancelled", replay_id=record.id, requested_by=body.requested_by, reason=body.reason)
         return ReplayItem.of(record)
 
 

@@ -86,14 +86,12 @@ class StatusDesk:
         hours = [until - (24 - i) * _HOUR for i in range(25)]
         minutes = [until - (12 - i) * 5 * _MINUTE for i in range(13)]
         counts = await self._inbox.list_activity(since=hours[0])
-        times = await self._inbox.sample_times([*hours[:-1], *minutes])
         return Activity(
             since=hours[0],
             until=until,
             counts=tuple(map(ActivityItem.model_validate, counts)),
-            # The last hour of the day is the one that is told by the minute.
-            day=tuple(map(TimesItem.model_validate, times[:23])),
-            hour=tuple(map(TimesItem.model_validate, times[24:])),
+            hour=tuple(map(TimesItem.model_validate, await self._inbox.sample_times(minutes))),
+            day=tuple(map(TimesItem.model_validate, await self._inbox.sample_times(hours))),
         )
 
     async def _of_store(self) -> Iterator[TroubleItem]:
@@ -180,9 +178,9 @@ def _of_journal(receipts: int) -> Iterator[TroubleItem]:
 def _sentence(wrong: list[TroubleItem]) -> str:
     if not wrong:
         return "All is well."
-    first = wrong[0]
-    more = f" And {len(wrong) - 1} more." if len(wrong) > 1 else ""
-    return f"{first.what.capitalize()}{f' {first.name}' if first.name else ''}: {first.text}.{more}"
+    named = list(dict.fromkeys(f"{one.what} {one.name}" if one.name else one.what for one in wrong))
+    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    return f"Wrong: {', '.join(named[:3])}{more}."
 
 
 def _wrong(what: str, name: str | None, text: str, since: datetime | None, todo: str) -> TroubleItem:
