@@ -31,6 +31,7 @@ COMMANDS = {
     "receipts": "look at what came through the sources",
     "report": "what became of expected jobs, by product, hour and transport",
     "sources": "whether anything comes through each source",
+    "status": "whether it is well; what is wrong, since when, why, and what to do",
     "sinks": "look at sinks, pause and resume them",
     "migrate": "bring the store's schema up to date",
     "backup": "copy the store beside the running service",

@@ -42,6 +42,7 @@ AUTHORIZATION = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 PATHS = {
     "/metrics": {"get"},
     "/openapi.json": {"get"},
+    "/v1/activity": {"get"},
     "/v1/erasures": {"get", "post"},
     "/v1/events": {"get"},
     "/v1/events/{event_id}": {"get"},
@@ -63,6 +64,7 @@ PATHS = {
     "/v1/sinks/{sink}/resume": {"post"},
     "/v1/sinks/{sink}/retry": {"post"},
     "/v1/sources": {"get"},
+    "/v1/status": {"get"},
 }
 
 

@@ -107,7 +107,7 @@ async def fill(inbox: Timed) -> None:
     await inbox.watch_clock(now=NOW)
     await inbox.keep_refused([refused(body="a\0b \u5a92", cause="key_case"), refused(2, source="none")])
     await inbox.note_sources({"vod": "a", "ims": "a"})
-    await inbox.note_activity([SourceNews("vod", 1, 2)])
+    await inbox.note_activity([SourceNews("vod", 1, 2)], [("received", "vod", 1), ("refused", "vod", 2)])
     await put(inbox, DELIVERED)
     await deliver(inbox, "a")
     await put(inbox, ERASED)

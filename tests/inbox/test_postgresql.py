@@ -48,6 +48,7 @@ from tests.inbox.conformance import (
     make_receipt,
     purge,
 )
+from tests.inbox.conformance_activity import ActivityConformance
 from tests.inbox.conformance_erasures import ErasuresConformance
 from tests.inbox.conformance_feed import FeedConformance
 from tests.inbox.conformance_jobs import (
@@ -208,6 +209,8 @@ class TestPostgresqlInbox(InboxConformance, DatabaseConformance):
 
 class TestPostgresqlLives(LivesConformance):
     """The suite about what is known of a job."""
+class TestPostgresqlActivity(ActivityConformance):
+    """The suite about what came in and went out."""
 
 
 class TestPostgresqlErasures(ErasuresConformance):

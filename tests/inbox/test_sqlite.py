@@ -44,6 +44,7 @@ from tests.inbox.conformance import (
     make_receipt,
     purge_step,
 )
+from tests.inbox.conformance_activity import ActivityConformance
 from tests.inbox.conformance_erasures import ErasuresConformance
 from tests.inbox.conformance_feed import FeedConformance
 from tests.inbox.conformance_jobs import (
@@ -89,6 +90,8 @@ class TestSqliteInbox(InboxConformance, DatabaseConformance):
 
 class TestSqliteLives(LivesConformance):
     """The suite about what is known of a job."""
+class TestSqliteActivity(ActivityConformance):
+    """The suite about what came in and went out."""
 
 
 class TestSqliteErasures(ErasuresConformance):

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from media_callbacks.config.settings import build_settings
 from media_callbacks.edge.answers import Refusals
-from media_callbacks.inbox.records import RefusedRow, SourceNews
+from media_callbacks.inbox.records import ActivityWord, RefusedRow, SourceNews
 from media_callbacks.model.errors import BadSignature, InboxUnavailable
 from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
@@ -35,6 +35,7 @@ class Store:
         self.is_away = False
         self.refused: list[RefusedRow] = []
         self.news: list[Sequence[SourceNews]] = []
+        self.counts: list[Sequence[tuple[ActivityWord, str, int]]] = []
         self.sources: list[Mapping[str, str]] = []
 
     def _write(self) -> None:
@@ -49,9 +50,12 @@ class Store:
         self._write()
         self.sources.append(configurations)
 
-    async def note_activity(self, news: Sequence[SourceNews]) -> None:
+    async def note_activity(
+        self, news: Sequence[SourceNews], counts: Sequence[tuple[ActivityWord, str, int]] = ()
+    ) -> None:
         self._write()
         self.news.append(news)
+        self.counts.append(sorted(counts))
 
 
 class Noted:
@@ -209,8 +213,28 @@ async def test_what_no_source_listens_to_makes_no_source() -> None:
     noted = Noted()
     noted.refuse("unknown_path", source="none")
     await noted.keeper.note()
-    assert noted.store.news == []
+    assert [list(news) for news in noted.store.news] == [[]]
+    assert noted.store.counts == [[("refused", "none", 1)]]
     assert noted.kept() == [("none", "unknown_path", "key_case")]
+
+
+async def test_what_was_delivered_and_refused_is_counted_once() -> None:
+    noted = Noted()
+    for _ in range(3):
+        noted.metrics.attempt_finished(sink="orders", result="delivered", duration_s=0.1)
+    noted.metrics.attempt_finished(sink="orders", result="retrying", duration_s=0.1)
+    noted.refuse()
+    await noted.keeper.note()
+    noted.metrics.attempt_finished(sink="orders", result="delivered", duration_s=0.1)
+    noted.store.is_away = True
+    await noted.keeper.note()
+    noted.store.is_away = False
+    await noted.keeper.note()
+    await noted.keeper.note()
+    assert noted.store.counts == [
+        [("delivered", "orders", 3), ("refused", "vod", 1)],
+        [("delivered", "orders", 1)],
+    ]
 
 
 async def test_a_source_is_another_when_its_table_is() -> None:

@@ -700,33 +700,6 @@ class SourceList(ApiModel):
     sources: tuple[SourceItem, ...]
 
 
-class TroubleItem(ApiModel):
-    """Something that is wrong, or deserves a look."""
-
-    is_wrong: bool = Field(description="False for what only deserves a look.")
-    what: str = Field(examples=["sink"], description="What it is about: `sink`, `source`, `jobs`, `held`, `store`.")
-    name: str | None = Field(examples=["orders"])
-    text: str = Field(examples=["answers nothing good: answered HTTP 503"], description="What is the matter, and why.")
-    since: Timestamp | None
-    todo: str = Field(description="What to do.")
-
-
-class Status(ApiModel):
-    """Whether it is well."""
-
-    at: Timestamp
-    is_well: bool
-    text: str = Field(description="In a sentence.", examples=["All is well."])
-    troubles: tuple[TroubleItem, ...] = Field(description="What is wrong first.")
-    expected: int = Field(description="Jobs before their deadline.")
-    overdue: int = Field(description="Jobs that the vendor is being asked about.")
-    unknown: int = Field(description="Jobs that were given up, of those registered within a day; at most 500.")
-    held: int = Field(description="Events that wait for the vendor's word.")
-    journaled: int = Field(description="Receipts in this instance's journal.")
-    size_bytes: int = Field(description="Of the store.")
-    free_bytes: int | None = Field(description="On its disk; null where only the database's server knows.")
-
-
 class ActivityItem(ApiModel):
     """How much there was of something within a minute."""
 
@@ -953,6 +926,35 @@ class SinkList(ApiModel):
     """Sinks, the configured ones first."""
 
     sinks: tuple[SinkItem, ...]
+
+
+class TroubleItem(ApiModel):
+    """Something that is wrong, or deserves a look."""
+
+    is_wrong: bool = Field(description="False for what only deserves a look.")
+    what: str = Field(examples=["sink"], description="What it is about: `sink`, `source`, `jobs`, `held`, `store`.")
+    name: str | None = Field(examples=["orders"])
+    text: str = Field(examples=["answers nothing good: answered HTTP 503"], description="What is the matter, and why.")
+    since: Timestamp | None
+    todo: str = Field(description="What to do.")
+
+
+class Status(ApiModel):
+    """Whether it is well."""
+
+    at: Timestamp
+    is_well: bool
+    text: str = Field(description="In a sentence.", examples=["All is well."])
+    troubles: tuple[TroubleItem, ...] = Field(description="What is wrong first.")
+    expected: int = Field(description="Jobs before their deadline.")
+    overdue: int = Field(description="Jobs that the vendor is being asked about.")
+    unknown: int = Field(description="Jobs that were given up, of those registered within a day; at most 500.")
+    held: int = Field(description="Events that wait for the vendor's word.")
+    journaled: int = Field(description="Receipts in this instance's journal.")
+    size_bytes: int = Field(description="Of the store.")
+    free_bytes: int | None = Field(description="On its disk; null where only the database's server knows.")
+    sinks: tuple[SinkItem, ...] = Field(description="As `GET /v1/sinks` has them.")
+    sources: tuple[SourceItem, ...] = Field(description="As `GET /v1/sources` has them.")
 
 
 class JobItem(ApiModel):

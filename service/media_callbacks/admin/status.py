@@ -53,9 +53,10 @@ class StatusDesk:
             for state in ("expected", "overdue")
         }
         troubles = [*await self._of_store(), *_of_space(space), *_of_journal(self._journaled())]
-        for sink in (await self._sinks.list_sinks()).sinks:
+        sinks, sources = (await self._sinks.list_sinks()).sinks, (await self._sources.list_sources()).sources
+        for sink in sinks:
             troubles += judge_sink(sink, await self._last_error(sink))
-        for source in (await self._sources.list_sources()).sources:
+        for source in sources:
             troubles += judge_source(source)
         troubles += judge_jobs(waiting, len(unknown), now)
         troubles.sort(key=lambda trouble: not trouble.is_wrong)
@@ -70,6 +71,8 @@ class StatusDesk:
             journaled=self._journaled(),
             size_bytes=space.size_bytes,
             free_bytes=space.free_bytes,
+            sinks=sinks,
+            sources=sources,
             **counts,
         )
 

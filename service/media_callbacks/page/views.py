@@ -97,20 +97,8 @@ class Views:
         activity: Activity = await self._recent.get(
             "activity", lambda: self._api.call("showActivity"), keep_s=PLOTS_KEEP_S
         )
-        sinks: SinkList = await self._api.call("listSinks")
-        sources = await self._api.call("listSources")
-        return Shown(
-            "overview.html",
-            "Is it well?",
-            {
-                "status": status,
-                "sinks": sinks.sinks,
-                "sources": sources.sources,
-                "plots": plots.rows(activity),
-                "width": plots.WIDTH,
-                "height": plots.HEIGHT,
-            },
-        )
+        size = {"width": plots.WIDTH, "height": plots.HEIGHT}
+        return Shown("overview.html", "Is it well?", {"status": status, "plots": plots.rows(activity), **size})
 
     async def events(self, _: Parameters, query: Parameters) -> Shown:
         page: EventPage = await self._list("listEvents", query)
@@ -145,7 +133,7 @@ class Views:
         return Shown(
             "refused.html",
             "Refused requests",
-            {"page": page, "rows": page.refused, "choices": choices, "texts": ("reason",)},
+            {"page": page, "rows": page.refused, "choices": choices, "texts": ("reason", "cause")},
         )
 
     async def refused_request(self, path: Parameters, _: Parameters) -> Shown:
