@@ -1,12 +1,15 @@
 """The distribution without its extras, as applications install it: pydantic and the standard library, and nothing else."""
 
 import asyncio
+import fnmatch
 import os
 import pty
 import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import zipfile
 from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
@@ -134,3 +137,24 @@ def test_a_copy_that_is_not_installed_knows_no_extras(installed, tmp_path):
     (tmp_path / "media_callbacks").symlink_to(installed / "media_callbacks")
     found = run_python(tmp_path, "-m", "media_callbacks", "demo")
     assert re.fullmatch(r"ModuleNotFoundError: No module named '\w+'", found.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [("wheel", ""), ("sdist", "media_callbacks-*/service/")])
+def test_what_is_no_python_is_in_it_too(tmp_path, kind, prefix):
+    """SQL, and what the page is made of."""
+    build = f"import sys, uv_build; print(uv_build.build_{kind}(sys.argv[1]))"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-c", build, str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"PATH": path}, timeout=PATIENCE_S)
+    (built,) = tmp_path.iterdir()
+    if kind == "wheel":
+        with zipfile.ZipFile(built) as archive:
+            names = archive.namelist()
+    else:
+        with tarfile.open(built) as archive:
+            names = archive.getnames()
+    package = ROOT / "service/media_callbacks"
+    files = [file for file in package.rglob("*") if file.suffix in (".css", ".html", ".js", ".sql", ".svg")]
+    assert len({file.suffix for file in files}) == 5
+    for file in files:
+        assert fnmatch.filter(names, f"{prefix}media_callbacks/{file.relative_to(package)}"), file

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.factories.running import ADMIN_TOKEN, PATIENCE_S, Running
 
 CHROMIUM = Path("/usr/bin/chromium")
 Theme = Literal["light", "dark"]
+# Only a failure waits so long.
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 def find_chromium() -> Path:

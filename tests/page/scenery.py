@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from media_callbacks.explain.refused import RefusalExplainer
 from media_callbacks.model.jobs import ExpectedJob, JobReference
 from media_callbacks.timing.clock import utc_now
 from tests.factories.running import ADMIN_TOKEN, Running, encode_request, headers_of, run_service
@@ -23,10 +22,7 @@ async def scenery(folder: Path, **changes: Any) -> AsyncIterator[Running]:
     """
     tables = {"admin.token": ADMIN_TOKEN, "sinks.bus.retry_delays_s": [3600, 3600], **changes}
 
-    def make_explain(settings: Any, known_key: Any) -> Any:
-        return RefusalExplainer(settings, known_key).explain
-
-    async with run_service(folder, sinks=("orders", "bus"), changes=tables, make_explain=make_explain) as running:
+    async with run_service(folder, sinks=("orders", "bus"), changes=tables) as running:
         running.receivers["bus"].status = 503
         for number in range(1, 9):
             await running.send(running.build("vod", f"job-{number}"))
@@ -63,5 +59,5 @@ async def _expect(running: Running, now: datetime) -> None:
 
 async def until_tried(running: Running) -> None:
     """Until ``bus`` has refused what it is to be given."""
-    while not running.rows("SELECT 1 FROM attempts WHERE sink = 'bus'"):
+    while not running.rows("SELECT 1 FROM attempts WHERE sink = 'bus'"):  # noqa: ASYNC110 - it has no event for it
         await asyncio.sleep(0.01)

@@ -49,6 +49,7 @@ async def test_every_view_fits_and_can_be_read(running: Running, theme: Any, wid
 @pytest.mark.slow
 async def test_from_signing_in_to_sending_again(running: Running):
     async with browsing() as browser, opened(browser) as page:
+        await hurry(page)
         await sign_in(page, running)
         await expect(page.get_by_text("Wrong: sink bus.")).to_be_visible()
         await page.get_by_role("list").get_by_role("link", name="bus").click()

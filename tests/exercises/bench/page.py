@@ -1,0 +1,143 @@
+"""
+How long each view of the operators' page takes with a full store: from the request to the last byte, none of it made
+before. ``python -m tests.exercises.bench.page --stored 1000000``
+"""
+
+import argparse
+import asyncio
+import json
+import sqlite3
+import tempfile
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+
+import aiohttp
+import uvloop
+
+from media_callbacks.model.times import format_time
+from media_callbacks.page.app import KEEP_S
+from media_callbacks.page.sessions import COOKIE, Sessions
+from media_callbacks.timing.clock import utc_now
+from tests.exercises.bench.filling import fill_sqlite
+from tests.exercises.bench.servers import CHECKOUT
+from tests.factories.running import ADMIN_TOKEN, run_service
+
+SINKS = ("orders", "bus")
+_DAY_MS = 86_400_000
+
+
+def spread(path: Path, count: int, *, dead: int, jobs: int) -> None:
+    """What was put at one moment over the last day; some of it was given up; jobs, and what else there is little of."""
+    now_ms = int(time.time() * 1000)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        at = f"{now_ms - _DAY_MS} + id * {_DAY_MS // count}"
+        connection.execute(f"UPDATE events SET accepted_at = {at}")
+        connection.execute(f"UPDATE receipts SET received_at = {at}, stored_at = {at}")
+        connection.execute(
+            "UPDATE deliveries SET changed_at = (SELECT accepted_at FROM events WHERE id = event_id) + 250"
+        )
+        connection.execute(
+            "UPDATE deliveries SET state = 'dead', error = 'answered HTTP 503' WHERE sink = 'bus' AND event_id % ? = 0",
+            (count // dead,),
+        )
+        connection.execute(
+            "WITH RECURSIVE numbers (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < ?)"
+            " INSERT INTO jobs (id, key_digest, product, account, family, job_id, user_data, registered_at, deadline_at,"
+            " state, ended_at, transport, outcome, attempts)"
+            " SELECT id, randomblob(16), 'vod', 'default', 'transcode', 'job-' || id, 'order ' || id,"
+            f" {now_ms - _DAY_MS} + id * {_DAY_MS // jobs}, {now_ms + _DAY_MS}, CASE WHEN id % 100 THEN 'completed' ELSE"
+            f" 'expected' END, CASE WHEN id % 100 THEN {now_ms - _DAY_MS} + id * {_DAY_MS // jobs} + 90000 END,"
+            " CASE WHEN id % 100 THEN 'http' END, CASE WHEN id % 100 THEN 'succeeded' END, 0 FROM numbers",
+            (jobs,),
+        )
+        connection.execute(
+            "WITH RECURSIVE numbers (id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM numbers WHERE id < 1439)"
+            " INSERT OR IGNORE INTO activity SELECT ? - id, what, name, 700 FROM numbers,"
+            " (SELECT 'received' AS what, 'vod' AS name UNION SELECT 'refused', 'vod' UNION SELECT 'delivered', 'orders'"
+            " UNION SELECT 'delivered', 'bus')",
+            (now_ms // 60_000,),
+        )
+        document = {
+            "request": {"method": "POST", "target": "/", "headers": [], "body": "{}" * 4000, "body_bytes": 8000}
+        }
+        connection.executemany(
+            "INSERT INTO refused (refused_at, source, status, reason, cause, detail, document)"
+            " VALUES (?, 'vod', 403, ?, '', 'x', ?)",
+            [(now_ms, f"reason-{i % 20}", json.dumps(document | {"explanation": None})) for i in range(400)],
+        )
+        connection.execute("COMMIT")
+
+
+async def measure(folder: Path, *, rounds: int, token: str) -> dict[str, list[float]]:
+    changes = {"admin.token": token, "server.stop_timeout_s": 1}
+    async with run_service(folder, sinks=SINKS, changes=changes) as running, aiohttp.ClientSession() as client:
+        cookie = Sessions([token], utc_now).begin(token, "bench")
+        # The others are clones of this one, which can't be found by their jobs.
+        ((job_id,),) = running.rows("SELECT job_id FROM events WHERE id = 1")
+        ((event_id, row_id),) = running.rows(
+            "SELECT 'evt_' || lower(hex(key_digest)) || '00', id FROM events ORDER BY id DESC LIMIT 1 OFFSET 1000"
+        )
+        yesterday = format_time(datetime.now(UTC) - timedelta(hours=20))
+        views = {
+            "is it well": "",
+            "events": "events",
+            "events, an old page": f"events?cursor={row_id // 2}",
+            "events that are dead": "events?state=dead",
+            "events of a sink and an outcome": "events?sink=bus&outcome=succeeded",
+            "events of a job": f"events?job_id={job_id}",
+            "events since yesterday": f"events?since={yesterday}",
+            "event": f"events/{event_id}",
+            "receipts": "receipts",
+            "receipts of a state that none has": "receipts?state=conflict",
+            "refused": "refused",
+            "refused request": "refused/1",
+            "sink": "sinks/bus",
+            "jobs": "jobs",
+            "jobs that are unknown": "jobs?state=unknown",
+            "completeness": "report",
+            "replays": "replays",
+            "replay, counted": "replays/new?state=dead&sink=bus",
+            "replay of a day, counted": f"replays/new?since={yesterday}",
+        }
+        found: dict[str, list[float]] = {name: [] for name in views}
+        for _ in range(rounds):
+            for name, view in views.items():
+                begun = time.perf_counter()
+                address = f"http://{running.admin_address}/ui/{view}"
+                async with client.get(
+                    address, headers={"cookie": f"{COOKIE}={cookie}"}, allow_redirects=False
+                ) as answer:
+                    text = await answer.text()
+                found[name].append((time.perf_counter() - begun) * 1000)
+                assert answer.status == 200, (name, text)
+            # Until nothing is at hand any more.
+            await asyncio.sleep(KEEP_S * 1.1)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.exercises.bench.page", description=__doc__)
+    parser.add_argument("--stored", type=int, default=1_000_000, help="events in the store (default: 1000000)")
+    parser.add_argument("--jobs", type=int, default=20_000, help="jobs of the last day (default: 20000)")
+    parser.add_argument("--dead", type=int, default=10_000, help="deliveries that were given up (default: 10000)")
+    parser.add_argument("--rounds", type=int, default=12, help="how often each view is asked for (default: 12)")
+    arguments = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory(prefix=".bench-", dir=CHECKOUT) as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        store = Path(folder) / "inbox.db"
+        runner.run(fill_sqlite(store, arguments.stored, SINKS, is_delivered=True))
+        spread(store, arguments.stored, dead=arguments.dead, jobs=arguments.jobs)
+        found = runner.run(measure(Path(folder), rounds=arguments.rounds, token=ADMIN_TOKEN))
+    print(f"{'view, milliseconds':<40}{'first':>8}{'median':>8}{'worst':>8}")
+    for name, (first, *further) in found.items():
+        print(f"{name:<40}{first:>8.1f}{median(further):>8.1f}{max(further):>8.1f}")
+
+
+if __name__ == "__main__":
+    main()
