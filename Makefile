@@ -13,7 +13,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help runtime environment demo test check lint coverage check-lowest format reference site lock export dist bench chaos hostile promise clean
+.PHONY: help runtime environment demo test check lint coverage check-lowest format reference screenshots site lock export dist bench chaos hostile promise clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -86,8 +86,11 @@ format: environment ## format the code
 reference: environment ## write what docs/reference/ has from the code
 	$(BIN)/python -m tests.reference
 
+screenshots: environment ## take the pictures of docs/images, with Debian's chromium
+	$(BIN)/python -m tests.page.screenshots
+
 # Of what is not ignored: the secrets of a deployment may lie in deploy/.
-SITE_FILES := '*.md' LICENSE Dockerfile clients deploy schemas service/media_callbacks/sinks/base.py ':!tests'
+SITE_FILES := '*.md' docs/images LICENSE Dockerfile clients deploy schemas service/media_callbacks/sinks/base.py ':!tests'
 site: $(UV) ## build the documentation as a site in .site/html, with every link checked
 	rm -rf .site
 	mkdir -p .site/source

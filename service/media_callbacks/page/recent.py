@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-_MAX_KEPT = 200
+_MAX_KEPT = 100
 
 
 class Recent:
@@ -27,6 +27,8 @@ class Recent:
             if len(self._kept) >= _MAX_KEPT:
                 del self._kept[next(iter(self._kept))]
             made = asyncio.ensure_future(make())
+            # Where all who asked have left, nobody else hears of it.
+            made.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._kept[key] = (now + keep_s, made)
         # Whoever leaves does not break off what others wait for.
         result: _T = await asyncio.shield(made)
