@@ -14,6 +14,7 @@ FOLDER = Path(__file__).parents[2] / "docs/images"
 # By name: the view, the theme, width and height.
 PICTURES = {
     "is-it-well": ("", "light", 1280, 720),
+    "job": ("jobs/vod/job-1", "dark", 1280, 620),
     "phone": ("", "dark", 390, 780),
 }
 

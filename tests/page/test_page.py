@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from structlog.testing import capture_logs
@@ -29,7 +30,10 @@ VIEWS = (
     "refused/1",
     "sinks/orders",
     "sinks/bus",
+    "search?q=evt_",
     "jobs",
+    "jobs/vod/{job}",
+    "receipts/1",
     "report",
     "replays",
     "replays/new",
@@ -77,18 +81,18 @@ def text_of(html: str) -> str:
 
 async def test_every_view_is_there_when_there_is_nothing(visitor: Visitor):
     for view in VIEWS:
-        if not re.search(r"[{1]", view):
+        if not re.search(r"[{1]|sinks", view):
             await visitor.look(f"/ui/{view}")
 
 
 @pytest.mark.parametrize("view", VIEWS)
 async def test_what_comes_from_outside_is_text(visitor: Visitor, view):
     event_id = await furnish(visitor, HOSTILE)
-    html = await visitor.look("/ui/" + view.format(event=event_id))
+    html = await visitor.look("/ui/" + view.format(event=event_id, job=quote(HOSTILE, safe="")))
     assert html.count("<script") == 1
     assert "<img" not in html
     assert not re.search(r"[\u0000-\u0008\u000b-\u001f\u202e\u2066]", html)
-    if view not in ("report", "replays/new", "replays/new?state=dead", "sinks/orders"):
+    if view not in ("report", "search?q=evt_", "replays/new", "replays/new?state=dead", "sinks/orders"):
         assert "\u27e8U+202E\u27e9gpj.exe\u27e8U+0007\u27e9" in text_of(html), view
 
 
@@ -123,6 +127,21 @@ async def test_a_filter_says_what_it_is_and_gives_what_fits(visitor: Visitor):
     assert 'value="2026-11-21T03:00"' in html
 
 
+@pytest.mark.parametrize("asked", ["media-of-7", "order 7", "ord"])
+async def test_a_job_is_found_by_what_is_known_of_it(visitor: Visitor, asked):
+    reference = JobReference(
+        product="vod", account="default", family="transcode", job_id="a/b?c", media_id="media-of-7"
+    )
+    await visitor.operators.inbox.expect(
+        [ExpectedJob(reference=reference, deadline=timedelta(hours=1), user_data="order 7", requested_by="shop")]
+    )
+    html = await visitor.look(f"/ui/search?q={quote(asked)}")
+    (target,) = re.findall(r'href="(/ui/jobs/[^"]*)"', html)
+    text = text_of(await visitor.look(unescape(target)))
+    assert "It has not ended: expected." in text
+    assert "registered as vod transcode of account default by shop" in text
+
+
 async def test_a_list_goes_on_on_the_next_page(visitor: Visitor):
     await visitor.operators.put(*(f"job-{number}" for number in range(60)))
     first = await visitor.look("/ui/events?sink=orders")
@@ -148,6 +167,13 @@ async def test_a_list_goes_on_on_the_next_page(visitor: Visitor):
         ("events?job_id=%ff", 200),
         ("events?job_id=" + "x" * 5000, 400),
         ("sinks/nobody", 404),
+        ("jobs/vod/nobody", 404),
+        ("jobs/x/nobody", 404),
+        ("jobs/vod/x?wait=50", 404),
+        ("receipts/x", 404),
+        ("search?q=%00", 400),
+        ("search?q=" + "x" * 5000, 400),
+        ("search?x=1", 400),
         ("sinks/%3Cscript%3E", 404),
         ("refused/x", 404),
         ("refused/99999999999999999999999", 404),
@@ -432,7 +458,7 @@ async def test_read_only_it_obeys_nobody(tmp_path: Path, target):
     async with visiting(tmp_path, page="read-only") as visitor:
         event_id = await furnish(visitor, "text")
         for view in VIEWS:
-            html = await visitor.look("/ui/" + view.format(event=event_id))
+            html = await visitor.look("/ui/" + view.format(event=event_id, job="text"))
             assert set(re.findall(r'method="post" action="([^"]*)"', html)) == {"/ui/sign-out"}, view
             assert "read-only" in html
         before = await visitor.operators.inbox.list_sinks()

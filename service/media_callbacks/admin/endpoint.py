@@ -128,6 +128,8 @@ async def call(
         arguments["query"] = _check_query(query, operation.query)
     if operation.body is not None:
         arguments["body"] = _read_body(json.dumps(dict(body)).encode(), operation.body, context)
+    if operation.takes_token:
+        arguments["token"] = None
     answer = await operation.run(**arguments)
     if not isinstance(answer, Response):
         return answer

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from media_callbacks.admin.api import AdminApi
-from media_callbacks.admin.models import Activity, EventDetail, EventPage, Report, SinkItem, SinkList
+from media_callbacks.admin.models import Activity, EventDetail, EventPage, JobHits, Report, SinkItem, SinkList
 from media_callbacks.admin.operations import Refused
 from media_callbacks.inbox.records import DeliveryState, EventState, JobState
 from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS
@@ -71,13 +71,16 @@ class Views:
         self._sources = sources
         self.views: Mapping[str, View] = {
             "": self.overview,
+            "search": self.search,
+            "jobs": self.jobs,
+            "jobs/{product}/{job_id:anything}": self.job,
             "events": self.events,
             "events/{event_id}": self.event,
             "receipts": self.receipts,
+            "receipts/{receipt_id}": self.receipt,
             "refused": self.refused,
             "refused/{refused_id}": self.refused_request,
             "sinks/{sink}": self.sink,
-            "jobs": self.jobs,
             "report": self.report,
             "replays": self.replays,
             "replays/new": self.new_replay,
@@ -99,6 +102,23 @@ class Views:
         )
         size = {"width": plots.WIDTH, "height": plots.HEIGHT}
         return Shown("overview.html", "Is it well?", {"status": status, "plots": plots.rows(activity), **size})
+
+    async def search(self, _: Parameters, query: Parameters) -> Shown:
+        """Jobs by whatever names them."""
+        _check_names(query, ("q",))
+        asked = query.get("q", "").strip()
+        hits: JobHits | None = await self._api.call("search", query={"q": asked, "limit": _PAGE}) if asked else None
+        return Shown("search.html", "Search", {"asked": asked, "hits": None if hits is None else hits.hits})
+
+    async def jobs(self, _: Parameters, query: Parameters) -> Shown:
+        page = await self._list("listJobs", query)
+        choices = {"state": get_args(JobState), "product": PRODUCTS}
+        return Shown("jobs.html", "Jobs", {"page": page, "rows": page.jobs, "choices": choices, "texts": ("job_id",)})
+
+    async def job(self, path: Parameters, query: Parameters) -> Shown:
+        """Its life."""
+        asked = {name: value for name, value in _clean(query).items() if name != "wait"}
+        return Shown("job.html", "Job", {"job": await self._api.call("showJob", path, query=asked)})
 
     async def events(self, _: Parameters, query: Parameters) -> Shown:
         page: EventPage = await self._list("listEvents", query)
@@ -124,8 +144,11 @@ class Views:
         page = await self._list("listReceipts", query)
         choices = {"state": get_args(ReceiptState), "source": self._sources}
         return Shown(
-            "receipts.html", "Receipts", {"page": page, "rows": page.receipts, "choices": choices, "texts": ()}
+            "receipts.html", "Receipts", {"page": page, "rows": page.receipts, "choices": choices, "texts": ("job_id",)}
         )
+
+    async def receipt(self, path: Parameters, _: Parameters) -> Shown:
+        return Shown("receipt.html", "Receipt", {"receipt": await self._api.call("showReceipt", path)})
 
     async def refused(self, _: Parameters, query: Parameters) -> Shown:
         page = await self._list("listRefused", query)
@@ -167,11 +190,6 @@ class Views:
                 "brought_forward": brought if re.fullmatch("[0-9]{1,9}", brought) else None,
             },
         )
-
-    async def jobs(self, _: Parameters, query: Parameters) -> Shown:
-        page = await self._list("listJobs", query)
-        choices = {"state": get_args(JobState), "product": PRODUCTS}
-        return Shown("jobs.html", "Jobs", {"page": page, "rows": page.jobs, "choices": choices, "texts": ("job_id",)})
 
     async def report(self, _: Parameters, query: Parameters) -> Shown:
         report: Report = await self._api.call("report", query=_clean(query))

@@ -77,7 +77,7 @@ async def measure(folder: Path, *, rounds: int, token: str) -> dict[str, list[fl
     async with run_service(folder, sinks=SINKS, changes=changes) as running, aiohttp.ClientSession() as client:
         cookie = Sessions([token], utc_now).begin(token, "bench")
         # The others are clones of this one, which can't be found by their jobs.
-        ((job_id,),) = running.rows("SELECT job_id FROM events WHERE id = 1")
+        ((product, job_id),) = running.rows("SELECT product, job_id FROM events WHERE id = 1")
         ((event_id, row_id),) = running.rows(
             "SELECT 'evt_' || lower(hex(key_digest)) || '00', id FROM events ORDER BY id DESC LIMIT 1 OFFSET 1000"
         )
@@ -98,6 +98,9 @@ async def measure(folder: Path, *, rounds: int, token: str) -> dict[str, list[fl
             "sink": "sinks/bus",
             "jobs": "jobs",
             "jobs that are unknown": "jobs?state=unknown",
+            "job": f"jobs/{product}/{job_id}",
+            "search by job id": f"search?q={job_id}",
+            "search by the beginning of user data": "search?q=order%207",
             "completeness": "report",
             "replays": "replays",
             "replay, counted": "replays/new?state=dead&sink=bus",
