@@ -209,6 +209,8 @@ class TestPostgresqlInbox(InboxConformance, DatabaseConformance):
 
 class TestPostgresqlLives(LivesConformance):
     """The suite about what is known of a job."""
+
+
 class TestPostgresqlActivity(ActivityConformance):
     """The suite about what came in and went out."""
 

@@ -90,6 +90,8 @@ class TestSqliteInbox(InboxConformance, DatabaseConformance):
 
 class TestSqliteLives(LivesConformance):
     """The suite about what is known of a job."""
+
+
 class TestSqliteActivity(ActivityConformance):
     """The suite about what came in and went out."""
 

@@ -25,8 +25,8 @@ from media_callbacks.admin.refused import RefusedLog
 from media_callbacks.admin.replays import Replays
 from media_callbacks.admin.sinks import Sinks
 from media_callbacks.admin.sources import Sources
-from media_callbacks.admin.waiting import JobWatch
 from media_callbacks.admin.status import StatusDesk
+from media_callbacks.admin.waiting import JobWatch
 from media_callbacks.config.sources import SourceSettings
 from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.edge.answers import problem

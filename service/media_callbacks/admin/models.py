@@ -34,8 +34,8 @@ from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.healing.queries.base import Family
 from media_callbacks.inbox.records import (
     CURSOR_PATTERN,
-    AskResult,
     ActivityWord,
+    AskResult,
     AttemptOutcome,
     Decision,
     DeliveryState,
