@@ -833,7 +833,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
                 await asyncio.sleep(0.01)
 
     await until_not_ready(
-        "migrations are missing (initial, jobs, clock, erasures, lives, refused, feed); run `media-callbacks migrate`"
+        "migrations are missing (initial, jobs, clock, operating); run `media-callbacks migrate`"
     )
     assert (await journaled.put(make_receipt(make_event()))).is_journaled, "it is kept all the same"
     await migrate(own_server.url())
@@ -845,7 +845,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
     await until_not_ready("migrations are missing (jobs)")
     # Another database.
     await execute(own_server.url(), "DROP TABLE migrations")
-    await until_not_ready("migrations are missing (initial, jobs, clock, erasures, lives, refused, feed)")
+    await until_not_ready("migrations are missing (initial, jobs, clock, operating)")
     # Away again, which the journal is for.
     await asyncio.to_thread(own_server.stop)
     await eventually(journaled.check)
@@ -1146,17 +1146,14 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(dat
     inbox = TimedPostgresqlInbox(database_url, auto_migrate=False)
     with pytest.raises(
         ConfigError,
-        match=r"store\.auto_migrate: .* \(initial, jobs, clock, erasures, lives, refused, feed\); run `media-callbacks migrate`",
+        match=r"store\.auto_migrate: .* \(initial, jobs, clock, operating\); run `media-callbacks migrate`",
     ):
         await inbox.open()
     assert await migrate(database_url) == [
         "001_initial",
         "002_jobs",
         "003_clock",
-        "004_erasures",
-        "005_lives",
-        "006_refused",
-        "007_feed",
+        "004_operating",
     ]
     await inbox.open()
     await inbox.close()

@@ -14,7 +14,7 @@ from media_callbacks.model.receipts import Receipt
 
 _MAX_ID = 2**63 - 1
 _MAX_COLUMN_CHARACTERS = 1000
-# As inbox/sql/005_lives has them.
+# As inbox/sql/004_operating has them.
 SPAN_BITS = 10
 START_CHARACTERS = 256
 # What objects take, beside their texts (measured, rounded up).

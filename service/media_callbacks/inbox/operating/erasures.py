@@ -4,7 +4,7 @@ Erasing what is kept of one subject: of a job, of an asset, or of whoever the ap
 What goes is content: bodies of receipts, events and held events, what receivers have answered, and user data. What
 stays are keys, outcomes, revisions, bindings and the vendor's ids, so that nothing comes twice. An event whose content
 is gone stays in ``erased_events``, and a receipt that brings it again is kept without its body: see
-``inbox/sql/004_erasures``.
+``inbox/sql/004_operating``.
 
 All of the store is gone through in steps, because content is in no index: which rows are meant is looked up by whoever
 only reads, a stretch of ids at a time, and a short transaction erases them, as far as they are still meant. The value

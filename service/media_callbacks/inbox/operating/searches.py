@@ -2,7 +2,7 @@
 One search for jobs by whatever names them: job id, nonce, media id, the id of an event, or user data, whole or its
 beginning.
 
-Media ids and user data of events are looked for in spans of ids, newest first; see ``inbox/sql/005_lives``.
+Media ids and user data of events are looked for in spans of ids, newest first; see ``inbox/sql/004_operating``.
 """
 
 import json

@@ -1,3 +1,40 @@
+-- What was erased of whom, at whose wish. What was asked for is here as a digest alone.
+CREATE TABLE erasures (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    erased_at    INTEGER NOT NULL,
+    finished_at  INTEGER,           -- NULL while parts of it are to come, or for good when they never came
+    matched      TEXT    NOT NULL,  -- job_id, media_id, user_data
+    digest       TEXT    NOT NULL,  -- SHA-256 of the value, in hexadecimal digits
+    requested_by TEXT,
+    reason       TEXT,
+    events       INTEGER NOT NULL DEFAULT 0,
+    receipts     INTEGER NOT NULL DEFAULT 0,
+    held         INTEGER NOT NULL DEFAULT 0,
+    jobs         INTEGER NOT NULL DEFAULT 0,
+    dead         INTEGER NOT NULL DEFAULT 0,
+    undelivered  INTEGER NOT NULL DEFAULT 0
+);
+
+-- Events whose content was erased. Their keys stay where they are.
+CREATE TABLE erased_events (
+    event_id  INTEGER PRIMARY KEY,
+    public_id TEXT    NOT NULL,     -- evt_...
+    erased_at INTEGER NOT NULL,
+    erasure   INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX erased_events_by_public_id ON erased_events (public_id);
+
+-- A receipt that brings one of them again does not bring its content back. It is not looked at when it is inserted,
+-- which would cost all receipts a thirtieth: who inserts one that brings what is known, and has no body, updates it.
+CREATE TRIGGER keep_erased AFTER UPDATE OF event_ids ON receipts
+WHEN new.event_ids IS NOT NULL AND new.body IS NOT NULL
+BEGIN
+    UPDATE receipts SET body = NULL, meta = NULL WHERE id = new.id AND EXISTS (
+        SELECT 1 FROM json_each('["' || replace(new.event_ids, ' ', '","') || '"]') one
+        JOIN erased_events e ON e.public_id = one.value
+    );
+END;
+
 -- What is known of a job is found by whatever names it: see inbox/operating/lives.py and searches.py.
 
 -- What the vendor was asked, and what it said.
@@ -63,3 +100,39 @@ ALTER TABLE jobs ADD COLUMN requested_by TEXT;
 CREATE INDEX jobs_by_nonce ON jobs (nonce) WHERE nonce IS NOT NULL;
 CREATE INDEX jobs_by_media ON jobs (media_id) WHERE media_id IS NOT NULL;
 CREATE INDEX jobs_by_user_data ON jobs (substr(user_data, 1, 256)) WHERE user_data IS NOT NULL;
+
+-- The last requests that were refused, and why. Nothing in a row can be sent again: signatures, tokens and secret
+-- segments of paths are left out.
+CREATE TABLE refused (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    refused_at INTEGER NOT NULL,
+    source     TEXT    NOT NULL,    -- or none
+    status     INTEGER NOT NULL,
+    reason     TEXT    NOT NULL,
+    cause      TEXT    NOT NULL,    -- what explains it; empty where nothing does
+    detail     TEXT    NOT NULL,
+    document   TEXT    NOT NULL     -- JSON object: the request, and how it was explained
+);
+CREATE INDEX refused_alike ON refused (source, reason, cause, id);
+
+-- When something came through each source last, as far as any instance has noted it.
+CREATE TABLE source_activity (
+    source          TEXT    NOT NULL PRIMARY KEY,
+    configuration   TEXT    NOT NULL,   -- a hash of its table
+    configured_at   INTEGER NOT NULL,   -- since when that is so
+    received_at     INTEGER,
+    refused_at      INTEGER,
+    refused_since   INTEGER NOT NULL    -- how many since something was received
+) WITHOUT ROWID;
+
+-- How much came, was refused and was delivered, by minute; of the last day.
+CREATE TABLE activity (
+    minute  INTEGER NOT NULL,   -- since 1970
+    what    TEXT    NOT NULL,   -- received, refused, delivered
+    name    TEXT    NOT NULL,   -- of the source or the sink
+    count   INTEGER NOT NULL,
+    PRIMARY KEY (minute, what, name)
+) WITHOUT ROWID;
+
+-- There is one writer, so that events become visible in the order of their ids. What PostgreSQL needs beside them is in
+-- 004_operating.postgresql.sql.

@@ -1,2 +1,0 @@
--- There is one writer, so that events become visible in the order of their ids. What PostgreSQL needs beside them is in
--- 007_feed.postgresql.sql.
