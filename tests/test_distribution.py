@@ -23,7 +23,17 @@ from tests.factories.running import PATIENCE_S
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ("--config", str(ROOT / "deploy/media-callbacks.toml"))
-MINT = ("mint", "gif", *CONFIG, "--application-id", "a", "--video-url", "b", "--video-name", "c")
+MINT = (
+    "mint",
+    "gif",
+    *CONFIG,
+    "--application-id",
+    "a",
+    "--video-url",
+    "https://media.example.com/b",
+    "--video-name",
+    "c",
+)
 # pydantic and what it needs itself.
 CORE = ("annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection")
 HINT = r"this needs the extra server, of which [a-z-]+ is not installed: pip install 'media-callbacks\[server\]'"

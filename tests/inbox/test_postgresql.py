@@ -832,9 +832,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
                 message = str(result)
                 await asyncio.sleep(0.01)
 
-    await until_not_ready(
-        "migrations are missing (initial, jobs, clock, operating); run `media-callbacks migrate`"
-    )
+    await until_not_ready("migrations are missing (initial, jobs, clock, operating); run `media-callbacks migrate`")
     assert (await journaled.put(make_receipt(make_event()))).is_journaled, "it is kept all the same"
     await migrate(own_server.url())
     await eventually(journaled.check)

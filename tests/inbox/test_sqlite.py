@@ -603,13 +603,15 @@ async def test_a_database_without_what_jobs_need_gets_it(
         for table in ("jobs", "held", "nameless_keys", "nameless_events"):
             connection.execute(f"DROP TABLE {table}")
         # What a later migration has made, which is applied again as well.
-        for trigger in ("forget_receipt_keys", "forget_user_data"):
+        for trigger in ("keep_erased", "forget_receipt_keys", "forget_user_data"):
             connection.execute(f"DROP TRIGGER {trigger}")
-        for table in ("answers", "receipt_keys", "event_user_data"):
+        for table in ("erasures", "erased_events", "answers", "receipt_keys", "event_user_data"):
+            connection.execute(f"DROP TABLE {table}")
+        for table in ("refused", "source_activity", "activity"):
             connection.execute(f"DROP TABLE {table}")
         for index in ("events_by_media", "receipts_in_trouble"):
             connection.execute(f"DROP INDEX {index}")
-        connection.execute("DELETE FROM migrations WHERE number IN (2, 5)")
+        connection.execute("DELETE FROM migrations WHERE number IN (2, 4)")
     again = await reopen()
     assert [job.state for job in await expect(again, "job-1", "job-2")] == ["completed", "expected"]
 
