@@ -75,9 +75,10 @@ check-lowest: $(UV) ## run the tests that start the service with the oldest depe
 	@$(UV) pip freeze --quiet --python $(LOWEST)/bin/python --exclude-editable | sort > $(LOWEST)/installed.txt
 	$(LOWEST)/bin/python -m pytest -p no:anyio -n auto $(STARTING)
 
-# Tests that start the service or its parts on real sockets and stores.
-STARTING := tests/test_end_to_end.py tests/test_distribution.py tests/process/test_server.py tests/test_app.py tests/edge/test_edge.py tests/observe/test_metrics.py \
-	tests/test_crash.py tests/process/test_restart.py tests/rehearsal/test_simulate.py tests/sinks tests/inbox tests/aliyun tests/commands/test_commands.py tests/commands/test_check.py
+# Tests that start the service, or a part of it with what it needs of others: sockets, PostgreSQL, AWS, the vendor.
+STARTING := tests/test_end_to_end.py tests/test_distribution.py tests/test_app.py tests/process/test_server.py \
+	tests/edge/test_edge.py tests/observe/test_metrics.py tests/sinks tests/aliyun tests/inbox/test_postgresql.py \
+	tests/commands/test_check.py tests/page/test_page.py
 
 format: environment ## format the code
 	$(BIN)/ruff format .
