@@ -51,7 +51,7 @@ async def opened(browser: Browser, *, theme: Theme = "light", width: int = 1400,
         yield page
     finally:
         await context.close()
-    assert complaints == []
+    assert not complaints, complaints
 
 
 async def sign_in(page: Page, running: Running, target: str = "") -> None:

@@ -93,6 +93,17 @@ async def test_it_is_live_while_somebody_looks_and_leaves_what_is_in_use_alone(r
 
 
 @pytest.mark.slow
+async def test_signed_out_in_another_tab_it_asks_to_sign_in(running: Running):
+    async with browsing() as browser, opened(browser) as page:
+        await hurry(page)
+        await sign_in(page, running, "events")
+        other = await page.context.new_page()
+        await other.goto(f"http://{running.admin_address}/ui/")
+        await other.get_by_role("button", name="Sign out").click()
+        await expect(page.get_by_label("Token")).to_be_visible()
+
+
+@pytest.mark.slow
 async def test_without_script_it_is_as_good_as_when_it_was_loaded(running: Running):
     async with browsing() as browser, opened(browser, java_script_enabled=False) as page:
         await sign_in(page, running, "sinks/bus")

@@ -162,10 +162,7 @@ class Page:
     def _looking(self, view: View) -> Callable[[Request], Awaitable[Response]]:
         async def look(request: Request) -> Response:
             who = self._who(request)
-            is_part = "x-part" in request.headers
             if who is None:
-                if is_part:
-                    return Response(status_code=401)
                 here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
                 return RedirectResponse(text.address("sign-in", next=here), 303)
             try:
@@ -174,7 +171,7 @@ class Page:
                 )
             except (Rejected, Unavailable) as error:
                 return self._mistake(error)
-            return HTMLResponse(html if is_part else self._layout(title, html, who))
+            return HTMLResponse(html if "x-part" in request.headers else self._layout(title, html, who))
 
         return look
 

@@ -20,7 +20,8 @@ function isInUse(part) {
 
 async function refresh() {
   const answer = await fetch(location.href, { headers: { "X-Part": "1" }, cache: "no-store", redirect: "manual" });
-  if (answer.status === 401) {
+  // Signed out, here or in another tab: asked to sign in instead.
+  if (answer.type === "opaqueredirect") {
     location.reload();
     return;
   }
