@@ -3,7 +3,8 @@ The comparison: rounds in which every server is loaded in turn, then a look at w
 
 The headline is ``durable``: the service with one sink, so that an event and a delivery of it are written before the
 answer. Its receiver never answers, which keeps one attempt in flight and the rest waiting: what is measured is
-accepting, not sending. ``durable, no sink`` is the same service without one.
+accepting, not sending. ``durable, no sink`` is the same service without one, ``durable, watched`` the headline's with
+the page open and a client of the feed that takes every event, for as long as it is loaded.
 """
 
 import gc
@@ -12,8 +13,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from tests.exercises.bench.callbacks import Jobs
@@ -31,9 +34,13 @@ from tests.exercises.bench.servers import (
     start_service,
     thread_seconds,
 )
+from tests.exercises.bench.watching import watched
 
 DURABLE = "durable"
 NO_SINK = "durable, no sink"
+WATCHED = "durable, watched"
+# Where each of the services has its store.
+_FOLDERS = {DURABLE: "one-sink", NO_SINK: "no-sink", WATCHED: "watched"}
 # Before every measurement, on its own connections: caches and branch predictors belong to another server until then.
 WARM_UP_S = 0.5
 # After start, each server once: what it does only for its first requests.
@@ -121,8 +128,16 @@ class Comparison:
         folder, core = self._folder, self._core
         starts: list[Callable[[], Server | None]] = [
             lambda: start_bare(folder, core=core),
-            lambda: start_service(DURABLE, folder / "one-sink", core=core, receiver=receiver.address),
-            lambda: start_service(NO_SINK, folder / "no-sink", core=core, receiver=None),
+            *[
+                partial(
+                    start_service,
+                    name,
+                    folder / inside,
+                    core=core,
+                    receiver=None if name == NO_SINK else receiver.address,
+                )
+                for name, inside in _FOLDERS.items()
+            ],
             lambda: start_flask(folder, core=core),
             lambda: start_json2file(folder, core=core),
         ]
@@ -159,11 +174,14 @@ class Comparison:
         server, marks = self._servers[name], []
 
         def mark() -> None:
-            marks.append((flushes(self._folder / "one-sink"), *thread_seconds(server.process.pid)))
+            marks.append((flushes(self._folder / _FOLDERS[DURABLE]), *thread_seconds(server.process.pid)))
 
-        load = await closed_loop(
-            server.address, self._requests(name), warm_up_s=WARM_UP_S, window_s=window_s, mark=mark
-        )
+        with ExitStack() as watching:
+            if name == WATCHED and server.admin is not None:
+                watching.enter_context(watched("{}:{}".format(*server.admin)))
+            load = await closed_loop(
+                server.address, self._requests(name), warm_up_s=WARM_UP_S, window_s=window_s, mark=mark
+            )
         self._acknowledged[name] += load.acknowledged
         begin, end = marks
         return load, Inside(end[0] - begin[0], end[1] - begin[1], end[2] - begin[2])
@@ -173,10 +191,9 @@ class Comparison:
         return self._jobs.requests(now=datetime.now(UTC), path=server.path, headers=server.headers)
 
     def _check(self) -> None:
-        sinks = {DURABLE: "one-sink", NO_SINK: "no-sink"}
-        for name, folder in sinks.items():
+        for name, folder in _FOLDERS.items():
             check_counts(
-                name, count_rows(self._folder / folder), acknowledged=self._acknowledged[name], has_sink=name == DURABLE
+                name, count_rows(self._folder / folder), acknowledged=self._acknowledged[name], has_sink=name != NO_SINK
             )
             progress(f"{name}: all of {self._acknowledged[name]:,} acknowledged jobs are stored, each once")
         check_flask(self._folder, acknowledged=self._acknowledged["flask"])
