@@ -33,8 +33,8 @@ _MAX_PARTS = 20
 _MAX_EVENTS = 500
 # How often to look although nobody has called: news of other instances may be lost.
 POLL_S = 1.0
-# Callbacks that come in numbers are read together.
-_GATHER_S = 0.02
+# Callbacks that come in numbers are read and answered with together.
+_GATHER_S = 0.05
 # Events that wait for the end of other transactions: mostly it comes at once.
 _HELD_UP_S = 0.05
 _RETRY_S = 1.0
@@ -65,11 +65,7 @@ class _Waiting:
         cursor = self.found.cursor
         if self.done.is_set() or part.end.place <= cursor.place:
             return
-        new = [
-            replace(event, cursor=replace(event.cursor, since=cursor.since))
-            for event in part.events
-            if event.cursor.place > cursor.place and event.is_since(cursor.since)
-        ]
+        new = [event for event in part.events if event.place > cursor.place and event.is_since(cursor.since)]
         end = replace(part.end, since=cursor.since)
         self.found = _choose(replace(part, events=tuple(new), end=end), cursor, self.wanted, self.limit)
         # Where one is not kept any more, to ask again tells.
@@ -88,6 +84,8 @@ class Feed:
         self._wait = wait
         self._loop = Loop(self._read_for_all, name="feed", failure="feed_failed", retry_s=_RETRY_S, wait=wait)
         self._waiting: set[_Waiting] = set()
+        # Up to where it was read for all.
+        self._end: FeedCursor | None = None
         self._clients = 0
         self._held_up = 0
 
@@ -118,7 +116,11 @@ class Feed:
             raise Unavailable(f"{self._clients} clients follow the feed at this instance, which is the limit")
         self._clients += 1
         try:
-            found, is_complete = await self._read(after, wanted, limit)
+            if wait_s and isinstance(after, FeedCursor) and replace(after, since=None) == self._end:
+                # Back with what it was just answered: others need not be kept waiting for each event by itself.
+                found, is_complete = Found((), after), True
+            else:
+                found, is_complete = await self._read(after, wanted, limit)
             if found.events or not is_complete or not wait_s or self._loop.stopping.is_set():
                 return found
             one = _Waiting(found.cursor, wanted, limit)
@@ -158,11 +160,13 @@ class Feed:
                 max_bytes=MAX_BYTES,
             )
         except (CursorGone, Unavailable) as error:
+            self._end = None
             for one in waiting:
                 # Whose cursor it is shows when they ask again.
                 one.error = error if isinstance(error, Unavailable) else None
                 one.done.set()
             return None
+        self._end = part.end
         for one in waiting:
             one.take(part)
         if part.end.place != first.place:
@@ -207,7 +211,7 @@ def _choose(part: FeedPart, before: FeedCursor | None, wanted: FeedFilter, limit
         chosen.append(event)
     else:
         return Found([str(event.body) for event in chosen], part.end)
-    return Found([str(event.body) for event in chosen], chosen[-1].cursor)
+    return Found([str(event.body) for event in chosen], chosen[-1].cursor(part.end.since))
 
 
 class Following:

@@ -886,15 +886,16 @@ class FeedCursor:
         return f"{self.place.xid}-{self.place.row_id}-{self.check}-{self.accepted_at}{since}"
 
 
-@dataclass(frozen=True, slots=True)
-class FeedEvent:
+class FeedEvent(NamedTuple):
     """
     Attributes:
-        cursor: For what follows it.
+        check, accepted_at: As in a cursor.
         body: None where it is not kept any more.
     """
 
-    cursor: FeedCursor
+    place: Place
+    check: str
+    accepted_at: int
     product: str
     kind: str
     outcome: str
@@ -902,8 +903,12 @@ class FeedEvent:
     media_id: str | None
     body: str | None = None
 
+    def cursor(self, since: int | None) -> FeedCursor:
+        """For what follows it."""
+        return FeedCursor(self.place, self.check, self.accepted_at, since)
+
     def is_since(self, since: int | None) -> bool:
-        return since is None or self.cursor.accepted_at >= since
+        return since is None or self.accepted_at >= since
 
 
 @dataclass(frozen=True, slots=True)
@@ -922,17 +927,18 @@ class FeedFilter:
     media_id: str | None = None
     source: str | None = None
 
+    @property
+    def wants_all(self) -> bool:
+        return self == _WANTS_ALL
+
     def may_want(self, event: FeedEvent) -> bool:
         """As far as that can be told without the body."""
-        return all(
-            wanted is None or wanted == getattr(event, name)
-            for name, wanted in (
-                ("product", self.product),
-                ("kind", self.kind),
-                ("outcome", self.outcome),
-                ("job_id", self.job_id),
-                ("media_id", self.media_id),
-            )
+        return (
+            (self.product is None or self.product == event.product)
+            and (self.kind is None or self.kind == event.kind)
+            and (self.outcome is None or self.outcome == event.outcome)
+            and (self.job_id is None or self.job_id == event.job_id)
+            and (self.media_id is None or self.media_id == event.media_id)
         )
 
     def wants(self, event: FeedEvent) -> bool:
@@ -940,6 +946,9 @@ class FeedFilter:
         return self.may_want(event) and (
             self.source is None or event.body is None or json.loads(event.body)["data"]["source"] == self.source
         )
+
+
+_WANTS_ALL = FeedFilter()
 
 
 @dataclass(frozen=True, slots=True)

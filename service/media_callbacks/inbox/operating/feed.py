@@ -16,7 +16,7 @@ from media_callbacks.inbox.rows import from_milliseconds, to_id
 from media_callbacks.model.errors import CursorGone
 from media_callbacks.model.kinds import OUTCOMES
 
-# Looked at in one read, whether anybody wants them or not.
+# Looked at in one read, whether anybody wants them or not; where somebody wants all, what is asked for is enough.
 _ROWS = 1000
 # Clocks that differ or are set back, and transactions that take long, disturb the order of times for no longer.
 _DISORDER_MS = 3_600_000
@@ -48,15 +48,16 @@ async def read(
         start, since = (await _last(database, horizon)).place, None
     else:
         start, since = await _find_start(database, horizon, after)
-    found = [_event(row, horizon, since) for row in await _rows_after(database, horizon, start, _ROWS)]
-    is_complete = len(found) < _ROWS
+    at_most = limit if since is None and any(one.wants_all for one in filters) else _ROWS
+    found = [_event(row, horizon) for row in await _rows_after(database, horizon, start, at_most)]
+    is_complete = len(found) < at_most
     wanted = [event for event in found if event.is_since(since) and any(one.may_want(event) for one in filters)]
     events = await _fill(database, wanted[:limit], max_bytes)
     if len(events) < len(wanted):
         is_complete = False
         found = found[: found.index(wanted[len(events) - 1]) + 1]
     if found:
-        end = found[-1].cursor
+        end = found[-1].cursor(since)
     else:
         end = after if isinstance(after, FeedCursor) else replace(await _last(database, horizon), since=since)
     kept = [event for event in events if event is not None]
@@ -66,7 +67,7 @@ async def read(
         end=end,
         is_complete=is_complete,
         is_held_up=is_complete and await database.is_held_up(horizon),
-        kept_since=None if lost is None else from_milliseconds(await _kept_after(database, lost.cursor.place.row_id)),
+        kept_since=None if lost is None else from_milliseconds(await _kept_after(database, lost.place.row_id)),
     )
 
 
@@ -79,7 +80,7 @@ async def _check(database: Database, horizon: Horizon, cursor: FeedCursor) -> No
     row = await database.fetch_row(
         f"SELECT {_columns(database)} FROM events e WHERE e.id = $1", to_id(cursor.place.row_id)
     )
-    if row is None or _event(row, horizon, cursor.since).cursor != cursor:
+    if row is None or _event(row, horizon).cursor(cursor.since) != cursor:
         raise CursorGone(
             "the cursor's event is not there any more, or stands elsewhere: the store was restored or copied, or it was"
             " purged",
@@ -121,7 +122,7 @@ async def _last(database: Database, horizon: Horizon) -> FeedCursor:
         row = await database.fetch_row(
             f"SELECT {columns} FROM events e WHERE e.id <= $1 ORDER BY e.id DESC LIMIT 1", horizon.by_id_until
         )
-    return _BEGINNING if row is None else _event(row, horizon, None).cursor
+    return _BEGINNING if row is None else _event(row, horizon).cursor(None)
 
 
 # Events
@@ -131,16 +132,17 @@ def _columns(database: Database) -> str:
     return f"e.id, {database.xid}, e.key_digest, e.outcome, e.accepted_at, e.product, e.kind, e.job_id, e.media_id"
 
 
-def _event(row: Row, horizon: Horizon, since: int | None) -> FeedEvent:
+def _event(row: Row, horizon: Horizon) -> FeedEvent:
     row_id, xid, digest, outcome, accepted_at, product, kind, job_id, media_id = row
-    place = Place(0 if row_id <= horizon.by_id_until else xid, row_id)
     return FeedEvent(
-        cursor=FeedCursor(place, f"{digest[-4:].hex()}{outcome}", accepted_at, since),
-        product=product,
-        kind=kind,
-        outcome=OUTCOMES[outcome],
-        job_id=job_id,
-        media_id=media_id,
+        Place(0 if row_id <= horizon.by_id_until else xid, row_id),
+        f"{digest[-4:].hex()}{outcome}",
+        accepted_at,
+        product,
+        kind,
+        OUTCOMES[outcome],
+        job_id,
+        media_id,
     )
 
 
@@ -172,7 +174,7 @@ async def _fill(database: Database, events: Sequence[FeedEvent], max_bytes: int)
     The first of these with their bodies, as many as there is room for, at least one. None for one that was erased; one
     whose body is not kept for its age has none.
     """
-    ids = [event.cursor.place.row_id for event in events]
+    ids = [event.place.row_id for event in events]
     lengths = await database.fetch_map(
         "SELECT event_id, length(body) FROM event_bodies WHERE event_id IN ({values})", ids
     )
@@ -189,6 +191,6 @@ async def _fill(database: Database, events: Sequence[FeedEvent], max_bytes: int)
     )
     erased_ids = {row_id for (row_id,) in erased}
     return [
-        None if row_id in erased_ids else replace(event, body=bodies.get(row_id))
+        None if row_id in erased_ids else event._replace(body=bodies.get(row_id))
         for event, row_id in zip(events[:count], ids, strict=False)
     ]
