@@ -1,6 +1,6 @@
 """
 How long each view of the operators' page takes with a full store: from the request to the last byte, none of it made
-before. ``python -m tests.exercises.bench.page --stored 1000000``
+before. ``python -m tests.exercises.bench.page --stored 1000000``, and the same with ``--postgresql``.
 """
 
 import argparse
@@ -9,7 +9,8 @@ import json
 import sqlite3
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -21,71 +22,86 @@ from media_callbacks.model.times import format_time
 from media_callbacks.page.app import KEEP_S
 from media_callbacks.page.sessions import COOKIE, Sessions
 from media_callbacks.timing.clock import utc_now
-from tests.exercises.bench.filling import fill_sqlite
+from tests.exercises.bench.filling import fill_postgresql, fill_sqlite
 from tests.exercises.bench.servers import CHECKOUT
+from tests.exercises.bench.stores import SETTINGS
+from tests.factories.postgresql import PostgresqlServer, execute
 from tests.factories.running import ADMIN_TOKEN, run_service
 
 SINKS = ("orders", "bus")
 _DAY_MS = 86_400_000
 
 
-def spread(path: Path, count: int, *, dead: int, jobs: int) -> None:
-    """What was put at one moment over the last day; some of it was given up; jobs, and what else there is little of."""
+def _spreading(count: int, *, dead: int, jobs: int, random_digest: str) -> Iterator[str]:
+    """
+    Statements for both databases. What was put at one moment is put over the last day; some of it was given up; jobs,
+    and what else there is little of.
+    """
     now_ms = int(time.time() * 1000)
+    at = f"{now_ms - _DAY_MS} + id * {_DAY_MS // count}"
+    yield f"UPDATE events SET accepted_at = {at}"
+    yield f"UPDATE receipts SET received_at = {at}, stored_at = {at}"
+    yield "UPDATE deliveries SET changed_at = (SELECT accepted_at FROM events WHERE id = event_id) + 250"
+    yield (
+        "UPDATE deliveries SET state = 'dead', error = 'answered HTTP 503' WHERE sink = 'bus'"
+        f" AND event_id % {count // dead} = 0"
+    )
+    yield (
+        f"WITH RECURSIVE numbers (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < {jobs})"
+        " INSERT INTO jobs (id, key_digest, product, account, family, job_id, user_data, registered_at, deadline_at,"
+        " state, ended_at, transport, outcome, attempts)"
+        f" SELECT id, {random_digest}, 'vod', 'default', 'transcode', 'job-' || id, 'order ' || id,"
+        f" {now_ms - _DAY_MS} + id * {_DAY_MS // jobs}, {now_ms + _DAY_MS}, CASE WHEN id % 100 > 0 THEN 'completed'"
+        f" ELSE 'expected' END, CASE WHEN id % 100 > 0 THEN {now_ms - _DAY_MS} + id * {_DAY_MS // jobs} + 90000 END,"
+        " CASE WHEN id % 100 > 0 THEN 'http' END, CASE WHEN id % 100 > 0 THEN 'succeeded' END, 0 FROM numbers"
+    )
+    yield (
+        "WITH RECURSIVE numbers (id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM numbers WHERE id < 1439)"
+        f" INSERT INTO activity SELECT {now_ms // 60_000} - id, what, name, 700 FROM numbers,"
+        " (SELECT 'received' AS what, 'vod' AS name UNION SELECT 'refused', 'vod' UNION SELECT 'delivered', 'orders'"
+        " UNION SELECT 'delivered', 'bus') AS kinds WHERE true ON CONFLICT DO NOTHING"
+    )
+    request = {"method": "POST", "target": "/", "headers": [], "body": "{}" * 4000, "body_bytes": 8000}
+    document = json.dumps({"request": request, "explanation": None})
+    for number in range(400):
+        yield (
+            "INSERT INTO refused (refused_at, source, status, reason, cause, detail, document)"
+            f" VALUES ({now_ms}, 'vod', 403, 'reason-{number % 20}', '', 'x', '{document}')"
+        )
+
+
+async def fill(url: str, count: int, *, dead: int, jobs: int) -> None:
+    if not url.startswith("sqlite:"):
+        await fill_postgresql(url, count, SINKS, is_delivered=True)
+        statements = _spreading(count, dead=dead, jobs=jobs, random_digest="decode(md5('job' || id), 'hex')")
+        await execute(url, *statements, "VACUUM (ANALYZE)", "CHECKPOINT")
+        return
+    path = Path(url.removeprefix("sqlite:///"))
+    await fill_sqlite(path, count, SINKS, is_delivered=True)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN")
-        at = f"{now_ms - _DAY_MS} + id * {_DAY_MS // count}"
-        connection.execute(f"UPDATE events SET accepted_at = {at}")
-        connection.execute(f"UPDATE receipts SET received_at = {at}, stored_at = {at}")
-        connection.execute(
-            "UPDATE deliveries SET changed_at = (SELECT accepted_at FROM events WHERE id = event_id) + 250"
-        )
-        connection.execute(
-            "UPDATE deliveries SET state = 'dead', error = 'answered HTTP 503' WHERE sink = 'bus' AND event_id % ? = 0",
-            (count // dead,),
-        )
-        connection.execute(
-            "WITH RECURSIVE numbers (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < ?)"
-            " INSERT INTO jobs (id, key_digest, product, account, family, job_id, user_data, registered_at, deadline_at,"
-            " state, ended_at, transport, outcome, attempts)"
-            " SELECT id, randomblob(16), 'vod', 'default', 'transcode', 'job-' || id, 'order ' || id,"
-            f" {now_ms - _DAY_MS} + id * {_DAY_MS // jobs}, {now_ms + _DAY_MS}, CASE WHEN id % 100 THEN 'completed' ELSE"
-            f" 'expected' END, CASE WHEN id % 100 THEN {now_ms - _DAY_MS} + id * {_DAY_MS // jobs} + 90000 END,"
-            " CASE WHEN id % 100 THEN 'http' END, CASE WHEN id % 100 THEN 'succeeded' END, 0 FROM numbers",
-            (jobs,),
-        )
-        connection.execute(
-            "WITH RECURSIVE numbers (id) AS (SELECT 0 UNION ALL SELECT id + 1 FROM numbers WHERE id < 1439)"
-            " INSERT OR IGNORE INTO activity SELECT ? - id, what, name, 700 FROM numbers,"
-            " (SELECT 'received' AS what, 'vod' AS name UNION SELECT 'refused', 'vod' UNION SELECT 'delivered', 'orders'"
-            " UNION SELECT 'delivered', 'bus')",
-            (now_ms // 60_000,),
-        )
-        document = {
-            "request": {"method": "POST", "target": "/", "headers": [], "body": "{}" * 4000, "body_bytes": 8000}
-        }
-        connection.executemany(
-            "INSERT INTO refused (refused_at, source, status, reason, cause, detail, document)"
-            " VALUES (?, 'vod', 403, ?, '', 'x', ?)",
-            [(now_ms, f"reason-{i % 20}", json.dumps(document | {"explanation": None})) for i in range(400)],
-        )
+        for statement in _spreading(count, dead=dead, jobs=jobs, random_digest="randomblob(16)"):
+            connection.execute(statement)
         connection.execute("COMMIT")
 
 
-async def measure(folder: Path, *, rounds: int, token: str) -> dict[str, list[float]]:
-    changes = {"admin.token": token, "server.stop_timeout_s": 1}
+async def measure(folder: Path, url: str, *, count: int, rounds: int, token: str) -> dict[str, list[float]]:
+    changes = {"admin.token": token, "server.stop_timeout_s": 1, "store.url": url}
     async with run_service(folder, sinks=SINKS, changes=changes) as running, aiohttp.ClientSession() as client:
         cookie = Sessions([token], utc_now).begin(token, "bench")
         # The others are clones of this one, which can't be found by their jobs.
-        ((product, job_id),) = running.rows("SELECT product, job_id FROM events WHERE id = 1")
-        ((event_id, row_id),) = running.rows(
-            "SELECT 'evt_' || lower(hex(key_digest)) || '00', id FROM events ORDER BY id DESC LIMIT 1 OFFSET 1000"
-        )
+        authorization = [(b"authorization", f"Bearer {token}".encode())]
+        answers = [
+            await running.get(f"/v1/events?limit=1&cursor={row_id}", admin=True, headers=authorization)
+            for row_id in (2, count - 1000)
+        ]
+        first, recent = [json.loads(answer.body)["events"][0] for answer in answers]
+        product, job_id, event_id = first["product"], first["job_id"], recent["id"]
         yesterday = format_time(datetime.now(UTC) - timedelta(hours=20))
         views = {
             "is it well": "",
             "events": "events",
-            "events, an old page": f"events?cursor={row_id // 2}",
+            "events, an old page": f"events?cursor={count // 2}",
             "events that are dead": "events?state=dead",
             "events of a sink and an outcome": "events?sink=bus&outcome=succeeded",
             "events of a job": f"events?job_id={job_id}",
@@ -128,15 +144,23 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=20_000, help="jobs of the last day (default: 20000)")
     parser.add_argument("--dead", type=int, default=10_000, help="deliveries that were given up (default: 10000)")
     parser.add_argument("--rounds", type=int, default=12, help="how often each view is asked for (default: 12)")
+    parser.add_argument("--postgresql", action="store_true", help="in place of SQLite: a server of our own")
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix=".bench-", dir=CHECKOUT) as folder,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ExitStack() as stack,
     ):
-        store = Path(folder) / "inbox.db"
-        runner.run(fill_sqlite(store, arguments.stored, SINKS, is_delivered=True))
-        spread(store, arguments.stored, dead=arguments.dead, jobs=arguments.jobs)
-        found = runner.run(measure(Path(folder), rounds=arguments.rounds, token=ADMIN_TOKEN))
+        url = f"sqlite:///{folder}/inbox.db"
+        if arguments.postgresql:
+            server = PostgresqlServer(settings=SETTINGS)
+            stack.callback(server.remove)
+            server.start()
+            url = server.url()
+        runner.run(fill(url, arguments.stored, dead=arguments.dead, jobs=arguments.jobs))
+        found = runner.run(
+            measure(Path(folder), url, count=arguments.stored, rounds=arguments.rounds, token=ADMIN_TOKEN)
+        )
     print(f"{'view, milliseconds':<40}{'first':>8}{'median':>8}{'worst':>8}")
     for name, (first, *further) in found.items():
         print(f"{name:<40}{first:>8.1f}{median(further):>8.1f}{max(further):>8.1f}")

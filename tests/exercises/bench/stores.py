@@ -38,7 +38,7 @@ _FIRST_WARM_UP_S = 30.0
 _QUIET_S = 0.25
 _QUIET_PATIENCE_S = 20.0
 # Every commit is flushed; sizes are those of docs/operate/postgresql.md, and the rest is as nobody has tuned it.
-_SETTINGS = {
+SETTINGS = {
     "fsync": "on",
     "full_page_writes": "on",
     "synchronous_commit": "on",
@@ -109,7 +109,7 @@ class Stores:
         """
         receiver = SilentReceiver()
         try:
-            postgresql = PostgresqlServer(settings=_SETTINGS)
+            postgresql = PostgresqlServer(settings=SETTINGS)
         except NoServer as error:
             raise InvalidRun(str(error)) from error
         try:
