@@ -100,6 +100,8 @@ class Workers:
             try:
                 # A terminal that hangs up tells all processes.
                 signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                # Until it can hear, and when it has finished, it simply ends.
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 os.close(reading)
                 os.close(self._lifeline[1])
@@ -163,8 +165,12 @@ class Workers:
                 has_listened = os.read(reading, 1) != b""
                 os.close(reading)
                 del self._workers[pid]
+                is_killed = code < 0
+                if code in (-signal.SIGTERM, -signal.SIGINT):
+                    # By what it was told, before it could hear or when it had finished.
+                    code = 0
                 log.log(logging.INFO if code == 0 else logging.ERROR, "worker_ended", worker=worker, pid=pid, code=code)
-                ended.append((worker, code < 0 or has_listened or self._has_listened, abs(code)))
+                ended.append((worker, is_killed or has_listened or self._has_listened, abs(code)))
                 self._has_listened |= has_listened
         return ended
 
