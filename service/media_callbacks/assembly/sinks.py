@@ -15,6 +15,7 @@ from media_callbacks.config.sinks import (
     WebhookSinkSettings,
     installed_sinks,
 )
+from media_callbacks.extras import install_command
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sinks.eventbridge import EventBridgeSink
@@ -74,6 +75,11 @@ def build_sink(name: str, settings: SinkSettings) -> Sink:
             return StdoutSink(name)
         case ThirdPartySinkSettings():
             return _build_third_party(name, settings)
+
+
+def missing_package(name: str, extra: str) -> ConfigError:
+    """A sink's client is in an extra that is not installed."""
+    return ConfigError([f"sinks.{name}.kind: {extra} needs a further package: {install_command(extra)}"])
 
 
 def _build_third_party(name: str, settings: ThirdPartySinkSettings) -> Sink:
