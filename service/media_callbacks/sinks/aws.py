@@ -9,7 +9,6 @@ behavior", https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavio
 
 import asyncio
 import hashlib
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any, ClassVar
 
 from media_callbacks.model.errors import SinkError, SinkRejected, SinkRetry
 from media_callbacks.model.events import Delivery
+from media_callbacks.sinks.documents import read_document
 
 Fields = dict[str, Any]
 
@@ -349,23 +349,6 @@ def _load_boto() -> tuple[Any, Any, Any, Any]:
 
 
 # Events
-
-
-def read_document(delivery: Delivery) -> tuple[str, dict[str, Any]]:
-    """
-    The event as text and as what it says.
-
-    Raises:
-        SinkRejected: It is not a JSON object.
-    """
-    try:
-        body = delivery.body.decode()
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        raise SinkRejected("the stored event is not JSON in UTF-8, which every event should be") from None
-    if not isinstance(document, dict):
-        raise SinkRejected(f"the stored event is a JSON {type(document).__name__}, expected an object")
-    return body, document
 
 
 def build_message(delivery: Delivery, *, body_name: str, fifo: bool) -> tuple[Fields, int]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from media_callbacks.model.errors import SinkError, SinkRejected
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.aws import AwsSink, CallEntry, read_document
+from media_callbacks.sinks.aws import AwsSink, CallEntry
+from media_callbacks.sinks.documents import read_document
 
 SOURCE = "media-callbacks"
 MAX_DETAIL_TYPE_CHARACTERS = 128
