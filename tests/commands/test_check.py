@@ -31,7 +31,6 @@ from media_callbacks.commands.check.network import (
 )
 from media_callbacks.commands.check.probes import _ports as probes_of_ports
 from media_callbacks.commands.check.probes import try_out
-from media_callbacks.commands.check.results import CheckResult
 from media_callbacks.commands.check.vendor import try_api, try_queue
 from media_callbacks.config.server import StoreSettings
 from media_callbacks.config.settings import build_settings
@@ -40,6 +39,8 @@ from media_callbacks.config.sources import MnsQueueSourceSettings
 from media_callbacks.config.vendor import VendorSettings
 from media_callbacks.inbox.factory import migrate_store
 from media_callbacks.inbox.keeping.migrations import load_migrations
+from media_callbacks.model.check_results import CheckResult
+from media_callbacks.sinks.stdout import StdoutSink
 from tests.commands.test_commands import run_command
 from tests.edge.test_certificates import LoopbackResolver, client_context, pem, server_context
 from tests.factories.running import ADMIN_TOKEN, PATIENCE_S, SECRETS, make_tables, run_service, to_toml
@@ -264,6 +265,46 @@ async def test_a_signing_certificate_out_of_reach(tmp_path):
 )
 def test_other_reasons(error, text):
     assert explain(error)[0] == text
+
+
+# Sinks that look themselves
+
+
+class Bus:
+    """A sink of a third party that knows how to look."""
+
+    name, batch_size, concurrency, timeout_s = "bus", 1, 1, 1.0
+    asked: tuple[str, ...] | None = None
+
+    async def check(self, names):
+        self.asked = tuple(names)
+        return [
+            CheckResult("ok", "sinks.bus", "it is there"),
+            CheckResult("warning", "sinks.bus.topic", "it keeps nothing", "have it keep something"),
+        ]
+
+
+class BrokenBus(Bus):
+    def check(self, names):
+        raise RuntimeError("S3cr3t")
+
+
+@pytest.mark.parametrize("bus", [Bus(), BrokenBus(), None])
+async def test_a_sink_may_look_itself(bus, monkeypatch, tmp_path):
+    sink = bus or StdoutSink("bus")
+    monkeypatch.setattr("media_callbacks.commands.check.probes.build_sink", lambda name, settings: sink)
+    tables = make_tables(tmp_path, {}, {"sinks": {"bus": {"kind": "stdout"}}})
+    found = [each for each in await try_out(build_settings(tables, environ={})) if "sinks.bus" in each.subject]
+    if bus is None:
+        assert found == []
+    elif type(bus) is Bus:
+        assert [(each.severity, each.subject) for each in found] == [
+            ("ok", "sinks.bus"),
+            ("warning", "sinks.bus.topic"),
+        ]
+        assert bus.asked == ()
+    else:
+        assert [each.line for each in found] == ["sinks.bus: it could not be tried (RuntimeError); try it by hand"]
 
 
 # AWS

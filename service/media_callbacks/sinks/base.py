@@ -17,8 +17,9 @@ configuration is checked, too: what connects belongs into ``open``.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from media_callbacks.model.check_results import CheckResult
 from media_callbacks.model.errors import SinkError
 from media_callbacks.model.events import Delivery
 
@@ -70,5 +71,24 @@ class Sink(Protocol):
         """
         Release connections. Every ``send`` has returned or was cancelled before; one that still runs all the same ends
         within its ``timeout_s``, with a result for each delivery. A sink can be opened again.
+        """
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """What a sink may have besides, for ``media-callbacks check``."""
+
+    async def check(self, names: Sequence[str]) -> Sequence[CheckResult]:
+        """
+        Look whether the destination can be reached, lets us in and has what it takes, without sending, receiving or
+        changing anything. The sink is neither opened before nor closed after, so this opens and closes what it needs;
+        it may take some seconds, after which it is cancelled.
+
+        Args:
+            names: All that the sink's template names given the configured sources; none where it has no template.
+
+        Returns:
+            One or more, their subjects being ``sinks.<name>`` or a key in it.
         """
         ...

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from media_callbacks.assembly.sinks import build_sinks
 from media_callbacks.commands.check.probes import try_out
-from media_callbacks.commands.check.results import CheckResult, Severity
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.console.output import printable
 from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.config.settings import Settings
+from media_callbacks.model.check_results import CheckResult, Severity
 from media_callbacks.model.errors import ConfigError
 
 

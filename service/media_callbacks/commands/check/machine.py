@@ -12,10 +12,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from media_callbacks.commands.check.results import CheckResult, Severity
 from media_callbacks.config.server import StoreSettings
 from media_callbacks.inbox.factory import build_inbox
 from media_callbacks.inbox.keeping.migrations import load_migrations, missing_migrations
+from media_callbacks.model.check_results import CheckResult, Severity
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 
 _STORE, _JOURNAL = "store.url", "server.journal_path"

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver
 
-from media_callbacks.commands.check.results import CheckResult
 from media_callbacks.config.sinks import EventBridgeSinkSettings, KinesisSinkSettings, SnsSinkSettings, SqsSinkSettings
 from media_callbacks.edge.certificates import fetch_https, read_certificate
 from media_callbacks.http_client.session import open_session
+from media_callbacks.model.check_results import CheckResult
 from media_callbacks.model.errors import BadSignature
 from media_callbacks.sinks.aws import region_of
 from media_callbacks.sinks.eventbridge import EventBridgeSink

@@ -6,12 +6,13 @@ webhook gets a connection and no request. All probes run at once, each with a li
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from media_callbacks.aliyun.openapi import endpoint_of
+from media_callbacks.assembly.sinks import build_sink
 from media_callbacks.commands.check.machine import try_journal, try_port, try_store
 from media_callbacks.commands.check.network import (
     Network,
@@ -21,34 +22,45 @@ from media_callbacks.commands.check.network import (
     try_aws,
     try_certificate,
 )
-from media_callbacks.commands.check.results import CheckResult
 from media_callbacks.commands.check.vendor import QUESTIONS, try_api, try_queue
 from media_callbacks.config.settings import Settings
-from media_callbacks.config.sinks import StdoutSinkSettings, ThirdPartySinkSettings, WebhookSinkSettings
+from media_callbacks.config.sinks import (
+    EventBridgeSinkSettings,
+    KinesisSinkSettings,
+    SnsSinkSettings,
+    SqsSinkSettings,
+    WebhookSinkSettings,
+)
 from media_callbacks.config.sources import MnsPushSourceSettings, MnsQueueSourceSettings
+from media_callbacks.model.check_results import CheckResult
 from media_callbacks.model.kinds import Product
+from media_callbacks.sinks.base import Checked
 from media_callbacks.sources.transports.mns_push import KNOWN_CERTIFICATE_URL
+
+_Probe = Awaitable[CheckResult | Sequence[CheckResult]]
 
 
 async def try_out(settings: Settings, network: Network | None = None) -> list[CheckResult]:
-    """One finding for each thing that was tried, always in the same order."""
+    """What was found of each thing that was tried, always in the same order."""
     network = network or Network()
     probes = list(_probes(settings, network))
-    return await asyncio.gather(*(_within(network.timeout_s, subject, probe) for subject, probe in probes))
+    found = await asyncio.gather(*(_within(network.timeout_s, subject, probe) for subject, probe in probes))
+    return [result for results in found for result in results]
 
 
-async def _within(timeout_s: float, subject: str, probe: Awaitable[CheckResult]) -> CheckResult:
+async def _within(timeout_s: float, subject: str, probe: _Probe) -> Sequence[CheckResult]:
     try:
         async with asyncio.timeout(timeout_s):
-            return await probe
+            found = await probe
     except TimeoutError:
         remedy = "see whether it runs, and whether a firewall or a missing route is in between"
-        return CheckResult("error", subject, f"no answer within {timeout_s:g} s", remedy)
+        return [CheckResult("error", subject, f"no answer within {timeout_s:g} s", remedy)]
     except Exception as error:  # noqa: BLE001 - the other findings are wanted all the more
-        return CheckResult("error", subject, f"it could not be tried ({type(error).__name__})", "try it by hand")
+        return [CheckResult("error", subject, f"it could not be tried ({type(error).__name__})", "try it by hand")]
+    return [found] if isinstance(found, CheckResult) else found
 
 
-def _probes(settings: Settings, network: Network) -> Iterator[tuple[str, Awaitable[CheckResult]]]:
+def _probes(settings: Settings, network: Network) -> Iterator[tuple[str, _Probe]]:
     """Each probe with its subject, for the case that it takes too long."""
     yield "store.url", try_store(settings.store)
     yield from _ports(settings, network)
@@ -70,12 +82,19 @@ def _probes(settings: Settings, network: Network) -> Iterator[tuple[str, Awaitab
         match sink:
             case WebhookSinkSettings():
                 yield subject, try_address(subject, sink.url, network)
-            case StdoutSinkSettings() | ThirdPartySinkSettings():
-                pass
-            case _:
+            case SqsSinkSettings() | SnsSinkSettings() | EventBridgeSinkSettings() | KinesisSinkSettings():
                 yield subject, try_aws(subject, sink, network)
+            case _:
+                built = build_sink(name, sink)
+                if isinstance(built, Checked):
+                    yield subject, _check(built, settings.names_of(name))
     if urls := list(dict.fromkeys(_urls_with_clocks(settings))):
         yield "clock", compare_clocks(urls, network)
+
+
+async def _check(sink: Checked, names: Sequence[str]) -> Sequence[CheckResult]:
+    # Here: that of a third party may fail in any way, even before it can be awaited.
+    return await sink.check(names)
 
 
 def _ports(settings: Settings, network: Network) -> Iterator[tuple[str, Awaitable[CheckResult]]]:

@@ -8,9 +8,9 @@ from media_callbacks.aliyun.credentials import CredentialsProvider, choose_crede
 from media_callbacks.aliyun.mns import MnsQueue
 from media_callbacks.aliyun.openapi import OpenApiClient
 from media_callbacks.commands.check.network import Network
-from media_callbacks.commands.check.results import CheckResult
 from media_callbacks.config.sources import MnsQueueSourceSettings
 from media_callbacks.config.vendor import VendorSettings
+from media_callbacks.model.check_results import CheckResult
 from media_callbacks.model.errors import ConfigError, VendorError, VendorRefused, VendorUnavailable
 from media_callbacks.model.kinds import Product
 
