@@ -339,6 +339,13 @@ def test_settings_cannot_be_changed():
         {"sinks.out.match": {"product": ["mts", "vod"], "kind": "analysis"}},
         {"sinks.out.match": {"product": "mts", "outcome": "received"}},
         {"sinks.out.match": {"account": "default", "source": ["vod", "gif"], "vendor_event": "DynamicImageComplete"}},
+        {"sinks.out.match": {"exclude": {"kind": "notice"}}},
+        {"sinks.out.match": {"kind": ["notice", "snapshot"], "exclude": {"outcome": "received"}}},
+        {"sinks.out.match": {"source": ["vod", "gif"], "exclude": {"source": "gif", "kind": "notice"}}},
+        {"sinks.out.match": {"exclude": {"vendor_event": "X"}}},
+        {"sinks.out.match": {"vendor_event": ["X", "Y"], "exclude": {"vendor_event": "X"}}},
+        {"sinks.out.match": {"kind": "notice", "exclude": {"outcome": "received", "user_data_prefix": "test-"}}},
+        {"sinks.out.match": {"user_data_prefix": ["order-", "x"], "exclude": {"user_data_prefix": "order-7"}}},
     ],
     ids=",".join,
 )
@@ -582,6 +589,20 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sinks.out.match": {"kind": ["notice", "snapshott"]}}, 'sinks.out.match.kind[1]: expected one of animated_image, snapshot, transcode, transcode_task, media_info, analysis, workflow, production, review, fingerprint, ai, upload, asset, notice, came "snapshott"; did you mean "snapshot"?'),
     ({"sinks.out.match": {"source": ["vod", "giff"]}}, 'sinks.out.match.source: expected the name of a source, came "giff"; did you mean "gif"?'),
     ({"sinks.out.match": {"account": "main"}}, 'sinks.out.match.account: expected the account of a source, came "main"; known are: default'),
+    ({"sinks.out.match": {"exclude": "all"}}, "sinks.out.match.exclude: expected a table, came a string of 3 characters"),
+    ({"sinks.out.match": {"exclude": {}}}, "sinks.out.match.exclude: expected at least one key, came none, which would exclude everything; remove the table"),
+    ({"sinks.out.match": {"exclude": {"outcom": "failed"}}}, 'sinks.out.match.exclude.outcom: unknown key; did you mean "outcome"?'),
+    ({"sinks.out.match": {"exclude": {"exclude": {"kind": "notice"}}}}, "sinks.out.match.exclude.exclude: unknown key; known are: product, "),
+    ({"sinks.out.match": {"exclude": {"kind": "notices"}}}, "sinks.out.match.exclude.kind: expected one of animated_image, "),
+    ({"sinks.out.match": {"exclude": {"source": "giff"}}}, 'sinks.out.match.exclude.source: expected the name of a source, came "giff"; did you mean "gif"?'),
+    ({"sinks.out.match": {"exclude": {"kind": "notice", "outcome": "failed"}}}, "sinks.out.match.exclude.outcome: can never be true with this kind"),
+    ({"sinks.out.match": {"exclude": {"product": "ims"}}}, "sinks.out.match.exclude.product: can never be true: no configured source has this product;"),
+    ({"sinks.out.match": {"kind": "notice", "exclude": {"outcome": "received"}}}, "sinks.out.match.exclude: leaves nothing of what the match lets through; narrow it, or remove the sink"),
+    ({"sinks.out.match": {"source": "gif", "exclude": {"product": "multimediaai"}}}, "sinks.out.match.exclude: leaves nothing of what"),
+    ({"sinks.out.match": {"exclude": {"account": "default"}}}, "sinks.out.match.exclude: leaves nothing of what"),
+    ({"sinks.out.match": {"vendor_event": ["X", "Y"], "exclude": {"vendor_event": ["X", "Y", "Z"]}}}, "sinks.out.match.exclude: leaves nothing of what"),
+    ({"sinks.out.match": {"user_data_prefix": "order-7", "exclude": {"user_data_prefix": ["order-", "x"]}}}, "sinks.out.match.exclude: leaves nothing of what"),
+    ({"sinks.out.match": {"user_data_prefix": ""}}, "sinks.out.match.user_data_prefix: expected a word or a list of words"),
     ({"sinks.out.match": {"product": "ims"}}, "sinks.out.match.product: can never be true: no configured source has this product;"),
     ({"sinks.out.match": {"product": "vod", "source": "gif"}}, "sinks.out.match.product: can never be true: no configured source has this product with this source"),
     ({"sinks.out.match": {"kind": "notice", "outcome": "failed"}}, "sinks.out.match.outcome: can never be true with this kind"),
@@ -1132,6 +1153,15 @@ def make_event(**fields: Any) -> Any:
         ({"vendor_event": "SnapshotComplete"}, True),
         ({"vendor_event": "DynamicImageComplete"}, False),
         ({"kind": "snapshot", "outcome": "succeeded"}, False),
+        ({"user_data_prefix": "order-"}, True),
+        ({"user_data_prefix": ["invoice-", "order-7"]}, True),
+        ({"user_data_prefix": ["invoice-", "order-77"]}, False),
+        ({"exclude": {"outcome": "failed"}}, False),
+        ({"exclude": {"outcome": "succeeded"}}, True),
+        ({"kind": "snapshot", "exclude": {"user_data_prefix": "order-"}}, False),
+        ({"exclude": {"outcome": "failed", "kind": ["snapshot", "transcode"]}}, False),
+        ({"exclude": {"outcome": "failed", "kind": "transcode"}}, True),
+        ({"kind": "notice", "exclude": {"source": "gif"}}, False),
         ({"kind": "snapshot", "outcome": "failed", "source": "vod", "product": "vod", "account": "default"}, True),
     ],
 )
@@ -1147,6 +1177,7 @@ def test_route(match, is_wanted):
         outcome="failed",
         source="vod",
         vendor_event="SnapshotComplete",
+        user_data="order-7",
     )
     names = route(found.sinks, event)
     assert names == (("z", "m", "a") if is_wanted else ("z", "a"))
@@ -1156,6 +1187,15 @@ def test_an_event_without_a_vendor_name_fits_no_vendor_event():
     found = build_settings(changed({"sinks": {"m": {"kind": "stdout", "match": {"vendor_event": "X"}}}}), environ={})
     event: dict[str, Any] = {"product": "vod", "account": "default", "kind": "snapshot", "outcome": "failed"}
     assert route(found.sinks, make_event(**event, source="vod", vendor_event=None)) == ()
+
+
+def test_an_event_without_user_data_begins_with_nothing():
+    wanted = {"kind": "stdout", "match": {"user_data_prefix": "order-"}}
+    unwanted = {"kind": "stdout", "match": {"exclude": {"user_data_prefix": "order-"}}}
+    found = build_settings(changed({"sinks": {"wanted": wanted, "unwanted": unwanted}}), environ={})
+    event: dict[str, Any] = {"product": "vod", "account": "default", "kind": "snapshot", "outcome": "failed"}
+    others = {"source": "vod", "vendor_event": None, "user_data": None}
+    assert route(found.sinks, make_event(**event, **others)) == ("unwanted",)
 
 
 def test_an_event_of_another_account_is_not_routed():

@@ -4,12 +4,13 @@ Tables against each other.
 A table with a mistake still takes part with the values that are right, so that one start tells all there is to mend.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from media_callbacks.config.problems import KeyPath, Problems
 from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS, Kind, Product
+from media_callbacks.model.naming import NameTemplate, Origin
 from media_callbacks.model.suggestions import suggest
 
 # What can come of each product's messages.
@@ -171,6 +172,78 @@ def check_match(path: KeyPath, given: Mapping[str, Any], entrances: Sequence[Ent
             f" only {', '.join(kind for kind in KINDS if kind in made)} (received); add one of these or widen the"
             " match",
         )
+
+
+def check_exclusion(
+    path: KeyPath,
+    wanted: Mapping[str, Any],
+    excluded: Mapping[str, Any],
+    entrances: Sequence[Entrance],
+    problems: Problems,
+) -> None:
+    """
+    Refuse an exclusion that leaves nothing.
+
+    Args:
+        path: Of the exclusion.
+        wanted, excluded: The keys of the match and of the exclusion, right by themselves.
+    """
+    if all(words is None for words in excluded.values()):
+        problems.add(path, "expected at least one key, came none, which would exclude everything; remove the table")
+    elif any(entrance.product is None for entrance in entrances):
+        return
+    elif any(list_origins(wanted, None, entrances)) and not any(list_origins(wanted, excluded, entrances)):
+        problems.add(path, "leaves nothing of what the match lets through; narrow it, or remove the sink")
+
+
+def list_origins(
+    wanted: Mapping[str, Any], excluded: Mapping[str, Any] | None, entrances: Iterable[Entrance]
+) -> Iterator[Origin]:
+    """
+    Everything that events of these sources can say of themselves, as far as it is bounded, and as a match has it.
+
+    Args:
+        wanted, excluded: The keys of the match and of its exclusion; a key that is None asks for nothing.
+    """
+    for entrance in entrances:
+        if entrance.product is None:
+            continue
+        for kind in KINDS:
+            for outcome in OUTCOMES:
+                if kind not in PRODUCT_KINDS[entrance.product] or (kind == "notice") != (outcome == "received"):
+                    continue
+                origin = Origin(product=entrance.product, kind=kind, outcome=outcome, source=entrance.name)
+                if _fits(wanted, origin, entrance.account) and not (
+                    excluded is not None and _fits(excluded, origin, entrance.account) and _covers(excluded, wanted)
+                ):
+                    yield origin
+
+
+def _fits(wanted: Mapping[str, Any], origin: Origin, account: str | None) -> bool:
+    """As far as it can be told from what is bounded."""
+    said = {"product": origin.product, "kind": origin.kind, "outcome": origin.outcome, "source": origin.source}
+    return all(wanted.get(key) is None or value in wanted[key] for key, value in (said | {"account": account}).items())
+
+
+def _covers(excluded: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether an exclusion asks for nothing of what is not bounded that the match does not ask for itself."""
+    names, prefixes = excluded.get("vendor_event"), excluded.get("user_data_prefix")
+    return (names is None or (wanted.get("vendor_event") is not None and wanted["vendor_event"] <= names)) and (
+        prefixes is None
+        or (
+            wanted.get("user_data_prefix") is not None
+            and all(prefix.startswith(tuple(prefixes)) for prefix in wanted["user_data_prefix"])
+        )
+    )
+
+
+def check_names(
+    path: KeyPath, template: NameTemplate, max_characters: int, origins: Iterable[Origin], problems: Problems
+) -> None:
+    """Refuse a template that makes a name which is longer than the bus takes."""
+    longest = max((len(template.render(origin)) for origin in origins), default=0)
+    if longest > max_characters:
+        problems.add(path, f"makes names of up to {longest} characters, expected at most {max_characters}; shorten it")
 
 
 def _can_meet(kinds: frozenset[str], outcomes: frozenset[str]) -> bool:

@@ -12,7 +12,7 @@ in one ConfigError.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,22 @@ from media_callbacks.config.checks import (
     Entrance,
     check_addresses,
     check_entrances,
+    check_exclusion,
     check_journal,
     check_match,
+    check_names,
     check_vendor,
     choose_vendor,
+    list_origins,
 )
 from media_callbacks.config.file import interpolate, read_tables
-from media_callbacks.config.problems import Problems
+from media_callbacks.config.problems import KeyPath, Problems
 from media_callbacks.config.section import check_name, choose_model, table_of, validate_section
 from media_callbacks.config.server import AdminSettings, JobsSettings, ServerSettings, StoreSettings
 from media_callbacks.config.sinks import (
     SINK_MODELS,
+    BusSinkSettings,
+    Conditions,
     Match,
     SinkSettings,
     SqsSinkSettings,
@@ -52,6 +57,7 @@ from media_callbacks.config.sources import (
 )
 from media_callbacks.config.values import is_for_rehearsals, split_url, unguessable_segments
 from media_callbacks.config.vendor import VendorSettings
+from media_callbacks.model.naming import Origin
 from media_callbacks.model.suggestions import suggest
 
 # An unguessable segment shorter than this is worth a warning where nothing better proves the sender.
@@ -87,6 +93,17 @@ class Settings(BaseModel):
             return settings.confirm
         can_ask = isinstance(settings, TokenUrlSourceSettings) and self.vendor_of(source) is not None
         return "when-unsigned" if can_ask else "never"
+
+    def names_of(self, sink: str) -> tuple[str, ...]:
+        """All names that the template of a sink makes of events of the configured sources; none without a template."""
+        settings = self.sinks[sink]
+        if not isinstance(settings, BusSinkSettings):
+            return ()
+        entrances = [
+            Entrance(name, source.product, source.account_name, None, covers_below=False)
+            for name, source in self.sources.items()
+        ]
+        return tuple(dict.fromkeys(map(settings.template.render, _origins(settings.match, entrances))))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -297,11 +314,32 @@ def _build_sinks(tables: Mapping[str, Any], entrances: list[Entrance], problems:
         model = choose_model(path, "kind", table, problems, models=models, refused={})
         fields = table
         if isinstance(table, dict) and "match" in table:
-            match, given = validate_section(Match, (*path, "match"), table["match"], problems)
-            check_match((*path, "match"), given, entrances, problems)
-            fields = {**table, "match": match}
+            fields = {**table, "match": _build_match((*path, "match"), table["match"], entrances, problems)}
         if model is ThirdPartySinkSettings:
             fields = ThirdPartySinkSettings.split(fields)
         if model is not None:
             sinks[name], _ = validate_section(model, path, fields, problems)
+        if isinstance(sink := sinks.get(name), BusSinkSettings):
+            origins = _origins(sink.match, entrances)
+            check_names((*path, sink.template_key), sink.template, sink.max_name_characters, origins, problems)
     return sinks
+
+
+def _build_match(path: KeyPath, table: Any, entrances: list[Entrance], problems: Problems) -> Match | None:
+    fields = table
+    if isinstance(table, dict) and "exclude" in table:
+        exclude, given = validate_section(Conditions, (*path, "exclude"), table["exclude"], problems)
+        # One that nothing can fulfil excludes nothing.
+        check_match((*path, "exclude"), given, entrances, problems)
+        fields = {**table, "exclude": exclude}
+    match, given = validate_section(Match, path, fields, problems)
+    check_match(path, given, entrances, problems)
+    if match is not None and match.exclude is not None:
+        check_exclusion((*path, "exclude"), dict(match), dict(match.exclude), entrances, problems)
+    return match
+
+
+def _origins(match: Match | None, entrances: Iterable[Entrance]) -> Iterator[Origin]:
+    """What events of these sources can say of themselves that go to a sink with this match."""
+    match = match or Match()
+    return list_origins(dict(match), dict(match.exclude) if match.exclude is not None else None, entrances)

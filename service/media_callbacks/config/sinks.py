@@ -25,6 +25,7 @@ from media_callbacks.config.values import (
     read_webhook_secret,
 )
 from media_callbacks.model.kinds import Kind, Outcome, Product
+from media_callbacks.model.naming import NameTemplate
 from media_callbacks.timing.retry import DELAYS_S
 
 if TYPE_CHECKING:
@@ -48,8 +49,11 @@ _Words = Annotated[
 ]
 
 
-class Match(Section):
-    """Which events a sink wants. A key that is left out asks for nothing; a plain string is a list of one."""
+class Conditions(Section):
+    """
+    Which events are meant: those that fit every key. A key that is left out asks for nothing; a plain string is a list
+    of one.
+    """
 
     product: _Words[Product] = None
     account: _Words[_Text] = None
@@ -57,8 +61,9 @@ class Match(Section):
     outcome: _Words[Outcome] = None
     source: _Words[_Text] = None
     vendor_event: _Words[_Text] = None
+    user_data_prefix: _Words[_Text] = None
 
-    def accepts(self, event: "Event") -> bool:
+    def fit(self, event: "Event") -> bool:
         data = event.data
         return (
             (self.kind is None or data.kind in self.kind)
@@ -67,7 +72,21 @@ class Match(Section):
             and (self.source is None or data.source in self.source)
             and (self.account is None or event.account in self.account)
             and (self.vendor_event is None or data.vendor_event in self.vendor_event)
+            and (
+                self.user_data_prefix is None
+                # What has none begins with nothing.
+                or (data.user_data is not None and data.user_data.startswith(tuple(self.user_data_prefix)))
+            )
         )
+
+
+class Match(Conditions):
+    """Which events a sink wants: those that fit, apart from those that fit every key of ``exclude``, too."""
+
+    exclude: Conditions | None = None
+
+    def accepts(self, event: "Event") -> bool:
+        return self.fit(event) and not (self.exclude is not None and self.exclude.fit(event))
 
 
 class _SinkSettings(Section):
@@ -90,6 +109,23 @@ class _SinkSettings(Section):
         ),
     ] = tuple(DELAYS_S)
     rate_per_s: Annotated[Seconds | None, number("deliveries per second", gt=0, le=10_000, examples=["50"])] = None
+
+
+class BusSinkSettings(_SinkSettings):
+    """
+    A sink that names where each event goes by a template.
+
+    Attributes:
+        template_key: The key that has the template.
+        max_name_characters: What the bus takes as a name.
+    """
+
+    template_key: ClassVar[str]
+    max_name_characters: ClassVar[int]
+
+    @property
+    def template(self) -> NameTemplate:
+        return NameTemplate(getattr(self, self.template_key))
 
 
 _Timeout = Annotated[Seconds, number("seconds", gt=0, le=MAX_SINK_TIMEOUT_S)]

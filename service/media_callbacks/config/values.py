@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from media_callbacks.config.problems import SENTENCE
+from media_callbacks.model.naming import NameTemplate
 
 NAME = r"[a-z0-9-]+"
 
@@ -298,6 +299,14 @@ def check_header_value(value: str) -> str:
     return value
 
 
+def check_template(text: str) -> str:
+    try:
+        NameTemplate(text)
+    except ValueError as error:
+        raise sentence(str(error)) from None
+    return text
+
+
 MAX_PORT = 65535
 MAX_QUEUE_NAME_CHARACTERS = 120
 
@@ -347,6 +356,7 @@ QueueName = Annotated[
 ]
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 WebhookSecret = Annotated[str, AfterValidator(check_webhook_secret)]
+Template = Annotated[str, AfterValidator(check_template)]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 HeaderValue = Annotated[str, AfterValidator(check_header_value)]
 

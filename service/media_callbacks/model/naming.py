@@ -1,0 +1,86 @@
+"""
+Names of topics, subjects and routing keys, made of what an event says of itself: ``media.{product}.{kind}.{outcome}``.
+
+A template has only members whose values the code or the configuration bounds, so that nothing a caller sends names a
+destination. The account is none of them: who registers a job may choose it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from media_callbacks.model.suggestions import did_you_mean
+
+MEMBERS = ("type", "kind", "outcome", "product", "source")
+
+_LISTED = ", ".join(f"{{{member}}}" for member in MEMBERS)
+_MEMBER = re.compile(r"\{([^{}]*)\}")
+_OTHERS = re.compile(r"[^A-Za-z0-9_-]")
+_OTHERS_IN_LEVELS = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is bounded of an event."""
+
+    product: str
+    kind: str
+    outcome: str
+    source: str
+
+    @property
+    def type(self) -> str:
+        return f"media.{self.kind}.{self.outcome}"
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> "Origin":
+        """
+        That of a stored event.
+
+        Raises:
+            ValueError: It has none of what every event has.
+        """
+        match document.get("data"):
+            case {"product": str(product), "kind": str(kind), "outcome": str(outcome), "source": str(source)}:
+                return cls(product, kind, outcome, source)
+        raise ValueError("the stored event lacks product, kind, outcome or source, which every event has")
+
+
+class NameTemplate:
+    """
+    Attributes:
+        members: Those that it names.
+    """
+
+    def __init__(self, text: str) -> None:
+        """
+        Raises:
+            ValueError: It is no template. The text is one sentence for the operator, without the template.
+        """
+        self.members = tuple(_MEMBER.findall(text))
+        self._text = text
+        for member in self.members:
+            if member not in MEMBERS:
+                raise ValueError(
+                    f"expected one of {_LISTED} within braces, came another member, which callers may choose, or no"
+                    f" event has{did_you_mean(member, MEMBERS)}"
+                )
+        rest = _MEMBER.sub("x", text)
+        if _OTHERS_IN_LEVELS.search(rest) or not rest:
+            raise ValueError(
+                f"expected letters, digits, _ and -, levels parted by dots, and any of {_LISTED}, came something else;"
+                " wildcards and the like are for who subscribes"
+            )
+        if not all(rest.split(".")):
+            raise ValueError(
+                "expected something in every level, came two dots in a row, or one at an end; leave it out"
+            )
+
+    def render(self, origin: Origin) -> str:
+        """The name of where an event goes. A type keeps its levels, everything else is a part of one level."""
+        return _MEMBER.sub(lambda found: _clean(found[1], getattr(origin, found[1])), self._text)
+
+
+def _clean(member: str, value: str) -> str:
+    return (_OTHERS_IN_LEVELS if member == "type" else _OTHERS).sub("_", value) or "_"
