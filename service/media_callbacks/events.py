@@ -2,6 +2,9 @@
 The events that consumers read: one frozen model per kind, ``parse_event``, and ``parse_any_event`` for whoever may be
 older than the service.
 
+What the service tells of itself is read by ``parse_operational_event``; ``parse_any_event`` takes it for an
+``UnknownEvent``.
+
 This is their public name; what is here is defined in ``model``, and the service itself imports it from there.
 """
 
@@ -31,6 +34,7 @@ from media_callbacks.model.events import (
     parse_event,
 )
 from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS, Kind, Outcome, Product, Transport, VerifiedBy
+from media_callbacks.model.operational import OperationalData, OperationalEvent, parse_operational_event
 from media_callbacks.model.outputs import (
     AiOutput,
     AnalysisOutput,
@@ -70,6 +74,8 @@ __all__ = [
     "MediaInfo",
     "MediaInfoOutput",
     "Notice",
+    "OperationalData",
+    "OperationalEvent",
     "Outcome",
     "Product",
     "Production",
@@ -90,4 +96,5 @@ __all__ = [
     "WorkflowOutput",
     "parse_any_event",
     "parse_event",
+    "parse_operational_event",
 ]

@@ -29,7 +29,7 @@ from media_callbacks.model.events import (
     parse_event,
 )
 from media_callbacks.model.identity import event_id
-from media_callbacks.model.kinds import KINDS, OUTCOMES
+from media_callbacks.model.kinds import KINDS, OPERATIONAL, OUTCOMES
 from media_callbacks.model.outputs import AiOutput, Frozen
 from media_callbacks.model.schema_changes import breaking_changes
 from media_callbacks.model.schemas import (
@@ -38,6 +38,7 @@ from media_callbacks.model.schemas import (
     asyncapi_document,
     event_schema,
     kind_schema,
+    operational_schema,
     schema_file,
 )
 from media_callbacks.sinks import aws, webhook
@@ -53,6 +54,11 @@ RENEW = "run: media-callbacks schema --write schemas"
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 PARSERS = {"vod": vod.parse, "ims": ims.parse, "mts": mts.parse, "multimediaai": multimediaai.parse}
 TRANSPORTS = {"vod": "http", "ims": "http", "mts": "mns-push", "multimediaai": "token-url"}
+
+SCHEMAS: dict[Any, Any] = {kind: kind_schema(kind) for kind in KINDS} | {
+    EVENT: event_schema(),
+    OPERATIONAL: operational_schema(),
+}
 
 
 def read(path: Path) -> Any:
@@ -239,20 +245,19 @@ def test_the_samples_cover_every_kind():
 # What is published
 
 
-@pytest.mark.parametrize("name", [*KINDS, EVENT])
+@pytest.mark.parametrize("name", [*KINDS, EVENT, OPERATIONAL])
 def test_the_published_schema_is_still_true(name):
     """A consumer that validates with, or was generated from, the published file understands today's events."""
     path = PUBLISHED / schema_file(name)
     assert path.exists(), f"no {path.name}; {RENEW}"
-    changes = breaking_changes(read(path), event_schema() if name == EVENT else kind_schema(name))
+    changes = breaking_changes(read(path), SCHEMAS[name])
     assert changes == [], (
         "this breaks consumers: take it back, or raise SCHEMA_VERSION in service/media_callbacks/model/events.py"
     )
 
 
 def test_the_published_files_are_what_is_generated():
-    expected = {schema_file(kind): kind_schema(kind) for kind in KINDS}
-    expected |= {schema_file(EVENT): event_schema(), "asyncapi.json": asyncapi_document()}
+    expected = {schema_file(name): schema for name, schema in SCHEMAS.items()} | {"asyncapi.json": asyncapi_document()}
     for name, document in expected.items():
         path = PUBLISHED / name
         assert path.exists(), f"no {name}; {RENEW}"
@@ -264,7 +269,7 @@ def test_nothing_that_was_published_is_gone():
     versions = {int(re.fullmatch(r"[a-z_]+\.([1-9][0-9]*)\.schema\.json", name)[1]) for name in names}  # type: ignore[index]
     assert versions == set(range(1, SCHEMA_VERSION + 1)), "files of earlier versions stay for those who read them"
     current = {name for name in names if name.endswith(f".{SCHEMA_VERSION}.schema.json")}
-    assert current == {schema_file(name) for name in (*KINDS, EVENT)}, "a kind goes only with a new version"
+    assert current == {schema_file(name) for name in SCHEMAS}, "a kind goes only with a new version"
 
 
 # Changes that break, and changes that don't. Each is an edit of the schema of `workflow`, by path.
@@ -390,6 +395,7 @@ def test_the_command_prints_everything_or_one_document(capsys):
     assert json.loads(out) == {
         "schemas": {kind: kind_schema(kind) for kind in KINDS},
         "event": event_schema(),
+        "operational": operational_schema(),
         "asyncapi": asyncapi_document(),
     }
     assert json.loads(run(capsys, "--kind", "review")[1]) == kind_schema("review")
@@ -474,7 +480,7 @@ def test_with_a_new_version_it_is_written_beside_the_old_one(directory, capsys, 
     }
     new = json.loads(after[f"ai.{SCHEMA_VERSION + 1}.schema.json"])
     assert new["$id"] == f"urn:media-callbacks:ai:{SCHEMA_VERSION + 1}"
-    assert len(after) == 2 * (len(KINDS) + 1) + 1
+    assert len(after) == 2 * len(SCHEMAS) + 1
 
 
 def test_a_kind_that_is_gone_is_not_forgotten(directory, capsys):
@@ -549,7 +555,7 @@ def test_its_references_meet():
             f"{channel}/messages/{name}" for name in resolve(document, channel)["messages"]
         ]
     for channel in document["channels"].values():
-        assert list(channel["messages"]) == list(KINDS)
+        assert list(channel["messages"]) == [*KINDS, OPERATIONAL]
         for kind, reference in channel["messages"].items():
             message = resolve(document, reference["$ref"])
             assert message["contentType"] == "application/cloudevents+json"

@@ -8,7 +8,7 @@ from typing import Any
 
 from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.model.events import SCHEMA_VERSION
-from media_callbacks.model.kinds import KINDS
+from media_callbacks.model.kinds import KINDS, OPERATIONAL
 from media_callbacks.model.schema_changes import breaking_changes
 from media_callbacks.model.schemas import (
     ASYNCAPI_FILE,
@@ -16,6 +16,7 @@ from media_callbacks.model.schemas import (
     asyncapi_document,
     event_schema,
     kind_schema,
+    operational_schema,
     schema_file,
 )
 
@@ -28,7 +29,7 @@ def add_options(parser: CommandParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--kind",
-        choices=(*KINDS, EVENT),
+        choices=(*KINDS, OPERATIONAL, EVENT),
         metavar="KIND",
         help="only the schema of this kind of event, or, as event, of all kinds",
     )
@@ -47,13 +48,20 @@ def run(arguments: argparse.Namespace) -> int:
         return write(arguments.write)
     if arguments.kind == EVENT:
         document = event_schema()
+    elif arguments.kind == OPERATIONAL:
+        document = operational_schema()
     elif arguments.kind is not None:
         document = kind_schema(arguments.kind)
     elif arguments.asyncapi:
         document = asyncapi_document()
     else:
         schemas = {kind: kind_schema(kind) for kind in KINDS}
-        document = {"schemas": schemas, "event": event_schema(), "asyncapi": asyncapi_document()}
+        document = {
+            "schemas": schemas,
+            "event": event_schema(),
+            "operational": operational_schema(),
+            "asyncapi": asyncapi_document(),
+        }
     print(render(document), end="")
     return 0
 
@@ -64,7 +72,10 @@ def render(document: Any) -> str:
 
 def write(directory: Path) -> int:
     """All files or none: a schema that consumers have read stays true for as long as its version lives."""
-    documents = {schema_file(kind): kind_schema(kind) for kind in KINDS} | {schema_file(EVENT): event_schema()}
+    documents = {schema_file(kind): kind_schema(kind) for kind in KINDS} | {
+        schema_file(EVENT): event_schema(),
+        schema_file(OPERATIONAL): operational_schema(),
+    }
     try:
         problems = find_problems(directory, documents)
         if problems:

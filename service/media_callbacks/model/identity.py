@@ -4,10 +4,16 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 
-from media_callbacks.model.kinds import OUTCOMES, Outcome, Product
+from media_callbacks.model.kinds import OUTCOMES, PHASES, AnyOutcome, Product
 
 MAX_ID_CHARACTERS = 256
 """A family, or a part of an id, that is longer counts by its hash."""
+OPERATIONAL_PREFIX = b"troubles"
+"""What the digests of events about the service itself begin with, where those of jobs have a hash."""
+
+# As they stand in ids and in the store: added to at the end alone. Versions that know no operational events read these
+# as outcomes of jobs.
+_NUMBERS = {outcome: number for words in (OUTCOMES, PHASES) for number, outcome in enumerate(words)}
 
 
 @dataclass(slots=True)
@@ -57,9 +63,18 @@ def _sha256(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def event_id(key_digest: bytes, outcome: Outcome) -> str:
+def event_id(key_digest: bytes, outcome: AnyOutcome) -> str:
     """The public id: derived from key and outcome only, so that every instance and replay agrees."""
-    return f"evt_{key_digest.hex()}{OUTCOMES.index(outcome):02x}"
+    return f"evt_{key_digest.hex()}{_NUMBERS[outcome]:02x}"
+
+
+def outcome_number(outcome: AnyOutcome) -> int:
+    return _NUMBERS[outcome]
+
+
+def outcome_of(key_digest: bytes, number: int) -> AnyOutcome:
+    """The reverse of ``outcome_number``."""
+    return (PHASES if key_digest.startswith(OPERATIONAL_PREFIX) else OUTCOMES)[number]
 
 
 def key_digest(event_id: str) -> bytes:
@@ -67,7 +82,7 @@ def key_digest(event_id: str) -> bytes:
     return bytes.fromhex(event_id[4:36])
 
 
-def parse_event_id(text: str) -> tuple[bytes, Outcome]:
+def parse_event_id(text: str) -> tuple[bytes, AnyOutcome]:
     """
     The reverse of ``event_id``.
 
@@ -77,6 +92,12 @@ def parse_event_id(text: str) -> tuple[bytes, Outcome]:
     if len(text) != 38 or not text.startswith("evt_"):
         raise ValueError("expected evt_ and 34 hexadecimal digits")
     raw = bytes.fromhex(text[4:])
-    if event_id(raw[:16], OUTCOMES[raw[16] % len(OUTCOMES)]) != text:
+    digest, number = raw[:16], raw[16]
+    if number >= len(PHASES if digest.startswith(OPERATIONAL_PREFIX) else OUTCOMES) or raw.hex() != text[4:]:
         raise ValueError("expected evt_ and 34 hexadecimal digits")
-    return raw[:16], OUTCOMES[raw[16]]
+    return digest, outcome_of(digest, number)
+
+
+def is_operational(event_id: str) -> bool:
+    """Whether an event is about the service itself, which its id tells."""
+    return key_digest(event_id).startswith(OPERATIONAL_PREFIX)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from media_callbacks.model.kinds import NO_PRODUCT, OPERATIONAL
 from media_callbacks.model.suggestions import did_you_mean
 
 MEMBERS = ("type", "kind", "outcome", "product", "source")
@@ -22,16 +23,22 @@ _OTHERS_IN_LEVELS = re.compile(r"[^A-Za-z0-9_.-]")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What is bounded of an event."""
+    """
+    What is bounded of an event.
+
+    Attributes:
+        trouble: That an operational event tells of.
+    """
 
     product: str
     kind: str
     outcome: str
     source: str
+    trouble: str | None = None
 
     @property
     def type(self) -> str:
-        return f"media.{self.kind}.{self.outcome}"
+        return ".".join(["media", self.kind, *([self.trouble] if self.trouble else []), self.outcome])
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> "Origin":
@@ -44,6 +51,8 @@ class Origin:
         match document.get("data"):
             case {"product": str(product), "kind": str(kind), "outcome": str(outcome), "source": str(source)}:
                 return cls(product, kind, outcome, source)
+            case {"kind": "operational", "outcome": str(outcome), "trouble": str(trouble)}:
+                return cls(NO_PRODUCT, OPERATIONAL, outcome, NO_PRODUCT, trouble)
         raise ValueError("the stored event lacks product, kind, outcome or source, which every event has")
 
 

@@ -23,7 +23,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from media_callbacks.model.events import CONTENT_TYPE, DATA_MODELS, SCHEMA_VERSION, Event, EventData
-from media_callbacks.model.kinds import KINDS, OUTCOMES, Kind, Outcome
+from media_callbacks.model.kinds import KINDS, OPERATIONAL, OUTCOMES, AnyKind, Kind, Outcome
+from media_callbacks.model.operational import OperationalData, OperationalEvent
 
 Json = dict[str, Any]
 
@@ -35,12 +36,12 @@ EVENT: Literal["event"] = "event"
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def schema_urn(name: Kind | Literal["event"]) -> str:
+def schema_urn(name: AnyKind | Literal["event"]) -> str:
     """The ``$id`` of this schema; of a kind's, also the ``dataschema`` of its events."""
     return f"urn:media-callbacks:{name}:{SCHEMA_VERSION}"
 
 
-def schema_file(name: Kind | Literal["event"]) -> str:
+def schema_file(name: AnyKind | Literal["event"]) -> str:
     return f"{name}.{SCHEMA_VERSION}.schema.json"
 
 
@@ -85,6 +86,23 @@ def kind_schema(kind: Kind) -> Json:
     }
 
 
+def operational_schema() -> Json:
+    """The JSON Schema of an operational event, which is of no kind that tells of jobs."""
+    definitions = _definitions((OperationalEvent,))
+    event = _flatten(definitions[OperationalEvent.__name__], definitions)
+    context = event["properties"]
+    context["dataschema"]["const"] = schema_urn(OPERATIONAL)
+    return {
+        "$schema": _DRAFT,
+        "$id": schema_urn(OPERATIONAL),
+        "title": f"media.{OPERATIONAL}, version {SCHEMA_VERSION}",
+        "description": event["description"],
+        "type": "object",
+        "required": event["required"],
+        "properties": context,
+    }
+
+
 def asyncapi_document() -> Json:
     """One AsyncAPI 3.0 document: what each kind of sink sends, and how."""
     return {
@@ -94,6 +112,8 @@ def asyncapi_document() -> Json:
             "title": "media-callbacks",
             "version": f"{SCHEMA_VERSION}.0.0",
             "description": "Every media job submitted to Alibaba Cloud ends in exactly one typed, verified event."
+            " Events of the kind `operational` tell of troubles of the service itself, and are sent to sinks that ask"
+            " for them alone."
             " Events are CloudEvents 1.0 in structured JSON, sent at least once to every sink that matches: the same"
             " `id` is the same event. New members may be added to events; nothing else changes within a version.",
             "license": {"name": "MIT"},
@@ -102,8 +122,8 @@ def asyncapi_document() -> Json:
         "channels": {name: _channel(channel) for name, channel in _CHANNELS.items()},
         "operations": {f"send_{name}": _operation(name, channel) for name, channel in _CHANNELS.items()},
         "components": {
-            "schemas": {kind: _schema_object(kind) for kind in KINDS},
-            "messages": {_message_name(sink, kind): _message(sink, kind) for sink in _SINK_TITLES for kind in KINDS},
+            "schemas": {kind: _schema_object(kind) for kind in _SENT},
+            "messages": {_message_name(sink, kind): _message(sink, kind) for sink in _SINK_TITLES for kind in _SENT},
             "messageTraits": _MESSAGE_TRAITS,
         },
     }
@@ -160,6 +180,7 @@ def _restrict_outcomes(properties: Json, kind: Kind) -> None:
 
 # AsyncAPI
 
+_SENT: tuple[AnyKind, ...] = (*KINDS, OPERATIONAL)
 _SINK_TITLES = {
     "webhook": "webhook",
     "sqs": "SQS message",
@@ -240,10 +261,10 @@ _ATTRIBUTES: Json = {
     "headers": {
         "type": "object",
         "description": "Message attributes, of data type String, for filters.",
-        "required": ["type", "product", "kind", "outcome"],
+        "required": ["type", "kind", "outcome"],
         "properties": {
             "type": {"type": "string", "description": "The `type` of the event."},
-            "product": {"type": "string", "description": "`data.product`"},
+            "product": {"type": "string", "description": "`data.product`; absent in operational events."},
             "kind": {"type": "string", "description": "`data.kind`"},
             "outcome": {"type": "string", "description": "`data.outcome`"},
             "job_id": {"type": "string", "description": "`data.job_id`; absent when null."},
@@ -296,9 +317,10 @@ _MESSAGE_TRAITS: Json = {
 }
 
 
-def _schema_object(kind: Kind) -> Json:
+def _schema_object(kind: AnyKind) -> Json:
+    schema = operational_schema() if kind == OPERATIONAL else kind_schema(kind)
     # An `$id` within a document would be the base of every reference in it.
-    return {key: value for key, value in kind_schema(kind).items() if key not in ("$schema", "$id")}
+    return {key: value for key, value in schema.items() if key not in ("$schema", "$id")}
 
 
 def _channel(channel: Json) -> Json:
@@ -307,7 +329,7 @@ def _channel(channel: Json) -> Json:
         "address": None,
         "title": channel["title"],
         "description": channel["description"],
-        "messages": {kind: {"$ref": f"#/components/messages/{_message_name(channel['sink'], kind)}"} for kind in KINDS},
+        "messages": {kind: {"$ref": f"#/components/messages/{_message_name(channel['sink'], kind)}"} for kind in _SENT},
     }
     return document | ({"bindings": channel["bindings"]} if "bindings" in channel else {})
 
@@ -318,20 +340,20 @@ def _operation(name: str, channel: Json) -> Json:
         "channel": {"$ref": f"#/channels/{name}"},
         "title": f"Send to {channel['title']}",
         "description": channel["operation"],
-        "messages": [{"$ref": f"#/channels/{name}/messages/{kind}"} for kind in KINDS],
+        "messages": [{"$ref": f"#/channels/{name}/messages/{kind}"} for kind in _SENT],
     }
     return document | ({"bindings": channel["operation_bindings"]} if "operation_bindings" in channel else {})
 
 
-def _message_name(sink: str, kind: Kind) -> str:
+def _message_name(sink: str, kind: AnyKind) -> str:
     return f"{sink}_{kind}"
 
 
-def _message(sink: str, kind: Kind) -> Json:
+def _message(sink: str, kind: AnyKind) -> Json:
     document = {
         "name": f"media.{kind}",
         "title": f"media.{kind}, as a {_SINK_TITLES[sink]}",
-        "summary": inspect.getdoc(DATA_MODELS[kind]),
+        "summary": inspect.getdoc(OperationalData if kind == OPERATIONAL else DATA_MODELS[kind]),
         "contentType": CONTENT_TYPE,
         "payload": {"$ref": f"#/components/schemas/{kind}"},
     }
