@@ -53,12 +53,30 @@ def ago(delta: timedelta | None) -> datetime | None:
     ],
 )
 def test_how_a_source_is(configured: timedelta, received: timedelta | None, refused_since: int, state: str) -> None:
-    activity = SourceActivity("vod", NOW - configured, ago(received), None, refused_since)
+    activity = SourceActivity("vod", NOW - configured, ago(received), None, refused_since, 30 * DAY)
     found, text = judge(activity, NOW)
     assert found == state
     if state == "refusing":
         assert "media-callbacks explain --last-refused --source vod" in text
         assert str(refused_since) in text
+
+
+@pytest.mark.parametrize(
+    ("received", "longest_gap", "state"),
+    [
+        (HOUR, 0 * HOUR, "receiving"),
+        (HOUR + MINUTE, 0 * HOUR, "silent"),
+        (3 * HOUR, 2 * HOUR, "receiving"),
+        (5 * HOUR, 2 * HOUR, "silent"),
+        (2 * DAY, DAY, "quiet"),
+        (3 * DAY, DAY, "silent"),
+    ],
+)
+def test_a_source_is_silent_when_it_usually_is_not(received: timedelta, longest_gap: timedelta, state: str) -> None:
+    activity = SourceActivity("vod", NOW - 30 * DAY, NOW - received, None, 0, longest_gap)
+    assert judge(activity, NOW)[0] == state
+    new = SourceActivity("vod", NOW - received - 6 * DAY, NOW - received, None, 0, longest_gap)
+    assert judge(new, NOW)[0] in ("receiving", "quiet")
 
 
 async def test_every_configured_source_is_told_of(operators: Operators, tmp_path: Path) -> None:

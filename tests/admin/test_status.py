@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from media_callbacks.admin.models import SinkItem, SourceItem
-from media_callbacks.admin.status import judge_jobs, judge_sink, judge_source
-from media_callbacks.inbox.records import SourceNews, StoreSpace, WaitingCounts
+from media_callbacks.admin.status import add_noted, judge_jobs, judge_sink, judge_source
+from media_callbacks.inbox.records import SeenTrouble, SourceNews, StoreSpace, TroubleRecord, WaitingCounts
 from media_callbacks.model.errors import InboxUnavailable
 from media_callbacks.model.jobs import ExpectedJob, JobReference
 from tests.factories.operators import NOW, Operators, operating
@@ -84,7 +84,14 @@ def test_a_sink(changes, error, told):
 
 @pytest.mark.parametrize(
     ("state", "is_wrong"),
-    [("receiving", None), ("new", None), ("quiet", False), ("quiet_since_change", False), ("refusing", True)],
+    [
+        ("receiving", None),
+        ("new", None),
+        ("quiet", False),
+        ("quiet_since_change", False),
+        ("refusing", True),
+        ("silent", True),
+    ],
 )
 def test_a_source(state, is_wrong):
     found = list(judge_source(source(state, "what it is; what to do; and more")))
@@ -101,7 +108,7 @@ def test_jobs_that_wait():
             jobs={("vod", "overdue"): overdue, ("vod", "expected"): 7},
             held={"vod": held},
             oldest_held_at=NOW - held_since,
-            oldest_deadline_at=NOW,
+            first_deadlines={"vod": NOW},
         )
         return [(trouble.what, trouble.is_wrong) for trouble in judge_jobs(waiting, unknown, NOW)]
 
@@ -147,6 +154,42 @@ async def test_a_disk_that_is_full_or_low_is_said(operators: Operators, monkeypa
     status = await operators.get("/v1/status")
     texts = [one["text"] for one in status["troubles"]]
     assert texts == ["can't be written: no space left", "0.5 GB are left on its disk"]
+
+
+def test_what_is_noted_says_since_when_and_what_only_others_see():
+    def noted(trouble: Any, subject: str, *, count: int = 0, told: bool = True) -> TroubleRecord:
+        return TroubleRecord(trouble, subject, NOW - HOUR, NOW, NOW if told else None, count, "5 s" if count else None)
+
+    records = [
+        noted("deliveries_dead", "orders", count=3),
+        noted("deliveries_dead", "bus", count=1),
+        noted("sink_failing", "bus"),
+        noted("sink_failing", "orders", told=False),
+        noted("clock_off", "host-2"),
+        noted("certificate_changed", "media-callbacks", count=2),
+    ]
+    here = list(judge_sink(sink(deliveries={"dead": 3}), None))
+    found = {(one.trouble, one.name): one for one in add_noted(here, records)}
+    # What died at the bus was sent again since.
+    assert list(found) == [
+        ("deliveries_dead", "orders"),
+        ("sink_failing", "bus"),
+        ("clock_off", "host-2"),
+        ("certificate_changed", "media-callbacks"),
+    ]
+    assert {one.since for one in found.values()} == {NOW - HOUR}
+    assert [one.is_wrong for one in found.values()] == [True, True, True, False]
+    assert found["clock_off", "host-2"].todo == "see MediaCallbacksClockOff in docs/runbook.md"
+    assert found["certificate_changed", "media-callbacks"].text.endswith("under its name; 5 s; 2 so far")
+
+
+async def test_troubles_that_instances_have_noted_are_shown(operators: Operators):
+    trouble = SeenTrouble(trouble="journal_set_aside", subject="host-2", detail="1 receipts")
+    await operators.inbox.note_troubles([trouble], instance="host-2", route=lambda _: ())
+    status = await operators.get("/v1/status")
+    assert status["text"] == "Wrong: host host-2."
+    (one,) = status["troubles"]
+    assert (one["trouble"], one["since"]) == ("journal_set_aside", "2026-11-21T04:00:00Z")
 
 
 async def test_what_came_and_went_is_counted_by_the_minute(operators: Operators):

@@ -1218,7 +1218,7 @@ class JobsConformance:
             jobs={("vod", "overdue"): 2, ("ims", "expected"): 1},
             held={"vod": 2, "mts": 1},
             oldest_held_at=NOW,
-            oldest_deadline_at=DEADLINE,
+            first_deadlines={"vod": DEADLINE, "ims": DEADLINE + HOUR},
         )
 
     # Purge

@@ -14,7 +14,7 @@ from media_callbacks.inbox.records import ErasureRequest, RefusedRecord, Refused
 from tests.inbox.conformance import DAY, NOW, SECOND, Reopen, purge
 from tests.inbox.timed import Timed
 
-HOUR = timedelta(hours=1)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 WEEK = 7 * DAY
 
 
@@ -179,12 +179,12 @@ class RefusalsConformance:
         inbox.clock.now += HOUR
         await inbox.note_activity([SourceNews("vod", 0, 4), SourceNews("ims", 0, 5), SourceNews("unknown", 1, 1)])
         assert await activity(inbox) == {
-            "vod": SourceActivity("vod", NOW, NOW + HOUR, NOW + 2 * HOUR, 4),
+            "vod": SourceActivity("vod", NOW, NOW + HOUR, NOW + 2 * HOUR, 4, HOUR),
             "ims": SourceActivity("ims", NOW, None, NOW + 2 * HOUR, 10),
         }
         inbox.clock.now += HOUR
         await inbox.note_activity([SourceNews("ims", 1, 0)])
-        assert (await activity(inbox))["ims"] == SourceActivity("ims", NOW, NOW + 3 * HOUR, NOW + 2 * HOUR, 0)
+        assert (await activity(inbox))["ims"] == SourceActivity("ims", NOW, NOW + 3 * HOUR, NOW + 2 * HOUR, 0, 3 * HOUR)
 
     async def test_another_configuration_begins_to_count_anew(self, inbox: Timed) -> None:
         await inbox.note_sources({"vod": "a"})
@@ -192,3 +192,54 @@ class RefusalsConformance:
         inbox.clock.now += HOUR
         await inbox.note_sources({"vod": "b"})
         assert await activity(inbox) == {"vod": SourceActivity("vod", NOW + HOUR, NOW, NOW, 0)}
+
+    async def test_a_source_is_silent_only_where_it_usually_is_not(self, inbox: Timed) -> None:
+        async def silent(at: datetime, *sources: str) -> dict[str, datetime]:
+            inbox.clock.now = at
+            await inbox.note_activity([SourceNews(source, 1, 0) for source in sources])
+            found = {name: one.silent_since(at) for name, one in (await activity(inbox)).items()}
+            return {name: since for name, since in found.items() if since is not None}
+
+        await inbox.note_sources({"vod": "a", "ims": "a", "mts": "a"})
+        for hour in range(0, 24 * 10, 2):
+            heard = ["vod", *(["mts"] if hour % 48 == 0 else ["ims"] * (hour < 24))]
+            assert await silent(NOW + hour * HOUR, *heard) == {}
+        last = NOW + (24 * 10 - 2) * HOUR
+        # Heard for a day alone, and never again: nobody knows what is usual.
+        assert await silent(last + 4 * HOUR) == {}
+        assert await silent(last + 5 * HOUR) == {"vod": last}
+        assert await silent(last + 5 * HOUR, "vod") == {}
+        # It is usual now.
+        assert await silent(last + 14 * HOUR) == {}
+        assert await silent(last + 16 * HOUR) == {"vod": last + 5 * HOUR}
+        assert set(await silent(last + 100 * HOUR)) == {"vod", "mts"}
+
+    async def test_what_came_but_once_is_not_usual(self, inbox: Timed) -> None:
+        await inbox.note_sources({"vod": "a"})
+        for days in (30, 30 + 30, 30 + 30 + 30):
+            inbox.clock.now = NOW + days * DAY
+            assert (await activity(inbox))["vod"].silent_since(inbox.clock.now) is None
+            await inbox.note_activity([SourceNews("vod", 1, 0)])
+        assert (await activity(inbox))["vod"].silent_since(NOW + 200 * DAY) is not None
+
+    async def test_weekends_are_usual(self, inbox: Timed) -> None:
+        await inbox.note_sources({"vod": "a"})
+        for hour in range(24 * 7 * 5):
+            inbox.clock.now = NOW + hour * HOUR
+            if hour % 168 < 108 and hour % 24 < 12:
+                await inbox.note_activity([SourceNews("vod", 1, 0)])
+            if hour > 168:
+                assert (await activity(inbox))["vod"].silent_since(inbox.clock.now) is None, hour
+
+    async def test_what_a_clock_that_was_wrong_has_made_of_sources_is_put_back(self, inbox: Timed) -> None:
+        await inbox.note_sources({"vod": "a"})
+        await inbox.watch_clock(now=NOW)
+        await inbox.note_activity([SourceNews("vod", 1, 0)])
+        await inbox.watch_clock(now=NOW + 10 * DAY)
+        inbox.clock.now = NOW + 10 * DAY + SECOND
+        await inbox.note_activity([SourceNews("vod", 1, 0)])
+        await inbox.watch_clock(now=NOW + MINUTE)
+        found = (await activity(inbox))["vod"]
+        assert found.received_at is not None
+        assert abs(found.received_at - NOW) < 2 * MINUTE
+        assert found.longest_gap < 2 * MINUTE

@@ -25,6 +25,7 @@ from media_callbacks.inbox.records import (
     Finding,
     JobName,
     ReplayRequest,
+    SeenTrouble,
     SourceNews,
 )
 from media_callbacks.inbox.sqlite.copying import SqliteStore
@@ -135,6 +136,9 @@ async def fill(inbox: Timed) -> None:
     await expect(inbox, "delivered")
     assert await inbox.claim("a", limit=1, lease_s=LEASE_S), "which leaves a lease"
     await pause(inbox, "b")
+    await inbox.note_troubles(
+        [SeenTrouble(trouble="sink_disabled", subject="a", detail="why")], instance="host", route=lambda _: ()
+    )
     await inbox.create_replay(ReplayRequest(filter=EventFilter(kind="animated_image"), rate_per_s=0.5, reason="why"))
 
 
@@ -155,6 +159,7 @@ async def look(inbox: Timed) -> dict[str, Any]:
         "sinks": await inbox.list_sinks(),
         "replays": await inbox.list_replays(limit=9),
         "erasures": await inbox.list_erasures(limit=9),
+        "troubles": await inbox.list_troubles(),
         "waiting": await inbox.count_waiting(),
         "clock": (await inbox.watch_clock()).doubted_s,
     }

@@ -63,6 +63,7 @@ from tests.inbox.conformance_jobs import (
 )
 from tests.inbox.conformance_lives import LivesConformance
 from tests.inbox.conformance_refusals import RefusalsConformance
+from tests.inbox.conformance_troubles import TroublesConformance, see, to_ops
 from tests.inbox.timed import Clock, TimedPostgresqlInbox
 
 OpenInbox = Callable[..., Awaitable[TimedPostgresqlInbox]]
@@ -225,6 +226,10 @@ class TestPostgresqlFeed(FeedConformance):
 
 class TestPostgresqlRefusals(RefusalsConformance):
     """The suite about refused requests and quiet sources."""
+
+
+class TestPostgresqlTroubles(TroublesConformance):
+    """The suite about troubles of the service."""
 
 
 class TestPostgresqlJobs(JobsConformance, DatabaseJobsConformance):
@@ -1251,3 +1256,21 @@ async def test_who_is_closed_while_it_connects_leaves_no_exception_behind():
     del news
     gc.collect()
     assert left == []
+
+
+# Troubles
+
+
+async def test_instances_that_note_the_same_at_the_same_time_tell_once(
+    inbox: TimedPostgresqlInbox, other: TimedPostgresqlInbox
+) -> None:
+    told: list[str] = []
+    for number in range(10):
+        seen = [see(f"sink-{number}", began_s=3600), see("ops", began_s=3600)]
+        for noted in await asyncio.gather(
+            *(one.note_troubles(seen, instance="host", route=to_ops) for one in (inbox, other) * 3)
+        ):
+            told += [event.subject for event in noted]
+    assert sorted(told) == ["ops", *(f"sink-{number}" for number in range(10))]
+    rows = await inbox._read(lambda d: d.fetch("SELECT count(*), count(DISTINCT key_digest) FROM events"))
+    assert [tuple(row) for row in rows] == [(11, 11)]

@@ -59,6 +59,7 @@ from tests.inbox.conformance_jobs import (
 )
 from tests.inbox.conformance_lives import LivesConformance
 from tests.inbox.conformance_refusals import RefusalsConformance
+from tests.inbox.conformance_troubles import TroublesConformance
 from tests.inbox.timed import Clock, TimedSqliteInbox
 
 
@@ -106,6 +107,10 @@ class TestSqliteFeed(FeedConformance):
 
 class TestSqliteRefusals(RefusalsConformance):
     """The suite about refused requests and quiet sources."""
+
+
+class TestSqliteTroubles(TroublesConformance):
+    """The suite about troubles of the service."""
 
 
 class TestSqliteJobs(JobsConformance, DatabaseJobsConformance):
@@ -607,7 +612,7 @@ async def test_a_database_without_what_jobs_need_gets_it(
             connection.execute(f"DROP TRIGGER {trigger}")
         for table in ("erasures", "erased_events", "answers", "receipt_keys", "event_user_data"):
             connection.execute(f"DROP TABLE {table}")
-        for table in ("refused", "source_activity", "activity"):
+        for table in ("refused", "source_activity", "activity", "troubles"):
             connection.execute(f"DROP TABLE {table}")
         for index in ("events_by_media", "receipts_in_trouble"):
             connection.execute(f"DROP INDEX {index}")

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
-from media_callbacks.inbox.records import RefusedRow
+from media_callbacks.inbox.records import RefusedRow, SeenTrouble
 from media_callbacks.model.errors import InboxUnavailable
 from media_callbacks.model.jobs import ExpectedJob, JobReference
 from media_callbacks.page.app import MAX_ATTEMPTS, MAX_FORM_BYTES
@@ -116,6 +116,19 @@ async def test_what_is_wrong_is_said_with_why_since_when_and_what_to_do(visitor:
     assert "Wrong: sink bus." in text
     assert "1 event was given up; it said: answered HTTP 418" in text
     assert "replay what is dead" in text
+
+
+async def test_troubles_are_on_the_first_page_and_their_events_where_they_are_asked_for(visitor: Visitor):
+    trouble = SeenTrouble(trouble="journal_set_aside", subject="host-2", detail="1 <receipt>")
+    (event,) = await visitor.operators.inbox.note_troubles([trouble], instance="host-2", route=lambda _: ("orders",))
+    visitor.operators.breakers = {}
+    first = text_of(await visitor.look("/ui/"))
+    assert "Wrong: host host-2." in first
+    assert "though it worked; 1 <receipt>" in first
+    assert "since 2026-11-21 04:00:00" in first
+    assert event.id not in await visitor.look("/ui/events")
+    assert event.id in await visitor.look("/ui/events?kind=operational&outcome=began")
+    assert "media.operational.journal_set_aside.began" in await visitor.look(f"/ui/events/{event.id}")
 
 
 async def test_a_filter_says_what_it_is_and_gives_what_fits(visitor: Visitor):

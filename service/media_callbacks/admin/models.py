@@ -56,7 +56,7 @@ from media_callbacks.inbox.records import (
     Subject,
 )
 from media_callbacks.model.jobs import ExpectedJob, JobReference
-from media_callbacks.model.kinds import Kind, Outcome, Product, Transport
+from media_callbacks.model.kinds import AnyKind, AnyOutcome, Kind, Product, Transport
 from media_callbacks.model.outputs import Time
 from media_callbacks.model.receipts import HoldReason, ReceiptState
 from media_callbacks.model.suggestions import did_you_mean
@@ -136,8 +136,8 @@ class _EventConditions(BaseModel):
     job_id: Text = _optional("The vendor's job id.")
     media_id: Text = _optional("The vendor's media id.")
     product: Product = _optional("Who made the message.")
-    kind: Kind = _optional("What ended.")
-    outcome: Outcome = _optional("How it ended.")
+    kind: AnyKind = _optional("What ended; `operational` events are left out unless asked for.")
+    outcome: AnyOutcome = _optional("How it ended.")
     state: EventState = _optional(
         "Events with a delivery in this state (one that was sent again counts by its latest replay), or"
         " those that matched no sink (`unrouted`).",
@@ -162,8 +162,8 @@ class FeedQuery(QueryParameters):
     )
     limit: Limit = 100
     product: Product = _optional("Who made the message.")
-    kind: Kind = _optional("What ended.")
-    outcome: Outcome = _optional("How it ended.")
+    kind: AnyKind = _optional("What ended; `operational` events are left out unless asked for.")
+    outcome: AnyOutcome = _optional("How it ended.")
     job_id: Text = _optional("The vendor's job id.")
     media_id: Text = _optional("The vendor's media id.")
     source: Text = _optional("Name of the source that they came through first.")
@@ -673,7 +673,7 @@ class RefusedDetail(RefusedItem):
     )
 
 
-SourceState = Literal["receiving", "refusing", "quiet_since_change", "quiet", "new"]
+SourceState = Literal["receiving", "refusing", "silent", "quiet_since_change", "quiet", "new"]
 
 
 class SourceItem(ApiModel):
@@ -684,8 +684,9 @@ class SourceItem(ApiModel):
     transport: Transport
     state: SourceState = Field(
         description="`receiving`: something came, and less was refused since than would tell of trouble. `refusing`:"
-        " all that came of late was refused. `quiet_since_change`: nothing came since its configuration changed, over"
-        " an hour ago. `quiet`: nothing for a day. `new`: configured within the last hour, and nothing came yet."
+        " all that came of late was refused. `silent`: nothing for far longer than usual. `quiet_since_change`: nothing"
+        " came since its configuration changed, over an hour ago. `quiet`: nothing for a day. `new`: configured within"
+        " the last hour, and nothing came yet."
     )
     text: str = Field(description="The same in a sentence, with what to do.")
     configured_at: Timestamp = Field(description="Since when its configuration is what it is.")
@@ -932,7 +933,10 @@ class TroubleItem(ApiModel):
     """Something that is wrong, or deserves a look."""
 
     is_wrong: bool = Field(description="False for what only deserves a look.")
-    what: str = Field(examples=["sink"], description="What it is about: `sink`, `source`, `jobs`, `held`, `store`.")
+    trouble: str | None = Field(None, examples=["sink_failing"], description="Its word in operational events.")
+    what: str = Field(
+        examples=["sink"], description="What it is about: `sink`, `source`, `jobs`, `held`, `store`, `host`, `service`."
+    )
     name: str | None = Field(examples=["orders"])
     text: str = Field(examples=["answers nothing good: answered HTTP 503"], description="What is the matter, and why.")
     since: Timestamp | None

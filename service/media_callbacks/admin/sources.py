@@ -11,8 +11,8 @@ from media_callbacks.inbox.roles import AdminStore
 
 # What is refused at times is the internet's noise.
 MANY_REFUSED = 3
-QUIET = timedelta(days=1)
-SETTLING = timedelta(hours=1)
+HOUR, QUIET = timedelta(hours=1), timedelta(days=1)
+SETTLING = HOUR
 
 
 class Sources:
@@ -62,6 +62,11 @@ def judge(activity: SourceActivity, now: datetime) -> tuple[SourceState, str]:
         return "refusing", (
             f"all {count} requests since {since} were refused; ask why: media-callbacks explain --last-refused"
             f" --source {activity.source}"
+        )
+    if silent_since := activity.silent_since(now):
+        return "silent", (
+            f"nothing has come for {(now - silent_since) / HOUR:.1f} hours, and it was half as long at most of late;"
+            " look whether jobs were submitted, and what the vendor has registered"
         )
     if received is not None and (came_since or now - configured < SETTLING) and now - received < QUIET:
         return "receiving", "something genuine came within the last day"

@@ -1,6 +1,6 @@
 """Whether it is well, and what came in and went out of late."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from media_callbacks.admin.models import (
@@ -16,15 +16,19 @@ from media_callbacks.admin.models import (
 from media_callbacks.admin.operations import operation
 from media_callbacks.admin.sinks import Sinks
 from media_callbacks.admin.sources import Sources
-from media_callbacks.inbox.records import EventFilter, JobFilter, StoreSpace, WaitingCounts
+from media_callbacks.inbox.records import EventFilter, JobFilter, StoreSpace, TroubleRecord, WaitingCounts
 from media_callbacks.inbox.roles import AdminStore
 from media_callbacks.model.errors import Unavailable
+from media_callbacks.model.kinds import Trouble
+from media_callbacks.model.operational import RULES, Rule
 
 # As the alerts of deploy/prometheus have it.
 OLD_S = 900.0
 HELD_LONG = timedelta(minutes=30)
 MANY_OVERDUE = 100
 LOW_FREE_BYTES = 1 << 30
+# What the store says as it is now, whoever asks. An operational event's end comes later.
+_SEEN_HERE = ("sink_disabled", "deliveries_dead", "jobs_overdue", "jobs_unknown", "source_silent", "disk_low")
 _DAY, _HOUR, _MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 
 
@@ -59,6 +63,7 @@ class StatusDesk:
         for source in sources:
             troubles += judge_source(source)
         troubles += judge_jobs(waiting, len(unknown), now)
+        troubles = list(add_noted(troubles, await self._inbox.list_troubles()))
         troubles.sort(key=lambda trouble: not trouble.is_wrong)
         wrong = [trouble for trouble in troubles if trouble.is_wrong]
         return Status(
@@ -124,7 +129,8 @@ def judge_sink(sink: SinkItem, error: str | None) -> Iterator[TroubleItem]:
         yield _look("sink", sink.name, f"not configured any more, and {waiting + dead} events are left", None, "")
     if sink.state == "disabled":
         text = f"disabled itself: {sink.reason or error or 'gone'}; {waiting} events wait"
-        yield _wrong("sink", sink.name, text, sink.changed_at, "mend the destination, then resume the sink")
+        todo = "mend the destination, then resume the sink"
+        yield _wrong("sink", sink.name, text, sink.changed_at, todo, trouble="sink_disabled")
     elif sink.state == "paused":
         by = f" by {sink.changed_by}" if sink.changed_by else ""
         text = f"paused{by}{f': {sink.reason}' if sink.reason else ''}; {waiting} events wait"
@@ -132,19 +138,22 @@ def judge_sink(sink: SinkItem, error: str | None) -> Iterator[TroubleItem]:
     elif sink.breaker in ("open", "half_open"):
         text = f"left alone, because it does not take events{said}; {waiting} events wait"
         todo = "mend the destination; it is tried again by itself, and at once with retry"
-        yield _wrong("sink", sink.name, text, sink.oldest_pending_at, todo)
+        yield _wrong("sink", sink.name, text, sink.oldest_pending_at, todo, trouble="sink_failing")
     elif (sink.oldest_pending_age_s or 0) > OLD_S:
         text = f"{waiting} events wait{said}"
         yield _wrong("sink", sink.name, text, sink.oldest_pending_at, "see what it answered")
     if dead:
         text = f"{dead} {'event was' if dead == 1 else 'events were'} given up{said}"
-        yield _wrong("sink", sink.name, text, None, "mend the destination, then replay what is dead")
+        todo = "mend the destination, then replay what is dead"
+        yield _wrong("sink", sink.name, text, None, todo, trouble="deliveries_dead")
 
 
 def judge_source(source: SourceItem) -> Iterator[TroubleItem]:
     head, _, todo = source.text.partition("; ")
     if source.state == "refusing":
         yield _wrong("source", source.name, head, source.received_at or source.configured_at, todo)
+    elif source.state == "silent":
+        yield _wrong("source", source.name, head, source.received_at, todo, trouble="source_silent")
     elif source.state in ("quiet", "quiet_since_change"):
         yield _look("source", source.name, head, source.received_at or source.configured_at, todo)
 
@@ -155,10 +164,12 @@ def judge_jobs(waiting: WaitingCounts, unknown: int, now: datetime) -> Iterator[
         make = _wrong if overdue > MANY_OVERDUE else _look
         text = f"{overdue} jobs are past their deadline, and the vendor is being asked"
         todo = "see whether callbacks come at all, and whether the vendor can be asked: media-callbacks check"
-        yield make("jobs", None, text, waiting.oldest_deadline_at, todo)
+        since = min(waiting.first_deadlines.values(), default=None)
+        yield make("jobs", None, text, since, todo, trouble="jobs_overdue")
     if unknown:
         text = f"{unknown} jobs of the last day were given up: no callback came, and the vendor knows nothing"
-        yield _look("jobs", None, text, None, "see whether they were submitted, and under which id")
+        todo = "see whether they were submitted, and under which id"
+        yield _look("jobs", None, text, None, todo, trouble="jobs_unknown")
     held, oldest = sum(waiting.held.values()), waiting.oldest_held_at
     if held and oldest is not None and now - oldest > HELD_LONG:
         text = f"{held} events wait for the vendor's word"
@@ -169,13 +180,42 @@ def _of_space(space: StoreSpace) -> Iterator[TroubleItem]:
     free = space.free_bytes
     if free is not None and (free < LOW_FREE_BYTES or free < space.size_bytes / 10):
         text = f"{free / 1e9:.1f} GB are left on its disk"
-        yield _wrong("store", None, text, None, "make room, or lower store.retention_days")
+        yield _wrong("store", None, text, None, "make room, or lower store.retention_days", trouble="disk_low")
 
 
 def _of_journal(receipts: int) -> Iterator[TroubleItem]:
     if receipts:
         text = f"{receipts} receipts wait in this instance's journal"
-        yield _wrong("store", None, text, None, "they are stored by themselves once the store takes them; see its log")
+        todo = "they are stored by themselves once the store takes them; see its log"
+        yield _wrong("store", None, text, None, todo, trouble="journal_filling")
+
+
+def add_noted(troubles: Sequence[TroubleItem], records: Sequence[TroubleRecord]) -> Iterator[TroubleItem]:
+    """What is seen here, with what instances have noted: since when, and what only they see or is over."""
+    noted = [record for record in records if record.told_at is not None]
+    for one in troubles:
+        since = [
+            record.since for record in noted if record.trouble == one.trouble and one.name in (None, record.subject)
+        ]
+        yield one if one.since or not since else one.model_copy(update={"since": min(since)})
+    seen = {(one.trouble, one.name) for one in troubles}
+    for record in noted:
+        if record.trouble not in _SEEN_HERE and not seen & {(record.trouble, None), (record.trouble, record.subject)}:
+            yield _of_record(record, RULES[record.trouble])
+
+
+def _of_record(record: TroubleRecord, rule: Rule) -> TroubleItem:
+    detail = [record.detail] if record.detail else []
+    counted = [f"{record.count} so far"] if record.count else []
+    make = _look if record.count else _wrong
+    return make(
+        rule.subject.split()[0],
+        record.subject,
+        f"{rule.text.rstrip('.')}{''.join(f'; {more}' for more in (*detail, *counted))}",
+        record.since,
+        f"see {rule.runbook} in docs/runbook.md" if rule.runbook else "see which sinks match",
+        trouble=record.trouble,
+    )
 
 
 def _sentence(wrong: list[TroubleItem]) -> str:
@@ -186,9 +226,13 @@ def _sentence(wrong: list[TroubleItem]) -> str:
     return f"Wrong: {', '.join(named[:3])}{more}."
 
 
-def _wrong(what: str, name: str | None, text: str, since: datetime | None, todo: str) -> TroubleItem:
-    return TroubleItem(is_wrong=True, what=what, name=name, text=text, since=since, todo=todo)
+def _wrong(
+    what: str, name: str | None, text: str, since: datetime | None, todo: str, *, trouble: Trouble | None = None
+) -> TroubleItem:
+    return TroubleItem(is_wrong=True, trouble=trouble, what=what, name=name, text=text, since=since, todo=todo)
 
 
-def _look(what: str, name: str | None, text: str, since: datetime | None, todo: str) -> TroubleItem:
-    return TroubleItem(is_wrong=False, what=what, name=name, text=text, since=since, todo=todo)
+def _look(
+    what: str, name: str | None, text: str, since: datetime | None, todo: str, *, trouble: Trouble | None = None
+) -> TroubleItem:
+    return TroubleItem(is_wrong=False, trouble=trouble, what=what, name=name, text=text, since=since, todo=todo)

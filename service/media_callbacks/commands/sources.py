@@ -14,7 +14,7 @@ from media_callbacks.commands.console.output import print_json, print_table
 from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.model.times import format_time
 
-_STYLES = {"receiving": "green", "refusing": "red", "quiet_since_change": "yellow", "quiet": "yellow"}
+_STYLES = {"receiving": "green", "refusing": "red", "silent": "red", "quiet_since_change": "yellow", "quiet": "yellow"}
 
 
 def add_options(parser: CommandParser) -> None:

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from media_callbacks.inbox.records import AttemptResult
 from media_callbacks.model.events import Delivery, Event
-from media_callbacks.model.identity import key_digest, parse_event_id
-from media_callbacks.model.kinds import OUTCOMES
+from media_callbacks.model.identity import key_digest, outcome_number, parse_event_id
 
 Value = str | bytes | int | float | None
 Row = Sequence[Any]
@@ -94,7 +93,7 @@ STORED = "e.id, e.key_digest, e.outcome, e.revision, e.receipt_id, e.accepted_at
 
 def identity(event: Event) -> tuple[bytes, int]:
     """What an event is known by in the tables: the digest of its key, and the number of its outcome."""
-    return key_digest(event.id), OUTCOMES.index(event.data.outcome)
+    return key_digest(event.id), outcome_number(event.data.outcome)
 
 
 def identity_of(event_id: str) -> tuple[bytes, int]:
@@ -105,7 +104,7 @@ def identity_of(event_id: str) -> tuple[bytes, int]:
         ValueError: This is not an event id.
     """
     digest, outcome = parse_event_id(event_id)
-    return digest, OUTCOMES.index(outcome)
+    return digest, outcome_number(outcome)
 
 
 class Database(ABC):

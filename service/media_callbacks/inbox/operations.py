@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from media_callbacks.inbox.asking import inquiries, jobs
 from media_callbacks.inbox.database import Database
-from media_callbacks.inbox.keeping import clock, purging
+from media_callbacks.inbox.keeping import clock, purging, troubles
 from media_callbacks.inbox.operating import activity, erasures, feed, lives, reads, refusals, replays, searches, sinks
 from media_callbacks.inbox.pending import Answered
 from media_callbacks.inbox.receiving import accepting
@@ -53,12 +53,14 @@ from media_callbacks.inbox.records import (
     ReplayRecord,
     ReplayRequest,
     ReportRow,
+    SeenTrouble,
     Settled,
     SinkRecord,
     SinkState,
     SourceActivity,
     SourceNews,
     StoreSpace,
+    TroubleRecord,
     WaitingCounts,
 )
 from media_callbacks.inbox.rows import from_milliseconds, to_milliseconds
@@ -66,6 +68,7 @@ from media_callbacks.model.errors import ClockDoubted, JobConflict
 from media_callbacks.model.events import Delivery
 from media_callbacks.model.jobs import ExpectedJob
 from media_callbacks.model.kinds import Product
+from media_callbacks.model.operational import OperationalEvent
 from media_callbacks.model.receipts import Receipt, ReceiptState, StoredReceipt, Verdict
 
 # Deliveries in a transaction.
@@ -123,6 +126,28 @@ class Operations(ABC):
 
     async def trust_clock(self) -> None:
         await self._write(clock.trust)
+
+    # Troubles
+
+    async def note_troubles(
+        self,
+        seen: Sequence[SeenTrouble],
+        *,
+        instance: str,
+        route: Callable[[OperationalEvent], Sequence[str]],
+        may_end: bool = True,
+    ) -> Sequence[OperationalEvent]:
+        # Most of the time there is nothing.
+        if not seen and not await self.list_troubles():
+            return ()
+        events, told = await self._write(
+            lambda d: troubles.note(d, seen, instance=instance, route=route, may_end=may_end), may_take_long=True
+        )
+        self._tell(told)
+        return events
+
+    async def list_troubles(self) -> Sequence[TroubleRecord]:
+        return await self._read(troubles.list_troubles)
 
     @abstractmethod
     async def measure(self) -> StoreSpace: ...

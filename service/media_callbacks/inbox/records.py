@@ -4,12 +4,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Self
 
 from media_callbacks.model.events import Delivery, Event
 from media_callbacks.model.jobs import JobReference
-from media_callbacks.model.kinds import Outcome, Product, Transport
+from media_callbacks.model.kinds import OPERATIONAL, AnyOutcome, Outcome, Product, Transport, Trouble
 from media_callbacks.model.receipts import HoldReason, Receipt, ReceiptState
 
 AskResult = Literal["ended", "pending", "not_found", "unlearnable", "foreign", "unavailable", "refused", "unreadable"]
@@ -139,12 +139,18 @@ class SourceNews:
     refused: int
 
 
+# Long enough to have seen a weekend.
+_LEARNT = timedelta(days=7)
+_MIN_SILENCE = timedelta(hours=1)
+
+
 @dataclass(frozen=True, slots=True)
 class SourceActivity:
     """
     Attributes:
         configured_at: Since when its configuration is what it is.
         refused_since: How many requests were refused since one was received, or since ``configured_at``.
+        longest_gap: How long it has been without, of late.
     """
 
     source: str
@@ -152,6 +158,14 @@ class SourceActivity:
     received_at: datetime | None
     refused_at: datetime | None
     refused_since: int
+    longest_gap: timedelta = timedelta(0)
+
+    def silent_since(self, now: datetime) -> datetime | None:
+        """When something came last, if that is far longer ago than is usual, as far as that is known."""
+        received_at = self.received_at
+        if received_at is None or received_at - self.configured_at < _LEARNT:
+            return None
+        return received_at if now - received_at > max(_MIN_SILENCE, 2 * self.longest_gap) else None
 
 
 ActivityWord = Literal["received", "refused", "delivered"]
@@ -261,7 +275,7 @@ class EventRecord:
     accepted_at: datetime
     product: str
     kind: str
-    outcome: Outcome
+    outcome: AnyOutcome
     revision: int
     job_id: str | None
     media_id: str | None
@@ -778,13 +792,13 @@ class WaitingCounts:
         jobs: Expected jobs that have not ended, by product and state (``expected`` or ``overdue``).
         held: Held events, by product.
         oldest_held_at: When the oldest of them came, or None.
-        oldest_deadline_at: The first deadline of the expected jobs, or None.
+        first_deadlines: Of the expected jobs, by product.
     """
 
     jobs: Mapping[tuple[str, JobState], int]
     held: Mapping[str, int]
     oldest_held_at: datetime | None
-    oldest_deadline_at: datetime | None = None
+    first_deadlines: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -837,6 +851,47 @@ class ClockRecord:
     trusted_at: datetime | None = None
     behind_s: float = 0.0
     corrected_s: float = 0.0
+
+
+# Troubles of the service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenTrouble:
+    """
+    What an instance has seen of a trouble.
+
+    Attributes:
+        began_s, seen_s: How many seconds ago it saw it first and last.
+        count: How many times since it has said so, of what happens and is over.
+        is_sign: It is no trouble by itself, but shows that one that was told of goes on.
+    """
+
+    trouble: Trouble
+    subject: str
+    began_s: float = 0.0
+    seen_s: float = 0.0
+    count: int = 0
+    detail: str | None = None
+    is_sign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TroubleRecord:
+    """
+    A trouble that has not ended.
+
+    Attributes:
+        told_at: When it was told of; None as long as it may be nothing.
+    """
+
+    trouble: Trouble
+    subject: str
+    since: datetime
+    seen_at: datetime
+    told_at: datetime | None
+    count: int
+    detail: str | None
 
 
 # The feed
@@ -935,7 +990,7 @@ class FeedFilter:
         """As far as that can be told without the body."""
         return (
             (self.product is None or self.product == event.product)
-            and (self.kind is None or self.kind == event.kind)
+            and (event.kind != OPERATIONAL if self.kind is None else self.kind == event.kind)
             and (self.outcome is None or self.outcome == event.outcome)
             and (self.job_id is None or self.job_id == event.job_id)
             and (self.media_id is None or self.media_id == event.media_id)
@@ -944,7 +999,7 @@ class FeedFilter:
     def wants(self, event: FeedEvent) -> bool:
         """Of one that is not kept any more the rest is not known, and it may have been."""
         return self.may_want(event) and (
-            self.source is None or event.body is None or json.loads(event.body)["data"]["source"] == self.source
+            self.source is None or event.body is None or json.loads(event.body)["data"].get("source") == self.source
         )
 
 

@@ -47,17 +47,20 @@ from media_callbacks.inbox.records import (
     ReplayRecord,
     ReplayRequest,
     ReportRow,
+    SeenTrouble,
     Settled,
     SinkRecord,
     SinkState,
     SourceActivity,
     SourceNews,
     StoreSpace,
+    TroubleRecord,
     WaitingCounts,
 )
 from media_callbacks.model.events import Delivery
 from media_callbacks.model.jobs import ExpectedJob
 from media_callbacks.model.kinds import Product
+from media_callbacks.model.operational import OperationalEvent
 from media_callbacks.model.receipts import Receipt, ReceiptState, StoredReceipt, Verdict
 
 # What several need
@@ -209,6 +212,38 @@ class WatchedClock(Protocol):
         """
         Note that the store's clock was seen, and how far it has stepped since it was seen last. What was put off by a
         step that has proved wrong is put back. See ``inbox.keeping.clock``.
+        """
+        ...
+
+
+class TroubleReader(Protocol):
+    """Who shows troubles."""
+
+    async def list_troubles(self) -> Sequence[TroubleRecord]:
+        """Those that have not ended, whether they were told of or not."""
+        ...
+
+
+class TroubleBook(TroubleReader, Protocol):
+    """For whoever watches for troubles."""
+
+    async def note_troubles(
+        self,
+        seen: Sequence[SeenTrouble],
+        *,
+        instance: str,
+        route: Callable[[OperationalEvent], Sequence[str]],
+        may_end: bool = True,
+    ) -> Sequence[OperationalEvent]:
+        """
+        Write down what an instance sees, and tell of what has begun or ended, in one transaction.
+
+        Args:
+            route: Which sinks get an event. Where there are none there is no event.
+            may_end: Whether what nobody has seen for a while has ended.
+
+        Returns:
+            What has begun or ended, whether a sink is told or not.
         """
         ...
 
@@ -420,6 +455,7 @@ class AdminStore(
     ReplayControl,
     Eraser,
     JobRegistry,
+    TroubleReader,
     StoreClock,
     HealthCheck,
     Protocol,
@@ -467,6 +503,7 @@ class Inbox(
     InquiryQueue,
     Purgeable,
     WatchedClock,
+    TroubleBook,
     AdminStore,
     JobWatchStore,
     FeedStore,

@@ -8,8 +8,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from media_callbacks.model.events import Delivery
-from media_callbacks.model.identity import event_id
-from media_callbacks.model.kinds import OUTCOMES
+from media_callbacks.model.identity import event_id, outcome_of
 from media_callbacks.model.receipts import Receipt
 
 _MAX_ID = 2**63 - 1
@@ -89,7 +88,7 @@ def delivery_of(row: Sequence[Any], sink: str, lease: str) -> Delivery:
     return Delivery(
         row_id=row_id,
         sink=sink,
-        event_id=event_id(digest, OUTCOMES[outcome]),
+        event_id=event_id(digest, outcome_of(digest, outcome)),
         body=body.encode(),
         attempt=attempts + 1,
         lease=lease,

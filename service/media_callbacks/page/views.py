@@ -11,7 +11,7 @@ from media_callbacks.admin.api import AdminApi
 from media_callbacks.admin.models import Activity, EventDetail, EventPage, JobHits, Report, SinkItem, SinkList
 from media_callbacks.admin.operations import Refused
 from media_callbacks.inbox.records import DeliveryState, EventState, JobState
-from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS
+from media_callbacks.model.kinds import ANY_OUTCOME, KINDS, OPERATIONAL, PRODUCTS
 from media_callbacks.model.receipts import ReceiptState
 from media_callbacks.page import plots
 from media_callbacks.page.recent import Recent
@@ -126,8 +126,8 @@ class Views:
             "state": get_args(EventState),
             "sink": self._sinks,
             "product": PRODUCTS,
-            "kind": KINDS,
-            "outcome": OUTCOMES,
+            "kind": (*KINDS, OPERATIONAL),
+            "outcome": ANY_OUTCOME,
         }
         return Shown(
             "events.html",
@@ -207,8 +207,8 @@ class Views:
             "state": get_args(EventState),
             "sink": self._sinks,
             "product": PRODUCTS,
-            "kind": KINDS,
-            "outcome": OUTCOMES,
+            "kind": (*KINDS, OPERATIONAL),
+            "outcome": ANY_OUTCOME,
             "to_sink": self._sinks,
         }
         return Shown(

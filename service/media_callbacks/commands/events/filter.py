@@ -9,7 +9,7 @@ from media_callbacks.commands.console.moments import TIMES, read_range
 from media_callbacks.commands.console.output import printable
 from media_callbacks.inbox.records import DeliveryState
 from media_callbacks.model.identity import parse_event_id
-from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS
+from media_callbacks.model.kinds import ANY_OUTCOME, KINDS, OPERATIONAL, PRODUCTS
 
 STATES = (*get_args(DeliveryState), "unrouted")
 _NAMES = ("job_id", "media_id", "product", "kind", "outcome", "state", "sink", "since", "until")
@@ -20,8 +20,8 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--job-id", metavar="ID", help="the vendor's job id")
     group.add_argument("--media-id", metavar="ID", help="the vendor's media id")
     group.add_argument("--product", choices=PRODUCTS)
-    group.add_argument("--kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
-    group.add_argument("--outcome", choices=OUTCOMES)
+    group.add_argument("--kind", choices=(*KINDS, OPERATIONAL), metavar="KIND", help=", ".join((*KINDS, OPERATIONAL)))
+    group.add_argument("--outcome", choices=ANY_OUTCOME)
     group.add_argument(
         "--state", choices=STATES, help="with a delivery in this state; unrouted: no sink was meant to get it"
     )

@@ -16,7 +16,7 @@ from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.commands.listen.forwarding import Answer, Target
 from media_callbacks.commands.listen.memory import Memory, open_memory, read_secret, state_folder
 from media_callbacks.config.values import read_webhook_secret
-from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS
+from media_callbacks.model.kinds import ANY_OUTCOME, KINDS, OPERATIONAL, PRODUCTS
 from media_callbacks.model.times import format_time
 from media_callbacks.timing.clock import utc_now
 from media_callbacks.timing.retry import backoff_s
@@ -53,8 +53,8 @@ def add_options(parser: CommandParser) -> None:
     start.add_argument("--from-now", action="store_true", help="begin with what comes, whatever was seen before")
     group = parser.add_argument_group("which events (all that are given must fit)")
     group.add_argument("--product", choices=PRODUCTS)
-    group.add_argument("--kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
-    group.add_argument("--outcome", choices=OUTCOMES)
+    group.add_argument("--kind", choices=(*KINDS, OPERATIONAL), metavar="KIND", help=", ".join((*KINDS, OPERATIONAL)))
+    group.add_argument("--outcome", choices=ANY_OUTCOME)
     group.add_argument("--job-id", metavar="ID", help="the vendor's job id")
     group.add_argument("--media-id", metavar="ID", help="the vendor's media id")
     group.add_argument("--source", metavar="NAME", help="that came through this source first")

@@ -461,10 +461,12 @@ async def count_waiting(database: Database) -> WaitingCounts:
     )
     held = await database.fetch("SELECT product, count(*), min(held_at) FROM held GROUP BY product")
     oldest = min([held_at for _, _, held_at in held], default=None)
-    first = min([deadline_at for *_, deadline_at in jobs], default=None)
     return WaitingCounts(
         jobs={(product, state): count for product, state, count, _ in jobs},
         held={product: count for product, count, _ in held},
         oldest_held_at=None if oldest is None else from_milliseconds(oldest),
-        oldest_deadline_at=None if first is None else from_milliseconds(first),
+        # Of both states the earlier one, which comes last.
+        first_deadlines={
+            product: from_milliseconds(at) for product, _, _, at in sorted(jobs, key=lambda row: row[3], reverse=True)
+        },
     )

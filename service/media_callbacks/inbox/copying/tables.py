@@ -99,7 +99,7 @@ TABLES = (
         numbers_rows=True,
     ),
     _table("refused", "id refused_at source status reason cause detail document", has_bodies=True, numbers_rows=True),
-    _table("source_activity", "source configuration configured_at received_at refused_at refused_since"),
+    _table("source_activity", "source configuration configured_at received_at refused_at refused_since longest_gap"),
     _table("activity", "minute what name count", sorted_by=3),
     _table("erased_events", "event_id public_id erased_at erasure"),
     _table(
@@ -108,6 +108,7 @@ TABLES = (
         numbers_rows=True,
     ),
     _table("receipt_keys", "key_digest receipt_id", sorted_by=2),
+    _table("troubles", "trouble subject since seen_at told_at count detail", sorted_by=2),
     _table("heartbeat", "beats", is_singleton=True),
     _table("clock", "seen_at stepped_from stepped_to trusted_at", is_singleton=True),
 )

@@ -202,6 +202,15 @@ _PUT_BACK = (
     "UPDATE held SET held_at = held_at - $1, until = until - $1 WHERE held_at >= $2",
     "UPDATE replays SET next_at = next_at - $1 WHERE next_at >= $2 AND state = 'running'",
     "UPDATE nameless_keys SET matched_at = matched_at - $1 WHERE matched_at >= $2",
+    # Since when they are is in the ids of their events.
+    "UPDATE troubles SET since = since - $1 WHERE since >= $2 AND told_at IS NULL",
+    "UPDATE troubles SET seen_at = seen_at - $1 WHERE seen_at >= $2",
+    (
+        "UPDATE source_activity SET longest_gap = CASE WHEN longest_gap > $1 THEN longest_gap - $1 ELSE 0 END"
+        " WHERE received_at >= $2"
+    ),
+    "UPDATE source_activity SET received_at = received_at - $1 WHERE received_at >= $2",
+    "UPDATE source_activity SET configured_at = configured_at - $1 WHERE configured_at >= $2",
     "UPDATE nameless_events SET accepted_at = accepted_at - $1 WHERE accepted_at >= $2",
 )
 

@@ -27,8 +27,7 @@ from media_callbacks.inbox.operating.spellings import says, spellings_of
 from media_callbacks.inbox.receiving import holds
 from media_callbacks.inbox.records import ErasureCounts, ErasureRecord, ErasureRequest, EventFilter
 from media_callbacks.inbox.rows import from_milliseconds, to_id
-from media_callbacks.model.identity import event_id, key_digest
-from media_callbacks.model.kinds import OUTCOMES
+from media_callbacks.model.identity import event_id, key_digest, outcome_of
 
 _ROWS_PER_STEP = 100
 # Ids that are gone through at once: of rows that are narrow, and of bodies, which have a kilobyte or more each.
@@ -396,7 +395,7 @@ async def _erase_locked(database: Database, row_ids: Sequence[int], order: _Orde
         " ON CONFLICT (public_id) DO UPDATE"
         " SET event_id = excluded.event_id, erased_at = excluded.erased_at, erasure = excluded.erasure",
         [
-            (row_id, event_id(digest, OUTCOMES[outcome]), order.at, order.erasure_id)
+            (row_id, event_id(digest, outcome_of(digest, outcome)), order.at, order.erasure_id)
             for row_id, digest, outcome in known
         ],
     )

@@ -14,7 +14,7 @@ from media_callbacks.inbox.operating.filters import first_id_at
 from media_callbacks.inbox.records import FeedCursor, FeedEvent, FeedFilter, FeedPart, Place
 from media_callbacks.inbox.rows import from_milliseconds, to_id
 from media_callbacks.model.errors import CursorGone
-from media_callbacks.model.kinds import OUTCOMES
+from media_callbacks.model.identity import outcome_of
 
 # Looked at in one read, whether anybody wants them or not; where somebody wants all, what is asked for is enough.
 _ROWS = 1000
@@ -140,7 +140,7 @@ def _event(row: Row, horizon: Horizon) -> FeedEvent:
         accepted_at,
         product,
         kind,
-        OUTCOMES[outcome],
+        outcome_of(digest, outcome),
         job_id,
         media_id,
     )

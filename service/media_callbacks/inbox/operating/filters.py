@@ -4,7 +4,7 @@ from media_callbacks.inbox.database import Database, StoredEvent, Value, identit
 from media_callbacks.inbox.records import EventFilter
 from media_callbacks.inbox.rows import to_id, to_milliseconds
 from media_callbacks.model.identity import job_prefix
-from media_callbacks.model.kinds import OUTCOMES
+from media_callbacks.model.kinds import OPERATIONAL, OUTCOMES, PHASES
 
 # Events are accepted nearly in order of their ids; clocks that differ or are set back may disturb that for this long.
 _DISORDER_MS = 3_600_000
@@ -124,8 +124,13 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
         value = getattr(wanted, name)
         if value is not None:
             query.add(f"e.{name} = {{}}", value)
+    if wanted.kind is None and wanted.event_id is None:
+        # Who asks for events means those of jobs.
+        query.add(f"e.kind <> '{OPERATIONAL}'")
     if wanted.outcome is not None:
-        query.add("e.outcome = {}", _outcome_index(wanted.outcome))
+        words: tuple[str, ...] = PHASES if wanted.kind == OPERATIONAL else OUTCOMES
+        # One that there is not has no events.
+        query.add("e.outcome = {}", words.index(wanted.outcome) if wanted.outcome in words else -1)
     if is_unrouted:
         query.add("NOT e.is_routed")
     if wanted.sink is not None or wanted.state not in (None, "unrouted"):
@@ -157,7 +162,3 @@ def _delivery_condition(query: Conditions, wanted: EventFilter) -> str:
     if wanted.sink is not None:
         conditions.append(f"d.sink = {query.mark(wanted.sink)}")
     return " AND ".join(conditions)
-
-
-def _outcome_index(outcome: str) -> int:
-    return next((index for index, known in enumerate(OUTCOMES) if known == outcome), -1)

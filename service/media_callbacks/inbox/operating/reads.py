@@ -18,8 +18,7 @@ from media_callbacks.inbox.records import (
     ReceiptRecord,
 )
 from media_callbacks.inbox.rows import from_milliseconds, to_id
-from media_callbacks.model.identity import event_id
-from media_callbacks.model.kinds import OUTCOMES
+from media_callbacks.model.identity import event_id, outcome_of
 from media_callbacks.model.receipts import ReceiptState, StoredReceipt
 
 _NEWEST = 10_000
@@ -131,11 +130,11 @@ async def list_events(
     return tuple(
         EventSummary(
             cursor=row_id,
-            id=event_id(digest, OUTCOMES[outcome]),
+            id=event_id(digest, outcome_of(digest, outcome)),
             accepted_at=from_milliseconds(accepted_at),
             product=product,
             kind=kind,
-            outcome=OUTCOMES[outcome],
+            outcome=outcome_of(digest, outcome),
             revision=revision,
             job_id=job_id,
             media_id=media_id,
@@ -196,11 +195,11 @@ async def read_events(database: Database, row_ids: Sequence[int]) -> list[EventR
     deliveries = await _deliveries(database, row_ids)
     return [
         EventRecord(
-            id=event_id(digest, OUTCOMES[outcome]),
+            id=event_id(digest, outcome_of(digest, outcome)),
             accepted_at=from_milliseconds(accepted_at),
             product=product,
             kind=kind,
-            outcome=OUTCOMES[outcome],
+            outcome=outcome_of(digest, outcome),
             revision=revision,
             job_id=job_id,
             media_id=media_id,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from media_callbacks.inbox.database import Database
@@ -14,6 +14,8 @@ from media_callbacks.inbox.rows import from_milliseconds, to_id, to_milliseconds
 MAX_ALIKE = 20
 MAX_REFUSED = 400
 MAX_AGE_MS = 7 * 86_400_000
+# A gap counts for half after a week: what was usual in spring is not in autumn, and at a weekend the last one is known.
+_FADED_AFTER_S = 10 * 86_400
 _COLUMNS = "id, refused_at, source, status, reason, cause, detail"
 
 
@@ -119,6 +121,13 @@ async def note_sources(database: Database, configurations: Mapping[str, str]) ->
 async def note_activity(database: Database, news: Sequence[SourceNews]) -> None:
     """Something came, just now."""
     now = await database.now()
+    gap = "($1 - coalesce(received_at, configured_at))"
+    faded = f"(longest_gap - longest_gap / 1000 * {gap} / {_FADED_AFTER_S})"
+    await database.execute_many(
+        f"UPDATE source_activity SET longest_gap = CASE WHEN {gap} > {faded} THEN {gap} ELSE {faded} END"
+        " WHERE source = $2 AND coalesce(received_at, configured_at) < $1",
+        [(now, one.source) for one in sorted(news, key=lambda one: one.source) if one.received],
+    )
     await database.execute_many(
         "UPDATE source_activity SET received_at = CASE WHEN $1 > 0 THEN $2 ELSE received_at END,"
         " refused_at = CASE WHEN $3 > 0 THEN $4 ELSE refused_at END,"
@@ -132,7 +141,7 @@ async def note_activity(database: Database, news: Sequence[SourceNews]) -> None:
 
 async def list_sources(database: Database) -> tuple[SourceActivity, ...]:
     rows = await database.fetch(
-        "SELECT source, configured_at, received_at, refused_at, refused_since FROM source_activity"
+        "SELECT source, configured_at, received_at, refused_at, refused_since, longest_gap FROM source_activity"
     )
     return tuple(
         SourceActivity(
@@ -141,8 +150,9 @@ async def list_sources(database: Database) -> tuple[SourceActivity, ...]:
             received_at=_time(received_at),
             refused_at=_time(refused_at),
             refused_since=refused_since,
+            longest_gap=timedelta(milliseconds=longest_gap),
         )
-        for source, configured_at, received_at, refused_at, refused_since in sorted(map(tuple, rows))
+        for source, configured_at, received_at, refused_at, refused_since, longest_gap in sorted(map(tuple, rows))
     )
 
 

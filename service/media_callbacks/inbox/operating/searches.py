@@ -22,6 +22,7 @@ from media_callbacks.inbox.rows import (
     to_milliseconds,
     user_data_start,
 )
+from media_callbacks.model.identity import is_operational
 from media_callbacks.model.kinds import OUTCOMES, Product
 
 # Beyond all that begins with what is before it.
@@ -99,7 +100,7 @@ async def search(database: Database, text: str, *, limit: int) -> tuple[JobHit, 
 
 async def _search_ids(database: Database, hits: _Hits, id_: str, now: int) -> None:
     try:
-        known = await database.find_event(*identity_of(id_))
+        known = None if is_operational(id_) else await database.find_event(*identity_of(id_))
     except ValueError:
         known = None
     if known is not None:

@@ -160,7 +160,19 @@ CREATE TABLE source_activity (
     configured_at bigint NOT NULL,
     received_at   bigint,
     refused_at    bigint,
-    refused_since bigint NOT NULL
+    refused_since bigint NOT NULL,
+    longest_gap   bigint NOT NULL DEFAULT 0
+);
+
+CREATE TABLE troubles (
+    trouble text   NOT NULL,
+    subject text   NOT NULL,
+    since   bigint NOT NULL,
+    seen_at bigint NOT NULL,
+    told_at bigint,
+    count   bigint NOT NULL,
+    detail  text,
+    PRIMARY KEY (trouble, subject)
 );
 
 CREATE TABLE activity (

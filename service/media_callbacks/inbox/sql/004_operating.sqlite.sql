@@ -122,7 +122,20 @@ CREATE TABLE source_activity (
     configured_at   INTEGER NOT NULL,   -- since when that is so
     received_at     INTEGER,
     refused_at      INTEGER,
-    refused_since   INTEGER NOT NULL    -- how many since something was received
+    refused_since   INTEGER NOT NULL,   -- how many since something was received
+    longest_gap     INTEGER NOT NULL DEFAULT 0  -- between what was received; it fades
+) WITHOUT ROWID;
+
+-- Troubles of the service that somebody sees, or has seen a short while ago: see inbox/keeping/troubles.py.
+CREATE TABLE troubles (
+    trouble TEXT    NOT NULL,       -- a word of model.operational.TROUBLES
+    subject TEXT    NOT NULL,       -- what it is with: a sink, a source, a host
+    since   INTEGER NOT NULL,
+    seen_at INTEGER NOT NULL,       -- the last time
+    told_at INTEGER,                -- NULL as long as it may be nothing
+    count   INTEGER NOT NULL,       -- how many times, of what happens and is over
+    detail  TEXT,
+    PRIMARY KEY (trouble, subject)
 ) WITHOUT ROWID;
 
 -- How much came, was refused and was delivered, by minute; of the last day.
