@@ -11,7 +11,8 @@ from media_callbacks.config.checks import Entrance, check_names, list_origins
 from media_callbacks.config.problems import Problems
 from media_callbacks.model.kinds import KINDS, OUTCOMES
 from media_callbacks.model.naming import MEMBERS, NameTemplate, Origin
-from tests.inbox.conformance import make_event
+from media_callbacks.model.operational import build_event
+from tests.inbox.conformance import NOW, make_event
 
 ORIGIN = Origin(product="vod", kind="snapshot", outcome="failed", source="vod-eu")
 VOD = Entrance("vod-eu", "vod", "default", None, covers_below=False)
@@ -30,6 +31,17 @@ GIF = Entrance("gif", "multimediaai", "main", None, covers_below=True)
 )
 def test_a_name_is_made_of_what_the_event_says(text, name):
     assert NameTemplate(text).render(ORIGIN) == name
+
+
+def test_operational_events_have_names_too():
+    event = build_event("disk_low", "../#", since=NOW, ended_at=None, detail=None, instance="host-1")
+    origin = Origin.read(json.loads(event.to_json()))
+    name = NameTemplate("{type}.{product}.{source}").render(origin)
+    assert name == "media.operational.disk_low.began.media-callbacks.media-callbacks"
+    wanted = {"kind": {"operational"}, "trouble": {"disk_low"}}
+    assert origin in [*list_origins(wanted, None, [VOD])]
+    assert len([*list_origins(wanted, None, [VOD])]) == 2
+    assert [*list_origins(wanted, wanted, [VOD])] == []
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from media_callbacks.config.problems import KeyPath, Problems
-from media_callbacks.model.kinds import KINDS, OUTCOMES, PRODUCTS, Kind, Product
+from media_callbacks.model.kinds import (
+    KINDS,
+    NO_PRODUCT,
+    OPERATIONAL,
+    OUTCOMES,
+    PHASES,
+    PRODUCTS,
+    TROUBLES,
+    Kind,
+    Product,
+)
 from media_callbacks.model.naming import NameTemplate, Origin
 from media_callbacks.model.suggestions import suggest
 
@@ -150,10 +160,19 @@ def check_journal(server: Any, store: Mapping[str, Any], problems: Problems) -> 
 def check_match(path: KeyPath, given: Mapping[str, Any], entrances: Sequence[Entrance], problems: Problems) -> None:
     """Refuse a match that no event can fulfil."""
     wanted = {key: words for key, words in given.items() if words is not None}
+    if "trouble" in wanted and OPERATIONAL not in wanted.get("kind", ()):
+        problems.add((*path, "trouble"), f'has a meaning beside kind = "{OPERATIONAL}" alone; add it to kind')
+    if wanted.get("kind") == {OPERATIONAL}:
+        if idle := sorted(wanted.keys() - {"kind", "trouble", "exclude"}):
+            problems.add(
+                (*path, idle[0]),
+                f'has no meaning beside kind = "{OPERATIONAL}", whose events are of no job; remove this key',
+            )
+        return
     entrances = entrances if not entrances else list(_select(path, wanted, entrances, problems))
     if "kind" not in given or "outcome" not in given:
         return
-    kinds, outcomes = frozenset(wanted.get("kind", KINDS)), frozenset(wanted.get("outcome", OUTCOMES))
+    kinds, outcomes = frozenset(wanted.get("kind", KINDS)) - {OPERATIONAL}, frozenset(wanted.get("outcome", OUTCOMES))
     if not _can_meet(kinds, outcomes):
         problems.add(
             (*path, "outcome"),
@@ -217,6 +236,16 @@ def list_origins(
                     excluded is not None and _fits(excluded, origin, entrance.account) and _covers(excluded, wanted)
                 ):
                     yield origin
+    for trouble in TROUBLES:
+        if names_trouble(wanted, trouble) and not (excluded is not None and names_trouble(excluded, trouble)):
+            for phase in PHASES:
+                yield Origin(NO_PRODUCT, OPERATIONAL, phase, NO_PRODUCT, trouble)
+
+
+def names_trouble(wanted: Mapping[str, Any], trouble: str) -> bool:
+    """Whether operational events about this are meant."""
+    kinds, troubles = wanted.get("kind"), wanted.get("trouble")
+    return kinds is not None and OPERATIONAL in kinds and (troubles is None or trouble in troubles)
 
 
 def _fits(wanted: Mapping[str, Any], origin: Origin, account: str | None) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
+from media_callbacks.config.checks import names_trouble
 from media_callbacks.config.section import Section
 from media_callbacks.config.values import (
     WEBHOOK_SECRET,
@@ -24,12 +25,13 @@ from media_callbacks.config.values import (
     one_or_many,
     read_webhook_secret,
 )
-from media_callbacks.model.kinds import Kind, Outcome, Product
+from media_callbacks.model.kinds import OPERATIONAL, SINK_TROUBLES, AnyKind, Outcome, Product, Trouble
 from media_callbacks.model.naming import NameTemplate
 from media_callbacks.timing.retry import DELAYS_S
 
 if TYPE_CHECKING:
     from media_callbacks.model.events import Event
+    from media_callbacks.model.operational import OperationalEvent
 
 
 # What an instance was sending when it died, others get only after the longest attempt could have ended, and a margin
@@ -52,16 +54,18 @@ _Words = Annotated[
 class Conditions(Section):
     """
     Which events are meant: those that fit every key. A key that is left out asks for nothing; a plain string is a list
-    of one.
+    of one. Operational events are meant where ``kind`` names them and nowhere else, all or those of some troubles; the
+    other keys speak of the events of jobs.
     """
 
     product: _Words[Product] = None
     account: _Words[_Text] = None
-    kind: _Words[Kind] = None
+    kind: _Words[AnyKind] = None
     outcome: _Words[Outcome] = None
     source: _Words[_Text] = None
     vendor_event: _Words[_Text] = None
     user_data_prefix: _Words[_Text] = None
+    trouble: _Words[Trouble] = None
 
     def fit(self, event: "Event") -> bool:
         data = event.data
@@ -79,6 +83,9 @@ class Conditions(Section):
             )
         )
 
+    def fit_trouble(self, trouble: str) -> bool:
+        return names_trouble(dict(self), trouble)
+
 
 class Match(Conditions):
     """Which events a sink wants: those that fit, apart from those that fit every key of ``exclude``, too."""
@@ -87,6 +94,9 @@ class Match(Conditions):
 
     def accepts(self, event: "Event") -> bool:
         return self.fit(event) and not (self.exclude is not None and self.exclude.fit(event))
+
+    def accepts_trouble(self, trouble: str) -> bool:
+        return self.fit_trouble(trouble) and not (self.exclude is not None and self.exclude.fit_trouble(trouble))
 
 
 class _SinkSettings(Section):
@@ -288,3 +298,23 @@ def installed_sinks() -> dict[str, EntryPoint]:
 def route(sinks: Mapping[str, SinkSettings], event: "Event") -> tuple[str, ...]:
     """The sinks that an event goes to, in the order of configuration."""
     return tuple([name for name, sink in sinks.items() if sink.match is None or sink.match.accepts(event)])
+
+
+def route_operational(sinks: Mapping[str, SinkSettings], event: "OperationalEvent") -> tuple[str, ...]:
+    """
+    The sinks that an operational event goes to. None is told of its own troubles: it may be the one that can't be
+    told.
+    """
+    own = event.subject if event.source == SINK_TROUBLES else None
+    wanted = event.data.trouble
+    return tuple(
+        [
+            name
+            for name, sink in sinks.items()
+            if sink.match is not None and sink.match.accepts_trouble(wanted) and name != own
+        ]
+    )
+
+
+def wants_nothing_else(sink: SinkSettings) -> bool:
+    return sink.match is not None and sink.match.kind == frozenset[AnyKind]({OPERATIONAL})
