@@ -155,6 +155,57 @@ async def test_each_sink_gets_what_it_asked_for(tmp_path):
         assert (await running.metrics())["media_callbacks_unrouted_events_total"] == 0
 
 
+async def test_a_sink_is_told_of_the_troubles_of_others_where_it_asks_for_them(tmp_path):
+    changes = {
+        "sinks.ops.match": {"kind": "operational"},
+        "sinks.gone.match": {"kind": ["operational", "animated_image"]},
+    }
+    async with run_service(tmp_path, sinks=("all", "gone", "ops"), changes=changes) as running:
+        running.receivers["gone"].status = 410
+        await running.send(running.build("vod", "a"))
+        await running.until(lambda: running.rows("SELECT state FROM sinks") == [("disabled",)])
+        running.service.trouble_watch.wake()
+        (told,) = await running.receivers["ops"].wait_for(1)
+        assert (told["type"], told["subject"]) == ("media.operational.sink_disabled.began", "gone")
+        assert "410" in told["data"]["detail"]
+        assert running.rows("SELECT DISTINCT sink FROM deliveries WHERE event_id = 2") == [("ops",)]
+        assert [event["subject"] for event in await running.receivers["all"].wait_for(1)] == ["a"]
+        for query, found in (("", "media.animated_image.succeeded"), ("?kind=operational", told["type"])):
+            (listed,) = (await running.get(f"/v1/events{query}", admin=True)).json()["events"]
+            assert f"media.{listed['kind']}" in found
+        shown = (await running.get(f"/v1/events/{told['id']}", admin=True)).json()
+        assert shown["event"] == told
+        assert shown["receipts"] == []
+
+
+async def test_a_sink_for_troubles_that_takes_none_causes_no_more(tmp_path):
+    changes = {
+        "sinks.ops.match": {"kind": "operational"},
+        "sinks.ops.retry_delays_s": [1],
+        "sinks.gone.match": {"kind": "animated_image"},
+    }
+    async with run_service(tmp_path, sinks=("gone", "ops"), changes=changes) as running:
+        running.receivers["gone"].status = 410
+        running.receivers["ops"].status = 500
+        await running.send(running.build("vod", "a"))
+        await running.until(lambda: running.rows("SELECT state FROM sinks") == [("disabled",)])
+        running.service.trouble_watch.wake()
+        await running.until(lambda: running.rows("SELECT state FROM deliveries WHERE sink = 'ops'") == [("dead",)])
+
+        async def look() -> None:
+            before = running.rows("SELECT seen_at FROM troubles")
+            running.service.trouble_watch.wake()
+            await running.until(lambda: running.rows("SELECT seen_at FROM troubles") != before)
+
+        for _ in range(3):
+            await look()
+        assert running.rows("SELECT trouble, subject FROM troubles") == [("sink_disabled", "gone")]
+        assert running.rows("SELECT kind, count(*) FROM events GROUP BY kind") == [
+            ("animated_image", 1),
+            ("operational", 1),
+        ]
+
+
 async def test_an_event_for_nobody_is_kept_and_counted(tmp_path):
     changes = {"sinks.orders.match": {"outcome": "failed"}}
     async with run_service(tmp_path, changes=changes) as running:

@@ -10,6 +10,7 @@ The composition root: the one place where concrete parts meet.
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from media_callbacks.aliyun.rate_limits import rate_per_s
 from media_callbacks.assembly.sinks import build_sinks
 from media_callbacks.assembly.sources import PARSERS, build_hold_rules, build_reader, build_source, canonical_urls
 from media_callbacks.config.settings import Settings, load_settings
-from media_callbacks.config.sinks import SinkSettings, route
+from media_callbacks.config.sinks import SinkSettings, route, route_operational, wants_nothing_else
 from media_callbacks.config.sources import MnsPushSourceSettings, MnsQueueSourceSettings
 from media_callbacks.config.vendor import VendorSettings
 from media_callbacks.delivery.dispatcher import Destination, Dispatcher
@@ -73,6 +74,7 @@ from media_callbacks.timing.clock import utc_now
 from media_callbacks.upkeep.activity import ActivityKeeper, MakeExplain
 from media_callbacks.upkeep.clock_watch import ClockWatch
 from media_callbacks.upkeep.retention import Retention
+from media_callbacks.upkeep.troubles import INTERVAL_S, TroubleWatch
 
 
 def _destination(sink: Sink, settings: SinkSettings) -> Destination:
@@ -141,6 +143,17 @@ class Service:
             refused=self.refused_requests,
             explain=None if make_explain is None else make_explain(settings, self.fetched_certificates.known),
         )
+        self.trouble_watch = TroubleWatch(
+            self.inbox,
+            host=socket.gethostname(),
+            sources=settings.sources,
+            sinks=[name for name, sink in settings.sinks.items() if not wants_nothing_else(sink)],
+            route=partial(route_operational, settings.sinks),
+            counters=self.metrics,
+            breakers=self.dispatcher.breaker_states,
+            died=self.dispatcher.count_died,
+            journaled=self._count_journal,
+        )
         self._vendors = {name: self._build_vendor(name, vendor) for name, vendor in settings.vendor.items()}
         self._desks: dict[tuple[str | None, Product, str], Desk] = {}
         self.reconciler = Reconciler(
@@ -176,8 +189,12 @@ class Service:
 
     def count_journaled(self) -> int:
         """How many receipts are in the journal, those that were set aside included."""
+        return sum(self._count_journal())
+
+    def _count_journal(self) -> tuple[int, int]:
+        """Receipts that wait, and those that were set aside."""
         store = self.receipt_store
-        return store.receipts + store.set_aside if isinstance(store, JournaledStore) else 0
+        return (store.receipts, store.set_aside) if isinstance(store, JournaledStore) else (0, 0)
 
     def _build_receipt_store(self) -> ReceiptStore:
         """The inbox, or the journal in front of it: opening and closing this does so with both."""
@@ -295,6 +312,7 @@ class Service:
         self.feed.start()
         self.clock_watch.start()
         self.activity.start()
+        self.trouble_watch.start(after_s=INTERVAL_S)
         self.retention.start()
         self.reconciler.start()
         self.job_watch.start()
@@ -308,6 +326,7 @@ class Service:
             self.job_watch.stop(),
             self.clock_watch.stop(),
             self.activity.stop(),
+            self.trouble_watch.stop(),
             self.retention.stop(),
             self.replayer.stop(),
             self.feed.stop(),

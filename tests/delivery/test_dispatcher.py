@@ -18,6 +18,7 @@ from media_callbacks.delivery.dispatcher import (
     SEND_GRACE_S,
     Destination,
 )
+from media_callbacks.inbox.records import SeenTrouble
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRejected, SinkRetry
 from media_callbacks.model.events import Delivery
 from media_callbacks.timing.retry import DELAYS_S
@@ -262,6 +263,19 @@ async def test_partial_failure_of_a_batch_retries_only_what_failed(inbox: Watche
 
 
 # The breaker
+
+
+async def test_operational_events_that_die_are_counted_for_nobody(inbox: WatchedInbox) -> None:
+    observer, sink = Observer(), ScriptedSink(answer=lambda _: SinkRejected("no"))
+    await put_jobs(inbox, 2)
+    trouble = SeenTrouble(trouble="sink_disabled", subject="b")
+    await inbox.note_troubles([trouble], instance="host-1", route=lambda _: ("a",))
+    dispatcher = make_dispatcher(inbox, sink, observer=observer)
+    dispatcher.start()
+    await until(lambda: len(observer.results) == 3)
+    await dispatcher.stop()
+    assert set(observer.results) == {("a", "dead")}
+    assert dispatcher.count_died() == {"a": 2}
 
 
 async def test_a_dead_endpoint_costs_one_probe_per_interval(inbox: WatchedInbox, time: FakeTime) -> None:

@@ -27,6 +27,7 @@ from media_callbacks.inbox.records import RETRIED, AttemptResult, AttemptWord
 from media_callbacks.inbox.roles import DeliveryQueue
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRejected, SinkRetry
 from media_callbacks.model.events import Delivery
+from media_callbacks.model.identity import is_operational
 from media_callbacks.sinks.base import Sink
 from media_callbacks.timing.loop import Loop, seconds_until
 from media_callbacks.timing.retry import DELAYS_S, next_delay_s
@@ -117,6 +118,10 @@ class Dispatcher:
         """The state of each sink's circuit breaker, by the sink's name."""
         return {name: worker.breaker.state for name, worker in self._workers.items()}
 
+    def count_died(self) -> Mapping[str, int]:
+        """How many deliveries of events of jobs were given up since the start, by the sink's name."""
+        return {name: worker.died for name, worker in self._workers.items()}
+
     def _wake(self, sinks: Collection[str]) -> None:
         for sink in sinks:
             worker = self._workers.get(sink.removeprefix(RETRIED))
@@ -162,6 +167,8 @@ class _SinkWorker:
         self._wait = wait
         self._lease_s = sink.timeout_s + LEASE_MARGIN_S
 
+        # Deliveries that were given up, apart from those of operational events: these must not cause themselves.
+        self.died = 0
         self.breaker = Breaker()
         self._concurrency = AdaptiveConcurrency(sink.concurrency)
         self._rate = None if destination.rate_per_s is None else RateLimit(destination.rate_per_s)
@@ -462,6 +469,8 @@ class _SinkWorker:
             return
         state = trouble or result.state
         self._observer.attempt_finished(sink=self._sink.name, result=state, duration_s=result.duration_s)
+        if state == "dead" and not is_operational(result.delivery.event_id):
+            self.died += 1
         log.info(
             "attempt",
             sink=self._sink.name,

@@ -32,6 +32,7 @@ from media_callbacks.inbox.records import (
     WaitingCounts,
 )
 from media_callbacks.model.events import Event
+from media_callbacks.model.kinds import Trouble
 from media_callbacks.model.receipts import Receipt, Verdict
 from media_callbacks.version import read_version
 
@@ -42,6 +43,8 @@ _AGE_BUCKETS_S = (-3600, -600, -300, -60, 0, 60, 300, 600, 3600, 86400)
 _DURATION_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 15, 30)
 _PREFIX = "media_callbacks_"
 _BACKLOG_STATES = ("pending", "retrying", "parked", "dead")
+
+_TROUBLES_BY_STATE: Mapping[str, Trouble] = {"conflict": "claims_contradicted", "differing": "content_differing"}
 
 
 class _Counts(defaultdict[tuple[str, ...], int]):
@@ -99,6 +102,11 @@ def _histogram(name: str, text: str, bounds: Sequence[float], *labels: str) -> _
 def _total(name: str, text: str) -> Counter:
     """A counter without labels; it is shown before there is anything to count."""
     return field(init=False, default_factory=lambda: Counter(_PREFIX + name, text, registry=None))
+
+
+def _value(counter: Counter) -> int:
+    (metric,) = counter.collect()
+    return int(next(sample.value for sample in metric.samples if sample.name.endswith("_total")))
 
 
 def _gauge(name: str, text: str, *labels: str) -> Gauge:
@@ -238,6 +246,26 @@ class Metrics:
         for metric in fields(self):
             self._registry.register(getattr(self, metric.name))
         self._build_info.labels(read_version()).set(1)
+        # The store's clock as it was seen last, and how far this machine's is ahead.
+        self.clock: tuple[ClockRecord, float] | None = None
+
+    # For the watch on troubles
+
+    def count_troubles(self) -> Mapping[tuple[Trouble, str | None], int]:
+        counts: defaultdict[tuple[Trouble, str | None], int] = defaultdict(int)
+        for (source, state), count in self._receipts.items():
+            if trouble := _TROUBLES_BY_STATE.get(state):
+                counts[trouble, source] += count
+        for (product, reason, decision), count in self._decisions.items():
+            if decision in ("contradicted", "foreign"):
+                counts["claims_contradicted", product] += count
+            elif (reason, decision) == ("expected", "given_up"):
+                counts["jobs_unknown", product] += count
+        counts["events_unrouted", None] += _value(self._unrouted)
+        counts["certificate_changed", None] += _value(self._certificate_changes)
+        return counts
+
+    # For those who have something to tell
 
     def receipt_kept(self, receipt: Receipt, verdict: Verdict, *, duration_s: float) -> None:
         self._answer_duration.observe((receipt.source,), duration_s)
@@ -285,6 +313,7 @@ class Metrics:
         self._queue_polls[source, result] += 1
 
     def clock_watched(self, record: ClockRecord, *, offset_s: float) -> None:
+        self.clock = record, offset_s
         self._clock_offset.set(round(offset_s, 3))
         self._clock_doubted.set(record.doubted_s)
         self._clock_behind.set(record.behind_s)
