@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from media_callbacks.client.webhooks import Receiver, WebhookVerificationError
 from media_callbacks.events import DATA_MODELS, KINDS, AnimatedImage, Event, Snapshot, UnknownEvent
 from media_callbacks.model.events import Delivery
+from media_callbacks.model.operational import build_event
 from media_callbacks.sinks.webhook import build_headers
 from tests.inbox.conformance import make_event
 
@@ -23,6 +24,7 @@ KEY = b"the secret of the orders"
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 GIF, SNAPSHOT = make_event(), make_event(kind="snapshot")
+TROUBLE = build_event("disk_low", "host-1", since=NOW, ended_at=None, detail=None, instance="host-1")
 LATER = GIF.to_json().replace(b"animated_image", b"hologram")
 
 
@@ -106,7 +108,28 @@ def test_every_kind_has_a_type_of_its_own():
     overloads = [get_args(overload.__annotations__["kind"]) for overload in get_overloads(Receiver.on)]
     assert [kind for (kind, *others) in overloads if not others and kind in KINDS] == list(KINDS)
     models = [get_args(overload.__annotations__["return"])[0] for overload in get_overloads(Receiver.on)]
-    assert models[:-1] == [DATA_MODELS[kind] for kind in KINDS]
+    assert models[: len(KINDS)] == [DATA_MODELS[kind] for kind in KINDS]
+
+
+def test_operational_events_go_where_they_are_named_and_otherwise_where_unknown_ones_go():
+    taken: list[Any] = []
+    receiver = make_receiver()
+    receiver.default(lambda event: taken.append(("default", event)))
+    body = TROUBLE.to_json()
+    assert isinstance(receive(receiver, body), UnknownEvent)
+    receiver.on("operational", lambda event: taken.append(("on", event)))
+    receive(receiver, body)
+    # Of a trouble that a later version has words for.
+    receive(receiver, body.replace(b"disk_low", b"of_tomorrow"))
+    receive(receiver, body.replace(b"operational:1", b"operational:2"))
+    assert [by for by, _ in taken] == ["default", "on", "on", "default"]
+    assert taken[1][1] == TROUBLE
+    assert (taken[2][1].data.trouble, taken[2][1].data.revision) == ("of_tomorrow", 1)
+    with pytest.raises(WebhookVerificationError) as raised:
+        receive(receiver, body.replace(b'"since"', b'"sense"'))
+    assert raised.value.status == 400
+    with pytest.raises(ValueError, match="operational has one already"):
+        receiver.on("operational", print)
 
 
 def test_a_kind_has_one_handler():
@@ -335,7 +358,10 @@ TYPED = """
 from typing import assert_type
 
 from media_callbacks.client.webhooks import Receiver
-from media_callbacks.events import AnimatedImage, AnimatedImageOutput, Data, Event, Review, Snapshot, UnknownEvent
+from media_callbacks.events import (
+    AnimatedImage, AnimatedImageOutput, Data, Event, OperationalEvent, Review, Snapshot, UnknownEvent,
+    parse_operational_event,
+)
 
 receiver = Receiver(secrets=["..."])
 
@@ -360,6 +386,13 @@ receiver.on(["asset", "hologram"], every)  # wrong: call-overload
 
 @receiver.on("ai")  # wrong: arg-type
 def judge(event: Event[Review]) -> None: ...
+
+@receiver.on("operational")
+def tell(event: OperationalEvent) -> str:
+    return event.data.trouble
+
+assert_type(tell(parse_operational_event("{}")), str)
+receiver.on("operational", every)  # wrong: call-overload
 
 @receiver.on({"workflow", "production"})
 async def note(event: Event) -> None: ...

@@ -21,7 +21,7 @@ from media_callbacks.events import Event
 from media_callbacks.model.events import Delivery
 from media_callbacks.model.schemas import event_schema
 from media_callbacks.sinks.webhook import build_headers
-from tests.client.test_receiver import by_eventbridge, by_sns
+from tests.client.test_receiver import TROUBLE, by_eventbridge, by_sns
 from tests.documentation.pages import read_blocks
 from tests.factories import typescript_events
 from tests.inbox.conformance import make_event, with_data
@@ -150,6 +150,8 @@ def requests() -> list[tuple[dict[str, Any], str]]:
         (signed(of_kind("notice").to_json()), f"default media.notice.received {of_kind('notice').id}"),
         (signed(LATER), f"default media.hologram.succeeded {GIF.id}"),
         (signed(body.replace(b"image:1", b"image:2")), f"default media.animated_image.succeeded {GIF.id}"),
+        (signed(TROUBLE.to_json()), f"disk_low host-1 null {TROUBLE.id}"),
+        (signed(TROUBLE.to_json().replace(b"l:1", b"l:2")), f"default {TROUBLE.type} {TROUBLE.id}"),
         (signed(of_kind("review").to_json()), "Error: the handler's own"),
         # Not genuine, or not now.
         (signed(body, key=OTHER_KEY, secrets=[SECRET]), "401"),

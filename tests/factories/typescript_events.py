@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from media_callbacks.model.schemas import EVENT, event_schema, schema_file
+from media_callbacks.model.schemas import EVENT, event_schema, operational_schema, schema_file
 
 FILE = Path(__file__).parents[2] / "clients/typescript/src/events.ts"
 COMMAND = "python -m tests.factories.typescript_events --write"
@@ -39,6 +39,10 @@ def render(schema: Json | None = None) -> str:
         blocks += interface(name, event["data"], kind["description"], extends="EventData", only=data.keys() - members)
         attributes_alone = event.keys() - attributes
         blocks += interface(f"{name}Event", kind, kind["description"], extends="EventAttributes", only=attributes_alone)
+    operational = operational_schema()
+    said = operational["properties"]["data"]
+    blocks += interface("Operational", said, said["description"], only=said["properties"])
+    blocks += interface("OperationalEvent", operational, operational["description"], only=operational["properties"])
     # A type that several have is the same in each, and is written once.
     blocks = [*dict.fromkeys(blocks)]
     declared = [block.partition(" {")[0].rpartition("interface ")[2].partition(" ")[0] for block in blocks[1:]]
@@ -53,6 +57,9 @@ def render(schema: Json | None = None) -> str:
             for event, data in zip(events, datas, strict=True)
         )
         + "} as const;",
+        "/** The schema of operational events. */\nexport const OPERATIONAL_SCHEMA = "
+        + json.dumps(operational["properties"]["dataschema"]["const"])
+        + ";",
     ]
     return "\n\n".join(blocks) + "\n"
 

@@ -534,6 +534,54 @@ export interface NoticeEvent extends EventAttributes {
   data: Notice;
 }
 
+/** A trouble of the service. Every member is always present, null when unknown. */
+export interface Operational {
+  /** Always operational. */
+  kind: "operational";
+  /** began, or ended. */
+  outcome: "began" | "ended";
+  /** What is the matter, in a fixed word. More are added within a version. Now: sink_disabled, sink_failing, deliveries_dead, events_unrouted, jobs_overdue, jobs_unknown, claims_contradicted, content_differing, certificate_changed, journal_filling, journal_set_aside, disk_low, clock_off, store_clock_doubted, store_clock_behind, source_silent. */
+  trouble: string;
+  /** What it is the matter with: the name of a sink or a source, a product, a host. */
+  trouble_subject: string;
+  /** 1 for the first event of this trouble, 2 for its end. */
+  revision: number;
+  /** When it began, in UTC, to the millisecond; the same in both events. */
+  since: string;
+  /** When it was seen last; null as long as it lasts. */
+  ended_at: string | null;
+  /** What is the matter, for people. */
+  text: string;
+  /** What is known of it beyond that, for people; null where there is nothing. */
+  detail: string | null;
+  /** The heading of docs/runbook.md that says what to do; null without one. */
+  runbook: string | null;
+  /** The host that has told. */
+  instance: string;
+}
+
+/** A CloudEvent 1.0 about the service itself. */
+export interface OperationalEvent {
+  /** Version of CloudEvents. */
+  specversion: "1.0";
+  /** The same on every retry and replay: an event with an id that you have seen is a repetition. */
+  id: string;
+  /** /media-callbacks/<what the trouble is with>. */
+  source: string;
+  /** media.operational.<trouble>.<outcome>, to route and filter by. */
+  type: string;
+  /** As in data.trouble_subject: what the trouble is with. */
+  subject: string;
+  /** When it began, or was seen last; in UTC. */
+  time: string;
+  /** Media type of data. */
+  datacontenttype: "application/json";
+  /** Name of this schema. Its number grows with a change that could break a reader. */
+  dataschema: "urn:media-callbacks:operational:1";
+  /** A trouble of the service. Every member is always present, null when unknown. */
+  data: Operational;
+}
+
 /** What an event says, of whichever kind; `kind` tells which. */
 export type Data =
   | AnimatedImage
@@ -585,3 +633,6 @@ export const SCHEMAS = {
   asset: "urn:media-callbacks:asset:1",
   notice: "urn:media-callbacks:notice:1",
 } as const;
+
+/** The schema of operational events. */
+export const OPERATIONAL_SCHEMA = "urn:media-callbacks:operational:1";

@@ -21,14 +21,14 @@
 
 import { Webhook, WebhookVerificationError as NotGenuine } from "standardwebhooks";
 
-import { type Data, type MediaEvent, SCHEMAS } from "./events.js";
+import { type Data, type MediaEvent, OPERATIONAL_SCHEMA, type OperationalEvent, SCHEMAS } from "./events.js";
 
 export * from "./events.js";
 
 export type Kind = Data["kind"];
 
 /** An event of this kind. */
-export type EventOf<K extends Kind> = Extract<MediaEvent, { data: { kind: K } }>;
+export type EventOf<K extends Kind | "operational"> = Extract<MediaEvent | OperationalEvent, { data: { kind: K } }>;
 
 /** An event of a later version: of a kind, or of a number of its kind's schema, that this one does not know. */
 export interface UnknownEvent {
@@ -93,10 +93,13 @@ export class Receiver {
     this.#webhooks = options.secrets === undefined ? [] : readSecrets(options.secrets);
   }
 
-  /** Names the function that takes events of a kind, or of any of several; each kind has one. */
-  on<K extends Kind>(kinds: K | readonly K[], handler: Handler<EventOf<K>>): this {
+  /**
+   * Names the function that takes events of a kind, or of any of several; each kind has one. Without one of their own,
+   * operational events go where those of later versions do.
+   */
+  on<K extends Kind | "operational">(kinds: K | readonly K[], handler: Handler<EventOf<K>>): this {
     for (const kind of typeof kinds === "string" ? [kinds] : kinds) {
-      if (!Object.hasOwn(SCHEMAS, kind) || this.#handlers.has(kind)) {
+      if (!(Object.hasOwn(SCHEMAS, kind) || kind === "operational") || this.#handlers.has(kind)) {
         throw new RangeError(`expected a kind without a handler, came ${kind}`);
       }
       this.#handlers.set(kind, handler);
@@ -133,7 +136,8 @@ export class Receiver {
   }
 
   async #handle(event: MediaEvent | UnknownEvent): Promise<MediaEvent | UnknownEvent> {
-    const handler = isKnown(event) ? this.#handlers.get(event.data.kind) : undefined;
+    const kind = isKnown(event) ? event.data.kind : event.dataschema === OPERATIONAL_SCHEMA ? "operational" : "";
+    const handler = this.#handlers.get(kind);
     await (handler === undefined ? this.#default?.(event) : handler(event as never));
     return event;
   }

@@ -64,7 +64,9 @@ from media_callbacks.model.events import (
     Workflow,
     parse_any_event,
 )
-from media_callbacks.model.kinds import KINDS, Kind
+from media_callbacks.model.kinds import KINDS, OPERATIONAL, Kind
+from media_callbacks.model.operational import SCHEMA as OPERATIONAL_SCHEMA
+from media_callbacks.model.operational import OperationalEvent, parse_operational_event
 from media_callbacks.timing.clock import utc_now
 
 # What the Standard Webhooks libraries allow. Every attempt is signed anew, however old its event is.
@@ -181,9 +183,18 @@ def _read_event(body: bytes | str, *, in_envelope: bool = False) -> Event | Unkn
     try:
         return parse_any_event(_open_envelope(body) if in_envelope else body)
     except (ValueError, RecursionError) as error:
-        raise WebhookVerificationError(
-            "expected an event of media-callbacks in the body, came something else", status=400
-        ) from error
+        raise _unreadable() from error
+
+
+def _read_operational(event: Event | UnknownEvent) -> OperationalEvent:
+    try:
+        return parse_operational_event(event.model_dump_json())
+    except ValueError as error:
+        raise _unreadable() from error
+
+
+def _unreadable() -> WebhookVerificationError:
+    return WebhookVerificationError("expected an event of media-callbacks in the body, came something else", status=400)
 
 
 def _open_envelope(body: bytes | str) -> bytes | str:
@@ -200,6 +211,7 @@ def _open_envelope(body: bytes | str) -> bytes | str:
 DataT = TypeVar("DataT", bound=Data)
 DataT_contra = TypeVar("DataT_contra", bound=Data, contravariant=True)
 ResultT = TypeVar("ResultT")
+OperationalHandlerT = TypeVar("OperationalHandlerT", bound="Callable[[OperationalEvent], object]")
 
 # Types of events in quotes: pydantic would make a model of each.
 
@@ -275,10 +287,15 @@ class Receiver:
     @overload
     def on(self, kind: Literal["notice"], handler: _Handler[Notice] | None = None) -> _Register[Notice]: ...
     @overload
+    def on(  # type: ignore[overload-overlap]  # a word is no collection of words that are kinds
+        self, kind: Literal["operational"], handler: Callable[[OperationalEvent], object] | None = None
+    ) -> Callable[[OperationalHandlerT], OperationalHandlerT]: ...
+    @overload
     def on(self, kind: Collection[Kind], handler: _Handler[Data] | None = None) -> _Register[Data]: ...
     def on(self, kind: Collection[str], handler: Callable[[Any], object] | None = None) -> Any:
         """
-        Name the function that takes events of a kind, or of any of several; each kind has one.
+        Name the function that takes events of a kind, or of any of several; each kind has one. That of operational
+        events takes an ``OperationalEvent``; without one they go where those of later versions do.
 
         Returns:
             What does the same for the function that it is called with, so that it can be a decorator.
@@ -286,11 +303,11 @@ class Receiver:
         Raises:
             ValueError: There is no such kind, or it has a handler already.
         """
-        kinds = [kind] if isinstance(kind, str) else kind
+        kinds, known = [kind] if isinstance(kind, str) else kind, (*KINDS, OPERATIONAL)
 
         def register(handler: Callable[[Any], object]) -> Callable[[Any], object]:
-            if strange := [kind for kind in kinds if kind not in KINDS]:
-                raise ValueError(f"expected a kind of {', '.join(KINDS)}, came {', '.join(strange)}")
+            if strange := [kind for kind in kinds if kind not in known]:
+                raise ValueError(f"expected a kind of {', '.join(known)}, came {', '.join(strange)}")
             if taken := [kind for kind in kinds if kind in self._handlers]:
                 raise ValueError(f"expected one handler for a kind, {', '.join(taken)} has one already")
             self._handlers |= dict.fromkeys(kinds, handler)
@@ -367,5 +384,7 @@ class Receiver:
 
     def _start(self, event: Event | UnknownEvent) -> object:
         handler = self._handlers.get(event.data.kind) if isinstance(event, Event) else None
+        if event.dataschema == OPERATIONAL_SCHEMA and (operational := self._handlers.get(OPERATIONAL)):
+            return operational(_read_operational(event))
         handler = handler or self._default
         return None if handler is None else handler(event)

@@ -48,6 +48,10 @@ function makeReceiver(secrets: string[], said: string[]): Receiver {
     .on("review", () => {
       throw new Error("the handler's own");
     })
+    .on("operational", (event) => {
+      const ended: string | null = event.data.ended_at;
+      said.push(`${event.data.trouble} ${event.subject} ${ended}`);
+    })
     .default((event: MediaEvent | UnknownEvent) => {
       said.push(`default ${event.type}`);
     });
