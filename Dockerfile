@@ -7,11 +7,11 @@ ARG PYTHON=python:3.13.12-slim-bookworm
 FROM ${PYTHON} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
-# What changes seldom comes first. The lock has the drivers of all stores, and what fetches the credentials of roles;
-# alibabacloud-tea is the one package of it that is published as source alone.
+# What changes seldom comes first. The lock has the drivers of all stores, the clients of all buses, and what fetches the
+# credentials of roles; alibabacloud-tea and nkeys are published as source alone.
 COPY requirements ./requirements
 RUN python -m venv --without-pip /opt/media-callbacks \
- && python -m pip --python /opt/media-callbacks/bin/python install --no-deps --only-binary :all: --no-binary alibabacloud-tea --require-hashes -r requirements/service.txt
+ && python -m pip --python /opt/media-callbacks/bin/python install --no-deps --only-binary :all: --no-binary alibabacloud-tea,nkeys --require-hashes -r requirements/service.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY service ./service
 RUN python -m pip wheel --no-deps --build-constraint requirements/tools.txt --wheel-dir dist . \
