@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from media_callbacks.config.checks import PRODUCT_KINDS
 from media_callbacks.config.settings import Settings, build_settings, load_admin, load_settings
-from media_callbacks.config.sinks import Match, SqsSinkSettings, WebhookSinkSettings, route
+from media_callbacks.config.sinks import SINK_MODELS, Match, SqsSinkSettings, WebhookSinkSettings, route
 from media_callbacks.config.sources import (
     HttpSourceSettings,
     MnsPushSourceSettings,
@@ -26,6 +26,7 @@ from media_callbacks.config.sources import (
     TokenUrlSourceSettings,
 )
 from media_callbacks.model.errors import ConfigError
+from media_callbacks.model.kinds import OUTCOMES
 from media_callbacks.sources.products import ims, mts
 from media_callbacks.sources.products.vod_catalogue import EVENT_TYPES
 
@@ -134,6 +135,8 @@ BUS_ARN: dict[str, Any] = {
     "event_bus_name": "arn:aws:events:eu-west-1:123456789012:event-bus/a/b",
 }
 STREAM_ARN: dict[str, Any] = {"kind": "kinesis", "stream_name": "arn:aws:kinesis:eu-west-1:123456789012:stream/media"}
+NATS: dict[str, Any] = {"kind": "nats", "servers": "nats://127.0.0.1:4222"}
+SINKS = ", ".join(SINK_MODELS)
 VENDOR: dict[str, Any] = {"access_key_id": "an-id", "access_key_secret": "a-secret", "region": "cn-hangzhou"}
 BASE: dict[str, Any] = {
     "store": {"url": "sqlite:///events.db"},
@@ -343,6 +346,17 @@ def test_settings_cannot_be_changed():
         {"sinks.out.match": {"kind": "operational", "exclude": {"kind": "operational", "trouble": "disk_low"}}},
         {"sinks.out.match": {"kind": ["operational", "snapshot"], "product": "vod", "outcome": "failed"}},
         {"sinks.out.match": {"account": "default", "source": ["vod", "gif"], "vendor_event": "DynamicImageComplete"}},
+        {"sinks.nats": {**NATS, "servers": ["nats://a", "nats://[::1]:4222"], "stream": "MEDIA", "subject": "{type}"}},
+        {
+            "sinks.nats": {
+                **NATS,
+                "user": "u",
+                "password": "p",
+                "ca_file": "/a",
+                "certificate_file": "/b",
+                "key_file": "/c",
+            }
+        },
         {"sinks.out.match": {"exclude": {"kind": "notice"}}},
         {"sinks.out.match": {"kind": ["notice", "snapshot"], "exclude": {"outcome": "received"}}},
         {"sinks.out.match": {"source": ["vod", "gif"], "exclude": {"source": "gif", "kind": "notice"}}},
@@ -531,9 +545,9 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"vendor.main.rates": {"get job": 1}}, 'vendor.main.rates."get job": expected a table from the name of an action'),
     ({"vendor.main.endpoints": {"vod": "a b"}}, "vendor.main.endpoints.vod: expected a table from vod, ice, mts or"),
     # sinks
-    ({"sinks.out.kind": REMOVED}, "sinks.out.kind: missing; expected one of webhook, sqs, sns, eventbridge, kinesis, stdout"),
-    ({"sinks.out.kind": "webhok"}, 'sinks.out.kind: expected one of webhook, sqs, sns, eventbridge, kinesis, stdout, came "webhok"; did you mean "webhook"?'),
-    ({"sinks.out.kind": ["stdout"]}, "sinks.out.kind: expected one of webhook, sqs, sns, eventbridge, kinesis, stdout, came a list"),
+    ({"sinks.out.kind": REMOVED}, f"sinks.out.kind: missing; expected one of {SINKS}"),
+    ({"sinks.out.kind": "webhok"}, f'sinks.out.kind: expected one of {SINKS}, came "webhok"; did you mean "webhook"?'),
+    ({"sinks.out.kind": ["stdout"]}, f"sinks.out.kind: expected one of {SINKS}, came a list"),
     ({"sinks.out.timeout_s": 3}, "sinks.out.timeout_s: unknown key; known are: match, retry_delays_s, rate_per_s, kind"),
     ({"sinks.out.retry_delays_s": []}, "sinks.out.retry_delays_s: expected a list of 1 to 50 delays, each of 1 to 604800 seconds, came an empty list; for example retry_delays_s = [5, 30, 120]"),
     ({"sinks.out.retry_delays_s": [5] * 51}, "sinks.out.retry_delays_s: expected a list of 1 to 50 delays, each of 1 to 604800 seconds, came a list"),
@@ -584,6 +598,22 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sinks.bus.timeout_s": 26}, "sinks.bus.timeout_s: expected seconds, more than 0 and at most 25, came 26"),
     ({"sinks.orders.concurrency": 0}, "sinks.orders.concurrency: expected a number from 1 to 1000, came 0"),
     ({"sinks.bus.queue_url": "media.fifo"}, "sinks.bus.queue_url: expected an absolute URL"),
+    ({"sinks.nats": {"kind": "nats"}}, "sinks.nats.servers: missing; expected a URL of a server, or a list of them; for example servers = "),
+    ({"sinks.nats": {**NATS, "servers": []}}, "sinks.nats.servers: expected a URL of a server, or a list of them, came an empty list"),
+    ({"sinks.nats": {**NATS, "servers": "https://a:4222"}}, "sinks.nats.servers: expected nats://host:port, or tls://host:port for TLS, came something else"),
+    ({"sinks.nats": {**NATS, "servers": ["nats://a:4222", "nats://b:99999"]}}, "sinks.nats.servers[1]: expected nats://host:port"),
+    ({"sinks.nats": {**NATS, "servers": "nats://u:S3cr3t@a"}}, "sinks.nats.servers: expected a URL without user name and password, came one with them; there are keys for both"),
+    ({"sinks.nats": {**NATS, "servers": ["nats://a", "tls://b"]}}, "sinks.nats.servers: expected nats:// or tls:// for all servers, came both; use one"),
+    ({"sinks.nats": {**NATS, "subject": "media.>"}}, "sinks.nats.subject: expected letters, digits, _ and -, levels parted by dots, and any of {type}, "),
+    ({"sinks.nats": {**NATS, "subject": "media.{job_id}"}}, "sinks.nats.subject: expected one of {type}, {kind}, {outcome}, {product}, {source} within braces"),
+    ({"sinks.nats": {**NATS, "subject": "m" * 230 + ".{type}"}}, "sinks.nats.subject: makes names of up to 261 characters, expected at most 255; shorten it"),
+    ({"sinks.nats": {**NATS, "stream": "a.b"}}, "sinks.nats.stream: expected the name of a stream, letters, digits, _ and -, came "),
+    ({"sinks.nats": {**NATS, "user": "u"}}, "sinks.nats.user: has no meaning without password; set that, too, or remove this key"),
+    ({"sinks.nats": {**NATS, "password": "p"}}, "sinks.nats.password: has no meaning without user;"),
+    ({"sinks.nats": {**NATS, "token": "t", "credentials_file": "/a"}}, "sinks.nats.credentials_file: expected one way to say who this is, came token, too; keep one of them"),
+    ({"sinks.nats": {**NATS, "nkey_seed": "UA23"}}, "sinks.nats.nkey_seed: expected the seed of a user's nkey, SU and 56 more, came "),
+    ({"sinks.nats": {**NATS, "ca_file": "ca.pem"}}, "sinks.nats.ca_file: expected an absolute path such as /run/secrets/ca.pem, without file:, came something else"),
+    ({"sinks.nats": {**NATS, "key_file": "/me.key"}}, "sinks.nats.key_file: has no meaning without certificate_file; set that, too, or remove this key"),
     # match
     ({"sinks.out.match": "all"}, "sinks.out.match: expected a table, came a string of 3 characters"),
     ({"sinks.out.match": {"types": "x"}}, "sinks.out.match.types: unknown key; known are: product, account, kind"),
@@ -847,8 +877,8 @@ def test_a_variable_overrides_the_file_under_a_name_with_a_hyphen(tmp_path):
     [
         ({"SERVER__PROT": "1"}, 'server.prot: unknown key; did you mean "port"? (set by MEDIA_CALLBACKS__SERVER__PROT)'),
         ({"SERVR__PORT": "1"}, 'servr: unknown section; did you mean "server"? (set by MEDIA_CALLBACKS__SERVR__PORT)'),
-        ({"SINKS__ORDRES__URL": "x"}, "sinks.ordres.kind: missing; expected one of webhook, sqs, sns, eventbridge, kinesis, stdout (set by MEDIA_CALLBACKS__SINKS__ORDRES__URL)"),
-        ({"SINKS__X__URL": "x", "SINKS__X__MATCH": "{}"}, "sinks.x.kind: missing; expected one of webhook, sqs, sns, eventbridge, kinesis, stdout (set by MEDIA_CALLBACKS__SINKS__X__MATCH, set by MEDIA_CALLBACKS__SINKS__X__URL)"),
+        ({"SINKS__ORDRES__URL": "x"}, f"sinks.ordres.kind: missing; expected one of {SINKS} (set by MEDIA_CALLBACKS__SINKS__ORDRES__URL)"),
+        ({"SINKS__X__URL": "x", "SINKS__X__MATCH": "{}"}, f"sinks.x.kind: missing; expected one of {SINKS} (set by MEDIA_CALLBACKS__SINKS__X__MATCH, set by MEDIA_CALLBACKS__SINKS__X__URL)"),
         ({"SERVER__PORT": "x"}, 'server.port: expected a port from 0 (any free one) to 65535, came "x"; for example port = 8080 (set by'),
         ({"SERVER__HOST__X": "1"}, "server.host.x: can't be set: server.host is not a table but a string of 7 characters (set by"),
         ({"SERVER__": "1"}, "MEDIA_CALLBACKS__SERVER__: expected MEDIA_CALLBACKS__SECTION__KEY; a part between underscores is empty"),
@@ -1207,6 +1237,17 @@ def test_an_event_without_user_data_begins_with_nothing():
     event: dict[str, Any] = {"product": "vod", "account": "default", "kind": "snapshot", "outcome": "failed"}
     others = {"source": "vod", "vendor_event": None, "user_data": None}
     assert route(found.sinks, make_event(**event, **others)) == ("unwanted",)
+
+
+def test_all_names_of_a_sink_are_known():
+    wanted = {"kind": ["animated_image", "notice"], "exclude": {"product": "mts"}}
+    tables = changed({"sinks.nats": {**NATS, "subject": "m.{source}.{kind}.{outcome}", "match": wanted}})
+    found = build_settings(tables, environ={})
+    images = [
+        f"m.{source}.animated_image.{word}" for source in ("vod", "gif") for word in OUTCOMES if word != "received"
+    ]
+    assert sorted(found.names_of("nats")) == sorted([*images, "m.vod.notice.received", "m.gif.notice.received"])
+    assert found.names_of("out") == ()
 
 
 def test_an_event_of_another_account_is_not_routed():

@@ -21,6 +21,9 @@ ENVIRON = {
     "ORDERS_SECRET": SECRET,
     "ORDERS_TOKEN": "example-token",
     "ALIYUN_STS_TOKEN": "ExampleToken",
+    "NATS_PASSWORD": "example-password",
+    "NATS_TOKEN": "example-token",
+    "NATS_NKEY": "SUAHG7TQPQ6NCXHXKQACRSV4Z3GX6CBPMRRI5LAQJX4I5CNGKWIQLW5L5A",
 }
 # Of another key or token of the same kind.
 ENVIRON |= {f"{name}_NEW": value.swapcase() for name, value in ENVIRON.items() if "SECRET" not in name}

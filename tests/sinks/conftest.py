@@ -23,7 +23,7 @@ from aiohttp import web
 from moto.server import ThreadedMotoServer
 
 from media_callbacks.assembly.sinks import build_sink
-from media_callbacks.config.sinks import ThirdPartySinkSettings
+from media_callbacks.config.sinks import SINK_MODELS, ThirdPartySinkSettings
 from media_callbacks.model.events import DATA_MODELS, Delivery, Event, EventError
 from media_callbacks.model.identity import event_id
 from media_callbacks.model.kinds import Kind, Outcome
@@ -34,6 +34,9 @@ from media_callbacks.sinks.sns import SnsSink
 from media_callbacks.sinks.sqs import SqsSink
 from media_callbacks.sinks.stdout import StdoutSink
 from media_callbacks.sinks.webhook import WebhookSink
+from tests.factories.brokers.broker import Broker
+from tests.factories.brokers.certificates import Certificates
+from tests.factories.brokers.kinds import BROKERS
 from tests.sinks.pipes import PipeEnd
 from tests.sinks.scripted import SCRIPTED, Scripted
 
@@ -177,12 +180,14 @@ class Gate:
 
     Attributes:
         asked: Set when somebody has sent something since it stalled.
+        lost: Set when an answer was lost.
     """
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
-        self._is_stalled = False
+        self._is_stalled = self._loses_answers = False
         self.asked = asyncio.Event()
+        self.lost = asyncio.Event()
         self._running: Any = None
         self.port = 0
 
@@ -199,6 +204,15 @@ class Gate:
         """From now on connections are taken and requests read, and nothing is answered."""
         self._is_stalled = True
 
+    def recover(self) -> None:
+        self._is_stalled = False
+
+    def lose_answers(self) -> None:
+        """The next request arrives, and its answer is lost with the connection."""
+        self._loses_answers = True
+        self.asked.clear()
+        self.lost.clear()
+
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._is_stalled:
             while await reader.read(65536):
@@ -206,14 +220,28 @@ class Gate:
             return
         there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
         try:
-            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+            await asyncio.gather(self._carry_requests(reader, back), self._carry_answers(there, writer))
         finally:
             back.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _carry_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
+            if self._is_stalled or self._loses_answers:
+                self.asked.set()
             writer.write(data)
             await writer.drain()
+        writer.close()
+
+    async def _carry_answers(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if self._loses_answers and self.asked.is_set():
+                self._loses_answers = False
+                self.lost.set()
+                writer.transport.abort()
+                return
+            if not self._is_stalled:
+                writer.write(data)
+                await writer.drain()
         writer.close()
 
 
@@ -524,6 +552,68 @@ class PipeDestination:
                 self._received += data
 
 
+class BrokerDestination:
+    """A real broker behind a gate."""
+
+    keeps_bytes = True
+    keeps_order = True
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.gate = Gate(broker.port)
+        self._seen = 0
+
+    async def open(self) -> None:
+        await self.broker.prepare()
+        await self.gate.open()
+
+    def new_sink(self, *, timeout_s: float = 60.0, **changes: Any) -> Sink:
+        table = self.broker.table(port=self.gate.port) | changes
+        sink = build_sink("test", SINK_MODELS[self.broker.kind].model_validate(table))
+        sink.timeout_s = timeout_s
+        return sink
+
+    async def received(self) -> list[bytes]:
+        stored = [each.body for each in await self.broker.read()]
+        new, self._seen = stored[self._seen :], len(stored)
+        return new
+
+    async def go_away(self) -> None:
+        await self.gate.close()
+
+    async def come_back(self) -> None:
+        await self.gate.open()
+
+    async def stall(self) -> None:
+        self.gate.stall()
+
+    async def asked(self) -> None:
+        await self.gate.asked.wait()
+
+    async def close(self) -> None:
+        await self.gate.close()
+
+
+@pytest.fixture(scope="session")
+def brokers(tmp_path_factory) -> Iterator[Callable[..., Broker]]:
+    """
+    Started when they are first asked for: of a kind, and secured with a certificate for a host, where one is named.
+    """
+    started: dict[tuple[str, str | None], Broker] = {}
+
+    def find(kind: str, host: str | None = None) -> Broker:
+        if (kind, host) not in started:
+            folder = tmp_path_factory.mktemp(kind)
+            certificates = None if host is None else Certificates(folder / "certificates", host=host)
+            started[kind, host] = BROKERS[kind](folder / "broker", certificates=certificates)
+            started[kind, host].start()
+        return started[kind, host]
+
+    yield find
+    for broker in started.values():
+        broker.stop()
+
+
 class FolderDestination:
     """What the third party of `third_party` writes to, its sink being built as the service would."""
 
@@ -589,7 +679,7 @@ AWS_DESTINATIONS: dict[str, Callable[[Aws], AwsDestination]] = {
 }
 
 
-@pytest.fixture(params=["webhook", *AWS_DESTINATIONS, "stdout", "third-party"])
+@pytest.fixture(params=["webhook", *AWS_DESTINATIONS, *BROKERS, "stdout", "third-party"])
 async def destination(request, tmp_path) -> AsyncIterator[Any]:
     """Every kind of sink has one here, and with it the whole suite of test_conformance.py."""
     made: Any
@@ -597,11 +687,39 @@ async def destination(request, tmp_path) -> AsyncIterator[Any]:
         made = WebhookDestination()
     elif request.param == "stdout":
         made = PipeDestination(tmp_path / "pipe")
+    elif request.param in BROKERS:
+        made = BrokerDestination(request.getfixturevalue("brokers")(request.param))
     elif request.param == "third-party":
         request.getfixturevalue("third_party")
         made = FolderDestination(tmp_path / "folder")
     else:
         made = AWS_DESTINATIONS[request.param](request.getfixturevalue("aws"))
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=BROKERS)
+async def bus(request, brokers) -> AsyncIterator[BrokerDestination]:
+    """The same for what goes wrong with brokers alone."""
+    made = BrokerDestination(brokers(request.param))
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=BROKERS)
+async def secured_bus(request, brokers) -> AsyncIterator[BrokerDestination]:
+    """TLS alone, and nobody without credentials."""
+    made = BrokerDestination(brokers(request.param, "127.0.0.1"))
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=BROKERS)
+async def bus_of_another_host(request, brokers) -> AsyncIterator[BrokerDestination]:
+    made = BrokerDestination(brokers(request.param, "elsewhere.example.com"))
     await made.open()
     yield made
     await made.close()

@@ -11,6 +11,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 from media_callbacks.model.errors import SinkRejected, SinkRetry
 from media_callbacks.model.events import CONTENT_TYPE, parse_event
 from media_callbacks.model.kinds import KINDS
+from tests.factories.running import PATIENCE_S
 
 
 async def _send_all(sink, deliveries):
@@ -277,3 +278,142 @@ async def test_what_is_no_answer_is_a_retry(scripted, opened, make_delivery, raw
     scripted.raw = None
     assert list(await sink.send([make_delivery()])) == [None]
     assert scripted.calls == [[make_delivery().event_id]] * 2
+
+
+# What can go wrong with brokers
+
+
+def _stored_ids(stored):
+    return [each.identity for each in stored]
+
+
+async def test_an_event_whose_acknowledgement_was_lost_comes_again_with_the_same_id(bus, opened, make_delivery):
+    sink = await opened(bus.new_sink())
+    delivery = make_delivery()
+    bus.gate.lose_answers()
+    (result,) = await sink.send([delivery])
+    assert type(result) is SinkRetry
+    await bus.gate.lost.wait()
+    assert _stored_ids(await bus.broker.read()) == [delivery.event_id]
+    assert list(await sink.send([delivery])) == [None]
+    assert _stored_ids(await bus.broker.read()) == [delivery.event_id] * (1 if bus.broker.deduplicates else 2)
+
+
+async def test_an_acknowledgement_that_comes_too_late_is_a_retry(bus, opened, make_delivery, loop_clock):
+    sink = await opened(bus.new_sink(timeout_s=3600.0))
+    await bus.stall()
+    sending = asyncio.create_task(sink.send([make_delivery(), make_delivery(1)][: sink.batch_size]))
+    await bus.asked()
+    loop_clock.skip(3600.0)
+    results = list(await sending)
+    assert {type(result) for result in results} == {SinkRetry}
+    await bus.go_away()
+    bus.gate.recover()
+    await bus.come_back()
+    assert list(await sink.send([make_delivery()])) == [None]
+    assert make_delivery().event_id in _stored_ids(await bus.broker.read())
+
+
+async def test_what_comes_again_has_the_same_id_and_a_replay_another(bus, opened, make_delivery):
+    sink = await opened(bus.new_sink())
+    for delivery in (make_delivery(), make_delivery(), make_delivery(replay=1), make_delivery(replay=2)):
+        assert list(await sink.send([delivery])) == [None]
+    name = make_delivery().event_id
+    first = [name] if bus.broker.deduplicates else [name, name]
+    stored = _stored_ids(await bus.broker.read())
+    assert stored == [*first, *(bus.broker.replayed(name, number) for number in (1, 2))]
+
+
+async def test_a_full_broker_is_a_retry_until_there_is_room(bus, opened, make_delivery):
+    sink = await opened(bus.new_sink())
+    await bus.broker.fill()
+    results = list(await sink.send([make_delivery()]))
+    assert [type(result) for result in results] == [SinkRetry]
+    _assert_tells_no_secret(results, [make_delivery()])
+    await bus.broker.make_room()
+    assert list(await sink.send([make_delivery()])) == [None]
+
+
+async def test_where_nothing_takes_events_they_wait_until_something_does(bus, opened, make_delivery):
+    sink = await opened(bus.new_sink())
+    await bus.broker.remove()
+    results = list(await sink.send([make_delivery()]))
+    assert [type(result) for result in results] == [SinkRetry]
+    _assert_tells_no_secret(results, [make_delivery()])
+    await bus.broker.prepare()
+    assert list(await sink.send([make_delivery()])) == [None]
+
+
+async def test_an_event_that_is_too_large_holds_back_no_other(bus, opened, make_delivery):
+    sink = await opened(bus.new_sink())
+    deliveries = [
+        make_delivery(number, user_data="x" * bus.broker.max_bytes if number == 1 else "") for number in range(3)
+    ]
+    results = await _send_all(sink, deliveries)
+    assert [type(result) for result in results] == [type(None), SinkRejected, type(None)]
+    _assert_tells_no_secret(results[1:2], deliveries)
+    assert _stored_ids(await bus.broker.read()) == [deliveries[0].event_id, deliveries[2].event_id]
+
+
+async def test_names_follow_the_template(bus, opened, make_delivery):
+    sink = await opened(bus.new_sink())
+    for number, kind in enumerate(KINDS):
+        assert list(await sink.send([make_delivery(number, kind=kind)])) == [None]
+    stored = await bus.broker.read()
+    assert [each.name for each in stored] == [bus.broker.name_of(each.body) for each in stored]
+
+
+async def test_it_delivers_with_tls_and_credentials(secured_bus, opened, make_delivery):
+    sink = await opened(secured_bus.new_sink())
+    assert list(await sink.send([make_delivery()])) == [None]
+    assert await secured_bus.received() == [make_delivery().body]
+    assert "error" not in [each.severity for each in await sink.check(secured_bus.broker.names)]
+
+
+async def test_credentials_that_are_refused_are_a_retry(secured_bus, opened, make_delivery):
+    sink = await opened(secured_bus.new_sink(**dict.fromkeys(secured_bus.broker.identity, "hidden")))
+    results = list(await sink.send([make_delivery()]))
+    assert [type(result) for result in results] == [SinkRetry]
+    _assert_tells_no_secret(results, [make_delivery()])
+    assert "refuse" in str(results[0])
+    found = await sink.check(secured_bus.broker.names)
+    assert [each.severity for each in found] == ["error"]
+    assert "hidden" not in found[0].line
+
+
+async def test_a_certificate_for_another_host_is_a_retry(bus_of_another_host, opened, make_delivery):
+    sink = await opened(bus_of_another_host.new_sink())
+    results = list(await sink.send([make_delivery()]))
+    assert [type(result) for result in results] == [SinkRetry]
+    assert "certificate" in str(results[0])
+    found = await sink.check(bus_of_another_host.broker.names)
+    assert [each.severity for each in found] == ["error"]
+    assert "certificate" in found[0].text
+    assert await bus_of_another_host.received() == []
+
+
+async def test_a_broker_that_is_killed_has_what_it_acknowledged(bus, opened, make_delivery):
+    sink = await opened(bus.new_sink())
+    assert await _send_all(sink, [make_delivery(number) for number in range(20)]) == [None] * 20
+    bus.broker.kill()
+    try:
+        assert [type(result) for result in await sink.send([make_delivery(20)])] == [SinkRetry]
+    finally:
+        bus.broker.start()
+    async with asyncio.timeout(PATIENCE_S):
+        while list(await sink.send([make_delivery(20)])) != [None]:  # noqa: ASYNC110 - it is another process
+            await asyncio.sleep(0.01)
+    ids = _stored_ids(await bus.broker.read())
+    assert list(dict.fromkeys(ids)) == [make_delivery(number).event_id for number in range(21)]
+
+
+async def test_check_tells_what_is_missing(bus):
+    found = await bus.new_sink().check(bus.broker.names)
+    assert [each.severity for each in found if each.severity == "error"] == []
+    assert await bus.broker.read() == [], "it sends nothing"
+    await bus.broker.remove()
+    found = await bus.new_sink().check(bus.broker.names)
+    assert "error" in [each.severity for each in found]
+    await bus.go_away()
+    (found,) = await bus.new_sink().check(bus.broker.names)
+    assert (found.severity, found.subject, found.text) == ("error", "sinks.test", "nothing takes connections there")

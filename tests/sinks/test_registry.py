@@ -8,6 +8,7 @@ import pytest
 
 from media_callbacks.assembly.sinks import build_sinks
 from media_callbacks.config.settings import build_settings
+from media_callbacks.config.sinks import SINK_MODELS
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
@@ -162,8 +163,7 @@ def test_what_all_sinks_have_is_checked_for_it_too(third_party):
 def test_an_unknown_kind_is_answered_with_all_there_are(third_party):
     (problem,) = problems_of({"files": {"kind": "foldr", "folder": "/x"}})
     assert problem == (
-        "sinks.files.kind: expected one of webhook, sqs, sns, eventbridge, kinesis, stdout, folder, came"
-        ' "foldr"; did you mean "folder"?'
+        f'sinks.files.kind: expected one of {", ".join(SINK_MODELS)}, folder, came "foldr"; did you mean "folder"?'
     )
 
 

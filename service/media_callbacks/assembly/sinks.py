@@ -7,6 +7,7 @@ from media_callbacks.config.sinks import (
     MAX_SINK_TIMEOUT_S,
     EventBridgeSinkSettings,
     KinesisSinkSettings,
+    NatsSinkSettings,
     SinkSettings,
     SnsSinkSettings,
     SqsSinkSettings,
@@ -18,6 +19,7 @@ from media_callbacks.config.sinks import (
 from media_callbacks.extras import install_command
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.sinks.base import Sink
+from media_callbacks.sinks.connections import TlsFiles
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
 from media_callbacks.sinks.sns import SnsSink
@@ -71,10 +73,36 @@ def build_sink(name: str, settings: SinkSettings) -> Sink:
             return EventBridgeSink(name, settings.event_bus_name, **settings.client_options)
         case KinesisSinkSettings():
             return KinesisSink(name, settings.stream_name, **settings.client_options)
+        case NatsSinkSettings():
+            return _build_nats(name, settings)
         case StdoutSinkSettings():
             return StdoutSink(name)
         case ThirdPartySinkSettings():
             return _build_third_party(name, settings)
+
+
+def _build_nats(name: str, settings: NatsSinkSettings) -> Sink:
+    try:
+        from media_callbacks.sinks.nats import NatsSink  # noqa: PLC0415, an extra
+    except ImportError as error:
+        raise missing_package(name, "nats") from error
+    return NatsSink(
+        name,
+        settings.servers,
+        settings.template,
+        stream=settings.stream,
+        identity={
+            "user": settings.user,
+            "password": settings.password,
+            "token": settings.token,
+            "nkeys_seed_str": settings.nkey_seed,
+            "user_credentials": settings.credentials_file,
+        },
+        tls_files=TlsFiles(**settings.tls_files),
+        monitoring_url=settings.monitoring_url,
+        timeout_s=settings.timeout_s,
+        concurrency=settings.concurrency,
+    )
 
 
 def missing_package(name: str, extra: str) -> ConfigError:

@@ -37,10 +37,17 @@ _DESTINATIONS = {
     "sns": "topic_arn",
     "eventbridge": "event_bus_name",
     "kinesis": "stream_name",
+    "nats": "servers",
+}
+_AWS_COMMENTS = ('region = "eu-west-1"', 'endpoint_url = "http://127.0.0.1:4566"')
+# What may be said besides, by kind of sink.
+_SINK_COMMENTS: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(("sqs", "sns", "eventbridge", "kinesis"), _AWS_COMMENTS),
+    "nats": ('subject = "media.{product}.{kind}.{outcome}"', 'credentials_file = "/run/secrets/media.creds"'),
 }
 # Sources and variables that are not called as their product is.
 _NAMES: Mapping[Product, str] = {"multimediaai": "gif"}
-_SINKS = "stdout, webhook:https://..., sqs:QUEUE_URL, sns:TOPIC_ARN, eventbridge:BUS or kinesis:STREAM"
+_SINKS = "stdout, webhook:https://..., sqs:QUEUE_URL, sns:TOPIC_ARN, eventbridge:BUS, kinesis:STREAM or nats:URL"
 _QUEUE = re.compile(r"(https?://[^/]+)/(?:queues/)?([A-Za-z0-9-]+)/?")
 _REGION = re.compile(r"\.mns\.([a-z0-9-]+?)(?:-internal)?\.aliyuncs\.com")
 
@@ -300,8 +307,7 @@ def draft_sinks(draft: Draft, sinks: Sequence[str]) -> None:
             secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
             values["secrets"] = [draft.secret(variable, secret)]
             draft.steps.append(f"the receiver at {where} verifies with {variable} of the environment file")
-        aws = ('region = "eu-west-1"', 'endpoint_url = "http://127.0.0.1:4566"')
-        draft.table(f"sinks.{name}", values, comments=() if kind in ("stdout", "webhook") else aws)
+        draft.table(f"sinks.{name}", values, comments=_SINK_COMMENTS.get(kind, ()))
 
 
 def name_sink(sink: str) -> str:

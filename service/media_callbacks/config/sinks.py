@@ -13,12 +13,17 @@ from media_callbacks.config.values import (
     BareUrl,
     Credential,
     EventBus,
+    File,
     HeaderName,
     HeaderValue,
     Integer,
+    NatsUrl,
+    NkeySeed,
     Region,
     Seconds,
     Stream,
+    StreamName,
+    Template,
     TopicArn,
     WebhookSecret,
     number,
@@ -121,25 +126,49 @@ class _SinkSettings(Section):
     rate_per_s: Annotated[Seconds | None, number("deliveries per second", gt=0, le=10_000, examples=["50"])] = None
 
 
+_Timeout = Annotated[Seconds, number("seconds", gt=0, le=MAX_SINK_TIMEOUT_S)]
+_Concurrency = Annotated[Integer, number("a number", ge=1, le=MAX_CONCURRENCY)]
+
+
 class BusSinkSettings(_SinkSettings):
     """
-    A sink that names where each event goes by a template.
+    A sink with a connection to a broker, on which a template names where each event goes.
 
     Attributes:
         template_key: The key that has the template.
         max_name_characters: What the bus takes as a name.
+        ca_file: Of whom to trust in place of whom this machine trusts.
+        certificate_file, key_file: Of this client, where the server asks who it is.
     """
 
     template_key: ClassVar[str]
     max_name_characters: ClassVar[int]
 
+    ca_file: Annotated[
+        File | None, Field(description="an absolute path to certificates in PEM form", examples=['"/etc/ssl/bus.pem"'])
+    ] = None
+    certificate_file: Annotated[
+        File | None, Field(description="an absolute path to a certificate in PEM form", examples=['"/etc/ssl/me.pem"'])
+    ] = None
+    key_file: Annotated[
+        File | None, Field(description="an absolute path to a key in PEM form", examples=['"/etc/ssl/me.key"'])
+    ] = None
+    timeout_s: _Timeout = 15.0
+    concurrency: _Concurrency = 4
+
     @property
     def template(self) -> NameTemplate:
         return NameTemplate(getattr(self, self.template_key))
 
+    @property
+    def tls_files(self) -> Mapping[str, str | None]:
+        """What every sink with a connection is built with."""
+        return {"ca": self.ca_file, "certificate": self.certificate_file, "key": self.key_file}
 
-_Timeout = Annotated[Seconds, number("seconds", gt=0, le=MAX_SINK_TIMEOUT_S)]
-_Concurrency = Annotated[Integer, number("a number", ge=1, le=MAX_CONCURRENCY)]
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        if given.get("key_file") is not None and "certificate_file" in given and given["certificate_file"] is None:
+            yield "key_file", "has no meaning without certificate_file; set that, too, or remove this key"
 
 
 class WebhookSinkSettings(_SinkSettings):
@@ -251,6 +280,61 @@ class KinesisSinkSettings(_AwsSinkSettings):
     stream_name: Annotated[Stream, Field(description="the name or the ARN of a stream", examples=['"media"'])]
 
 
+class NatsSinkSettings(BusSinkSettings):
+    """
+    Attributes:
+        stream: The one that must take the events; None is whichever takes the subject.
+        monitoring_url: Where ``check`` asks whether the server flushes before it acknowledges.
+    """
+
+    template_key = "subject"
+    max_name_characters = 255
+
+    kind: Literal["nats"]
+    servers: Annotated[
+        tuple[NatsUrl, ...],
+        BeforeValidator(one_or_many),
+        Field(
+            min_length=1,
+            description="a URL of a server, or a list of them",
+            examples=['["tls://nats-1.example.com:4222", "tls://nats-2.example.com:4222"]'],
+        ),
+    ]
+    subject: Annotated[Template, Field(description="a template", examples=['"media.{product}.{kind}.{outcome}"'])] = (
+        "media.{product}.{kind}.{outcome}"
+    )
+    stream: Annotated[
+        StreamName | None, Field(description="the name of a stream, letters, digits, _ and -", examples=['"MEDIA"'])
+    ] = None
+    user: Annotated[Credential | None, Field(description="a user's name", examples=['"media-callbacks"'])] = None
+    password: Annotated[
+        Credential | None, Field(repr=False, description="a password", examples=['"${NATS_PASSWORD}"'])
+    ] = None
+    token: Annotated[Credential | None, Field(repr=False, description="a token", examples=['"${NATS_TOKEN}"'])] = None
+    nkey_seed: Annotated[
+        NkeySeed | None,
+        Field(repr=False, description="the seed of a user's nkey, SU and 56 more", examples=['"${NATS_NKEY}"']),
+    ] = None
+    credentials_file: Annotated[
+        File | None, Field(description="an absolute path to a .creds file", examples=['"/run/secrets/media.creds"'])
+    ] = None
+    monitoring_url: Annotated[
+        BareUrl | None, Field(repr=False, description="an absolute URL", examples=['"http://nats.example.com:8222"'])
+    ] = None
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from super().mistakes(given)
+        ways = [key for key in ("user", "token", "nkey_seed", "credentials_file") if given.get(key) is not None]
+        if len(ways) > 1:
+            yield ways[1], f"expected one way to say who this is, came {ways[0]}, too; keep one of them"
+        for key, other in (("user", "password"), ("password", "user")):
+            if given.get(key) is not None and other in given and given[other] is None:
+                yield key, f"has no meaning without {other}; set that, too, or remove this key"
+        if len({url.partition(":")[0] for url in given.get("servers", ())}) > 1:
+            yield "servers", "expected nats:// or tls:// for all servers, came both; use one"
+
+
 class StdoutSinkSettings(_SinkSettings):
     kind: Literal["stdout"]
 
@@ -276,6 +360,7 @@ SinkSettings = (
     | SnsSinkSettings
     | EventBridgeSinkSettings
     | KinesisSinkSettings
+    | NatsSinkSettings
     | StdoutSinkSettings
     | ThirdPartySinkSettings
 )
@@ -285,6 +370,7 @@ SINK_MODELS: Mapping[str, type[SinkSettings]] = {
     "sns": SnsSinkSettings,
     "eventbridge": EventBridgeSinkSettings,
     "kinesis": KinesisSinkSettings,
+    "nats": NatsSinkSettings,
     "stdout": StdoutSinkSettings,
 }
 

@@ -307,6 +307,25 @@ def check_template(text: str) -> str:
     return text
 
 
+def check_file(path: str) -> str:
+    if not re.fullmatch(r"/[^\x00-\x1f]+", path):
+        raise sentence("expected an absolute path such as /run/secrets/ca.pem, without file:, came something else")
+    return path
+
+
+def check_nats_url(url: str) -> str:
+    parts = urlsplit(url) if re.fullmatch(r"(nats|tls)://[A-Za-z0-9._@\[\]:%-]+", url) else None
+    try:
+        is_right = parts is not None and parts.hostname is not None and parts.port != 0
+    except ValueError:
+        is_right = False
+    if parts is not None and "@" in parts.netloc:
+        raise sentence("expected a URL without user name and password, came one with them; there are keys for both")
+    if not is_right:
+        raise sentence("expected nats://host:port, or tls://host:port for TLS, came something else")
+    return url
+
+
 MAX_PORT = 65535
 MAX_QUEUE_NAME_CHARACTERS = 120
 
@@ -356,6 +375,8 @@ QueueName = Annotated[
 ]
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 WebhookSecret = Annotated[str, AfterValidator(check_webhook_secret)]
+File = Annotated[str, AfterValidator(check_file)]
+NatsUrl = Annotated[str, AfterValidator(check_nats_url)]
 Template = Annotated[str, AfterValidator(check_template)]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 HeaderValue = Annotated[str, AfterValidator(check_header_value)]
@@ -366,6 +387,8 @@ _BUS = r"[A-Za-z0-9._/-]{1,256}"
 _STREAM = r"[A-Za-z0-9_.-]{1,128}"
 TopicArn = Annotated[str, StringConstraints(pattern=f"^{_ARN.format('sns', _TOPIC)}$")]
 EventBus = Annotated[str, StringConstraints(pattern=f"^({_ARN.format('events', 'event-bus/' + _BUS)}|{_BUS})$")]
+StreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
+NkeySeed = Annotated[str, StringConstraints(pattern=r"^SU[A-Z2-7]{56}$"), AfterValidator(check_secret)]
 Stream = Annotated[str, StringConstraints(pattern=f"^({_ARN.format('kinesis', 'stream/' + _STREAM)}|{_STREAM})$")]
 
 

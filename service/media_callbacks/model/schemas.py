@@ -10,7 +10,7 @@ The schemas hold no references and only keywords that mean the same in draft 202
 AsyncAPI Schema Objects, which are draft 7, as they are.
 
 Source: "JSON Schema 2020-12", https://json-schema.org/draft/2020-12; "AsyncAPI 3.0.0",
-https://www.asyncapi.com/docs/reference/specification/v3.0.0; its HTTP and SQS bindings,
+https://www.asyncapi.com/docs/reference/specification/v3.0.0; its HTTP, SQS and NATS bindings,
 https://github.com/asyncapi/bindings; "CloudEvents 1.0.2", https://github.com/cloudevents/spec, "JSON Event Format".
 """
 
@@ -187,6 +187,7 @@ _SINK_TITLES = {
     "sns": "SNS message",
     "eventbridge": "EventBridge event",
     "kinesis": "Kinesis record",
+    "nats": "NATS message",
     "stdout": "line",
 }
 _GROUP = (
@@ -248,6 +249,15 @@ _CHANNELS: Mapping[str, Json] = {
         "operation": "One record for each event; its partition key is the `subject`, or its SHA-256 in lower-case hex"
         " where it is longer than 256 characters, or the `id` where there is no subject. A record may come again:"
         " compare `id`.",
+    },
+    "nats": {
+        "sink": "nats",
+        "title": "NATS JetStream",
+        "description": "The `subject` of a sink of kind `nats`, by default `media.<product>.<kind>.<outcome>`.",
+        "operation": "One message of JetStream for each event, the CloudEvent in structured mode. A stream knows"
+        " repetitions by `Nats-Msg-Id` for as long as its `duplicate_window`; later ones are known by `id`. The events"
+        " of one job are stored in order.",
+        "operation_bindings": {"nats": {"bindingVersion": "0.1.0"}},
     },
     "stdout": {
         "sink": "stdout",
@@ -314,6 +324,21 @@ _MESSAGE_TRAITS: Json = {
         },
     },
     **dict.fromkeys(("sqs", "sns"), _ATTRIBUTES),
+    "nats": {
+        "headers": {
+            "type": "object",
+            "required": ["Nats-Msg-Id", "content-type"],
+            "properties": {
+                "Nats-Msg-Id": {
+                    "type": "string",
+                    "pattern": "^evt_[0-9a-f]{34}(:replay-[1-9][0-9]*)?$",
+                    "description": "The `id` of the event; a replay appends `:replay-<n>`.",
+                },
+                "content-type": {"type": "string", "const": CONTENT_TYPE},
+                "Nats-Expected-Stream": {"type": "string", "description": "Only with `stream`: its name."},
+            },
+        },
+    },
 }
 
 

@@ -21,6 +21,7 @@ from media_callbacks.http_client.session import open_session
 from media_callbacks.model.check_results import CheckResult
 from media_callbacks.model.errors import BadSignature
 from media_callbacks.sinks.aws import region_of
+from media_callbacks.sinks.connections import explain_connection
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
 from media_callbacks.sinks.sns import SnsSink
@@ -89,32 +90,20 @@ async def try_address(subject: str, url: str, network: Network) -> CheckResult:
 
 def explain(error: Exception) -> tuple[str, str]:
     """
-    Why there was no connection, and what to do. Without the errors' own texts where these may hold the URL.
+    Why there was no connection, and what to do.
 
     Raises:
         TimeoutError: It is one, which is told elsewhere.
     """
-    is_unknown = isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror | UnicodeError)
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        error = socket.gaierror()
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         error = error.certificate_error
     elif isinstance(error, aiohttp.ClientConnectorError):
         error = error.os_error
-    match error:
-        case _ if is_unknown:
-            return "its host name can't be resolved", "check the host, and this machine's name servers"
-        case TimeoutError():
-            raise error
-        case ConnectionRefusedError():
-            return "nothing takes connections there", "start it, or correct host and port"
-        case ssl.SSLCertVerificationError():
-            reason = f"its TLS certificate is not accepted: {error.verify_message}"
-            return reason, "give it a valid one, or make its authority known to this machine"
-        case ssl.SSLError() | ConnectionResetError():
-            return "it hangs up while TLS is agreed on", "check scheme and port: does it speak TLS there?"
-        case OSError():
-            return f"no connection: {error.strerror or type(error).__name__}", "check the address, routes and firewalls"
-        case _:
-            return f"no usable answer ({type(error).__name__})", "check host and port: what answers there?"
+    if isinstance(error, TimeoutError):
+        raise error
+    return explain_connection(error)
 
 
 async def try_certificate(subject: str, url: str, network: Network) -> CheckResult:
