@@ -22,6 +22,8 @@ _USUAL_BYTES = 2**20
 # Some attempts after the first; what every stream has that says nothing of it.
 _USUAL_WINDOW_S = 120
 _TIMEOUT_S = 2
+# For this account, or at all.
+_NOT_ENABLED = (10039, 10076)
 _FLUSH = "set sync_interval: always in the server's jetstream block, or keep three replicas in three places"
 
 
@@ -45,6 +47,8 @@ async def check_streams(
         text = "it lets us in; whether a stream takes the events can't be told, for nobody answers that to this user"
         remedy = "allow it to publish to $JS.API.STREAM.LIST and $JS.API.STREAM.INFO.*, or see for yourself"
         return [CheckResult("warning", subject, text, remedy)]
+    if stream is not None and not streams:
+        return [CheckResult("error", f"{subject}.stream", "there is no such stream", "create it, or correct its name")]
     found = [
         *_judge_server(subject, client.max_payload),
         *_judge_names(subject, streams, names),
@@ -73,6 +77,8 @@ async def _ask(client: Client, subject: str, question: Mapping[str, Any]) -> dic
     answer: dict[str, Any] = json.loads(
         (await client.request(subject, json.dumps(question).encode(), timeout=_TIMEOUT_S)).data
     )
+    if answer.get("error", {}).get("err_code") in _NOT_ENABLED:
+        raise NoRespondersError
     return answer
 
 

