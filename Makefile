@@ -44,8 +44,8 @@ runtime: $(UV)
 environment: $(UV)
 	$(call synchronise,--all-extras)
 
-demo: runtime ## run the whole service on this machine and show typed events
-	@$(BIN)/media-callbacks demo
+demo: $(if $(BUS),environment,runtime) ## run the whole service on this machine and show typed events; BUS=nats sends them there, too
+	@$(if $(BUS),$(BIN)/python -m tests.exercises.demo $(BUS),$(BIN)/media-callbacks demo)
 
 test: environment ## run all tests
 	@rm -f .coverage .coverage.*

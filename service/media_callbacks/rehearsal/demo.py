@@ -8,7 +8,7 @@ import base64
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -96,7 +96,17 @@ class Receiver:
         return web.Response()
 
 
-async def play(folder: Path) -> tuple[Sequence[DemoStep], Receiver]:
+async def play(
+    folder: Path,
+    *,
+    sinks: Mapping[str, Any] | None = None,
+    delivered: Callable[[Sequence[DemoStep]], Awaitable[None]] | None = None,
+) -> tuple[Sequence[DemoStep], Receiver]:
+    """
+    Args:
+        sinks: Tables of further ones.
+        delivered: Returns once the events of these steps have arrived there.
+    """
     receiver = Receiver("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
     app = web.Application()
     app.router.add_post("/events", receiver.receive)
@@ -115,6 +125,7 @@ async def play(folder: Path) -> tuple[Sequence[DemoStep], Receiver]:
         signer=signer,
         certificate=certificate,
         cloud_port=cloud_port,
+        sinks=sinks or {},
     )
     cloud = FakeCloud(settings, signer=signer)
     steps = list(build_steps(settings, signer, cloud))
@@ -132,6 +143,8 @@ async def play(folder: Path) -> tuple[Sequence[DemoStep], Receiver]:
                         step.status = (await send(session, f"http://{callbacks}", step.job, step.request)).status
             await expect_lost_jobs(steps, f"http://{admin}")
             await collect(steps, receiver)
+            if delivered is not None:
+                await delivered(steps)
         finally:
             stop.set()
             await server
@@ -166,7 +179,14 @@ async def collect(steps: Sequence[DemoStep], receiver: Receiver) -> None:
 
 
 def demo_settings(
-    folder: Path, *, webhook_url: str, secret: str, signer: MnsSigner, certificate: str, cloud_port: int
+    folder: Path,
+    *,
+    webhook_url: str,
+    secret: str,
+    signer: MnsSigner,
+    certificate: str,
+    cloud_port: int,
+    sinks: Mapping[str, Any],
 ) -> Settings:
     cloud = f"http://127.0.0.1:{cloud_port}"
     gif_key = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -209,7 +229,7 @@ def demo_settings(
                     "endpoints": dict.fromkeys(("vod", "ice", "mts", "multimediaai"), cloud),
                 }
             },
-            "sinks": {"webhook": {"kind": "webhook", "url": webhook_url, "secrets": [secret]}},
+            "sinks": {"webhook": {"kind": "webhook", "url": webhook_url, "secrets": [secret]}, **sinks},
         },
         environ={},
     )
