@@ -14,6 +14,7 @@ import uvloop
 
 from tests.exercises.bench import parsing
 from tests.exercises.bench.backlog import Backlog
+from tests.exercises.bench.buses import Buses
 from tests.exercises.bench.callbacks import EVENT, body_size
 from tests.exercises.bench.compare import Comparison, choose_cores
 from tests.exercises.bench.delivery import CONCURRENCY, Delivering
@@ -22,6 +23,7 @@ from tests.exercises.bench.profiling import print_profile, profile
 from tests.exercises.bench.report import (
     parts_to_json,
     print_backlog,
+    print_buses,
     print_delivery,
     print_isolation,
     print_stores,
@@ -32,7 +34,7 @@ from tests.exercises.bench.servers import CHECKOUT, file_system
 from tests.exercises.bench.stores import Stores, why_not
 
 # In this order, one after the other; what is left out needs asking.
-PARTS = ("parse", "accept", "delivery", "isolation", "backlog", "postgresql")
+PARTS = ("parse", "accept", "delivery", "buses", "isolation", "backlog", "postgresql")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -51,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--events",
         type=int,
         default=10_000,
-        help="of one measurement of delivering or isolation (default: 10000); the goal for isolation is for 100000",
+        help="of one measurement of delivering, buses or isolation (default: 10000); the goal for isolation is for 100000",
     )
     parser.add_argument(
         "--waiting", type=int, default=100_000, help="how many wait when many wait (default: 100000); one million"
@@ -107,10 +109,12 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
             print_profile(functions, top=arguments.top)
         return 0
     parts = arguments.what or list(PARTS)
+    if "delivery" in parts and "buses" not in parts:
+        parts.append("buses")
     if not arguments.what and (reason := why_not()) is not None:
         parts.remove("postgresql")
         print(f"the part postgresql is left out: {reason}", file=sys.stderr)
-    costs = figures = delivery = isolation = backlog = stores = None
+    costs = figures = delivery = buses = isolation = backlog = stores = None
     for part in PARTS:
         if part not in parts:
             continue
@@ -125,6 +129,8 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
             case "delivery":
                 delivering = Delivering(inside, **sizes, events=arguments.events)
                 delivery = runner.run(delivering.measure(waiting=arguments.waiting))
+            case "buses":
+                buses = runner.run(Buses(inside, **sizes, events=arguments.events).measure())
             case "isolation":
                 isolation = runner.run(Delivering(inside, **sizes, events=arguments.events).isolate())
             case "backlog":
@@ -144,7 +150,9 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
         if costs is not None:
             accept |= {"parse": [asdict(cost) for cost in costs]}
         print(
-            json.dumps({"setting": setting, **accept, **parts_to_json(delivery, isolation, backlog, stores)}, indent=2)
+            json.dumps(
+                {"setting": setting, **accept, **parts_to_json(delivery, buses, isolation, backlog, stores)}, indent=2
+            )
         )
         return 0
     print(setting)
@@ -154,6 +162,8 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
         print_tables(figures)
     if delivery is not None:
         print_delivery(delivery)
+    if buses is not None:
+        print_buses(buses)
     if isolation is not None:
         print_isolation(isolation)
     if backlog is not None:

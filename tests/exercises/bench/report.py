@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.exercises.bench.backlog import RATE_PER_S
+from tests.exercises.bench.buses import BusFigures
 from tests.exercises.bench.compare import DURABLE, NO_SINK, WATCHED, Figures
 from tests.exercises.bench.delivery import ALONE, BURST, DeliveryFigures, Window
 from tests.exercises.bench.load import CONNECTIONS, Load
@@ -61,6 +62,7 @@ GOALS = {
 }
 P99_GOAL = "under 25 ms"
 DELIVERY_GOAL = "at least 0.40"
+BUS_GOAL = "at least 0.60"
 WAITING_GOAL = "near 1"
 ISOLATION_GOAL = "1 within noise"
 FULL_GOAL = "at least 0.90"
@@ -219,6 +221,23 @@ def print_delivery(figures: DeliveryFigures) -> None:
         print(BUSY.format(posting))
 
 
+def bus_ratios(found: dict[str, BusFigures]) -> dict[str, tuple[Spread, str]]:
+    ratios: dict[str, tuple[Spread, str]] = {}
+    for kind, figures in found.items():
+        rates = _quotients(_rates(figures.service), _rates(figures.publishing))
+        costs = _quotients(_costs_us(figures.publishing), _costs_us(figures.service))
+        ratios[f"{kind}: delivery / publishing loop, events/s"] = (rates, BUS_GOAL)
+        ratios[f"{kind}: delivery / publishing loop, by processor time"] = (costs, BUS_GOAL)
+    return ratios
+
+
+def print_buses(found: dict[str, BusFigures]) -> None:
+    measured: dict[str, list[Window]] = {}
+    for kind, figures in found.items():
+        measured |= {f"{kind}, publishing loop": figures.publishing, f"{kind}, delivery": figures.service}
+    _print_windows("Delivering to buses", measured, bus_ratios(found))
+
+
 def print_isolation(found: dict[str, list[Window]]) -> None:
     _print_windows("A healthy sink beside a dead one", found, isolation_ratios(found))
 
@@ -301,6 +320,7 @@ def print_stores(figures: Accepting) -> None:
 
 def parts_to_json(
     delivery: DeliveryFigures | None,
+    buses: dict[str, BusFigures] | None,
     isolation: dict[str, list[Window]] | None,
     backlog: dict[str, list[Load]] | None,
     stores: Accepting | None,
@@ -309,6 +329,9 @@ def parts_to_json(
     found: dict[str, Any] = {}
     if delivery is not None:
         found["delivery"] = asdict(delivery) | {"compared": _compared(delivery_ratios(delivery))}
+    if buses is not None:
+        measured = {kind: asdict(figures) for kind, figures in buses.items()}
+        found["buses"] = {"measured": measured, "compared": _compared(bus_ratios(buses))}
     if isolation is not None:
         windows = {name: [asdict(window) for window in of_name] for name, of_name in isolation.items()}
         found["isolation"] = {"measured": windows, "compared": _compared(isolation_ratios(isolation))}

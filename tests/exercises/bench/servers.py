@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.exercises.bench import flask_app
 from tests.exercises.bench.callbacks import KEY, PATH, URL
@@ -161,7 +162,7 @@ def start_service(
     *,
     core: int,
     receiver: str | None = None,
-    sinks: Mapping[str, str] | None = None,
+    sinks: Mapping[str, str | Mapping[str, Any]] | None = None,
     store: str | None = None,
     stop_timeout_s: float = 0,
     command: Sequence[str] = ("-m", "media_callbacks"),
@@ -171,7 +172,7 @@ def start_service(
 
     Args:
         receiver: Where a sink points to (``host:port``) that never gets an answer.
-        sinks: By name, where further ones point to.
+        sinks: By name, where further ones point to, or their tables.
         store: The URL of the database; without it, an SQLite file in the folder.
         stop_timeout_s: How long it waits for attempts in flight when it stops.
         command: What Python runs in place of ``-m media_callbacks``.
@@ -183,8 +184,14 @@ def start_service(
     )
     if receiver is not None:
         text += _SINK.format(name="silent", receiver=receiver, secret=SECRET, options=_SILENT)
-    for sink, address in (sinks or {}).items():
-        text += _SINK.format(name=sink, receiver=address, secret=SECRET, options="")
+    for sink, there in (sinks or {}).items():
+        if isinstance(there, str):
+            text += _SINK.format(name=sink, receiver=there, secret=SECRET, options="")
+        else:
+            # What a table has of values is written in TOML as in JSON.
+            text += "".join(
+                [f"\n[sinks.{sink}]\n", *(f"{key} = {json.dumps(value)}\n" for key, value in there.items())]
+            )
     config.write_text(text)
     process = spawn([sys.executable, *command, "serve", "--config", str(config)], core=core, log=log)
     deadline = time.monotonic() + START_PATIENCE_S

@@ -119,6 +119,10 @@ class Broker(ABC):
         """All that is stored since ``prepare``, oldest first. May be asked again and again."""
 
     @abstractmethod
+    async def count(self) -> int:
+        """How many ``read`` would give."""
+
+    @abstractmethod
     async def publish(self, bodies: Sequence[bytes], *, at_once: int) -> None:
         """
         The client's own loop, as its users would write it, with what the sink promises: each is acknowledged as the

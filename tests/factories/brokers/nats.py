@@ -117,6 +117,10 @@ class NatsBroker(Broker):
                 stored.append(Stored(message.subject or "", headers["Nats-Msg-Id"], message.data or b""))
         return stored
 
+    async def count(self) -> int:
+        async with self.connected() as client:
+            return (await client.jetstream().stream_info(STREAM)).state.last_seq
+
     async def publish(self, bodies: Sequence[bytes], *, at_once: int) -> None:
         async with self.connected() as client:
             jetstream = client.jetstream()
