@@ -7,13 +7,17 @@ import sys
 from collections.abc import Awaitable
 from pathlib import Path
 
+from tests.exercises.chaos.buses import run_bus_chaos
 from tests.exercises.chaos.cluster import make_folder, make_parent
 from tests.exercises.chaos.report import Report
 from tests.exercises.chaos.run import run_chaos, run_rolling
+from tests.factories.brokers.broker import NoBroker
+from tests.factories.brokers.kinds import BROKERS
 from tests.factories.clocks import find_faketime
 
 JOBS, RATE_PER_S = 20_000, 100.0
 SHORT_JOBS, SHORT_RATE_PER_S = 1_500, 60.0
+BUS_JOBS, BUS_SHORT_JOBS = 5_000, 500
 
 
 def main() -> int:
@@ -25,11 +29,29 @@ def main() -> int:
     parser.add_argument("--instances", type=int, help="how many (default: 3, short: 2)")
     parser.add_argument("--short", action="store_true", help="everything once, as in the tests")
     parser.add_argument("--keep", metavar="DIR", help="where logs stay; without it only those of failed runs do")
+    parser.add_argument("--bus", action="append", choices=BROKERS, help="brokers of this kind alone")
     arguments = parser.parse_args()
     if find_faketime() is None:
         print("WARNING: no service's clock is set: apt-get install libfaketime")
     parent = Path(arguments.keep).resolve() if arguments.keep else make_parent()
     failed = 0
+    for kind in arguments.bus or BROKERS:
+        folder = make_folder(parent, kind)
+        chaos = run_bus_chaos(
+            folder,
+            kind,
+            seed=arguments.seed,
+            jobs=arguments.jobs or (BUS_SHORT_JOBS if arguments.short else BUS_JOBS),
+            rate_per_s=arguments.rate or RATE_PER_S,
+            kills=3 if arguments.short else 10,
+            service_kills=1 if arguments.short else 3,
+        )
+        try:
+            failed += not _report(chaos, folder, keep=arguments.keep is not None)
+        except NoBroker as error:
+            print(f"WARNING: {kind} is left out: {error}")
+    if arguments.bus:
+        return _end(failed, parent, keep=arguments.keep is not None)
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         folder = make_folder(parent, f"seed-{seed}")
         chaos = run_chaos(
@@ -44,9 +66,13 @@ def main() -> int:
     folder = make_folder(parent, "rolling")
     rolling = run_rolling(folder, seed=arguments.seed, rate_per_s=60.0, rounds=1 if arguments.short else 3)
     failed += not _report(rolling, folder, keep=arguments.keep is not None)
+    return _end(failed, parent, keep=arguments.keep is not None)
+
+
+def _end(failed: int, parent: Path, *, keep: bool) -> int:
     if failed:
-        print(f"{failed} of {arguments.seeds + 1} runs failed; their logs are in {parent}")
-    elif not arguments.keep:
+        print(f"{failed} runs failed; their logs are in {parent}")
+    elif not keep:
         shutil.rmtree(parent)
     return 1 if failed else 0
 
