@@ -29,6 +29,7 @@ from tests.factories.running import build_payload, make_source, make_tables, sig
 HEALING_S = 120.0
 _AT_ONCE = 50
 _ANSWER_S = 10.0
+_FROZEN_S = 0.3
 
 Outcome = tuple[str, str]
 
@@ -56,6 +57,8 @@ async def run_bus_chaos(
         for number, moment in enumerate(moments):
             await vendor.until(moment * jobs)
             began = vendor.now
+            broker.freeze()
+            await asyncio.sleep(_FROZEN_S)
             broker.kill()
             if number in with_service:
                 instance.kill()

@@ -7,6 +7,7 @@ A broker of ours has a folder and a port of its own, and keeps both when it is k
 import asyncio
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -88,6 +89,9 @@ class Broker(ABC):
     def kill(self) -> None:
         """As a crash does. What it has acknowledged is on disk."""
 
+    def freeze(self) -> None:  # noqa: B027 - not every one can
+        """It answers nothing any more until it is killed, so that much is on its way then."""
+
     def stop(self) -> None:
         self.kill()
 
@@ -153,6 +157,9 @@ class Process:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def freeze(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
         self._process.kill()

@@ -67,6 +67,10 @@ class NatsBroker(Broker):
         file.write_text(self._configuration)
         self._process = Process([find_program("nats-server"), "--config", file], ready=b"Server is ready")
 
+    def freeze(self) -> None:
+        assert self._process is not None
+        self._process.freeze()
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
