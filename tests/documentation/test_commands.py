@@ -22,7 +22,7 @@ import pytest
 from tests.documentation.pages import PAGES, ROOT, Block, read_blocks
 
 # Ports that the pages name; each test has others in their place.
-PORTS = ("8080", "8081", "8090", "3000")
+PORTS = ("8080", "8081", "8090", "3000", "4222", "8222")
 PATIENCE_S = 120
 _RUNS_ON = re.compile(r"runs on, listening on ([0-9]+)")
 # Keys and tokens, which are others each time.

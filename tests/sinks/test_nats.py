@@ -190,6 +190,14 @@ async def test_why_there_is_no_connection(bus, opened, make_delivery, changes, t
     assert str(result).startswith(text)
 
 
+async def test_a_connection_that_is_lost_is_told_at_once_and_made_anew(bus, opened, make_delivery):
+    sink = await opened(bus.new_sink(timeout_s=3600.0))
+    bus.gate.lose_answers()
+    results = await sink.send([make_delivery(), make_delivery(1)])
+    assert {str(result) for result in results} == {"the connection was lost before an acknowledgement came"}
+    assert list(await sink.send([make_delivery(2)])) == [None]
+
+
 async def test_a_client_certificate_is_shown(start, tmp_path, opened, make_delivery):
     from tests.factories.brokers.certificates import Certificates
 
