@@ -5,7 +5,9 @@ import base64
 import hashlib
 import json
 import os
+import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import nkeys
@@ -14,11 +16,13 @@ import pytest
 from media_callbacks.assembly.sinks import build_sink
 from media_callbacks.config.sinks import NatsSinkSettings
 from media_callbacks.model.errors import ConfigError, SinkRejected, SinkRetry
+from media_callbacks.model.events import Delivery
 from media_callbacks.model.naming import NameTemplate
+from media_callbacks.model.operational import build_event
 from media_callbacks.sinks.nats import build_message, judge_answer
 from media_callbacks.sinks.nats_streams import _covers
 from tests.factories.brokers.nats import STREAM, NatsBroker, NatsCluster
-from tests.factories.running import PATIENCE_S
+from tests.factories.running import PATIENCE_S, make_tables, to_toml
 
 TEMPLATE = NameTemplate("media.{product}.{kind}.{outcome}")
 
@@ -58,6 +62,15 @@ def test_a_message_has_its_identity_and_what_it_is(make_delivery):
     _, headers = build_message(make_delivery(replay=3), TEMPLATE, stream="MEDIA")
     assert headers["Nats-Msg-Id"] == f"{make_delivery().event_id}:replay-3"
     assert headers["Nats-Expected-Stream"] == "MEDIA"
+
+
+async def test_an_operational_event_has_a_subject_too(bus, opened):
+    now = datetime(2026, 3, 4, tzinfo=UTC)
+    event = build_event("disk_low", "db-1", since=now, ended_at=None, detail=None, instance="host")
+    delivery = Delivery(1, "test", event.id, event.to_json(), attempt=1, lease="lease")
+    assert list(await (await opened(bus.new_sink())).send([delivery])) == [None]
+    (stored,) = await bus.broker.read()
+    assert stored.name == "media.media-callbacks.operational.began"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b"{}", b'{"data": {"kind": 1}}'])
@@ -423,3 +436,17 @@ def test_without_the_client_the_start_says_which_extra_is_missing(monkeypatch, m
     assert caught.value.problems == (
         "sinks.test.kind: nats needs a further package: pip install 'media-callbacks[nats]'",
     )
+
+
+def test_so_says_the_service_when_it_starts(tmp_path):
+    tables = {
+        "sources": make_tables(tmp_path, {})["sources"],
+        "sinks": {"bus": {"kind": "nats", "servers": "nats://127.0.0.1"}},
+    }
+    config = tmp_path / "media-callbacks.toml"
+    config.write_text(to_toml(tables))
+    code = "import sys; sys.modules['nats'] = None; from media_callbacks.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "serve", "--config", str(config)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S, cwd=tmp_path)
+    assert found.returncode == 2
+    assert "sinks.bus.kind: nats needs a further package: pip install 'media-callbacks[nats]'" in found.stderr

@@ -107,8 +107,8 @@ class Connection:
         writer = getattr(self.client._transport, "_io_writer", None)  # noqa: SLF001 - there is no other way
         if writer is not None:
             writer.transport.abort()
-            with suppress(OSError):
-                await writer.wait_closed()
+            # It is closed in the next turn of the loop.
+            await asyncio.sleep(0)
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> asyncio.Future[SinkError | None]:
         """
