@@ -168,12 +168,14 @@ def _count(folder: Path, sql: str) -> int:
 
 def _judge(acknowledged: set[Outcome], sent: set[Outcome], stored: Sequence[Stored], broker: Broker) -> Iterator[str]:
     first: dict[Outcome, int] = {}
+    last: dict[Outcome, int] = {}
     ids: dict[Outcome, set[str]] = {}
     for position, message in enumerate(stored):
         document = json.loads(message.body)
         data = document["data"]
         what = data["job_id"], data["outcome"]
         first.setdefault(what, position)
+        last[what] = position
         ids.setdefault(what, set()).add(document["id"])
         if message.identity != document["id"]:
             yield f"{what} was sent as {message.identity} and is {document['id']}"
@@ -183,7 +185,7 @@ def _judge(acknowledged: set[Outcome], sent: set[Outcome], stored: Sequence[Stor
     yield from (f"nobody sent: {what}" for what in sorted(first.keys() - sent))
     yield from (f"{what} has the ids {sorted(found)}" for what, found in ids.items() if len(found) > 1)
     for (job_id, outcome), position in first.items():
-        if outcome == "succeeded" and first.get((job_id, "failed"), len(stored)) > position:
-            yield f"{job_id}: its second outcome came before its first"
+        if outcome == "succeeded" and last.get((job_id, "failed"), len(stored)) > position:
+            yield f"{job_id}: its second outcome came before its first, or before the first came again"
     if broker.deduplicates and len(stored) != len(first):
         yield f"{len(stored)} messages of {len(first)} events, in a broker that knows repetitions"
