@@ -42,6 +42,7 @@ def read_environment(folder: Path) -> dict[str, str]:
         ("--product", "vod", "--transport", "mns-queue", *QUEUE, "--yes"),
         ("--product", "vod", "--product", "mts", *URL, *TOPIC, "--sink", "sqs:https://sqs.eu-west-1.amazonaws.com/1/m"),
         ("--product", "vod", *URL, "--sink", "nats:tls://nats.example.com:4222"),
+        ("--product", "vod", *URL, "--sink", "rabbitmq:amqps://rabbitmq.example.com:5671"),
         ("--product", "vod", *URL, "--sink", "stdout", "--store", "postgresql://mc:it's@db/mc"),
         (
             "--product",

@@ -136,6 +136,13 @@ BUS_ARN: dict[str, Any] = {
 }
 STREAM_ARN: dict[str, Any] = {"kind": "kinesis", "stream_name": "arn:aws:kinesis:eu-west-1:123456789012:stream/media"}
 NATS: dict[str, Any] = {"kind": "nats", "servers": "nats://127.0.0.1:4222"}
+RABBITMQ: dict[str, Any] = {
+    "kind": "rabbitmq",
+    "servers": "amqp://127.0.0.1:5672",
+    "user": "u",
+    "password": "p",
+    "exchange": "media",
+}
 SINKS = ", ".join(SINK_MODELS)
 VENDOR: dict[str, Any] = {"access_key_id": "an-id", "access_key_secret": "a-secret", "region": "cn-hangzhou"}
 BASE: dict[str, Any] = {
@@ -346,6 +353,7 @@ def test_settings_cannot_be_changed():
         {"sinks.out.match": {"kind": "operational", "exclude": {"kind": "operational", "trouble": "disk_low"}}},
         {"sinks.out.match": {"kind": ["operational", "snapshot"], "product": "vod", "outcome": "failed"}},
         {"sinks.out.match": {"account": "default", "source": ["vod", "gif"], "vendor_event": "DynamicImageComplete"}},
+        {"sinks.rabbitmq": {**RABBITMQ, "servers": ["amqps://a", "amqps://[::1]:5671"], "virtual_host": "a/b c"}},
         {"sinks.nats": {**NATS, "servers": ["nats://a", "nats://[::1]:4222"], "stream": "MEDIA", "subject": "{type}"}},
         {
             "sinks.nats": {
@@ -614,6 +622,15 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sinks.nats": {**NATS, "nkey_seed": "UA23"}}, "sinks.nats.nkey_seed: expected the seed of a user's nkey, SU and 56 more, came "),
     ({"sinks.nats": {**NATS, "ca_file": "ca.pem"}}, "sinks.nats.ca_file: expected an absolute path such as /run/secrets/ca.pem, without file:, came something else"),
     ({"sinks.nats": {**NATS, "key_file": "/me.key"}}, "sinks.nats.key_file: has no meaning without certificate_file; set that, too, or remove this key"),
+    ({"sinks.rabbitmq": {**RABBITMQ, "servers": "amqp://u:S3cr3t@a"}}, "sinks.rabbitmq.servers: expected a URL without user name and password, came one with them; there are keys for both"),
+    ({"sinks.rabbitmq": {**RABBITMQ, "servers": "amqp://a/b"}}, "sinks.rabbitmq.servers: expected amqp://host:port, or amqps://host:port for TLS, came something else"),
+    ({"sinks.rabbitmq": {**RABBITMQ, "servers": ["amqp://a", "amqps://b"]}}, "sinks.rabbitmq.servers: expected amqp:// or amqps:// for all servers, came both; use one"),
+    ({"sinks.rabbitmq": {key: value for key, value in RABBITMQ.items() if key != "password"}}, 'sinks.rabbitmq.password: missing; expected a password; for example password = "${RABBITMQ_PASSWORD}"'),
+    ({"sinks.rabbitmq": {**RABBITMQ, "password": "$SECRET"}}, "sinks.rabbitmq.password: expected the secret itself, came what stands for one"),
+    ({"sinks.rabbitmq": {**RABBITMQ, "exchange": ""}}, "sinks.rabbitmq.exchange: expected the name of an exchange, letters, digits and ._:-, came an empty string"),
+    ({"sinks.rabbitmq": {**RABBITMQ, "virtual_host": "a%2Fb"}}, "sinks.rabbitmq.virtual_host: expected the name of a virtual host, without %, came "),
+    ({"sinks.rabbitmq": {**RABBITMQ, "routing_key": "media.#"}}, "sinks.rabbitmq.routing_key: expected letters, digits, _ and -, levels parted by dots, and any of {type}, "),
+    ({"sinks.rabbitmq": {**RABBITMQ, "concurrency": 2}}, "sinks.rabbitmq.concurrency: unknown key"),
     # match
     ({"sinks.out.match": "all"}, "sinks.out.match: expected a table, came a string of 3 characters"),
     ({"sinks.out.match": {"types": "x"}}, "sinks.out.match.types: unknown key; known are: product, account, kind"),

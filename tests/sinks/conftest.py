@@ -36,7 +36,7 @@ from media_callbacks.sinks.stdout import StdoutSink
 from media_callbacks.sinks.webhook import WebhookSink
 from tests.factories.brokers.broker import Broker
 from tests.factories.brokers.certificates import Certificates
-from tests.factories.brokers.kinds import BROKERS
+from tests.factories.brokers.kinds import BROKERS, need_broker
 from tests.sinks.pipes import PipeEnd
 from tests.sinks.scripted import SCRIPTED, Scripted
 
@@ -602,6 +602,7 @@ def brokers(tmp_path_factory) -> Iterator[Callable[..., Broker]]:
     started: dict[tuple[str, str | None], Broker] = {}
 
     def find(kind: str, host: str | None = None) -> Broker:
+        need_broker(kind)
         if (kind, host) not in started:
             folder = tmp_path_factory.mktemp(kind)
             certificates = None if host is None else Certificates(folder / "certificates", host=host)

@@ -23,6 +23,7 @@ from media_callbacks.sinks.nats import build_message, judge_answer
 from media_callbacks.sinks.nats_streams import _covers
 from tests.factories.brokers.nats import STREAM, NatsBroker, NatsCluster
 from tests.factories.running import PATIENCE_S, make_tables, to_toml
+from tests.sinks.conftest import BrokerDestination
 
 TEMPLATE = NameTemplate("media.{product}.{kind}.{outcome}")
 
@@ -33,6 +34,15 @@ def sink_of(table, **changes):
 
 def shape(found):
     return [(each.severity, each.subject) for each in found]
+
+
+@pytest.fixture
+async def bus(brokers):
+    """In place of one of each kind."""
+    made = BrokerDestination(brokers("nats"))
+    await made.open()
+    yield made
+    await made.close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from media_callbacks.config.sinks import (
     EventBridgeSinkSettings,
     KinesisSinkSettings,
     NatsSinkSettings,
+    RabbitMqSinkSettings,
     SinkSettings,
     SnsSinkSettings,
     SqsSinkSettings,
@@ -75,6 +76,8 @@ def build_sink(name: str, settings: SinkSettings) -> Sink:
             return KinesisSink(name, settings.stream_name, **settings.client_options)
         case NatsSinkSettings():
             return _build_nats(name, settings)
+        case RabbitMqSinkSettings():
+            return _build_rabbitmq(name, settings)
         case StdoutSinkSettings():
             return StdoutSink(name)
         case ThirdPartySinkSettings():
@@ -102,6 +105,24 @@ def _build_nats(name: str, settings: NatsSinkSettings) -> Sink:
         monitoring_url=settings.monitoring_url,
         timeout_s=settings.timeout_s,
         concurrency=settings.concurrency,
+    )
+
+
+def _build_rabbitmq(name: str, settings: RabbitMqSinkSettings) -> Sink:
+    try:
+        from media_callbacks.sinks.rabbitmq import RabbitMqSink  # noqa: PLC0415, an extra
+    except ImportError as error:
+        raise missing_package(name, "rabbitmq") from error
+    return RabbitMqSink(
+        name,
+        settings.servers,
+        settings.exchange,
+        settings.template,
+        user=settings.user,
+        password=settings.password,
+        virtual_host=settings.virtual_host,
+        tls_files=TlsFiles(**settings.tls_files),
+        timeout_s=settings.timeout_s,
     )
 
 

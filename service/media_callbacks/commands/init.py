@@ -38,16 +38,21 @@ _DESTINATIONS = {
     "eventbridge": "event_bus_name",
     "kinesis": "stream_name",
     "nats": "servers",
+    "rabbitmq": "servers",
 }
 _AWS_COMMENTS = ('region = "eu-west-1"', 'endpoint_url = "http://127.0.0.1:4566"')
 # What may be said besides, by kind of sink.
 _SINK_COMMENTS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("sqs", "sns", "eventbridge", "kinesis"), _AWS_COMMENTS),
+    "rabbitmq": ('routing_key = "{type}"', 'virtual_host = "/"', 'ca_file = "/etc/ssl/bus.pem"'),
     "nats": ('subject = "media.{product}.{kind}.{outcome}"', 'credentials_file = "/run/secrets/media.creds"'),
 }
 # Sources and variables that are not called as their product is.
 _NAMES: Mapping[Product, str] = {"multimediaai": "gif"}
-_SINKS = "stdout, webhook:https://..., sqs:QUEUE_URL, sns:TOPIC_ARN, eventbridge:BUS, kinesis:STREAM or nats:URL"
+_SINKS = (
+    "stdout, webhook:https://..., sqs:QUEUE_URL, sns:TOPIC_ARN, eventbridge:BUS, kinesis:STREAM, nats:URL or"
+    " rabbitmq:URL"
+)
 _QUEUE = re.compile(r"(https?://[^/]+)/(?:queues/)?([A-Za-z0-9-]+)/?")
 _REGION = re.compile(r"\.mns\.([a-z0-9-]+?)(?:-internal)?\.aliyuncs\.com")
 
@@ -307,6 +312,14 @@ def draft_sinks(draft: Draft, sinks: Sequence[str]) -> None:
             secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
             values["secrets"] = [draft.secret(variable, secret)]
             draft.steps.append(f"the receiver at {where} verifies with {variable} of the environment file")
+        if kind == "rabbitmq":
+            variable = f"{name.upper().replace('-', '_')}_PASSWORD"
+            user, exchange = "media-callbacks", "media"
+            values |= {"user": user, "password": draft.secret(variable, secrets.token_hex(16)), "exchange": exchange}
+            draft.steps.append(
+                f"RabbitMQ has an exchange {exchange}, and a user {user} who may write to it, with {variable} of the"
+                " environment file as password"
+            )
         draft.table(f"sinks.{name}", values, comments=_SINK_COMMENTS.get(kind, ()))
 
 

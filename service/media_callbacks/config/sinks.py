@@ -10,9 +10,11 @@ from media_callbacks.config.checks import names_trouble
 from media_callbacks.config.section import Section
 from media_callbacks.config.values import (
     WEBHOOK_SECRET,
+    AmqpUrl,
     BareUrl,
     Credential,
     EventBus,
+    Exchange,
     File,
     HeaderName,
     HeaderValue,
@@ -25,6 +27,7 @@ from media_callbacks.config.values import (
     StreamName,
     Template,
     TopicArn,
+    VirtualHost,
     WebhookSecret,
     number,
     one_or_many,
@@ -154,7 +157,6 @@ class BusSinkSettings(_SinkSettings):
         File | None, Field(description="an absolute path to a key in PEM form", examples=['"/etc/ssl/me.key"'])
     ] = None
     timeout_s: _Timeout = 15.0
-    concurrency: _Concurrency = 4
 
     @property
     def template(self) -> NameTemplate:
@@ -321,6 +323,7 @@ class NatsSinkSettings(BusSinkSettings):
     monitoring_url: Annotated[
         BareUrl | None, Field(repr=False, description="an absolute URL", examples=['"http://nats.example.com:8222"'])
     ] = None
+    concurrency: _Concurrency = 4
 
     @classmethod
     def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -331,8 +334,40 @@ class NatsSinkSettings(BusSinkSettings):
         for key, other in (("user", "password"), ("password", "user")):
             if given.get(key) is not None and other in given and given[other] is None:
                 yield key, f"has no meaning without {other}; set that, too, or remove this key"
-        if len({url.partition(":")[0] for url in given.get("servers", ())}) > 1:
-            yield "servers", "expected nats:// or tls:// for all servers, came both; use one"
+        yield from _mixed_schemes(given, "nats:// or tls://")
+
+
+class RabbitMqSinkSettings(BusSinkSettings):
+    template_key = "routing_key"
+    max_name_characters = 255
+
+    kind: Literal["rabbitmq"]
+    servers: Annotated[
+        tuple[AmqpUrl, ...],
+        BeforeValidator(one_or_many),
+        Field(
+            min_length=1,
+            description="a URL of a server, or a list of them",
+            examples=['["amqps://rabbitmq-1.example.com:5671", "amqps://rabbitmq-2.example.com:5671"]'],
+        ),
+    ]
+    user: Annotated[Credential, Field(description="a user's name", examples=['"media-callbacks"'])]
+    password: Annotated[Credential, Field(repr=False, description="a password", examples=['"${RABBITMQ_PASSWORD}"'])]
+    virtual_host: Annotated[VirtualHost, Field(description="the name of a virtual host, without %")] = "/"
+    exchange: Annotated[
+        Exchange, Field(description="the name of an exchange, letters, digits and ._:-", examples=['"media"'])
+    ]
+    routing_key: Annotated[Template, Field(description="a template", examples=['"media.{kind}.{outcome}"'])] = "{type}"
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from super().mistakes(given)
+        yield from _mixed_schemes(given, "amqp:// or amqps://")
+
+
+def _mixed_schemes(given: Mapping[str, Any], schemes: str) -> Iterator[tuple[str, str]]:
+    if len({url.partition(":")[0] for url in given.get("servers", ())}) > 1:
+        yield "servers", f"expected {schemes} for all servers, came both; use one"
 
 
 class StdoutSinkSettings(_SinkSettings):
@@ -361,6 +396,7 @@ SinkSettings = (
     | EventBridgeSinkSettings
     | KinesisSinkSettings
     | NatsSinkSettings
+    | RabbitMqSinkSettings
     | StdoutSinkSettings
     | ThirdPartySinkSettings
 )
@@ -371,6 +407,7 @@ SINK_MODELS: Mapping[str, type[SinkSettings]] = {
     "eventbridge": EventBridgeSinkSettings,
     "kinesis": KinesisSinkSettings,
     "nats": NatsSinkSettings,
+    "rabbitmq": RabbitMqSinkSettings,
     "stdout": StdoutSinkSettings,
 }
 

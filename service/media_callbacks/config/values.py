@@ -8,6 +8,7 @@ value: it may be a secret, or have one in it. What a sentence says of a bound is
 import base64
 import binascii
 import re
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -313,8 +314,8 @@ def check_file(path: str) -> str:
     return path
 
 
-def check_nats_url(url: str) -> str:
-    parts = urlsplit(url) if re.fullmatch(r"(nats|tls)://[A-Za-z0-9._@\[\]:%-]+", url) else None
+def _check_broker_url(url: str, *, plain: str, secure: str) -> str:
+    parts = urlsplit(url) if re.fullmatch(rf"({plain}|{secure})://[A-Za-z0-9._@\[\]:%-]+", url) else None
     try:
         is_right = parts is not None and parts.hostname is not None and parts.port != 0
     except ValueError:
@@ -322,7 +323,7 @@ def check_nats_url(url: str) -> str:
     if parts is not None and "@" in parts.netloc:
         raise sentence("expected a URL without user name and password, came one with them; there are keys for both")
     if not is_right:
-        raise sentence("expected nats://host:port, or tls://host:port for TLS, came something else")
+        raise sentence(f"expected {plain}://host:port, or {secure}://host:port for TLS, came something else")
     return url
 
 
@@ -376,7 +377,8 @@ QueueName = Annotated[
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 WebhookSecret = Annotated[str, AfterValidator(check_webhook_secret)]
 File = Annotated[str, AfterValidator(check_file)]
-NatsUrl = Annotated[str, AfterValidator(check_nats_url)]
+NatsUrl = Annotated[str, AfterValidator(partial(_check_broker_url, plain="nats", secure="tls"))]
+AmqpUrl = Annotated[str, AfterValidator(partial(_check_broker_url, plain="amqp", secure="amqps"))]
 Template = Annotated[str, AfterValidator(check_template)]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 HeaderValue = Annotated[str, AfterValidator(check_header_value)]
@@ -387,6 +389,10 @@ _BUS = r"[A-Za-z0-9._/-]{1,256}"
 _STREAM = r"[A-Za-z0-9_.-]{1,128}"
 TopicArn = Annotated[str, StringConstraints(pattern=f"^{_ARN.format('sns', _TOPIC)}$")]
 EventBus = Annotated[str, StringConstraints(pattern=f"^({_ARN.format('events', 'event-bus/' + _BUS)}|{_BUS})$")]
+# The default exchange has no name; it would take an event for the queue that its routing key names.
+Exchange = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,127}$")]
+# The client takes %2F in it for a slash.
+VirtualHost = Annotated[str, StringConstraints(pattern=r"^[^%\x00-\x1f]{1,255}$")]
 StreamName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,255}$")]
 NkeySeed = Annotated[str, StringConstraints(pattern=r"^SU[A-Z2-7]{56}$"), AfterValidator(check_secret)]
 Stream = Annotated[str, StringConstraints(pattern=f"^({_ARN.format('kinesis', 'stream/' + _STREAM)}|{_STREAM})$")]

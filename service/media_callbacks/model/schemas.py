@@ -10,7 +10,7 @@ The schemas hold no references and only keywords that mean the same in draft 202
 AsyncAPI Schema Objects, which are draft 7, as they are.
 
 Source: "JSON Schema 2020-12", https://json-schema.org/draft/2020-12; "AsyncAPI 3.0.0",
-https://www.asyncapi.com/docs/reference/specification/v3.0.0; its HTTP, SQS and NATS bindings,
+https://www.asyncapi.com/docs/reference/specification/v3.0.0; its HTTP, SQS, NATS and AMQP bindings,
 https://github.com/asyncapi/bindings; "CloudEvents 1.0.2", https://github.com/cloudevents/spec, "JSON Event Format".
 """
 
@@ -188,6 +188,7 @@ _SINK_TITLES = {
     "eventbridge": "EventBridge event",
     "kinesis": "Kinesis record",
     "nats": "NATS message",
+    "rabbitmq": "RabbitMQ message",
     "stdout": "line",
 }
 _GROUP = (
@@ -259,6 +260,23 @@ _CHANNELS: Mapping[str, Json] = {
         " of one job are stored in order.",
         "operation_bindings": {"nats": {"bindingVersion": "0.1.0"}},
     },
+    "rabbitmq": {
+        "sink": "rabbitmq",
+        "title": "RabbitMQ",
+        "description": "The `exchange` and the `routing_key` of a sink of kind `rabbitmq`, the latter by default the"
+        " `type` of the event. The name of the exchange is an example.",
+        "operation": "One message for each event, the CloudEvent in structured mode. It is sent again until all queues"
+        " that are bound for its routing key have it, and one at least is: a message may come again, compare"
+        " `message_id`, which is the `id`. A queue gets the events of one job in order.",
+        "bindings": {
+            "amqp": {
+                "is": "routingKey",
+                "exchange": {"name": "media", "type": "topic", "durable": True},
+                "bindingVersion": "0.3.0",
+            }
+        },
+        "operation_bindings": {"amqp": {"deliveryMode": 2, "mandatory": True, "bindingVersion": "0.3.0"}},
+    },
     "stdout": {
         "sink": "stdout",
         "title": "Standard output",
@@ -280,6 +298,12 @@ _ATTRIBUTES: Json = {
             "job_id": {"type": "string", "description": "`data.job_id`; absent when null."},
         },
     },
+}
+
+_REPLAY: Json = {
+    "type": "string",
+    "pattern": "^[1-9][0-9]*$",
+    "description": "Only when somebody asked for the event again: how many times by now.",
 }
 
 _MESSAGE_TRAITS: Json = {
@@ -305,11 +329,7 @@ _MESSAGE_TRAITS: Json = {
                     "description": "For each configured secret `v1,` and the base64 of HMAC-SHA256 over"
                     " `<webhook-id>.<webhook-timestamp>.<body>`; verify with any of them.",
                 },
-                "media-callbacks-replay": {
-                    "type": "string",
-                    "pattern": "^[1-9][0-9]*$",
-                    "description": "Only when somebody asked for the event again: how many times by now.",
-                },
+                "media-callbacks-replay": _REPLAY,
             },
         },
         "bindings": {
@@ -336,6 +356,14 @@ _MESSAGE_TRAITS: Json = {
                 },
                 "content-type": {"type": "string", "const": CONTENT_TYPE},
                 "Nats-Expected-Stream": {"type": "string", "description": "Only with `stream`: its name."},
+            },
+        },
+    },
+    "rabbitmq": {
+        "headers": {
+            "type": "object",
+            "properties": {
+                "media-callbacks-replay": _REPLAY,
             },
         },
     },

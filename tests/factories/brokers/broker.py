@@ -68,6 +68,11 @@ class Broker(ABC):
         self.port = free_port()
         self.certificates = certificates
 
+    @classmethod
+    def missing(cls) -> str | None:
+        """Why none can be started, of a kind that not every machine has."""
+        return None
+
     @property
     def names(self) -> Sequence[str]:
         """All that events of VOD go to."""
