@@ -10,6 +10,7 @@ from media_callbacks.assembly.sinks import build_sink
 from media_callbacks.config.sinks import RabbitMqSinkSettings
 from media_callbacks.model.errors import ConfigError, SinkRejected, SinkRetry
 from media_callbacks.sinks.rabbitmq import _group
+from tests.documentation.test_commands import other_ports, run_page
 from tests.sinks.conftest import BrokerDestination
 
 
@@ -330,6 +331,16 @@ async def test_what_is_given_up_does_not_arrive_later(rabbit, relay, opened, mak
 
 
 # The way there
+
+
+def test_the_page_about_it_does_what_it_says(brokers, tmp_path):
+    broker = brokers("rabbitmq")
+    for user, *allowed in (("media-callbacks", "^$", "^media$", "^$"), ("orders", *["^(media|orders)$"] * 3)):
+        name, module = f'<<"{user}">>', "rabbit_auth_backend_internal"
+        patterns = ", ".join(f'<<"{pattern}">>' for pattern in allowed)
+        broker.tell(f'{module}:add_user({name}, <<"example-password">>, {name})')
+        broker.tell(f'{module}:set_permissions({name}, <<"/">>, {patterns}, {name})')
+    run_page("docs/sinks/rabbitmq.md", tmp_path, other_ports() | {"5672": str(broker.port)})
 
 
 def test_its_settings_show_no_secret(rabbit):
