@@ -55,6 +55,11 @@ def source(state: str, text: str) -> SourceItem:
         ({"backlog": 5, "oldest_pending_age_s": 60.0}, None, []),
         ({"backlog": 5, "oldest_pending_age_s": 901.0}, "HTTP 503", [(True, "5 events wait; it said: HTTP 503")]),
         (
+            {"backlog": 5, "deliveries": {"pending": 3, "retrying": 2}},
+            "HTTP 503",
+            [(False, "2 events were not taken yet; it said: HTTP 503")],
+        ),
+        (
             {"breaker": "open", "backlog": 5},
             "HTTP 503",
             [(True, "left alone, because it does not take events; it said: HTTP 503; 5 events wait")],

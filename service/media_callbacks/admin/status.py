@@ -142,6 +142,11 @@ def judge_sink(sink: SinkItem, error: str | None) -> Iterator[TroubleItem]:
     elif (sink.oldest_pending_age_s or 0) > OLD_S:
         text = f"{waiting} events wait{said}"
         yield _wrong("sink", sink.name, text, sink.oldest_pending_at, "see what it answered")
+    elif retrying := sink.deliveries.get("retrying", 0):
+        text = f"{retrying} {'event was' if retrying == 1 else 'events were'} not taken yet{said}"
+        yield _look(
+            "sink", sink.name, text, sink.oldest_pending_at, "nothing as yet: they are tried again by themselves"
+        )
     if dead:
         text = f"{dead} {'event was' if dead == 1 else 'events were'} given up{said}"
         todo = "mend the destination, then replay what is dead"
