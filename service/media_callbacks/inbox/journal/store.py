@@ -52,6 +52,8 @@ MAX_RETRY_S = 2.0
 # After the files failed, before they are asked again.
 FILES_RETRY_S = 1.0
 CLOSE_TIMEOUT_S = 3.0
+# What a disk that hangs may take of the end.
+_THREAD_TIMEOUT_S = 3.0
 # Receipts that the store gets at once. Reading them again holds up the event loop, some tenth of a millisecond each, or
 # more: much may come of a few.
 _CHUNK = 64
@@ -180,7 +182,7 @@ class JournaledStore:
             thread, self._thread = self._thread, None
             self._submitted.give(self._pending.take())
             self._submitted.end()
-            await asyncio.to_thread(thread.join, CLOSE_TIMEOUT_S)
+            await asyncio.to_thread(thread.join, _THREAD_TIMEOUT_S)
             if self.receipts:
                 log.warning("journal_left", receipts=self.receipts, bytes=self._journal.size)
             # Not under a thread that a disk holds up.
