@@ -25,7 +25,7 @@ from media_callbacks.inbox.records import (
     ReplayRequest,
 )
 from media_callbacks.model.errors import ClockDoubted, InboxUnavailable
-from media_callbacks.model.events import Delivery, Event
+from media_callbacks.model.events import Delivery, Event, read_traceparent
 from media_callbacks.model.identity import Key, event_id
 from media_callbacks.model.receipts import Entry, Receipt, Verdict
 from tests.inbox.timed import START, Timed
@@ -298,6 +298,22 @@ class InboxConformance:
         assert (await inbox.put(make_receipt(make_event(family="run")))).state == "accepted"
 
     # Duplicates that say something else
+
+    async def test_the_trace_of_an_event_is_that_of_its_first_receipt_and_makes_it_no_other(self, inbox: Timed) -> None:
+        traced, again, failed = (
+            make_event(outcome=outcome).model_copy(update={"traceparent": f"00-{trace:032x}-{trace:016x}-01"})
+            for outcome, trace in (("succeeded", 1), ("succeeded", 2), ("failed", 3))
+        )
+        assert (await inbox.put(make_receipt(traced))).state == "accepted"
+        for one in (again, make_event()):
+            assert (await inbox.put(make_receipt(one))).state == "duplicate"
+        assert (await inbox.put(make_receipt(failed))).state == "accepted"
+        bodies = []
+        while claimed := await inbox.claim("a", limit=10, now=NOW, lease_s=LEASE_S):
+            bodies += [delivery.body for delivery in claimed]
+            assert all(await inbox.record([AttemptResult(one, "delivered") for one in claimed], now=NOW))
+        assert bodies == [traced.to_json(), failed.with_revision(2).to_json()]
+        assert [read_traceparent(body) for body in bodies] == [traced.traceparent, failed.traceparent]
 
     async def test_another_content_of_the_same_outcome_is_seen_and_forwarded_to_nobody(self, inbox: Timed) -> None:
         first, lie = make_event(), with_data(make_event(), user_data="other", outputs=[{"url": "http://evil/1.gif"}])

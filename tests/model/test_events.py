@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from media_callbacks.events import AnimatedImage, Event, Snapshot, UnknownEvent, parse_any_event, parse_event
+from media_callbacks.model.events import read_traceparent
 from tests.inbox.conformance import make_event
 
 EVENT = make_event()
@@ -28,7 +29,7 @@ LATER: dict[str, bytes] = {
     "another number, other words": changed(
         dataschema="urn:media-callbacks:snapshot:2", data={"kind": 7, "outcome": "over", "outputs": None}
     ),
-    "other attributes": changed(dataschema="urn:media-callbacks:hologram:1", time=..., subject=..., traceparent="00-1"),
+    "other attributes": changed(dataschema="urn:media-callbacks:hologram:1", time=..., subject=..., partitionkey="1"),
 }
 
 
@@ -44,7 +45,7 @@ def test_what_only_a_later_version_knows_is_read_as_it_came(body):
 
 def test_what_this_version_knows_is_read_as_an_event_whatever_is_added_to_it():
     assert parse_any_event(BODY) == EVENT
-    assert parse_any_event(changed(traceparent="00-1", data={"added": {"later": [1]}})) == EVENT
+    assert parse_any_event(changed(partitionkey="1", data={"added": {"later": [1]}})) == EVENT
 
 
 WRONG: dict[str, bytes | str] = {
@@ -93,3 +94,31 @@ def test_an_event_of_a_kind_is_an_event():
     assert typed.to_json() == BODY
     with pytest.raises(ValueError, match="snapshot"):
         Event[Snapshot].model_validate_json(BODY)
+
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b9c7c989f97918e1-01"
+
+
+def test_where_a_trace_begins_is_the_last_member_of_an_event_and_of_one_that_is_traced_alone():
+    traced = EVENT.model_copy(update={"traceparent": TRACEPARENT})
+    assert traced.to_json() == BODY[:-1] + f',"traceparent":"{TRACEPARENT}"}}'.encode()
+    assert b"traceparent" not in BODY
+    assert (read_traceparent(traced.to_json()), read_traceparent(BODY)) == (TRACEPARENT, None)
+    assert parse_event(traced.to_json()) == traced == parse_any_event(traced.to_json())
+    again = traced.with_revision(2)
+    assert read_traceparent(again.to_json()) == TRACEPARENT
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"",
+        b"}",
+        b',"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b9c7c989f97918e1-01"}}',
+        b',"traceparent":"00-0AF7651916CD43DD8448EB211C80319C-b9c7c989f97918e1-01"}',
+        b',"traceparent":"01-0af7651916cd43dd8448eb211c80319c-b9c7c989f97918e1-01"}',
+        b',"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b9c7c989f97918e1-01\\"',
+    ],
+)
+def test_nothing_else_is_taken_for_one(end):
+    assert read_traceparent(b'{"user_data":"x"' + end) is None

@@ -315,7 +315,7 @@ HARMLESS: dict[str, tuple[str, Any]] = {
     "no text": (f"{D}.job_id.description", ...),
     "a further member": (f"{D}.region", {"type": "string"}),
     "a further member of outputs": (f"{O}.properties.region", {"type": ["string", "null"]}),
-    "a further attribute": ("properties.traceparent", {"type": "string"}),
+    "a further attribute": ("properties.partitionkey", {"type": "string"}),
     "an attribute that is always there now": (
         "required",
         ["specversion", "id", "source", "type", "time", "datacontenttype", "dataschema", "data", "subject"],
@@ -579,8 +579,13 @@ def test_its_schemas_say_the_same_in_the_draft_of_asyncapi(kind):
     assert not validator.is_valid(document)
 
 
-def make_delivery(event: Event, replay: int = 0) -> Delivery:
-    return Delivery(1, "sink", event.id, event.to_json(), attempt=1, lease="lease", replay=replay)
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b9c7c989f97918e1-01"
+
+
+def make_delivery(event: Event, replay: int = 0, traceparent: str | None = None) -> Delivery:
+    return Delivery(
+        1, "sink", event.id, event.to_json(), attempt=1, lease="lease", replay=replay, traceparent=traceparent
+    )
 
 
 def test_webhooks_have_the_headers_that_it_describes():
@@ -591,7 +596,7 @@ def test_webhooks_have_the_headers_that_it_describes():
         for schema in (trait["headers"], trait["bindings"]["http"]["headers"]):
             jsonschema.validate(headers, schema, Draft7Validator)
         assert {name for name in headers if name.startswith("webhook-")} == set(trait["headers"]["required"])
-    again = webhook.build_headers(make_delivery(make_event(), replay=2), secrets, 1_700_000_000)
+    again = webhook.build_headers(make_delivery(make_event(), 2, TRACEPARENT), secrets, 1_700_000_000)
     jsonschema.validate(again, trait["headers"], Draft7Validator)
     assert set(trait["headers"]["properties"]) <= set(again)
     assert document["operations"]["send_webhook"]["bindings"]["http"]["method"] == "POST"
@@ -601,7 +606,10 @@ def test_webhooks_have_the_headers_that_it_describes():
 def test_sqs_messages_have_the_attributes_that_it_describes(job_id):
     schema = asyncapi_document()["components"]["messageTraits"]["sqs"]["headers"]
     event = make_event(job_id=job_id)
-    entry, _ = aws.build_message(make_delivery(event, replay=2), body_name="MessageBody", fifo=True)
+    entry, size_bytes = aws.build_message(make_delivery(event, 2, TRACEPARENT), body_name="MessageBody", fifo=True)
+    untraced, bytes_untraced = aws.build_message(make_delivery(event, 2), body_name="MessageBody", fifo=True)
+    assert size_bytes - bytes_untraced == len("traceparent" + "String" + TRACEPARENT)
+    assert entry["MessageAttributes"].keys() - untraced["MessageAttributes"].keys() == {"traceparent"}
     attributes = {name: value["StringValue"] for name, value in entry["MessageAttributes"].items()}
     jsonschema.validate(attributes, closed(schema), Draft7Validator)
     assert {value["DataType"] for value in entry["MessageAttributes"].values()} == {"String"}

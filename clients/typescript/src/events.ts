@@ -14,6 +14,8 @@ export interface EventAttributes {
   time: string;
   /** Media type of data. */
   datacontenttype: "application/json";
+  /** Where the trace of the event begins: the W3C trace context of the span of its receipt, which is sampled. Absent where there is none. */
+  traceparent?: string;
 }
 
 /** Why the job, or a part of it, failed; else null. */

@@ -7,6 +7,7 @@ JSON form (``application/cloudevents+json``); ``parse_event`` reads it back.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, get_args
@@ -36,6 +37,7 @@ from media_callbacks.model.times import format_time
 
 CONTENT_TYPE = "application/cloudevents+json"
 SCHEMA_VERSION = 1
+TRACEPARENT_PATTERN = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 
 
 class EventError(Frozen):
@@ -231,13 +233,20 @@ class Event(Frozen, Generic[DataT_co]):
         description="Name of this schema. Its number grows with a change that could break a reader."
     )
     data: Annotated[DataT_co, Field(discriminator="kind")]
+    # Behind the data, where it is looked for (`read_traceparent`) and where it makes no event another one than before.
+    traceparent: str | None = Field(
+        None,
+        description="Where the trace of the event begins: the W3C trace context of the span of its receipt, which is"
+        " sampled. Absent where there is none.",
+        json_schema_extra={"pattern": TRACEPARENT_PATTERN},
+    )
 
     @property
     def account(self) -> str:
         return self.source.rpartition("/")[2]
 
     def to_json(self) -> bytes:
-        """Structured CloudEvents JSON. The context attribute ``subject`` is left out when there is none."""
+        """Structured CloudEvents JSON. ``subject`` and ``traceparent`` are left out when there is none."""
         # Not by model_dump_json, which takes half as long again for its options and for calling back for each time.
         attributes, data = dict(self.__dict__), dict(self.data.__dict__)
         attributes["time"] = format_time(self.time)
@@ -245,6 +254,8 @@ class Event(Frozen, Generic[DataT_co]):
         attributes["data"] = data
         if self.subject is None:
             del attributes["subject"]
+        if self.traceparent is None:
+            del attributes["traceparent"]
         return to_json(attributes)
 
     def with_revision(self, revision: int) -> Self:
@@ -256,6 +267,23 @@ class Event(Frozen, Generic[DataT_co]):
         data = self.data.model_copy(update={"job_id": job_id})
         changes = {"id": event_id(key.digest(), data.outcome), "subject": job_id, "data": data}
         return self.model_copy(update=changes)
+
+
+_TRACEPARENT = re.compile(rb',"traceparent":"(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})"}')
+_TRACEPARENT_BYTES = 73
+
+
+def read_traceparent(body: bytes) -> str | None:
+    """That of an event as ``to_json`` writes it, without reading the rest: every delivery is asked for it."""
+    end = body[-_TRACEPARENT_BYTES:]
+    if not end.startswith(b',"traceparent"'):
+        return None
+    found = _TRACEPARENT.fullmatch(end)
+    return None if found is None else found[1].decode()
+
+
+def trace_id_of(traceparent: str) -> str:
+    return traceparent[3:35]
 
 
 class UnknownEvent(Frozen):
@@ -322,6 +350,8 @@ class Delivery:
         attempt: 1 for the first attempt.
         lease: Proof that the delivery is still ours.
         replay: 0 for the original delivery, n for the n-th time it was asked for again.
+        traceparent: The W3C trace context of this attempt, to be sent along where the destination has a place for it;
+            None where it is not traced. The event's own, in ``body``, is another one.
     """
 
     row_id: int
@@ -331,3 +361,4 @@ class Delivery:
     attempt: int
     lease: str
     replay: int = 0
+    traceparent: str | None = None

@@ -22,7 +22,14 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from media_callbacks.model.events import CONTENT_TYPE, DATA_MODELS, SCHEMA_VERSION, Event, EventData
+from media_callbacks.model.events import (
+    CONTENT_TYPE,
+    DATA_MODELS,
+    SCHEMA_VERSION,
+    TRACEPARENT_PATTERN,
+    Event,
+    EventData,
+)
 from media_callbacks.model.kinds import KINDS, OPERATIONAL, OUTCOMES, AnyKind, Kind, Outcome
 from media_callbacks.model.operational import OperationalData, OperationalEvent
 
@@ -68,7 +75,8 @@ def kind_schema(kind: Kind) -> Json:
     definitions = _definitions((Event, *DATA_MODELS.values()))
     context = _flatten(definitions[Event.__name__], definitions)["properties"]
     # In JSON a context attribute without a value is absent, not null.
-    context["subject"]["type"] = "string"
+    for name in _OPTIONAL:
+        context[name]["type"] = "string"
     context["type"]["enum"] = [f"media.{kind}.{outcome}" for outcome in allowed_outcomes(kind)]
     context["dataschema"]["const"] = schema_urn(kind)
     context["data"] = data = _flatten(definitions[model.__name__], definitions)
@@ -81,7 +89,7 @@ def kind_schema(kind: Kind) -> Json:
         "title": f"media.{kind}, version {SCHEMA_VERSION}",
         "description": inspect.getdoc(model),
         "type": "object",
-        "required": [name for name in context if name != "subject"],
+        "required": [name for name in context if name not in _OPTIONAL],
         "properties": context,
     }
 
@@ -161,6 +169,7 @@ def _flatten(schema: Json, definitions: Mapping[str, Json]) -> Json:
     return {key: flat[key] for key in sorted(flat, key=_ORDER.index)}
 
 
+_OPTIONAL = ("subject", "traceparent")
 # References are followed, and data, which is one of many models, is put in by kind.
 _DROPPED = frozenset({"$defs", "$ref", "anyOf", "oneOf", "discriminator", "title", "default", "minItems"})
 # As people read them. A keyword that is not here is an error: see the module's docstring.
@@ -285,6 +294,12 @@ _CHANNELS: Mapping[str, Json] = {
     },
 }
 
+_TRACEPARENT: Json = {
+    "type": "string",
+    "pattern": TRACEPARENT_PATTERN,
+    "description": "Only of attempts that are traced: their W3C trace context.",
+}
+
 _ATTRIBUTES: Json = {
     "headers": {
         "type": "object",
@@ -296,6 +311,7 @@ _ATTRIBUTES: Json = {
             "kind": {"type": "string", "description": "`data.kind`"},
             "outcome": {"type": "string", "description": "`data.outcome`"},
             "job_id": {"type": "string", "description": "`data.job_id`; absent when null."},
+            "traceparent": _TRACEPARENT,
         },
     },
 }
@@ -330,6 +346,7 @@ _MESSAGE_TRAITS: Json = {
                     " `<webhook-id>.<webhook-timestamp>.<body>`; verify with any of them.",
                 },
                 "media-callbacks-replay": _REPLAY,
+                "traceparent": _TRACEPARENT,
             },
         },
         "bindings": {

@@ -366,6 +366,9 @@ def build_message(delivery: Delivery, *, body_name: str, fifo: bool) -> tuple[Fi
     # In valid JSON such a character can only stand within a string, where its escape means the same.
     body = _FORBIDDEN.sub(lambda match: f"\\u{ord(match[0]):04X}", body)
     attributes = _build_attributes(document)
+    if delivery.traceparent is not None:
+        # Under this name OpenTelemetry's own instrumentation of consumers looks for it.
+        attributes["traceparent"] = {"DataType": "String", "StringValue": delivery.traceparent}
     fields: Fields = {body_name: body, "MessageAttributes": attributes}
     if fifo:
         fields["MessageGroupId"] = _group_id(document.get("subject"), delivery.event_id)

@@ -52,7 +52,7 @@ class Sink(Protocol):
         They come in the order of their claim, oldest event first, and a destination that keeps an order gets them in
         this one. No two of a batch, nor of two batches at once, are of one job, apart from replays. An event may come
         again with the same ``event_id`` after a failure, a lost answer or a crash; ``replay`` is above 0 when an
-        operator asked for it again.
+        operator asked for it again. ``traceparent`` goes along where there is a place for it.
 
         Returns:
             For each delivery, in order, None when the destination has taken it durably, else why not:

@@ -67,7 +67,8 @@ def fixed_headers(headers: Mapping[str, str], bearer_token: str | None = None) -
 
 def build_headers(delivery: Delivery, secrets: Sequence[bytes], timestamp: int) -> dict[str, str]:
     """
-    Those of one attempt to send ``delivery.body``. A replay has one more; id and body stay what they were.
+    Those of one attempt to send ``delivery.body``. A replay has one more, and so has an attempt that is traced; id and
+    body stay what they were.
 
     Args:
         secrets, timestamp: See ``signatures.sign``.
@@ -75,6 +76,8 @@ def build_headers(delivery: Delivery, secrets: Sequence[bytes], timestamp: int) 
     headers = sign(delivery.event_id, delivery.body, secrets, timestamp)
     if delivery.replay:
         headers[REPLAY_HEADER] = str(delivery.replay)
+    if delivery.traceparent is not None:
+        headers["traceparent"] = delivery.traceparent
     return headers
 
 

@@ -25,6 +25,10 @@ MAX_EVENTS = 500
 MAX_ELEMENTS = 2000
 _MAX_URL_LENGTH = 2048
 
+TRACEPARENT = "traceparent"
+"""What ``Message.meta`` has of a receipt that is traced: the context of its span, so that it stays the same whenever
+the message is read again."""
+
 
 @dataclass(slots=True)
 class Callback:

@@ -17,7 +17,15 @@ from media_callbacks.model.identity import event_id
 from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.outputs import Frozen, SnapshotOutput
 from media_callbacks.model.receipts import Entry, Hold, HoldReason, NamelessJob, Receipt, StoredReceipt
-from media_callbacks.sources.base import MAX_EVENTS, PARSER_VERSION, Completion, Message, Source, expand_urls
+from media_callbacks.sources.base import (
+    MAX_EVENTS,
+    PARSER_VERSION,
+    TRACEPARENT,
+    Completion,
+    Message,
+    Source,
+    expand_urls,
+)
 
 # Of all events of a receipt, as JSON. Each repeats what the message says once for all, such as its user data, so that a
 # body of half a megabyte could become half a gigabyte.
@@ -196,6 +204,7 @@ def build_event(completion: Completion, *, source: Source, message: Message, rec
             outcome_verified_by=message.verified_by,
             received_at=received_at,
         ),
+        traceparent=message.meta.get(TRACEPARENT),
     )
 
 
