@@ -1,8 +1,7 @@
 """What only the extras of the distribution bring: who needs something of one that is not installed is told which."""
 
 import re
-from importlib.metadata import PackageNotFoundError, requires
-from importlib.util import find_spec
+from importlib.metadata import Distribution, PackageNotFoundError, requires
 
 
 def install_command(extra: str) -> str:
@@ -22,6 +21,6 @@ def explain_missing(extra: str) -> str | None:
     for requirement in requirements:
         # Packages that depend on the kind of Python, too, are not looked for: they come with the others or not at all.
         named = re.fullmatch(rf"([A-Za-z0-9-]+)[^;]*; extra == '{extra}'", requirement)
-        if named and find_spec(named[1].replace("-", "_")) is None:
+        if named and not any(Distribution.discover(name=named[1])):
             return f"this needs the extra {extra}, of which {named[1]} is not installed: {install_command(extra)}"
     return None
