@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from media_callbacks.delivery.breaker import BreakerState
@@ -196,6 +197,36 @@ def test_what_is_gone_is_not_shown_any_more():
     assert "deliveries{sink=orders,state=parked}" in samples(read(metrics, SINKS, breakers=BREAKERS))
     found = samples(read(metrics, [SinkRecord("bus")]))
     assert not [name for name in found if "orders" in name]
+
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b9c7c989f97918e1-01"
+
+
+def test_openmetrics_has_the_same_series_and_the_last_trace_of_each_bucket(used):
+    used.attempt_finished(
+        sink="orders", result="delivered", duration_s=0.25, traceparent=TRACEPARENT.replace("0af", "fff")
+    )
+    used.attempt_finished(sink="orders", result="delivered", duration_s=0.3, traceparent=TRACEPARENT)
+    used.attempt_finished(sink="orders", result="delivered", duration_s=0.31)
+    used.receipt_traced(make_receipt(make_event()), 0.02, TRACEPARENT)
+    text = used.render(SINKS, BREAKERS, now=NOW, openmetrics=True).decode()
+    families = {family.name: family for family in parse_openmetrics(text)}
+    plain = samples(read(used, SINKS, breakers=BREAKERS))
+    # Only how Prometheus' own counters say since when they are differs.
+    assert {name: value for name, value in samples(families).items() if not math.isnan(value)} == {
+        name: value for name, value in plain.items() if not math.isnan(value)
+    }
+    found = [
+        (sample.name, sample.labels["le"], sample.exemplar.labels, sample.exemplar.value)
+        for family in families.values()
+        for sample in family.samples
+        if sample.exemplar
+    ]
+    exemplar = {"trace_id": "0af7651916cd43dd8448eb211c80319c"}
+    assert found == [
+        ("media_callbacks_answer_duration_seconds_bucket", "0.02", exemplar, 0.02),
+        ("media_callbacks_attempt_duration_seconds_bucket", "0.5", exemplar, 0.3),
+    ]
 
 
 def test_an_age_is_never_below_zero():

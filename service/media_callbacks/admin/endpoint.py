@@ -75,6 +75,8 @@ class Endpoint:
             arguments["body"] = _read_body(body, operation.body, self._context())
         if operation.takes_token:
             arguments["token"] = request.scope.get(TOKEN)
+        if operation.takes_accept:
+            arguments["accept"] = ",".join(request.headers.getlist("accept"))
         if operation.waits:
             answer = await _while_connected(operation.run(**arguments), request)
         else:
@@ -130,6 +132,8 @@ async def call(
         arguments["body"] = _read_body(json.dumps(dict(body)).encode(), operation.body, context)
     if operation.takes_token:
         arguments["token"] = None
+    if operation.takes_accept:
+        arguments["accept"] = ""
     answer = await operation.run(**arguments)
     if not isinstance(answer, Response):
         return answer

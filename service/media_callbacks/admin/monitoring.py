@@ -12,12 +12,13 @@ from media_callbacks.admin.sinks import Sinks
 from media_callbacks.inbox.records import ReportRow, SinkRecord, StoreSpace, WaitingCounts
 from media_callbacks.inbox.roles import AdminStore
 from media_callbacks.model.errors import ConfigError, Unavailable
-from media_callbacks.observe.metrics import CONTENT_TYPE, Metrics
+from media_callbacks.observe.metrics import CONTENT_TYPE, OPENMETRICS_CONTENT_TYPE, Metrics
 
 # Longer than a store that works takes, shorter than Prometheus waits.
 TIMEOUT_S = 5.0
 # Which registrations are counted by what became of them.
 RECENT = timedelta(hours=1)
+_OPENMETRICS = "application/openmetrics-text"
 
 log = structlog.get_logger()
 
@@ -29,8 +30,14 @@ class Monitoring:
         self._metrics = metrics
         self._clock = clock
 
-    @operation("GET", "/metrics", "Numbers for Prometheus", answers={200: "text/plain"})
-    async def metrics(self) -> Response:
+    @operation(
+        "GET",
+        "/metrics",
+        "Numbers for Prometheus",
+        description=f"As {_OPENMETRICS}, with exemplars of traces, where `Accept` has it.",
+        answers={200: "text/plain"},
+    )
+    async def metrics(self, accept: str) -> Response:
         """Also while the store is away: then they are most wanted."""
         now = self._clock()
         sinks: list[SinkRecord] | None = None
@@ -57,5 +64,6 @@ class Monitoring:
             space=space,
             is_writable=is_writable,
             now=now,
+            openmetrics=_OPENMETRICS in accept,
         )
-        return Response(text, media_type=CONTENT_TYPE)
+        return Response(text, media_type=OPENMETRICS_CONTENT_TYPE if _OPENMETRICS in accept else CONTENT_TYPE)

@@ -43,6 +43,7 @@ class Operation:
         answers: The model of the answer by status; a media type for one that is not JSON of a model.
         refusals: Why it is refused, by status, apart from what refuses its like.
         takes_token: It is also given ``token``: which setting has the one that came, or None.
+        takes_accept: It is also given ``accept``: which media types are asked for.
         waits: It may wait for something to happen, for as long as the client is there.
     """
 
@@ -58,6 +59,7 @@ class Operation:
     answers: Mapping[int, Model | str]
     refusals: Mapping[int, str]
     takes_token: bool
+    takes_accept: bool
     waits: bool
 
     @property
@@ -109,6 +111,7 @@ def operation(
             answers=answers or {200: hints["return"]},
             refusals=refusals or {},
             takes_token="token" in hints,
+            takes_accept="accept" in hints,
             waits=waits,
         )
         return run

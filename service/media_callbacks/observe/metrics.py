@@ -17,8 +17,9 @@ from itertools import accumulate
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, Exemplar, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.utils import floatToGoString
 
 from media_callbacks.delivery.breaker import BreakerState
@@ -31,12 +32,13 @@ from media_callbacks.inbox.records import (
     StoreSpace,
     WaitingCounts,
 )
-from media_callbacks.model.events import Event
+from media_callbacks.model.events import Event, trace_id_of
 from media_callbacks.model.kinds import Trouble
 from media_callbacks.model.receipts import Receipt, Verdict
 from media_callbacks.version import read_version
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+OPENMETRICS_CONTENT_TYPE = openmetrics_exposition.CONTENT_TYPE_LATEST
 _SINK_STATES: tuple[SinkState, ...] = get_args(SinkState)
 _BREAKER_STATES: tuple[BreakerState, ...] = get_args(BreakerState)
 _AGE_BUCKETS_S = (-3600, -600, -300, -60, 0, 60, 300, 600, 3600, 86400)
@@ -72,8 +74,14 @@ class _Histogram(dict[tuple[str, ...], list[float]]):
         self._name, self._text, self._labels = name, text, labels
         self._bounds = bounds
         self._les = [*map(floatToGoString, bounds), "+Inf"]
+        self._exemplars: dict[tuple[tuple[str, ...], int], Exemplar] = {}
 
     __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def exemplify(self, labels: tuple[str, ...], value: float, traceparent: str) -> None:
+        """What was observed is in a trace: the last one of each bucket is shown where exemplars are asked for."""
+        exemplar = Exemplar({"trace_id": trace_id_of(traceparent)}, value)
+        self._exemplars[labels, bisect_left(self._bounds, value)] = exemplar
 
     def __missing__(self, labels: tuple[str, ...]) -> list[float]:
         row = self[labels] = [0] * (len(self._bounds) + 2)
@@ -87,7 +95,11 @@ class _Histogram(dict[tuple[str, ...], list[float]]):
     def collect(self) -> Iterable[Metric]:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for labels, (*counts, total) in self.items():
-            family.add_metric(labels, [*zip(self._les, accumulate(counts), strict=True)], total)
+            buckets = [
+                (le, count, exemplar) if (exemplar := self._exemplars.get((labels, number))) else (le, count)
+                for number, (le, count) in enumerate(zip(self._les, accumulate(counts), strict=True))
+            ]
+            family.add_metric(labels, buckets, total)
         yield family
 
 
@@ -274,6 +286,9 @@ class Metrics:
         else:
             self.receipt_stored(receipt, verdict)
 
+    def receipt_traced(self, receipt: Receipt, duration_s: float, traceparent: str) -> None:
+        self._answer_duration.exemplify((receipt.source,), duration_s, traceparent)
+
     def receipt_stored(self, receipt: Receipt, verdict: Verdict) -> None:
         """A receipt is in the store, now or after a while in the journal."""
         self._receipts[receipt.source, verdict.state] += 1
@@ -345,9 +360,13 @@ class Metrics:
         if age_s is not None:
             self._stale_age.observe((source,), age_s)
 
-    def attempt_finished(self, *, sink: str, result: AttemptWord, duration_s: float) -> None:
+    def attempt_finished(
+        self, *, sink: str, result: AttemptWord, duration_s: float, traceparent: str | None = None
+    ) -> None:
         self._attempts[sink, result] += 1
         self._attempt_duration.observe((sink, result), duration_s)
+        if traceparent is not None:
+            self._attempt_duration.exemplify((sink, result), duration_s, traceparent)
 
     def render(
         self,
@@ -359,6 +378,7 @@ class Metrics:
         space: StoreSpace | None = None,
         is_writable: bool = True,
         now: datetime,
+        openmetrics: bool = False,
     ) -> bytes:
         """
         The exposition, with sinks and expected jobs as they are just now.
@@ -369,6 +389,7 @@ class Metrics:
             recent: The jobs of the last hour.
             space: What the store takes and has left; None while it is away.
             is_writable: Whether a receipt could be made durable.
+            openmetrics: In the format of OpenMetrics, which alone has a place for exemplars.
         """
         self._store_up.set(sinks is not None and is_writable)
         for metric in (
@@ -403,4 +424,5 @@ class Metrics:
         for name, current in breakers.items():
             for state in _BREAKER_STATES:
                 self._breaker_state.labels(name, state).set(state == current)
-        return generate_latest(self._registry)
+        encode = openmetrics_exposition.generate_latest if openmetrics else generate_latest
+        return encode(self._registry)
