@@ -78,7 +78,7 @@ check-lowest: $(UV) ## run the tests that start the service with the oldest depe
 # Tests that start the service, or a part of it with what it needs of others: sockets, PostgreSQL, AWS, the vendor.
 STARTING := tests/test_end_to_end.py tests/test_distribution.py tests/test_app.py tests/process/test_server.py \
 	tests/edge/test_edge.py tests/observe/test_metrics.py tests/sinks tests/aliyun tests/inbox/test_postgresql.py \
-	tests/commands/test_check.py tests/page/test_page.py
+	tests/commands/test_check.py tests/page/test_page.py tests/test_traces.py
 
 format: environment ## format the code
 	$(BIN)/ruff format .

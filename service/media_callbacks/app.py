@@ -40,6 +40,7 @@ from media_callbacks.assembly.sources import PARSERS, build_hold_rules, build_re
 from media_callbacks.config.settings import Settings, load_settings
 from media_callbacks.config.sinks import SinkSettings, route, route_operational, wants_nothing_else
 from media_callbacks.config.sources import MnsPushSourceSettings, MnsQueueSourceSettings
+from media_callbacks.config.tracing import TracingSettings, read_tracing
 from media_callbacks.config.vendor import VendorSettings
 from media_callbacks.delivery.dispatcher import Destination, Dispatcher
 from media_callbacks.delivery.replayer import Replayer
@@ -58,13 +59,15 @@ from media_callbacks.inbox.journal.store import JournaledStore
 from media_callbacks.inbox.records import Inquiry
 from media_callbacks.inbox.roles import Inbox, ReceiptStore
 from media_callbacks.model.kinds import Product
+from media_callbacks.model.receipts import Receipt
 from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
 from media_callbacks.observe.refused import RefusedRequests
 from media_callbacks.observe.reporting import Reporter
+from media_callbacks.observe.tracing import Tracing
 from media_callbacks.page.app import PATH, Page
 from media_callbacks.sinks.base import Sink
-from media_callbacks.sources.base import Source
+from media_callbacks.sources.base import Message, Source
 from media_callbacks.sources.intake import build_receipt
 from media_callbacks.sources.transports.mns_push import (
     KNOWN_CERTIFICATE_URL,
@@ -104,12 +107,28 @@ class Service:
     """
 
     def __init__(
-        self, settings: Settings, *, clock: Callable[[], datetime] = utc_now, make_explain: MakeExplain | None = None
+        self,
+        settings: Settings,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        make_explain: MakeExplain | None = None,
+        tracing: TracingSettings | None = None,
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.route = partial(route, settings.sinks)
         self.metrics = Metrics()
+        self.tracing = (
+            None
+            if tracing is None
+            else Tracing(
+                tracing,
+                kinds={name: sink.kind for name, sink in settings.sinks.items()},
+                clock=clock,
+                rng=Random(),  # noqa: S311 - ids are no secrets
+            )
+        )
+        self.begin_trace = None if self.tracing is None else self.tracing.begin
         self.refused_requests = RefusedRequests(clock)
         self.refusals = Refusals(self.metrics, LimitedLog(), self.refused_requests)
         self.callback_sources = [build_source(*named) for named in settings.callback_sources.items()]
@@ -130,6 +149,7 @@ class Service:
             clock=clock,
             rng=Random(),  # noqa: S311 - jitter is no secret
             observer=self.metrics,
+            tracer=self.tracing,
             stop_timeout_s=settings.server.stop_timeout_s,
         )
         self.replayer = Replayer(self.inbox)
@@ -164,6 +184,7 @@ class Service:
             route=self.route,
             rng=Random(),  # noqa: S311 - jitter is no secret
             observer=self.metrics,
+            tracing=self.tracing,
             stop_timeout_s=settings.server.stop_timeout_s,
         )
         self._queues = [
@@ -248,14 +269,18 @@ class Service:
             name=name, product=settings.product, account=settings.account_name, parser=PARSERS[settings.product]
         )
         holds = build_hold_rules(name, self.settings)
+
+        def build(message: Message, received_at: datetime) -> Receipt:
+            if self.begin_trace is not None:
+                self.begin_trace(message)
+            return build_receipt(source, message, received_at=received_at, route=self.route, holds=holds)
+
         poller = QueuePoller(
             source,
             queue,
             self.receipt_store,
-            build=lambda message, received_at: build_receipt(
-                source, message, received_at=received_at, route=self.route, holds=holds
-            ),
-            report=Reporter(self.metrics).report,
+            build=build,
+            report=Reporter(self.metrics, self.tracing).report,
             observe=partial(self.metrics.queue_polled, name),
             clock=self.clock,
             rng=Random(),  # noqa: S311 - jitter is no secret
@@ -305,6 +330,8 @@ class Service:
         Raises:
             ConfigError: The store can't be used as configured.
         """
+        if self.tracing is not None:
+            self.tracing.start()
         await self.receipt_store.open()
         await self.fetched_certificates.open()
         self.dispatcher.start()
@@ -344,6 +371,8 @@ class Service:
             await vendor.client.close()
         await self.fetched_certificates.close()
         await self.receipt_store.close()
+        if self.tracing is not None:
+            await self.tracing.stop()
 
 
 def create_app(settings: Settings | None = None, *, make_explain: MakeExplain | None = None) -> EdgeApp[Service]:
@@ -359,7 +388,9 @@ def create_app(settings: Settings | None = None, *, make_explain: MakeExplain | 
         ConfigError: The configuration is wrong.
     """
     service = Service(
-        settings if settings is not None else load_settings(environ=os.environ), make_explain=make_explain
+        settings if settings is not None else load_settings(environ=os.environ),
+        make_explain=make_explain,
+        tracing=read_tracing(os.environ),
     )
     exact: dict[str, CallbackEndpoint] = {}
     below: dict[str, CallbackEndpoint] = {}
@@ -372,6 +403,7 @@ def create_app(settings: Settings | None = None, *, make_explain: MakeExplain | 
             clock=service.clock,
             verified=service.metrics.callback_verified,
             holds=build_hold_rules(source.name, service.settings),
+            begin_trace=service.begin_trace,
         )
     server = service.settings.server
     edge = Edge(
@@ -379,7 +411,7 @@ def create_app(settings: Settings | None = None, *, make_explain: MakeExplain | 
         below,
         readiness=service.readiness,
         refusals=service.refusals,
-        reporter=Reporter(service.metrics),
+        reporter=Reporter(service.metrics, service.tracing),
         max_body_bytes=server.max_body_bytes,
         body_timeout_s=server.body_timeout_s,
     )

@@ -220,6 +220,15 @@ def test_a_wrong_configuration_is_told_whole(arguments, config, capsys, monkeypa
     assert "sources.vod.keys[0]: " in text
 
 
+def test_check_tells_of_traces_that_can_not_be_had(config, capsys, monkeypatch):
+    monkeypatch.setenv("MEDIA_CALLBACKS_CONFIG", str(config))
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "console")
+    assert run_command(["check", "--offline"]) == 2
+    assert "error: OTEL_TRACES_EXPORTER: expected otlp or none" in capsys.readouterr().out
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    assert run_command(["check", "--offline"]) == 0
+
+
 def test_the_configuration_is_found_where_it_is_expected(config, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run_command(["check", "--offline"]) == 2

@@ -28,7 +28,7 @@ class Observer:
     def __init__(self) -> None:
         self.results: list[tuple[str, str]] = []
 
-    def attempt_finished(self, *, sink: str, result: str, duration_s: float) -> None:
+    def attempt_finished(self, *, sink: str, result: str, duration_s: float, traceparent: str | None) -> None:
         assert duration_s >= 0
         self.results.append((sink, result))
 

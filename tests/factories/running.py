@@ -279,8 +279,14 @@ async def connected(address: str) -> AsyncIterator[tuple[asyncio.StreamReader, a
 
 @dataclass
 class Receiver:
-    """A webhook consumer. What is not signed as Standard Webhooks says is answered 401 and not kept."""
+    """
+    A webhook consumer. What is not signed as Standard Webhooks says is answered 401 and not kept.
 
+    Attributes:
+        headers: Of every attempt, whatever it was answered.
+    """
+
+    headers: list[Mapping[str, str]] = field(default_factory=list)
     events: list[Json] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
     status: int = 204
@@ -293,6 +299,7 @@ class Receiver:
 
     async def receive(self, request: web.Request) -> web.Response:
         body = await request.read()
+        self.headers.append(request.headers)
         try:
             Webhook(WEBHOOK_SECRET).verify(body, dict(request.headers))
         except Exception:  # noqa: BLE001 - whatever is wrong with it

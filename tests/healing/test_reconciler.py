@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from media_callbacks.aliyun.calls import CallApi
+from media_callbacks.config.tracing import TracingSettings
 from media_callbacks.healing.queries import unknown
 from media_callbacks.healing.queries.base import Family, JobAnswer, ProductQueries, QuerySource
 from media_callbacks.healing.queries.findings import Patience
@@ -27,9 +28,11 @@ from media_callbacks.healing.reconciler import (
 )
 from media_callbacks.inbox.records import Inquiry, JobFilter, JobRecord
 from media_callbacks.model.errors import InboxUnavailable, VendorRefused, VendorUnavailable
+from media_callbacks.model.events import read_traceparent
 from media_callbacks.model.jobs import ExpectedJob, JobReference
 from media_callbacks.model.kinds import Product
 from media_callbacks.model.outputs import SnapshotOutput
+from media_callbacks.observe.tracing import Tracing
 from media_callbacks.sources.base import Completion, Message, Parsed
 from media_callbacks.timing.waiting import Wait, wait_for
 from tests.factories.running import PATIENCE_S
@@ -210,6 +213,28 @@ async def test_overdue_jobs_are_asked_about_in_batches_and_healed(setting: Setti
     assert sorted(setting.observer.learned) == sorted(names)
     await setting.turn(seconds=86400)
     assert len(vendor.asked) == 3, "whatever has ended is not asked about again"
+
+
+async def test_what_nobody_told_is_a_span_and_begins_the_trace_of_its_event(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracing = Tracing(TracingSettings(1.0, propagates=True), kinds={}, clock=lambda: NOW, rng=Random(1))
+    monkeypatch.setattr(setting.reconciler._workers[0], "_tracing", tracing)
+    written: list[tuple[str, Any, Any]] = []
+    monkeypatch.setattr(
+        tracing, "_write", lambda traceparent, attributes, links, **_: written.append((traceparent, attributes, links))
+    )
+    await setting.expect("job-1", "job-2")
+    await setting.turn()
+    claimed = await setting.inbox.claim("a", limit=9, now=NOW, lease_s=60)
+    assert {read_traceparent(one.body) for one in claimed} == {traceparent for traceparent, _, _ in written}
+    assert [links for _, _, links in written] == [[], []]
+    assert {attributes["messaging.message.conversation_id"] for _, attributes, _ in written} == {"job-1", "job-2"}
+    names = ("messaging.system", "messaging.operation.name", "messaging.operation.type")
+    assert {tuple(attributes[name] for name in names) for _, attributes, _ in written} == {
+        ("aliyun_api", "receive", "receive")
+    }
+    assert len({traceparent for traceparent, _, _ in written}) == 2
 
 
 async def test_a_job_is_not_asked_about_before_its_deadline(setting: Setting, vendor: Vendor) -> None:

@@ -26,7 +26,7 @@ from media_callbacks.delivery.breaker import Breaker, BreakerState
 from media_callbacks.inbox.records import RETRIED, AttemptResult, AttemptWord
 from media_callbacks.inbox.roles import DeliveryQueue
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRejected, SinkRetry
-from media_callbacks.model.events import Delivery
+from media_callbacks.model.events import Delivery, trace_id_of
 from media_callbacks.model.identity import is_operational
 from media_callbacks.sinks.base import Sink
 from media_callbacks.timing.loop import Loop, seconds_until
@@ -74,12 +74,27 @@ class Destination:
 class AttemptObserver(Protocol):
     """Told about every attempt, for metrics."""
 
-    def attempt_finished(self, *, sink: str, result: AttemptWord, duration_s: float) -> None: ...
+    def attempt_finished(
+        self, *, sink: str, result: AttemptWord, duration_s: float, traceparent: str | None
+    ) -> None: ...
+
+
+class SendTracer(Protocol):
+    """Told about every attempt, for traces."""
+
+    def begin_send(self, delivery: Delivery) -> Delivery:
+        """The delivery as it is sent: with a trace context of its own where it is traced."""
+        ...
+
+    def sent(self, result: AttemptResult, error: BaseException | None) -> None:
+        """What an attempt came to, and with which error; ``result.delivery`` is as it was sent."""
+        ...
 
 
 class Dispatcher:
     """
     Args:
+        tracer: None where nothing is traced.
         clock: The time in UTC, for the record.
         elapsed: Seconds of a clock that nobody sets.
         wait: How to wait for an event with a time-out in seconds.
@@ -96,6 +111,7 @@ class Dispatcher:
         rng: Random,
         observer: AttemptObserver,
         stop_timeout_s: float,
+        tracer: SendTracer | None = None,
         elapsed: Callable[[], float] = seconds_since_boot,
         wait: Wait = wait_for,
     ) -> None:
@@ -103,7 +119,7 @@ class Dispatcher:
         self._stop_timeout_s = stop_timeout_s
         self._workers = {
             destination.sink.name: _SinkWorker(
-                inbox, destination, clock=clock, elapsed=elapsed, rng=rng, observer=observer, wait=wait
+                inbox, destination, clock=clock, elapsed=elapsed, rng=rng, observer=observer, tracer=tracer, wait=wait
             )
             for destination in destinations
         }
@@ -155,6 +171,7 @@ class _SinkWorker:
         elapsed: Callable[[], float],
         rng: Random,
         observer: AttemptObserver,
+        tracer: SendTracer | None,
         wait: Wait,
     ) -> None:
         sink = self._sink = destination.sink
@@ -164,6 +181,7 @@ class _SinkWorker:
         self._elapsed = elapsed
         self._rng = rng
         self._observer = observer
+        self._tracer = tracer
         self._wait = wait
         self._lease_s = sink.timeout_s + LEASE_MARGIN_S
 
@@ -334,24 +352,36 @@ class _SinkWorker:
 
     async def _attempt(self, claimed: Sequence[_Claimed]) -> None:
         begun_in = self._concurrency.round
+        deliveries = [delivery for delivery, _ in claimed]
+        if self._tracer is not None:
+            deliveries = [self._tracer.begin_send(delivery) for delivery in deliveries]
         started_at, started = self._clock(), time.perf_counter()
         try:
-            errors = await self._send([delivery for delivery, _ in claimed])
-        except asyncio.CancelledError:
+            errors = await self._send(deliveries)
+        except asyncio.CancelledError as error:
             # Stopped in mid-attempt: whether it arrived is unknown, so it stays due.
             duration_s = time.perf_counter() - started
-            self._finish(
+            results = [
                 AttemptResult(delivery, "pending", started_at=started_at, duration_s=duration_s)
-                for delivery, _ in claimed
-            )
+                for delivery in deliveries
+            ]
+            self._trace(results, [error] * len(results))
+            self._finish(results)
             raise
         duration_s = time.perf_counter() - started
         self._usual_s = duration_s if self._usual_s == math.inf else 0.9 * self._usual_s + 0.1 * duration_s
         self._learn(errors, self._elapsed(), begun_in=begun_in)
-        self._finish(
+        results = [
             self._decide(delivery, error, started_at, duration_s)
-            for (delivery, _), error in zip(claimed, errors, strict=True)
-        )
+            for delivery, error in zip(deliveries, errors, strict=True)
+        ]
+        self._trace(results, errors)
+        self._finish(results)
+
+    def _trace(self, results: Sequence[AttemptResult], errors: Sequence[BaseException | None]) -> None:
+        if self._tracer is not None:
+            for result, error in zip(results, errors, strict=True):
+                self._tracer.sent(result, error)
 
     async def _send(self, deliveries: Sequence[Delivery]) -> Sequence[SinkError | None]:
         """What the sink answers, and a failure whenever it does not do what it should."""
@@ -468,7 +498,10 @@ class _SinkWorker:
         if result.state == "pending":
             return
         state = trouble or result.state
-        self._observer.attempt_finished(sink=self._sink.name, result=state, duration_s=result.duration_s)
+        traceparent = result.delivery.traceparent
+        self._observer.attempt_finished(
+            sink=self._sink.name, result=state, duration_s=result.duration_s, traceparent=traceparent
+        )
         if state == "dead" and not is_operational(result.delivery.event_id):
             self.died += 1
         log.info(
@@ -478,6 +511,7 @@ class _SinkWorker:
             attempt=result.delivery.attempt,
             result=state,
             duration_ms=round(result.duration_s * 1000, 1),
+            **({"trace_id": trace_id_of(traceparent)} if traceparent else {}),
             **({"error": result.error} if result.error else {}),
             **({"retry_in_s": round(result.delay_s, 1)} if result.state == "retrying" and trouble is None else {}),
         )

@@ -355,7 +355,9 @@ class Exchange:
         """Count and log what became of a callback."""
         assert self.endpoint is not None
         status = self.endpoint.source.success_status
-        self._edge.reporter.report(self._receipt, self._verdict.result(), self._duration_s, status=status)
+        self._edge.reporter.report(
+            self._receipt, self._verdict.result(), self._duration_s, status=status, headers=self.callback.headers
+        )
 
     def _probed(self, answer: "asyncio.Future[Answer]") -> None:
         error = Unavailable("stopping") if answer.cancelled() else answer.exception()

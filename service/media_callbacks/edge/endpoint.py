@@ -38,6 +38,7 @@ class CallbackEndpoint:
 
     Args:
         verified: Told the source and which of its keys, for each callback that one of them verified.
+        begin_trace: Notes in a genuine message whether it is traced.
 
     Attributes:
         success: The answer to all that is kept.
@@ -53,6 +54,7 @@ class CallbackEndpoint:
         clock: Callable[[], datetime],
         verified: Callable[[str, int], None],
         holds: HoldRules | None = None,
+        begin_trace: Callable[[Message], None] | None = None,
     ) -> None:
         self.source = source
         self._inbox = inbox
@@ -61,6 +63,7 @@ class CallbackEndpoint:
         self._certificates = certificates
         self._clock = clock
         self._verified = verified
+        self._begin_trace = begin_trace
         # VOD, IMS and MNS look at the status alone; without a body it all goes out in one write.
         body = _SUCCESS_BODY if source.transport == "token-url" else b""
         self.success = make_answer(source.success_status, body, media_type="application/json" if body else None)
@@ -92,7 +95,7 @@ class CallbackEndpoint:
             return None
         if message.key is not None:
             self._verified(self.source.name, message.key)
-        return build_receipt(self.source, message, received_at=now, route=self._route, holds=self._holds)
+        return self._build(message, now)
 
     async def prepare(self, callback: Callback) -> Receipt:
         """
@@ -106,6 +109,11 @@ class CallbackEndpoint:
         url = self.source.certificate_url(callback)
         assert url is not None
         message = await self._verify(callback, url, now)
+        return self._build(message, now)
+
+    def _build(self, message: Message, now: datetime) -> Receipt:
+        if self._begin_trace is not None:
+            self._begin_trace(message)
         return build_receipt(self.source, message, received_at=now, route=self._route, holds=self._holds)
 
     def put(self, receipt: Receipt) -> "asyncio.Future[Verdict]":

@@ -27,6 +27,9 @@ from media_callbacks.model.errors import InboxUnavailable, ServiceError, VendorE
 from media_callbacks.model.events import Event
 from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.kinds import Product
+from media_callbacks.model.receipts import Verdict
+from media_callbacks.observe.tracing import Tracing
+from media_callbacks.sources.base import TRACEPARENT
 from media_callbacks.sources.intake import Route
 from media_callbacks.timing.loop import Loop, seconds_until
 from media_callbacks.timing.waiting import Wait, finish, wait_for
@@ -88,6 +91,7 @@ class Reconciler:
         rng: Random,
         observer: InquiryObserver,
         stop_timeout_s: float,
+        tracing: Tracing | None = None,
         wait: Wait = wait_for,
     ) -> None:
         self._inbox = inbox
@@ -102,6 +106,7 @@ class Reconciler:
                 route=route,
                 rng=rng,
                 observer=observer,
+                tracing=tracing,
                 wait=wait,
             )
             for product, rules in queries.items()
@@ -143,6 +148,7 @@ class _ProductWorker:
         route: Route,
         rng: Random,
         observer: InquiryObserver,
+        tracing: Tracing | None,
         wait: Wait,
     ) -> None:
         self._inbox = inbox
@@ -153,6 +159,7 @@ class _ProductWorker:
         self._route = route
         self._rng = rng
         self._observer = observer
+        self._tracing = tracing
         self._trouble: str | None = None
         self._in_flight = 0
         self._batches: set[asyncio.Task[None]] = set()
@@ -274,6 +281,7 @@ class _ProductWorker:
             jitter=self._rng.random(),
             patience=self._patience,
             route=self._route,
+            traceparent=None if self._tracing is None else self._tracing.draw(),
         )
 
     async def _settle(self, judgements: Sequence[Judgement], asked_at: datetime) -> None:
@@ -296,6 +304,7 @@ class _ProductWorker:
             product=self._product, reason=inquiry.reason, result=judgement.result, decision=decision
         )
         self._observer.events_learned(settled.accepted)
+        self._trace(finding, settled)
         further = {"detail": judgement.detail[:300]} if judgement.detail else {}
         if settled.accepted:
             further["event_id"], further["type"] = settled.accepted[-1].id, settled.accepted[-1].type
@@ -310,6 +319,15 @@ class _ProductWorker:
             decision=decision,
             **further,
         )
+
+    def _trace(self, finding: Finding, settled: Settled) -> None:
+        """What was new in the vendor's answer, as if it had come."""
+        receipt, answer = finding.receipt, finding.answer
+        if self._tracing is None or receipt is None or answer is None or not settled.accepted:
+            return
+        if (traceparent := receipt.meta.get(TRACEPARENT)) is not None:
+            duration_s = (receipt.received_at - answer.asked_at).total_seconds()
+            self._tracing.received(receipt, Verdict("accepted"), traceparent, duration_s=duration_s)
 
 
 def _question(inquiry: Inquiry, family: Family | None) -> JobReference:

@@ -1,30 +1,49 @@
-"""What became of a receipt, for operators: one line in the log and one count, whichever transport brought it."""
+"""What became of a receipt, for operators: a line in the log, a count, maybe a span, whichever transport brought it."""
+
+from collections.abc import Sequence
 
 import structlog
 
+from media_callbacks.model.events import trace_id_of
 from media_callbacks.model.receipts import Receipt, Verdict
 from media_callbacks.observe.metrics import Metrics
+from media_callbacks.observe.tracing import Tracing
+from media_callbacks.sources.base import TRACEPARENT
 
 _MAX_NAMED = 20
 
 
 class Reporter:
-    """Counts and logs receipts."""
+    """Counts, logs and traces receipts."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self._metrics = metrics
+        self._tracing = tracing
         # Bound once: the lazy logger would be made anew for every line.
         self._log = structlog.get_logger().bind()
 
-    def report(self, receipt: Receipt, verdict: Verdict, duration_s: float, *, status: int | None = None) -> None:
+    def report(
+        self,
+        receipt: Receipt,
+        verdict: Verdict,
+        duration_s: float,
+        *,
+        status: int | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         """
         Args:
             status: What the sender was answered, where there is one to answer.
+            headers: Of its request.
         """
         self._metrics.receipt_kept(receipt, verdict, duration_s=duration_s)
         state: str = "journaled" if verdict.is_journaled else verdict.state
         accepted = verdict.accepted
         further: dict[str, object] = {}
+        if self._tracing is not None and (traceparent := receipt.meta.get(TRACEPARENT)) is not None:
+            self._tracing.received(receipt, verdict, traceparent, duration_s=duration_s, headers=headers)
+            self._metrics.receipt_traced(receipt, duration_s, traceparent)
+            further["trace_id"] = trace_id_of(traceparent)
         if status is not None:
             further["status"] = status
         if accepted:

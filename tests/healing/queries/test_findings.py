@@ -616,3 +616,24 @@ def test_no_answer_at_all_is_waited_for_until_the_time_out():
     assert ask(make_inquiry("enrich", event=held), UNAVAILABLE).decision == "again"
     late = ask(make_inquiry("enrich", event=held), UNAVAILABLE, now=NOW + timedelta(seconds=300))
     assert late.finding.release == held
+
+
+# Traces
+
+
+BEGUN, ANSWERED = (f"00-{trace:032x}-{trace:016x}-01" for trace in (1, 2))
+
+
+def test_an_event_that_the_vendor_tells_of_begins_a_trace_and_one_that_was_held_goes_on_with_its_own():
+    asked = {"family": SNAPSHOT, "source": SOURCE, "now": NOW, "jitter": 0.5, "patience": PATIENCE}
+    told = conclude(make_inquiry(), ended(), route=lambda _: ("orders",), traceparent=ANSWERED, **asked)  # type: ignore[arg-type]
+    receipt = told.finding.receipt
+    assert receipt is not None
+    assert (receipt.meta["traceparent"], only_event(told).traceparent) == (ANSWERED, ANSWERED)
+    for verified_by in ("none", "signature"):
+        held = make_held(verified_by=verified_by).model_copy(update={"traceparent": BEGUN})
+        inquiry = make_inquiry("confirm", event=held)
+        confirmed = conclude(inquiry, ended(), route=lambda _: (), traceparent=ANSWERED, **asked)  # type: ignore[arg-type]
+        assert confirmed.finding.release is not None
+        assert confirmed.decision == "confirmed"
+        assert confirmed.finding.release.traceparent == BEGUN

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from media_callbacks.commands.console.options import add_config_option, add_json
 from media_callbacks.commands.console.output import printable
 from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.config.settings import Settings
+from media_callbacks.config.tracing import read_tracing
 from media_callbacks.model.check_results import CheckResult, Severity
 from media_callbacks.model.errors import ConfigError
 
@@ -39,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         settings = read_settings(arguments)
         # What third parties' sinks have to say of their tables.
         build_sinks(settings.sinks)
+        read_tracing(os.environ)
     except ConfigError as error:
         findings = [_of_sentence("error", problem) for problem in error.problems]
         code, verdict = 2, "the configuration is wrong"

@@ -27,7 +27,7 @@ from media_callbacks.model.events import Event, EventData, EventError
 from media_callbacks.model.kinds import VerifiedBy
 from media_callbacks.model.outputs import Frozen
 from media_callbacks.model.receipts import Receipt
-from media_callbacks.sources.base import Message
+from media_callbacks.sources.base import TRACEPARENT, Message
 from media_callbacks.sources.intake import Route, build_receipt
 from media_callbacks.timing.retry import backoff_s
 
@@ -81,6 +81,7 @@ def conclude(
     jitter: float,
     patience: Patience,
     route: Route,
+    traceparent: str | None = None,
 ) -> Judgement:
     """
     Args:
@@ -88,6 +89,7 @@ def conclude(
         family: None for one that can't be expected (of a held event).
         source: What answers are read as.
         jitter: From 0 to 1, by chance.
+        traceparent: The trace that begins with what the vendor says; None where none does.
     """
     tells_parts = family is None or family.tells_parts
     result, detail = _result(answer), str(answer) if isinstance(answer, VendorError) else answer.detail
@@ -96,7 +98,7 @@ def conclude(
         again_at = now + _delay(first_s, MAX_RETRY_S, inquiry.attempt, jitter)
         return Judgement(Finding(inquiry=inquiry, ask_again_at=again_at), result, "again", detail)
     if isinstance(answer, JobAnswer) and answer.state == "ended":
-        receipt = _receipt(inquiry, answer, source, now=now, route=route)
+        receipt = _receipt(inquiry, answer, source, now=now, route=route, traceparent=traceparent)
         if not receipt.entries:
             result, detail = "unreadable", receipt.reason
         elif inquiry.event is None:
@@ -129,7 +131,7 @@ def conclude(
     # A family that a later version had registered: of all kinds this one says least about what there should be.
     kind = "ai" if family is None else family.kind
     given_up = unknown.give_up(inquiry.reference, kind, reason)
-    receipt = _receipt(inquiry, given_up, source, now=now, route=route)
+    receipt = _receipt(inquiry, given_up, source, now=now, route=route, traceparent=traceparent)
     return Judgement(Finding(inquiry=inquiry, receipt=receipt), result, "given_up", detail)
 
 
@@ -150,10 +152,20 @@ def _result(answer: JobAnswer | VendorError) -> AskResult:
     return "unavailable" if isinstance(answer, VendorUnavailable) else "refused"
 
 
-def _receipt(inquiry: Inquiry, answer: JobAnswer, source: QuerySource, *, now: datetime, route: Route) -> Receipt:
+def _receipt(
+    inquiry: Inquiry,
+    answer: JobAnswer,
+    source: QuerySource,
+    *,
+    now: datetime,
+    route: Route,
+    traceparent: str | None,
+) -> Receipt:
     meta = {**answer.meta, **source.meta}
     if inquiry.user_data is not None:
         meta["user_data"] = inquiry.user_data
+    if traceparent is not None:
+        meta[TRACEPARENT] = traceparent
     # What we say ourselves, nobody has confirmed.
     verified_by: VerifiedBy = "none" if meta.get("action") == unknown.ACTION else "query"
     message = Message(answer.body, answer.body, verified_by, meta=meta)
@@ -328,7 +340,9 @@ def _merge(held: Event, said: Event, *, answered_at: datetime) -> Event:
     # An answer about the same job may have another outcome than a message that claimed none.
     event = said if said.id[:-2] == held.id[:-2] else held
     subject = data.job_id or data.media_id or held.subject
-    return event.model_copy(update={"subject": subject, "time": time, "data": data})
+    # The trace goes on: it began with the message.
+    update = {"subject": subject, "time": time, "data": data, "traceparent": held.traceparent}
+    return event.model_copy(update=update)
 
 
 def _survives(claimed: EventData, data: EventData) -> bool:
