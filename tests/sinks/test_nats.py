@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -72,6 +73,8 @@ def test_a_message_has_its_identity_and_what_it_is(make_delivery):
     _, headers = build_message(make_delivery(replay=3), TEMPLATE, stream="MEDIA")
     assert headers["Nats-Msg-Id"] == f"{make_delivery().event_id}:replay-3"
     assert headers["Nats-Expected-Stream"] == "MEDIA"
+    traced = replace(delivery, traceparent="00-0af7651916cd43dd8448eb211c80319c-b9c7c989f97918e1-01")
+    assert build_message(traced, TEMPLATE)[1]["traceparent"] == traced.traceparent
 
 
 async def test_an_operational_event_has_a_subject_too(bus, opened):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -77,14 +78,18 @@ async def _stored_ids(rabbit):
 # Messages
 
 
-async def test_a_replay_says_so_under_the_same_id(rabbit, opened, make_delivery):
+async def test_a_replay_says_so_under_the_same_id_and_a_trace_goes_along(rabbit, opened, make_delivery):
     sink = await opened(rabbit.new_sink())
-    deliveries = [make_delivery(), make_delivery(replay=2)]
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b9c7c989f97918e1-01"
+    deliveries = [make_delivery(), replace(make_delivery(replay=2), traceparent=traceparent)]
     assert list(await sink.send(deliveries)) == [None, None]
     async with rabbit.broker.connected() as channel:
         found = [await channel.basic_get(rabbit.broker.name, no_ack=True) for _ in deliveries]
     assert [message.header.properties.message_id for message in found] == [make_delivery().event_id] * 2
-    assert [message.header.properties.headers for message in found] == [None, {"media-callbacks-replay": "2"}]
+    assert [message.header.properties.headers for message in found] == [
+        None,
+        {"media-callbacks-replay": "2", "traceparent": traceparent},
+    ]
 
 
 @pytest.mark.parametrize("virtual_host", ["media", "a/b ?#c"])

@@ -373,6 +373,7 @@ _MESSAGE_TRAITS: Json = {
                 },
                 "content-type": {"type": "string", "const": CONTENT_TYPE},
                 "Nats-Expected-Stream": {"type": "string", "description": "Only with `stream`: its name."},
+                "traceparent": _TRACEPARENT,
             },
         },
     },
@@ -381,6 +382,7 @@ _MESSAGE_TRAITS: Json = {
             "type": "object",
             "properties": {
                 "media-callbacks-replay": _REPLAY,
+                "traceparent": _TRACEPARENT,
             },
         },
     },

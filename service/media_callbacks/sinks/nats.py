@@ -308,6 +308,8 @@ def build_message(
         raise SinkRejected(str(error)) from None
     replay = f":replay-{delivery.replay}" if delivery.replay else ""
     headers = {"Nats-Msg-Id": delivery.event_id + replay, "content-type": CONTENT_TYPE}
+    if delivery.traceparent is not None:
+        headers["traceparent"] = delivery.traceparent
     return subject, headers if stream is None else {**headers, "Nats-Expected-Stream": stream}
 
 

@@ -196,7 +196,7 @@ class RabbitMqSink:
                     content_type=CONTENT_TYPE,
                     delivery_mode=_PERSISTENT,
                     message_id=delivery.event_id,
-                    headers={REPLAY_HEADER: str(delivery.replay)} if delivery.replay else None,
+                    headers=build_headers(delivery) or None,
                 ),
                 mandatory=True,
             )
@@ -290,6 +290,11 @@ class _Transport(TransportFactory):
     def abort(self) -> None:
         if self._writer is not None:
             self._writer.transport.abort()
+
+
+def build_headers(delivery: Delivery) -> dict[str, Any]:
+    headers = {REPLAY_HEADER: str(delivery.replay)} if delivery.replay else {}
+    return headers if delivery.traceparent is None else {**headers, "traceparent": delivery.traceparent}
 
 
 def _group(deliveries: Sequence[Delivery]) -> Iterator[list[int]]:
