@@ -15,7 +15,8 @@ from typing import Literal
 
 import structlog
 
-from media_callbacks.aliyun.mns import MAX_BATCH, Queue, ReceivedMessage
+from media_callbacks.aliyun.mns import Queue, ReceivedMessage
+from media_callbacks.aliyun.mns_client import MAX_BATCH
 from media_callbacks.inbox.roles import ReceiptWriter
 from media_callbacks.model.errors import InboxUnavailable, VendorError, VendorRefused, VendorUnavailable
 from media_callbacks.model.receipts import Receipt, Verdict

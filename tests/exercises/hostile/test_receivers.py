@@ -170,11 +170,11 @@ def test_whatever_comes_back_is_a_failure_of_bounded_size(tmp_path, monkeypatch,
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setattr("media_callbacks.aliyun.openapi.MAX_REPLY_BYTES", VENDOR_BYTES)
-    monkeypatch.setattr("media_callbacks.aliyun.mns._MAX_REPLY_BYTES", VENDOR_BYTES)
+    monkeypatch.setattr("media_callbacks.aliyun.mns_client._MAX_REPLY_BYTES", VENDOR_BYTES)
     # What ends by its size never waits for the time-out; what holds is not to be waited for here.
     timeout_s = 0.3 if way in HOLDS else 60.0
-    monkeypatch.setattr("media_callbacks.aliyun.mns._PATIENCE_S", timeout_s)
-    monkeypatch.setattr("media_callbacks.aliyun.mns._CONNECT_S", 0.0 if way in HOLDS else 60.0)
+    monkeypatch.setattr("media_callbacks.aliyun.mns_client._PATIENCE_S", timeout_s)
+    monkeypatch.setattr("media_callbacks.aliyun.exchange._CONNECT_S", 0.0 if way in HOLDS else 60.0)
 
     async def look(name: str, receiver: Receiver, ask: Ask) -> None:
         # Twice: what the first one left behind must not hurt the second.

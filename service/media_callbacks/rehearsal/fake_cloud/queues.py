@@ -39,7 +39,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from media_callbacks.aliyun.mns import MAX_BATCH, MAX_WAIT_S, XML_NAMESPACE
+from media_callbacks.aliyun.mns import MAX_WAIT_S
+from media_callbacks.aliyun.mns_client import MAX_BATCH, XML_NAMESPACE
 from media_callbacks.aliyun.signing import sign_mns_v2, sign_mns_v4
 from media_callbacks.sources.reading.xml_document import Element, read_document
 from media_callbacks.timing.waiting import Wait, wait_for
