@@ -1,5 +1,5 @@
 """
-What the sinks of AWS have in common: a client as boto makes it, calls of bounded size, and what errors mean.
+What the sinks of AWS have in common: a client as boto makes it, and what errors mean.
 
 A sink of its own says how an event becomes an entry of its API, and how an answer speaks of the entries.
 
@@ -10,17 +10,15 @@ behavior", https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavio
 import asyncio
 import hashlib
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
-from media_callbacks.model.errors import SinkError, SinkRejected, SinkRetry
+from media_callbacks.model.errors import SinkError, SinkRetry
 from media_callbacks.model.events import Delivery
+from media_callbacks.sinks.calls import CallEntry, CallRefused, CallSink, Fields
 from media_callbacks.sinks.documents import read_document
-
-Fields = dict[str, Any]
 
 _CONNECT_TIMEOUT_S = 5.0
 _GROUP_ID = re.compile(r"[!-~]{1,128}")
@@ -47,33 +45,12 @@ _THROTTLING = frozenset(
 _OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
 
 
-@dataclass(frozen=True, slots=True)
-class CallEntry:
-    """
-    One event on its way into a call.
-
-    Attributes:
-        position: Which of the deliveries it is.
-        fields: The event as the API takes it.
-        size_bytes: As the service counts.
-        group: Entries of one group stay in order: none is sent after an earlier one failed. None asks for nothing.
-    """
-
-    position: int
-    fields: Fields
-    size_bytes: int
-    group: str | None = None
-
-
-class AwsSink(ABC):
+class AwsSink(CallSink):
     """
     What every sink of AWS does alike.
 
     Attributes:
         service: boto's name of the service.
-        title: Its name in sentences.
-        max_bytes: The most that the service takes in one entry, and in one call.
-        usual_bytes: The most that a destination takes of one entry whatever its owner has set.
         refused_calls: Codes, without affixes, that refuse a whole call for what one entry is, or the sum of them.
         refused_entries: Those of them that can't mean anything but the entries.
 
@@ -86,12 +63,8 @@ class AwsSink(ABC):
     """
 
     service: ClassVar[str]
-    title: ClassVar[str]
-    max_bytes: ClassVar[int]
-    usual_bytes: ClassVar[int]
     refused_calls: ClassVar[frozenset[str]]
     refused_entries: ClassVar[frozenset[str]] = frozenset()
-    batch_size = 10
 
     def __init__(
         self,
@@ -114,53 +87,13 @@ class AwsSink(ABC):
         self._connecting = asyncio.Lock()
 
     @abstractmethod
-    def build_entry(self, position: int, delivery: Delivery) -> CallEntry:
-        """
-        Pure: an event as the API takes it, of whatever size.
-
-        Raises:
-            SinkRejected: The stored event is none.
-        """
-
-    @abstractmethod
     async def put(self, client: Any, entries: Sequence[CallEntry]) -> Iterable[tuple[CallEntry, SinkError | None]]:
         """One call, and what its answer says of each entry. Entries that it does not mention are left out."""
-
-    def arrange(self, entries: list[CallEntry]) -> Iterable[list[CallEntry]]:
-        """Entries that may be in one call with each other, as far as numbers and sizes allow."""
-        return [entries]
-
-    def build_calls(self, deliveries: Sequence[Delivery]) -> tuple[list[list[CallEntry]], dict[int, SinkRejected]]:
-        """What to send, call by call; and for the deliveries that are in none of them, why."""
-        entries: list[CallEntry] = []
-        rejected: dict[int, SinkRejected] = {}
-        for position, delivery in enumerate(deliveries):
-            try:
-                entry = self.build_entry(position, delivery)
-            except SinkRejected as error:
-                rejected[position] = error
-                continue
-            if entry.size_bytes <= self.max_bytes:
-                entries.append(entry)
-            else:
-                rejected[position] = SinkRejected(
-                    f"the event has {entry.size_bytes} bytes with what goes along with it, {self.title} takes at most"
-                    f" {self.max_bytes}"
-                )
-        calls = [
-            call
-            for arranged in self.arrange(entries)
-            for call in _cut(arranged, max_entries=self.batch_size, max_bytes=self.max_bytes)
-        ]
-        return calls, rejected
 
     def judge(self, entry: CallEntry, code: Any, *, is_hopeless: bool = False) -> SinkError:
         """What the error code of one entry means for it. Texts are not repeated: they may quote the message."""
         if is_hopeless:
-            return SinkRejected(
-                f"{self.title} refused the event of {entry.size_bytes} bytes: {_clean(code)}; compare the size with"
-                " what the destination takes (MaximumMessageSize)"
-            )
+            return self.reject(entry, _clean(code))
         return SinkRetry(f"{self.title} did not take the event: {_clean(code)}", is_overload=is_overload(code))
 
     def read_results(
@@ -189,29 +122,23 @@ class AwsSink(ABC):
         except Exception:  # noqa: BLE001 - see `send`
             pass
 
-    async def send(self, deliveries: Sequence[Delivery]) -> Sequence[SinkError | None]:
-        calls, rejected = self.build_calls(deliveries)
-        outcomes: dict[int, SinkError | None] = {**rejected}
-        # For the deliveries that no answer spoke of. One call that failed as a whole ends the others: what it met
-        # (throttling, credentials, the network) waits for them too, and a group must not get out of order.
-        failure = SinkRetry(f"{self.title}'s answer does not mention this event")
+    async def call(self, entries: Sequence[CallEntry]) -> Iterable[tuple[CallEntry, SinkError | None]]:
         try:
-            async with asyncio.timeout(self.timeout_s):
-                client = await self._connect()
-                await self._send_calls(client, calls, outcomes)
-        except TimeoutError:
-            failure = SinkRetry(f"{self.title} gave no answer within {self.timeout_s:g} s")
-        except SinkRetry as error:
-            failure = error
+            client = await self._connect()
+            return list(await self.put(client, entries))
+        except (SinkRetry, TimeoutError):
+            raise
         # Whatever boto's credential providers meet in files and processes, and whatever its parsers meet in an answer
         # that is not from AWS, comes out as it is: KeyError, AttributeError, OSError and more.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             code, status = _read_error(error)
-            failure = SinkRetry(
+            if bare_code(code) in self.refused_calls | self.refused_entries:
+                is_about_entries = bare_code(code) in self.refused_entries
+                raise CallRefused(_explain(error), is_about_entries=is_about_entries) from error
+            raise SinkRetry(
                 f"{self.title} can't be reached or used: {_explain(error)}",
                 is_overload=is_overload(code) or status in _OVERLOAD_STATUSES,
-            )
-        return [outcomes.get(position, failure) for position in range(len(deliveries))]
+            ) from error
 
     async def close(self) -> None:
         # A send that still runs fails with a closed connection; one that was about to connect no longer does.
@@ -249,47 +176,6 @@ class AwsSink(ABC):
                 self._client = await context.__aenter__()
             return self._client
 
-    async def _send_calls(
-        self, client: Any, calls: list[list[CallEntry]], outcomes: dict[int, SinkError | None]
-    ) -> None:
-        blocked: set[str | None] = set()
-        for entries in calls:
-            await self._send_entries(client, [entry for entry in entries if entry.group not in blocked], outcomes)
-            for entry in entries:
-                if entry.group in blocked:
-                    outcomes[entry.position] = SinkRetry("waits for an earlier event of its group, which failed")
-                elif entry.group is not None and (
-                    entry.position not in outcomes or isinstance(outcomes[entry.position], SinkRetry)
-                ):
-                    blocked.add(entry.group)
-
-    async def _send_entries(self, client: Any, entries: list[CallEntry], outcomes: dict[int, SinkError | None]) -> None:
-        """
-        One call, or more where one entry spoils it.
-
-        A queue, topic or stream may take less than its service does, which its owner alone knows: the whole call is
-        refused then (observed with SQS, see https://github.com/floci-io/floci/issues/894), and compatible servers do
-        it when a single entry is bad. Halves are sent then, so that nothing waits for what will never pass.
-        """
-        if not entries:
-            return
-        try:
-            outcomes.update((entry.position, outcome) for entry, outcome in await self.put(client, entries))
-        except client.exceptions.ClientError as error:
-            code = bare_code(_read_error(error)[0])
-            if code not in self.refused_calls | self.refused_entries:
-                raise
-            if len(entries) > 1:
-                middle = len(entries) // 2
-                await self._send_entries(client, entries[:middle], outcomes)
-                await self._send_entries(client, entries[middle:], outcomes)
-                return
-            size_bytes = entries[0].size_bytes
-            message = f"{self.title} refused the event of {size_bytes} bytes: {_explain(error)}"
-            # Alone, and still refused: of usual size the fault may be in the settings, which an operator can mend.
-            is_hopeless = code in self.refused_entries or size_bytes > self.usual_bytes
-            outcomes[entries[0].position] = SinkRejected(message) if is_hopeless else SinkRetry(message)
-
 
 class MessageSink(AwsSink):
     """
@@ -318,19 +204,6 @@ class MessageSink(AwsSink):
                 yield entry, self.judge(entry, code, is_hopeless=is_hopeless)
             elif str(entry.position) in taken:
                 yield entry, None
-
-
-def _cut(entries: Iterable[CallEntry], *, max_entries: int, max_bytes: int) -> Iterator[list[CallEntry]]:
-    call: list[CallEntry] = []
-    size_bytes = 0
-    for entry in entries:
-        if call and (len(call) == max_entries or size_bytes + entry.size_bytes > max_bytes):
-            yield call
-            call, size_bytes = [], 0
-        call.append(entry)
-        size_bytes += entry.size_bytes
-    if call:
-        yield call
 
 
 @cache

@@ -14,7 +14,8 @@ from typing import Any
 
 from media_callbacks.model.errors import SinkError, SinkRejected
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.aws import AwsSink, CallEntry
+from media_callbacks.sinks.aws import AwsSink
+from media_callbacks.sinks.calls import CallEntry
 from media_callbacks.sinks.documents import read_document
 
 SOURCE = "media-callbacks"

@@ -19,7 +19,8 @@ from typing import Any
 
 from media_callbacks.model.errors import SinkError
 from media_callbacks.model.events import Delivery
-from media_callbacks.sinks.aws import AwsSink, CallEntry, digest
+from media_callbacks.sinks.aws import AwsSink, digest
+from media_callbacks.sinks.calls import CallEntry
 from media_callbacks.sinks.documents import read_document
 
 MAX_KEY_CHARACTERS = 256

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from media_callbacks.model.errors import SinkError
-from media_callbacks.sinks.aws import CallEntry, MessageSink
+from media_callbacks.sinks.aws import MessageSink
+from media_callbacks.sinks.calls import CallEntry
 
 
 class SqsSink(MessageSink):
