@@ -1,7 +1,7 @@
 """
 The HTTP side of the fake cloud, one ASGI application.
 
-    /queues/...      MNS (``queues``)
+    /queues/, /topics/   MNS (``queues``, ``topics``)
     /_cloud/...      the control surface (``control``)
     /                the job APIs of VOD, ICE, MTS and Multimedia AI, told apart by version and action
 """
@@ -65,7 +65,7 @@ def create_app(cloud: "FakeCloud") -> ASGIApp:
         nonlocal requests
         assert scope["type"] == "http"
         path: str = scope["path"]
-        if path == "/queues" or path.startswith("/queues/"):
+        if path.startswith(("/queues", "/topics/")):
             await cloud.queues(scope, receive, send)
             return
         try:

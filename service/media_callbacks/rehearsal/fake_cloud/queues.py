@@ -1,5 +1,6 @@
 """
-The queue half of the fake cloud: the HTTP API of MNS (Simple Message Queue) under ``/queues/``, in memory.
+The HTTP API of MNS (Simple Message Queue) in the fake cloud, in memory: queues under ``/queues/``, and what is asked of
+every request; ``topics`` are below ``/topics/``.
 
 Each behaviour with its source, D for the vendor's documents, S for what its Python client ``aliyun-mns-sdk`` 1.3.0
 sends and expects, A for assumed:
@@ -14,6 +15,7 @@ sends and expects, A for assumed:
     a handle that no queue gave: 400 ReceiptHandleError          D "Error codes"
     a batch that fails in part: an error status with one
     element for each that failed                                 S; the statuses 404 and 400: A
+    a batch of more than 64 KB together: 400 InvalidArgument     D "BatchSendMessage"; the code: A
     throttling: 400 QpsLimitExceeded                             D "Error codes"
     an STS token that is not the key's: 403 InvalidSecurityToken A
     who has hung up during a long poll gets no message           A
@@ -29,24 +31,34 @@ import hmac
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from random import Random
 from urllib.parse import unquote
-from xml.sax.saxutils import escape
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from media_callbacks.aliyun.mns import MAX_WAIT_S
-from media_callbacks.aliyun.mns_client import MAX_BATCH, XML_NAMESPACE
+from media_callbacks.aliyun.mns_client import MAX_BATCH
 from media_callbacks.aliyun.signing import sign_mns_v2, sign_mns_v4
-from media_callbacks.sources.reading.xml_document import Element, read_document
+from media_callbacks.rehearsal.fake_cloud.mns_documents import (
+    EPOCH,
+    MAX_MESSAGE_BYTES,
+    Refused,
+    milliseconds,
+    read_body,
+    read_number,
+    write_document,
+    write_element,
+    write_fields,
+)
+from media_callbacks.rehearsal.fake_cloud.topics import FakeTopics
+from media_callbacks.sources.reading.xml_document import Element
 from media_callbacks.timing.waiting import Wait, wait_for
 
 MAX_SKEW_S = 900
-MAX_MESSAGE_BYTES = 65_536
 _MAX_BODY_BYTES = 1_048_576
 _V2 = re.compile(r"MNS ([^:]+):(.+)")
 _V4 = re.compile(
@@ -54,7 +66,6 @@ _V4 = re.compile(
 )
 _PATH = re.compile(r"/queues/([A-Za-z0-9][A-Za-z0-9-]{0,119})(/messages)?")
 _HANDLE = re.compile(r"[0-9]{1,2}-[A-Za-z0-9+/=]+")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Attribute of a queue: its default, and its bounds. D "Queue".
 _ATTRIBUTES: Mapping[str, tuple[int, int, int]] = {
@@ -109,6 +120,7 @@ class FakeQueues:
         self._queues: dict[str, _Queue] = {}
         self._serial = 0
         self._long_polls = 0
+        self.topics = FakeTopics(clock=clock, next_id=self._next_id, send=self.send)
 
     def create(self, queue: str, *, visibility_s: int = 30) -> None:
         self._queues[queue] = _Queue(queue, {**_defaults(), "VisibilityTimeout": visibility_s}, self._clock())
@@ -130,8 +142,8 @@ class FakeQueues:
         request_id = self._next_id()[:24]
         try:
             response = await self._respond(Request(scope, receive), request_id)
-        except _Refused as refused:
-            response = _xml(
+        except Refused as refused:
+            response = write_fields(
                 refused.status,
                 "Error",
                 {
@@ -153,28 +165,30 @@ class FakeQueues:
         async for piece in request.stream():
             body += piece
             if len(body) > _MAX_BODY_BYTES:
-                raise _Refused(400, "InvalidArgument", "The request is too large.")
+                raise Refused(400, "InvalidArgument", "The request is too large.")
         raw_path = request.scope["raw_path"].decode("latin-1")
         raw_query = request.scope["query_string"].decode("latin-1")
         self._check_request(request, f"{raw_path}?{raw_query}" if raw_query else raw_path, body)
         chance = self._rng.random()
         if chance < self.faults.throttled:
-            raise _Refused(400, "QpsLimitExceeded", "The qps is over the limit.")
+            raise Refused(400, "QpsLimitExceeded", "The qps is over the limit.")
         if chance < self.faults.throttled + self.faults.failing:
-            raise _Refused(500, "InternalError", "Internal error.")
+            raise Refused(500, "InternalError", "Internal error.")
+        if raw_path.startswith("/topics/"):
+            return self.topics.respond(request.method, unquote(raw_path), body)
         match = _PATH.fullmatch(unquote(raw_path))
         if match is None:
-            raise _Refused(400, "InvalidQueueName", "The name of the queue is not valid.")
+            raise Refused(400, "InvalidQueueName", "The name of the queue is not valid.")
         name, is_about_messages = match.groups()
         parameters = _parameters(raw_query)
         if not is_about_messages:
             return self._manage(request.method, name, parameters, body)
         queue = self._queues.get(name)
         if queue is None:
-            raise _Refused(404, "QueueNotExist", "The queue you provided is not exist.")
+            raise Refused(404, "QueueNotExist", "The queue you provided is not exist.")
         match request.method:
             case "POST":
-                return self._send(queue, _read(body))
+                return self._send(queue, read_body(body))
             case "GET" if "peekonly" in parameters:
                 return self._peek(queue, parameters)
             case "GET":
@@ -183,46 +197,46 @@ class FakeQueues:
                 self._delete(queue, parameters["receipthandle"])
                 return Response(status_code=204)
             case "DELETE":
-                return self._delete_batch(queue, _read(body))
+                return self._delete_batch(queue, read_body(body))
             case "PUT":
                 return self._change_visibility(queue, parameters)
             case _:
-                raise _Refused(400, "InvalidRequestURL", "There is no such operation.")
+                raise Refused(400, "InvalidRequestURL", "There is no such operation.")
 
     # Signature
 
     def _check_request(self, request: Request, target: str, body: bytes) -> None:
         headers = request.headers
         if "x-mns-version" not in headers:
-            raise _Refused(400, "MissingVersionHeader", "x-mns-version is required.")
+            raise Refused(400, "MissingVersionHeader", "x-mns-version is required.")
         date = headers.get("date") or headers.get("x-mns-date")
         if date is None:
-            raise _Refused(400, "MissingDateHeader", "Date is required.")
+            raise Refused(400, "MissingDateHeader", "Date is required.")
         try:
             sent_at = parsedate_to_datetime(date)
         except ValueError:
-            raise _Refused(400, "InvalidDateHeader", "Date is not valid.") from None
+            raise Refused(400, "InvalidDateHeader", "Date is not valid.") from None
         if sent_at.tzinfo is None:
-            raise _Refused(400, "InvalidDateHeader", "Date is not valid.")
+            raise Refused(400, "InvalidDateHeader", "Date is not valid.")
         self._check_signature(request, target, sent_at)
         if abs((self._clock() - sent_at).total_seconds()) > MAX_SKEW_S:
-            raise _Refused(408, "TimeExpired", "The http request you sent is expired.")
+            raise Refused(408, "TimeExpired", "The http request you sent is expired.")
         digest = hashlib.md5(body, usedforsecurity=False)
         accepted = (base64.b64encode(digest.hexdigest().encode()), base64.b64encode(digest.digest()))
         if headers.get("content-md5", accepted[0].decode()).encode() not in accepted:
-            raise _Refused(400, "InvalidDigest", "Content-MD5 is not that of the body.")
+            raise Refused(400, "InvalidDigest", "Content-MD5 is not that of the body.")
 
     def _check_signature(self, request: Request, target: str, sent_at: datetime) -> None:
         headers = request.headers
         authorization = headers.get("authorization")
         if authorization is None:
-            raise _Refused(400, "MissingAuthorizationHeader", "Authorization is required.")
+            raise Refused(400, "MissingAuthorizationHeader", "Authorization is required.")
         match = _V2.fullmatch(authorization) or _V4.fullmatch(authorization)
         if match is None:
-            raise _Refused(400, "InvalidAuthorizationHeader", "Authorization is not valid.")
+            raise Refused(400, "InvalidAuthorizationHeader", "Authorization is not valid.")
         key_id = match[1]
         if key_id not in self.credentials:
-            raise _Refused(403, "InvalidAccessKeyId", "The AccessKey Id you provided is not exist.")
+            raise Refused(403, "InvalidAccessKeyId", "The AccessKey Id you provided is not exist.")
         secret = self.credentials[key_id]
         if match.re is _V2:
             expected = sign_mns_v2(request.method, target, headers, access_key_id=key_id, secret=secret)
@@ -231,9 +245,9 @@ class FakeQueues:
                 request.method, target, headers, access_key_id=key_id, secret=secret, region=match[3], now=sent_at
             )
         if not hmac.compare_digest(expected.encode(), authorization.encode("latin-1", "replace")):
-            raise _Refused(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.")
+            raise Refused(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.")
         if headers.get("security-token") != self.tokens.get(key_id):
-            raise _Refused(403, "InvalidSecurityToken", "The security token is expired or not that of the key.")
+            raise Refused(403, "InvalidSecurityToken", "The security token is expired or not that of the key.")
 
     # Queues
 
@@ -244,12 +258,12 @@ class FakeQueues:
             if queue is None:
                 self._queues[name] = _Queue(name, attributes, self._clock())
             elif queue.attributes != attributes:
-                raise _Refused(409, "QueueAlreadyExist", "The queue you want to create is already exist.")
+                raise Refused(409, "QueueAlreadyExist", "The queue you want to create is already exist.")
             return Response(status_code=201 if queue is None else 204, headers={"Location": f"http://fake.mns/{name}"})
         if queue is None:
             if method == "DELETE":
                 return Response(status_code=204)
-            raise _Refused(404, "QueueNotExist", "The queue you provided is not exist.")
+            raise Refused(404, "QueueNotExist", "The queue you provided is not exist.")
         match method:
             case "PUT":
                 queue.attributes = _read_attributes(body, queue.attributes)
@@ -258,9 +272,9 @@ class FakeQueues:
                 del self._queues[name]
                 return Response(status_code=204)
             case "GET":
-                return _xml(200, "Queue", self._attributes(queue))
+                return write_fields(200, "Queue", self._attributes(queue))
             case _:
-                raise _Refused(400, "InvalidRequestURL", "There is no such operation.")
+                raise Refused(400, "InvalidRequestURL", "There is no such operation.")
 
     def _attributes(self, queue: "_Queue") -> Mapping[str, object]:
         now = self._clock()
@@ -282,28 +296,33 @@ class FakeQueues:
 
     def _send(self, queue: "_Queue", document: Element) -> Response:
         if document.name == "Message":
-            message = self._add_element(queue, document)
-            return _xml(201, "Message", _sent(message))
+            message = self._addwrite_element(queue, document)
+            return write_fields(201, "Message", _sent(message))
         elements = [child for child in document.children if child.name == "Message"]
         if document.name != "Messages" or not 1 <= len(elements) <= MAX_BATCH:
-            raise _Refused(400, "MalformedXML", "Expected Message, or Messages with 1 to 16 of them.")
+            raise Refused(400, "MalformedXML", "Expected Message, or Messages with 1 to 16 of them.")
+        sizes = [len((element.text_of("MessageBody") or "").encode()) for element in elements]
+        if sum(size for size in sizes if size <= MAX_MESSAGE_BYTES) > MAX_MESSAGE_BYTES:
+            raise Refused(400, "InvalidArgument", "The messages are longer than 64 KB together.")
         status, items = 201, []
         for element in elements:
             try:
-                items.append(_element("Message", _sent(self._add_element(queue, element))))
-            except _Refused as refused:
+                items.append(write_element("Message", _sent(self._addwrite_element(queue, element))))
+            except Refused as refused:
                 status = refused.status
-                items.append(_element("Message", {"ErrorCode": refused.code, "ErrorMessage": refused.message}))
-        return _xml_of(status, "Messages", items)
+                items.append(write_element("Message", {"ErrorCode": refused.code, "ErrorMessage": refused.message}))
+        return write_document(status, "Messages", items)
 
-    def _add_element(self, queue: "_Queue", element: Element) -> "_Message":
+    def _addwrite_element(self, queue: "_Queue", element: Element) -> "_Message":
         body = element.find("MessageBody")
         if body is None or not body.text:
-            raise _Refused(400, "MalformedXML", "MessageBody is required.")
+            raise Refused(400, "MalformedXML", "MessageBody is required.")
         if len(body.text.encode()) > queue.attributes["MaximumMessageSize"]:
-            raise _Refused(400, "InvalidArgument", "MessageBody is longer than MaximumMessageSize.")
-        priority = _number(element.text_of("Priority"), "Priority", 8, 1, 16)
-        delay_s = _number(element.text_of("DelaySeconds"), "DelaySeconds", queue.attributes["DelaySeconds"], 0, 604_800)
+            raise Refused(400, "InvalidArgument", "MessageBody is longer than MaximumMessageSize.")
+        priority = read_number(element.text_of("Priority"), "Priority", 8, 1, 16)
+        delay_s = read_number(
+            element.text_of("DelaySeconds"), "DelaySeconds", queue.attributes["DelaySeconds"], 0, 604_800
+        )
         return self._add(queue, body.text, priority=priority, delay_s=delay_s)
 
     def _add(self, queue: "_Queue", body: str, *, priority: int, delay_s: int) -> "_Message":
@@ -318,9 +337,9 @@ class FakeQueues:
         return message
 
     async def _receive(self, queue: "_Queue", parameters: Mapping[str, str], request: Request) -> Response:
-        limit = _number(parameters.get("numofmessages"), "numOfMessages", 1, 1, MAX_BATCH)
+        limit = read_number(parameters.get("numofmessages"), "numOfMessages", 1, 1, MAX_BATCH)
         default_s = queue.attributes["PollingWaitSeconds"]
-        wait_s = _number(parameters.get("waitseconds"), "waitseconds", default_s, 0, MAX_WAIT_S)
+        wait_s = read_number(parameters.get("waitseconds"), "waitseconds", default_s, 0, MAX_WAIT_S)
         messages = self._take(queue, limit)
         if not messages and wait_s and self._long_polls < self.faults.max_long_polls:
             self._long_polls += 1
@@ -329,10 +348,10 @@ class FakeQueues:
             finally:
                 self._long_polls -= 1
         if not messages:
-            raise _Refused(404, "MessageNotExist", "Message not exist.")
+            raise Refused(404, "MessageNotExist", "Message not exist.")
         if "numofmessages" not in parameters:
-            return _xml(200, "Message", _received(messages[0]))
-        return _xml_of(200, "Messages", [_element("Message", _received(message)) for message in messages])
+            return write_fields(200, "Message", _received(messages[0]))
+        return write_document(200, "Messages", [write_element("Message", _received(message)) for message in messages])
 
     async def _take_later(self, queue: "_Queue", limit: int, wait_s: int, request: Request) -> list["_Message"]:
         until = self._clock() + timedelta(seconds=wait_s)
@@ -367,13 +386,13 @@ class FakeQueues:
         return taken
 
     def _peek(self, queue: "_Queue", parameters: Mapping[str, str]) -> Response:
-        limit = _number(parameters.get("numofmessages"), "numOfMessages", 1, 1, MAX_BATCH)
+        limit = read_number(parameters.get("numofmessages"), "numOfMessages", 1, 1, MAX_BATCH)
         messages = _visible(queue, self._clock())[:limit]
         if not messages:
-            raise _Refused(404, "MessageNotExist", "Message not exist.")
+            raise Refused(404, "MessageNotExist", "Message not exist.")
         if "numofmessages" not in parameters:
-            return _xml(200, "Message", _peeked(messages[0]))
-        return _xml_of(200, "Messages", [_element("Message", _peeked(message)) for message in messages])
+            return write_fields(200, "Message", _peeked(messages[0]))
+        return write_document(200, "Messages", [write_element("Message", _peeked(message)) for message in messages])
 
     def _delete(self, queue: "_Queue", handle: str) -> None:
         message = self._find(queue, handle)
@@ -382,42 +401,42 @@ class FakeQueues:
     def _delete_batch(self, queue: "_Queue", document: Element) -> Response:
         handles = [child.text for child in document.children if child.name == "ReceiptHandle"]
         if document.name != "ReceiptHandles" or not 1 <= len(handles) <= MAX_BATCH:
-            raise _Refused(400, "MalformedXML", "Expected ReceiptHandles with 1 to 16 of them.")
+            raise Refused(400, "MalformedXML", "Expected ReceiptHandles with 1 to 16 of them.")
         status, failed = 204, []
         for handle in handles:
             try:
                 self._delete(queue, handle)
-            except _Refused as refused:
+            except Refused as refused:
                 status = refused.status
                 failed.append(
-                    _element(
+                    write_element(
                         "Error",
                         {"ErrorCode": refused.code, "ErrorMessage": refused.message, "ReceiptHandle": handle},
                     )
                 )
-        return _xml_of(status, "Errors", failed) if failed else Response(status_code=204)
+        return write_document(status, "Errors", failed) if failed else Response(status_code=204)
 
     def _change_visibility(self, queue: "_Queue", parameters: Mapping[str, str]) -> Response:
         if "receipthandle" not in parameters:
-            raise _Refused(400, "MissingReceiptHandle", "ReceiptHandle is required.")
+            raise Refused(400, "MissingReceiptHandle", "ReceiptHandle is required.")
         if "visibilitytimeout" not in parameters:
-            raise _Refused(400, "MissingVisibilityTimeout", "VisibilityTimeout is required.")
-        visibility_s = _number(parameters["visibilitytimeout"], "VisibilityTimeout", 0, 1, 43_200)
+            raise Refused(400, "MissingVisibilityTimeout", "VisibilityTimeout is required.")
+        visibility_s = read_number(parameters["visibilitytimeout"], "VisibilityTimeout", 0, 1, 43_200)
         message = self._find(queue, parameters["receipthandle"])
         message.visible_at = self._clock() + timedelta(seconds=visibility_s)
         self._give_handle(queue, message)
-        return _xml(
+        return write_fields(
             200,
             "ChangeVisibility",
-            {"ReceiptHandle": message.handle, "NextVisibleTime": _milliseconds(message.visible_at)},
+            {"ReceiptHandle": message.handle, "NextVisibleTime": milliseconds(message.visible_at)},
         )
 
     def _find(self, queue: "_Queue", handle: str) -> "_Message":
         if not _HANDLE.fullmatch(handle):
-            raise _Refused(400, "ReceiptHandleError", "The receipt handle you provide is not valid.")
+            raise Refused(400, "ReceiptHandleError", "The receipt handle you provide is not valid.")
         message = queue.handles.get(handle)
         if message is None or message.visible_at <= self._clock():
-            raise _Refused(404, "MessageNotExist", "The message you provided is not exist.")
+            raise Refused(404, "MessageNotExist", "The message you provided is not exist.")
         return message
 
     def _give_handle(self, queue: "_Queue", message: "_Message") -> None:
@@ -430,14 +449,6 @@ class FakeQueues:
     def _next_id(self) -> str:
         self._serial += 1
         return hashlib.sha256(f"{self._serial}".encode()).hexdigest()[:32].upper()
-
-
-class _Refused(Exception):
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(code)
-        self.status = status
-        self.code = code
-        self.message = message
 
 
 @dataclass(eq=False)
@@ -485,8 +496,8 @@ def _peeked(message: _Message) -> Mapping[str, object]:
         "MessageId": message.id,
         "MessageBody": message.body,
         "MessageBodyMD5": message.md5,
-        "EnqueueTime": _milliseconds(message.enqueued_at),
-        "FirstDequeueTime": _milliseconds(message.first_dequeued_at or _EPOCH),
+        "EnqueueTime": milliseconds(message.enqueued_at),
+        "FirstDequeueTime": milliseconds(message.first_dequeued_at or EPOCH),
         "DequeueCount": message.dequeue_count,
         "Priority": message.priority,
     }
@@ -496,12 +507,8 @@ def _received(message: _Message) -> Mapping[str, object]:
     return {
         **_peeked(message),
         "ReceiptHandle": message.handle,
-        "NextVisibleTime": _milliseconds(message.visible_at),
+        "NextVisibleTime": milliseconds(message.visible_at),
     }
-
-
-def _milliseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _defaults() -> dict[str, int]:
@@ -509,9 +516,9 @@ def _defaults() -> dict[str, int]:
 
 
 def _read_attributes(body: bytes, current: Mapping[str, int]) -> dict[str, int]:
-    document = _read(body) if body else Element("Queue")
+    document = read_body(body) if body else Element("Queue")
     return {
-        name: _number(document.text_of(name), name, current[name], low, high)
+        name: read_number(document.text_of(name), name, current[name], low, high)
         for name, (_, low, high) in _ATTRIBUTES.items()
     }
 
@@ -520,36 +527,3 @@ def _parameters(query: str) -> dict[str, str]:
     # Not parse_qs: it takes a plus for a blank, and the vendor's own client sends handles in base64 as they are.
     pairs = (part.partition("=")[::2] for part in query.split("&") if part)
     return {unquote(name).lower(): unquote(value) for name, value in pairs}
-
-
-def _number(text: str | None, name: str, default: int, low: int, high: int) -> int:
-    if text is None:
-        return default
-    if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
-        raise _Refused(400, "InvalidArgument", f"{name} should be between {low} and {high}.")
-    return int(text)
-
-
-def _read(body: bytes) -> Element:
-    try:
-        return read_document(body)
-    except ValueError:
-        raise _Refused(400, "MalformedXML", "The XML you provided was not well-formed.") from None
-
-
-def _element(name: str, fields: Mapping[str, object]) -> str:
-    return f"<{name}>{_fields(fields)}</{name}>"
-
-
-def _fields(fields: Mapping[str, object]) -> str:
-    # A carriage return would come out of the reader as a line feed.
-    return "".join(f"<{name}>{escape(str(value), {chr(13): '&#13;'})}</{name}>" for name, value in fields.items())
-
-
-def _xml(status: int, root: str, fields: Mapping[str, object]) -> Response:
-    return _xml_of(status, root, [_fields(fields)])
-
-
-def _xml_of(status: int, root: str, inner: list[str]) -> Response:
-    text = f'<?xml version="1.0" encoding="utf-8"?><{root} xmlns="{XML_NAMESPACE}">{"".join(inner)}</{root}>'
-    return Response(text, status, media_type="text/xml;charset=utf-8")
