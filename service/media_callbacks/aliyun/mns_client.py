@@ -34,7 +34,7 @@ _PATIENCE_S = 10.0
 _SKEW_TOLERANCE_S = 3.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECONDS = re.compile(r"[0-9]{1,14}")
-_CODE = re.compile(r"[A-Za-z0-9._-]{1,80}")
+CODE = re.compile(r"[A-Za-z0-9._-]{1,80}")
 
 # Other credentials may be right where these were not: they are fetched anew.
 _CREDENTIAL_CODES = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
@@ -234,7 +234,7 @@ class Reply:
         if self.error.name == batch_error:
             return
         code = self.error.text_of("Code") or ""
-        if self.error.name != "Error" or not _CODE.fullmatch(code):
+        if self.error.name != "Error" or not CODE.fullmatch(code):
             raise VendorUnavailable(
                 f"{action} was answered HTTP {self.status} without a code", retry_after_s=self.retry_after_s
             )
