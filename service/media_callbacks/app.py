@@ -142,7 +142,7 @@ class Service:
             else [],
             changed=self.metrics.certificate_changed,
         )
-        sinks = build_sinks(settings.sinks)
+        sinks = build_sinks(settings.sinks, settings.vendor)
         self.dispatcher = Dispatcher(
             self.inbox,
             [_destination(sink, settings.sinks[sink.name]) for sink in sinks],

@@ -292,7 +292,7 @@ class BrokenBus(Bus):
 @pytest.mark.parametrize("bus", [Bus(), BrokenBus(), None])
 async def test_a_sink_may_look_itself(bus, monkeypatch, tmp_path):
     sink = bus or StdoutSink("bus")
-    monkeypatch.setattr("media_callbacks.commands.check.probes.build_sink", lambda name, settings: sink)
+    monkeypatch.setattr("media_callbacks.commands.check.probes.build_sink", lambda *_: sink)
     tables = make_tables(tmp_path, {}, {"sinks": {"bus": {"kind": "stdout"}}})
     found = [each for each in await try_out(build_settings(tables, environ={})) if "sinks.bus" in each.subject]
     if bus is None:

@@ -152,6 +152,7 @@ BASE: dict[str, Any] = {
     "sinks": {"orders": HOOK, "bus": SQS, "out": {"kind": "stdout"}},
 }
 REMOVED = object()
+MNS = {"kind": "mns-queue", "endpoint": "https://1.mns.cn-hangzhou.aliyuncs.com", "queue": "media"}
 
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
@@ -333,6 +334,9 @@ def test_settings_cannot_be_changed():
         {"sinks.events": {**BUS_ARN, "endpoint_url": "http://localhost:4566", "timeout_s": 1, "concurrency": 1}},
         {"sinks.stream": {"kind": "kinesis", "stream_name": "a.B_c-1"}},
         {"sinks.stream": {**STREAM_ARN, "region": "eu-west-1"}},
+        {"sinks.mns": MNS},
+        {"sinks.mns": {**MNS, "vendor": "main", "signature": "v4", "timeout_s": 25, "concurrency": 1000}},
+        {"sinks.mns": {"kind": "mns-topic", "endpoint": "http://localhost:8090/", "topic": "m-1", "vendor": "main"}},
         {"sinks.orders.headers": {"X-Tenant": "media", "Authorization": "Basic eA==", "X-Empty": ""}},
         {"sinks.orders.headers": {"X-Tenant": "a b"}, "sinks.orders.bearer_token": "t~-._+/="},
         {
@@ -595,6 +599,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sinks.stream": {"kind": "kinesis"}}, 'sinks.stream.stream_name: missing; expected the name or the ARN of a stream; for example stream_name = "media"'),
     ({"sinks.stream": {"kind": "kinesis", "stream_name": "a b"}}, "sinks.stream.stream_name: expected the name or the ARN of a stream, came a string of 3"),
     ({"sinks.stream": {**STREAM_ARN, "region": "eu-west-2"}}, "sinks.stream.region: expected that of stream_name, came another one"),
+    ({"sinks.mns": {**MNS, "vendor": "mian"}}, 'sinks.mns.vendor: expected the name of a table [vendor.<name>], came "mian"; did you mean "main"?'),
+    ({"sinks.mns": MNS, "vendor.other": VENDOR}, 'sinks.mns.vendor: missing; events are sent there with credentials: say whose with vendor = "<name>"'),
+    ({"sinks.mns": {**MNS, "queue": "a/b"}}, "sinks.mns.queue: expected a queue's name, 1 to 120 letters, digits and hyphens"),
+    ({"sinks.mns": {**MNS, "endpoint": MNS["endpoint"] + "/queues/media"}}, "sinks.mns.endpoint: expected a URL of scheme and host alone"),
+    ({"sinks.mns": {**MNS, "topic": "x"}}, "sinks.mns.topic: unknown key"),
+    ({"sinks.mns": {"kind": "mns-topic", "endpoint": MNS["endpoint"]}}, 'sinks.mns.topic: missing; expected a topic\'s name, 1 to 120 letters, digits and hyphens; for example topic = "media"'),
     ({"sinks.orders.url": "orders"}, "sinks.orders.url: expected an absolute URL"),
     ({"sinks.orders.url": "http://u:p@h/"}, "sinks.orders.url: expected a URL without user name and password"),
     ({"sinks.orders.secrets": []}, "sinks.orders.secrets: expected a list of at least one secret"),

@@ -7,12 +7,13 @@ import asyncio
 import json
 import logging
 import os
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,16 +21,26 @@ from uuid import uuid4
 import boto3
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from mns.account import Account
+from mns.mns_exception import MNSServerException
+from mns.subscription import SubscriptionMeta
 from moto.server import ThreadedMotoServer
 
+from media_callbacks.aliyun.mns_sending import MnsQueueSender, MnsTopicSender
 from media_callbacks.assembly.sinks import build_sink
 from media_callbacks.config.sinks import SINK_MODELS, ThirdPartySinkSettings
 from media_callbacks.model.events import DATA_MODELS, Delivery, Event, EventError
 from media_callbacks.model.identity import event_id
 from media_callbacks.model.kinds import Kind, Outcome
+from media_callbacks.rehearsal.fake_cloud.topics import OWNER
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.mns import MnsQueueSink, MnsTopicSink
 from media_callbacks.sinks.sns import SnsSink
 from media_callbacks.sinks.sqs import SqsSink
 from media_callbacks.sinks.stdout import StdoutSink
@@ -37,6 +48,7 @@ from media_callbacks.sinks.webhook import WebhookSink
 from tests.factories.brokers.broker import Broker
 from tests.factories.brokers.certificates import Certificates
 from tests.factories.brokers.kinds import BROKERS, need_broker
+from tests.factories.fake_queues import KEY_ID, QUEUE, SECRET, Clock, Credentialed, serving_queues
 from tests.sinks.pipes import PipeEnd
 from tests.sinks.scripted import SCRIPTED, Scripted
 
@@ -243,6 +255,42 @@ class Gate:
                 writer.write(data)
                 await writer.drain()
         writer.close()
+
+
+@pytest.fixture(scope="module")
+def certificate_path(tmp_path_factory):
+    """A key, and a certificate of it for other.example.com that nobody else signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "other.example.com")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("other.example.com")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@pytest.fixture
+async def tls_port(certificate_path):
+    """Of a server that has this certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_path)
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
 
 
 @pytest.fixture(scope="session")
@@ -670,6 +718,76 @@ def third_party(third_party_folder: Path, monkeypatch) -> Path:
     return third_party_folder
 
 
+class MnsDestination:
+    """The queues and topics of the fake cloud behind a gate, read by the vendor's own client."""
+
+    keeps_bytes = True
+    keeps_order = False
+    large_words = 2_000  # 64 KB in Base64
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+
+    async def open(self) -> None:
+        self.queues, url = await self._stack.enter_async_context(serving_queues())
+        self._account = Account(url, KEY_ID, SECRET)
+        self._queue = self._account.get_queue(QUEUE)
+        self._gate = Gate(int(url.rpartition(":")[2]))
+        await self._gate.open()
+
+    @property
+    def access(self) -> dict[str, Any]:
+        return {"endpoint": f"http://127.0.0.1:{self._gate.port}", "credentials": Credentialed(), "clock": Clock()}
+
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
+        return MnsQueueSink("test", MnsQueueSender(name=QUEUE, **self.access), timeout_s=timeout_s)
+
+    async def received(self) -> list[bytes]:
+        bodies: list[bytes] = []
+        with suppress(MNSServerException):  # when there is none any more
+            while messages := await asyncio.to_thread(self._queue.batch_receive_message, 16):
+                bodies += [message.message_body for message in messages]
+                handles = [message.receipt_handle for message in messages]
+                await asyncio.to_thread(self._queue.batch_delete_message, handles)
+        return bodies
+
+    async def go_away(self) -> None:
+        await self._gate.close()
+
+    async def come_back(self) -> None:
+        await self._gate.open()
+
+    async def stall(self) -> None:
+        self._gate.stall()
+
+    async def asked(self) -> None:
+        await self._gate.asked.wait()
+
+    async def close(self) -> None:
+        await self._gate.close()
+        self._account.mns_client.close_connection()
+        await self._stack.aclose()
+
+
+class MnsTopicDestination(MnsDestination):
+    """A topic with a queue that subscribed to it."""
+
+    async def open(self) -> None:
+        await super().open()
+        self.queues.topics.create("done")
+        endpoint = f"acs:mns:cn-shanghai:{OWNER}:queues/{QUEUE}"
+        meta = SubscriptionMeta(endpoint=endpoint, notify_content_format="SIMPLIFIED")
+        await asyncio.to_thread(self._account.get_topic("done").get_subscription("all").subscribe, meta)
+
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
+        return MnsTopicSink("test", MnsTopicSender(name="done", **self.access), timeout_s=timeout_s)
+
+
+ALIYUN_DESTINATIONS: dict[str, Callable[[], MnsDestination]] = {
+    "mns-queue": MnsDestination,
+    "mns-topic": MnsTopicDestination,
+}
+
 AWS_DESTINATIONS: dict[str, Callable[[Aws], AwsDestination]] = {
     "sqs": lambda aws: SqsDestination(aws, fifo=False),
     "sqs-fifo": lambda aws: SqsDestination(aws, fifo=True),
@@ -680,12 +798,14 @@ AWS_DESTINATIONS: dict[str, Callable[[Aws], AwsDestination]] = {
 }
 
 
-@pytest.fixture(params=["webhook", *AWS_DESTINATIONS, *BROKERS, "stdout", "third-party"])
+@pytest.fixture(params=["webhook", *AWS_DESTINATIONS, *ALIYUN_DESTINATIONS, *BROKERS, "stdout", "third-party"])
 async def destination(request, tmp_path) -> AsyncIterator[Any]:
     """Every kind of sink has one here, and with it the whole suite of test_conformance.py."""
     made: Any
     if request.param == "webhook":
         made = WebhookDestination()
+    elif request.param in ALIYUN_DESTINATIONS:
+        made = ALIYUN_DESTINATIONS[request.param]()
     elif request.param == "stdout":
         made = PipeDestination(tmp_path / "pipe")
     elif request.param in BROKERS:

@@ -9,6 +9,7 @@ Destinations that fail as a test tells them to, in the words of each service.
 
 import asyncio
 import base64
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -16,13 +17,17 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from media_callbacks.aliyun.mns_sending import MnsQueueSender, MnsTopicSender
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRejected
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.mns import MnsQueueSink, MnsTopicSink
 from media_callbacks.sinks.sns import SnsSink
 from media_callbacks.sinks.sqs import SqsSink
 from media_callbacks.sinks.webhook import WebhookSink
+from media_callbacks.sources.reading.xml_document import read_document
+from tests.factories.fake_queues import Clock, Credentialed
 
 REGION = "eu-west-1"
 HIDDEN = "hidden text of the answer"
@@ -36,6 +41,7 @@ class Scripted:
     A server for one kind of sink.
 
     Attributes:
+        hopeless_bytes: What of an event it may refuse for ever: from there on a destination may take less.
         calls: The ids of the events of each call.
         fault_of_call: Refuses every call, while set.
         fault_of_event: Refuses single events.
@@ -44,6 +50,7 @@ class Scripted:
     """
 
     refusal: ClassVar[type[SinkError]] = SinkRejected
+    hopeless_bytes: ClassVar[int] = 0
     max_bytes: ClassVar[int | None] = None
 
     def __init__(self) -> None:
@@ -236,6 +243,7 @@ class ScriptedKinesis(Scripted):
     """There is no code for one bad record: the whole call is refused, as by a stream that takes smaller ones."""
 
     max_bytes = KinesisSink.max_bytes
+    hopeless_bytes = KinesisSink.usual_bytes
 
     def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
         return KinesisSink("test", "media", REGION, self.url, timeout_s=timeout_s)
@@ -256,6 +264,59 @@ class ScriptedKinesis(Scripted):
         return 200, json.dumps({"FailedRecordCount": len(list(filter(None, faults))), "Records": records})
 
 
+class ScriptedMnsQueue(Scripted):
+    content_type = "text/xml"
+    max_bytes = MnsQueueSink.max_bytes
+    hopeless_bytes = MnsQueueSink.usual_bytes
+    codes: ClassVar[Mapping[str, tuple[int, str]]] = {
+        "throttled": (400, "QpsLimitExceeded"),
+        "denied": (403, "AccessDenied"),
+        "broken": (500, "InternalError"),
+        "bad": (400, "InvalidArgument"),
+    }
+
+    @property
+    def access(self) -> dict[str, Any]:
+        return {"endpoint": self.url, "name": "media", "credentials": Credentialed(), "clock": Clock()}
+
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
+        return MnsQueueSink("test", MnsQueueSender(**self.access), timeout_s=timeout_s)
+
+    def read(self, request: bytes) -> Sequence[bytes]:
+        self._texts = [message.text_of("MessageBody") or "" for message in read_document(request).children]
+        return [base64.b64decode(text) for text in self._texts]
+
+    def answer(self, faults: Sequence[Fault], bodies: Sequence[bytes]) -> Answer:
+        messages = []
+        for fault, text in zip(faults, self._texts, strict=True):
+            md5 = hashlib.md5(text.encode()).hexdigest().upper()
+            messages.append(
+                f"<Message><MessageId>M</MessageId><MessageBodyMD5>{md5}</MessageBodyMD5></Message>"
+                if fault is None
+                else f"<Message><ErrorCode>{self.codes[fault][1]}</ErrorCode><ErrorMessage>{HIDDEN}</ErrorMessage></Message>"
+            )
+        return 400 if any(faults) else 201, f"<Messages>{''.join(messages)}</Messages>"
+
+    def refuse(self, fault: str) -> Answer:
+        status, code = self.codes[fault]
+        return status, f"<Error><Code>{code}</Code><Message>{HIDDEN}</Message></Error>"
+
+
+class ScriptedMnsTopic(ScriptedMnsQueue):
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
+        return MnsTopicSink("test", MnsTopicSender(**self.access), timeout_s=timeout_s)
+
+    def read(self, request: bytes) -> Sequence[bytes]:
+        return super().read(b"<Messages>" + request.partition(b"?>")[2] + b"</Messages>")
+
+    def answer(self, faults: Sequence[Fault], bodies: Sequence[bytes]) -> Answer:
+        (fault,) = faults
+        status, text = super().answer(faults, bodies)
+        return (
+            (status, text.removeprefix("<Messages>").removesuffix("</Messages>")) if not fault else self.refuse(fault)
+        )
+
+
 SCRIPTED: Mapping[str, type[Scripted]] = {
     "webhook": ScriptedWebhook,
     "sqs": ScriptedSqs,
@@ -264,4 +325,6 @@ SCRIPTED: Mapping[str, type[Scripted]] = {
     "sns-fifo": ScriptedSnsFifo,
     "eventbridge": ScriptedEventBridge,
     "kinesis": ScriptedKinesis,
+    "mns-queue": ScriptedMnsQueue,
+    "mns-topic": ScriptedMnsTopic,
 }

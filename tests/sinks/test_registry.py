@@ -12,6 +12,7 @@ from media_callbacks.config.sinks import SINK_MODELS
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.mns import MnsQueueSink, MnsTopicSink
 from media_callbacks.sinks.sns import SnsSink
 from media_callbacks.sinks.sqs import SqsSink
 from media_callbacks.sinks.stdout import StdoutSink
@@ -25,15 +26,18 @@ SOURCE = {
     "url": "https://cb.example.com/callbacks/vod",
     "keys": ["Vendor-Key-1"],
 }
+VENDOR = {"region": "cn-shanghai", "access_key_id": "LTAI-1", "access_key_secret": "s", "security_token": "sts"}
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 def settings_of(sinks):
-    return build_settings({"sources": {"vod": SOURCE}, "sinks": sinks}, environ={"FOLDER": "/spool"})
+    tables = {"sources": {"vod": SOURCE}, "vendor": {"main": VENDOR}, "sinks": sinks}
+    return build_settings(tables, environ={"FOLDER": "/spool"})
 
 
 def sinks_of(sinks):
-    return build_sinks(settings_of(sinks).sinks)
+    settings = settings_of(sinks)
+    return build_sinks(settings.sinks, settings.vendor)
 
 
 def problems_of(sinks):
@@ -71,6 +75,7 @@ async def test_every_kind_is_built_as_its_table_says(raw_server, make_delivery):
 
     url = f"http://127.0.0.1:{await raw_server(serve)}"
     aws = {"endpoint_url": url, "timeout_s": 9, "concurrency": 3}
+    aliyun = {"endpoint": url, "timeout_s": 9, "concurrency": 3}
     arn = "arn:aws:{}:eu-north-1:123456789012:{}"
     tables = {
         "hook": {
@@ -85,6 +90,8 @@ async def test_every_kind_is_built_as_its_table_says(raw_server, make_delivery):
         "topic": {"kind": "sns", "topic_arn": arn.format("sns", "t"), **aws},
         "bus": {"kind": "eventbridge", "region": "eu-north-1", **aws},
         "stream": {"kind": "kinesis", "stream_name": arn.format("kinesis", "stream/s"), **aws},
+        "mns": {"kind": "mns-queue", "queue": "q", "signature": "v4", **aliyun},
+        "done": {"kind": "mns-topic", "topic": "t", **aliyun},
         "out": {"kind": "stdout"},
     }
     sinks = sinks_of(tables)
@@ -94,6 +101,8 @@ async def test_every_kind_is_built_as_its_table_says(raw_server, make_delivery):
         ("topic", SnsSink),
         ("bus", EventBridgeSink),
         ("stream", KinesisSink),
+        ("mns", MnsQueueSink),
+        ("done", MnsTopicSink),
         ("out", StdoutSink),
     ]
     for sink in sinks[:-1]:
@@ -102,12 +111,17 @@ async def test_every_kind_is_built_as_its_table_says(raw_server, make_delivery):
         (result,) = await sink.send([make_delivery()])
         assert "503" in str(result)
         await sink.close()
-    assert len(requests) == 5
+    assert len(requests) == 7
     assert requests[0].startswith(b"POST /x ")
     assert b"\r\nX-A: 1\r\n" in requests[0]
     assert b"\r\nAuthorization: Bearer t1\r\n" in requests[0]
-    for request, scope in zip(requests[1:], ("sqs", "sns", "events", "kinesis"), strict=True):
+    for request, scope in zip(requests[1:5], ("sqs", "sns", "events", "kinesis"), strict=True):
         assert f"/eu-north-1/{scope}/aws4_request".encode() in request
+    assert requests[5].startswith(b"POST /queues/q/messages ")
+    assert b"/cn-shanghai/mns/aliyun_v4_request" in requests[5]
+    assert requests[6].startswith(b"POST /topics/t/messages ")
+    assert b"\r\nAuthorization: MNS LTAI-1:" in requests[6]
+    assert b"\r\nsecurity-token: sts\r\n" in requests[6]
 
 
 # Third parties

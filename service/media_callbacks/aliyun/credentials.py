@@ -116,6 +116,26 @@ class PackageCredentials:
         )
 
 
+class LateCredentials:
+    """Those that ``choose`` finds, looked for when they are needed: a configuration can be checked without them."""
+
+    def __init__(self, choose: Callable[[], CredentialsProvider]) -> None:
+        self._choose = choose
+        self._chosen: CredentialsProvider | None = None
+
+    async def get(self) -> Credentials:
+        if self._chosen is None:
+            try:
+                self._chosen = self._choose()
+            except ConfigError as error:
+                raise VendorUnavailable(error.problems[0].partition(": ")[2]) from None
+        return await self._chosen.get()
+
+    def invalidate(self) -> None:
+        if self._chosen is not None:
+            self._chosen.invalidate()
+
+
 def choose_credentials(
     key_path: str,
     *,

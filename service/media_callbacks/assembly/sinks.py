@@ -1,12 +1,20 @@
 """From the configuration to sinks, those of third parties included."""
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
+from media_callbacks.aliyun.credentials import LateCredentials, choose_credentials
+from media_callbacks.aliyun.mns_sending import MnsQueueSender, MnsTopicSender
+from media_callbacks.config.checks import choose_vendor
 from media_callbacks.config.sinks import (
     MAX_CONCURRENCY,
     MAX_SINK_TIMEOUT_S,
+    AliyunSinkSettings,
     EventBridgeSinkSettings,
     KinesisSinkSettings,
+    MnsQueueSinkSettings,
+    MnsTopicSinkSettings,
     NatsSinkSettings,
     RabbitMqSinkSettings,
     SinkSettings,
@@ -17,21 +25,29 @@ from media_callbacks.config.sinks import (
     WebhookSinkSettings,
     installed_sinks,
 )
+from media_callbacks.config.vendor import VendorSettings
 from media_callbacks.extras import install_command
 from media_callbacks.model.errors import ConfigError
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sinks.connections import TlsFiles
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.mns import MnsQueueSink, MnsTopicSink
 from media_callbacks.sinks.sns import SnsSink
 from media_callbacks.sinks.sqs import SqsSink
 from media_callbacks.sinks.stdout import StdoutSink
 from media_callbacks.sinks.webhook import WebhookSink
+from media_callbacks.timing.clock import utc_now
+
+_NONE: Mapping[str, VendorSettings] = {}
 
 
-def build_sinks(settings: Mapping[str, SinkSettings]) -> list[Sink]:
+def build_sinks(settings: Mapping[str, SinkSettings], vendors: Mapping[str, VendorSettings] = _NONE) -> list[Sink]:
     """
     All sinks, in the order of configuration. Nothing is opened.
+
+    Args:
+        vendors: The tables of credentials, for sinks of the vendor's.
 
     Raises:
         ConfigError: With every mistake that third parties found in their tables.
@@ -40,7 +56,7 @@ def build_sinks(settings: Mapping[str, SinkSettings]) -> list[Sink]:
     problems: list[str] = []
     for name, table in settings.items():
         try:
-            sinks.append(build_sink(name, table))
+            sinks.append(build_sink(name, table, vendors))
         except ConfigError as error:
             problems += error.problems
     if problems:
@@ -48,9 +64,12 @@ def build_sinks(settings: Mapping[str, SinkSettings]) -> list[Sink]:
     return sinks
 
 
-def build_sink(name: str, settings: SinkSettings) -> Sink:
+def build_sink(name: str, settings: SinkSettings, vendors: Mapping[str, VendorSettings] = _NONE) -> Sink:
     """
     The sink that a ``[sinks.<name>]`` table describes.
+
+    Args:
+        vendors: See ``build_sinks``.
 
     Raises:
         ConfigError: A third party's sink can't be loaded, or refuses its options.
@@ -74,6 +93,14 @@ def build_sink(name: str, settings: SinkSettings) -> Sink:
             return EventBridgeSink(name, settings.event_bus_name, **settings.client_options)
         case KinesisSinkSettings():
             return KinesisSink(name, settings.stream_name, **settings.client_options)
+        case MnsQueueSinkSettings():
+            access = _access(settings, vendors)
+            queue = MnsQueueSender(settings.endpoint, settings.queue, signature=settings.signature, **access)
+            return MnsQueueSink(name, queue, **_limits(settings))
+        case MnsTopicSinkSettings():
+            access = _access(settings, vendors)
+            topic = MnsTopicSender(settings.endpoint, settings.topic, signature=settings.signature, **access)
+            return MnsTopicSink(name, topic, **_limits(settings))
         case NatsSinkSettings():
             return _build_nats(name, settings)
         case RabbitMqSinkSettings():
@@ -82,6 +109,25 @@ def build_sink(name: str, settings: SinkSettings) -> Sink:
             return StdoutSink(name)
         case ThirdPartySinkSettings():
             return _build_third_party(name, settings)
+
+
+def _access(settings: AliyunSinkSettings, vendors: Mapping[str, VendorSettings]) -> dict[str, Any]:
+    """What every client of the vendor's is built with."""
+    name = choose_vendor(settings.vendor, vendors)
+    assert name is not None, "checked with the configuration"
+    vendor = vendors[name]
+    choose = partial(
+        choose_credentials,
+        f"vendor.{name}",
+        access_key_id=vendor.access_key_id,
+        access_key_secret=vendor.access_key_secret,
+        security_token=vendor.security_token,
+    )
+    return {"credentials": LateCredentials(choose), "clock": utc_now, "region": vendor.region}
+
+
+def _limits(settings: AliyunSinkSettings) -> dict[str, Any]:
+    return {"timeout_s": settings.timeout_s, "concurrency": settings.concurrency}
 
 
 def _build_nats(name: str, settings: NatsSinkSettings) -> Sink:

@@ -94,7 +94,7 @@ def check_entrances(entrances: Sequence[Entrance], problems: Problems) -> None:
 
 
 def choose_vendor(named: str | None, vendors: Collection[str]) -> str | None:
-    """The table with the credentials of a source that names this one or none: then it is the only one there is."""
+    """The table with the credentials of who names this one or none: then it is the only one there is."""
     if named is not None or len(vendors) != 1:
         return named
     return next(iter(vendors))
@@ -102,11 +102,11 @@ def choose_vendor(named: str | None, vendors: Collection[str]) -> str | None:
 
 def check_vendor(path: KeyPath, given: Mapping[str, Any], vendors: Collection[str], problems: Problems) -> None:
     """
-    A source that asks the vendor needs credentials.
+    A source that asks the vendor needs credentials, and a sink of the vendor's.
 
     Args:
-        path: Of the source.
-        given: What is right of the source, defaults included.
+        path: Of the source or sink.
+        given: What is right of it, defaults included.
         vendors: The names of all tables with credentials, right or not.
     """
     named = given.get("vendor")
@@ -124,6 +124,8 @@ def check_vendor(path: KeyPath, given: Mapping[str, Any], vendors: Collection[st
     )
     if given.get("transport") == "mns-queue":
         problems.add((*path, "vendor"), f"missing; a queue is read with credentials: {remedy}")
+    elif path[0] == "sinks":
+        problems.add((*path, "vendor"), f"missing; events are sent there with credentials: {remedy}")
     for key in ("confirm", "enrich"):
         if given.get(key) not in (None, "never", False):
             problems.add((*path, key), f"needs credentials to ask the vendor's job API: {remedy}, or remove this key")

@@ -36,6 +36,7 @@ from media_callbacks.config.section import check_name, choose_model, table_of, v
 from media_callbacks.config.server import AdminSettings, JobsSettings, ServerSettings, StoreSettings
 from media_callbacks.config.sinks import (
     SINK_MODELS,
+    AliyunSinkSettings,
     BusSinkSettings,
     Conditions,
     Match,
@@ -168,10 +169,17 @@ def _warn(settings: Settings) -> Iterator[str]:
 
 
 def _warn_of_unused_credentials(settings: Settings) -> Iterator[str]:
-    used = {settings.vendor_of(name) for name in settings.sources}
+    used = {settings.vendor_of(name) for name in settings.sources} | {
+        choose_vendor(sink.vendor, settings.vendor)
+        for sink in settings.sinks.values()
+        if isinstance(sink, AliyunSinkSettings)
+    }
     for name in settings.vendor:
         if name not in used:
-            yield f"vendor.{name}: no source uses these credentials; name them in one with vendor, or remove the table"
+            yield (
+                f"vendor.{name}: no source or sink uses these credentials; name them in one with vendor, or remove the"
+                " table"
+            )
 
 
 def _warn_of_doubtful_claims(settings: Settings, name: str) -> Iterator[str]:
@@ -308,6 +316,7 @@ def _build_sources(tables: Mapping[str, Any], problems: Problems) -> tuple[dict[
 
 def _build_sinks(tables: Mapping[str, Any], entrances: list[Entrance], problems: Problems) -> dict[str, Any]:
     sinks: dict[str, Any] = {}
+    vendors = tables.get("vendor", {})
     models = {**SINK_MODELS, **dict.fromkeys(installed_sinks(), ThirdPartySinkSettings)}
     for name, table in _named_tables("sinks", tables, problems):
         path = ("sinks", name)
@@ -318,7 +327,9 @@ def _build_sinks(tables: Mapping[str, Any], entrances: list[Entrance], problems:
         if model is ThirdPartySinkSettings:
             fields = ThirdPartySinkSettings.split(fields)
         if model is not None:
-            sinks[name], _ = validate_section(model, path, fields, problems)
+            sinks[name], given = validate_section(model, path, fields, problems)
+            if issubclass(model, AliyunSinkSettings) and isinstance(vendors, dict):
+                check_vendor(path, given, vendors, problems)
         if isinstance(sink := sinks.get(name), BusSinkSettings):
             origins = _origins(sink.match, entrances)
             check_names((*path, sink.template_key), sink.template, sink.max_name_characters, origins, problems)

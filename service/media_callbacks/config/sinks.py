@@ -13,14 +13,18 @@ from media_callbacks.config.values import (
     AmqpUrl,
     BareUrl,
     Credential,
+    Endpoint,
     EventBus,
     Exchange,
     File,
     HeaderName,
     HeaderValue,
     Integer,
+    MnsTopic,
+    Name,
     NatsUrl,
     NkeySeed,
+    QueueName,
     Region,
     Seconds,
     Stream,
@@ -282,6 +286,42 @@ class KinesisSinkSettings(_AwsSinkSettings):
     stream_name: Annotated[Stream, Field(description="the name or the ARN of a stream", examples=['"media"'])]
 
 
+class AliyunSinkSettings(_SinkSettings):
+    """
+    Attributes:
+        vendor: The table of the credentials; None is the only one there is.
+    """
+
+    vendor: Annotated[Name | None, Field(description="the name of a table [vendor.<name>]", examples=['"main"'])] = None
+    timeout_s: _Timeout = 15.0
+    concurrency: _Concurrency = 4
+
+
+_MnsEndpoint = Annotated[
+    Endpoint,
+    Field(
+        description="the URL of the account's MNS endpoint",
+        examples=['"https://1234567890123456.mns.cn-hangzhou.aliyuncs.com"'],
+    ),
+]
+
+
+class MnsQueueSinkSettings(AliyunSinkSettings):
+    kind: Literal["mns-queue"]
+    endpoint: _MnsEndpoint
+    queue: Annotated[QueueName, Field(examples=['"media"'])]
+    signature: Literal["v2", "v4"] = "v2"
+
+
+class MnsTopicSinkSettings(AliyunSinkSettings):
+    kind: Literal["mns-topic"]
+    endpoint: _MnsEndpoint
+    topic: Annotated[MnsTopic, Field(examples=['"media"'])]
+    signature: Literal["v2", "v4"] = "v2"
+    # One request for each event.
+    concurrency: _Concurrency = 16
+
+
 class NatsSinkSettings(BusSinkSettings):
     """
     Attributes:
@@ -395,6 +435,8 @@ SinkSettings = (
     | SnsSinkSettings
     | EventBridgeSinkSettings
     | KinesisSinkSettings
+    | MnsQueueSinkSettings
+    | MnsTopicSinkSettings
     | NatsSinkSettings
     | RabbitMqSinkSettings
     | StdoutSinkSettings
@@ -406,6 +448,8 @@ SINK_MODELS: Mapping[str, type[SinkSettings]] = {
     "sns": SnsSinkSettings,
     "eventbridge": EventBridgeSinkSettings,
     "kinesis": KinesisSinkSettings,
+    "mns-queue": MnsQueueSinkSettings,
+    "mns-topic": MnsTopicSinkSettings,
     "nats": NatsSinkSettings,
     "rabbitmq": RabbitMqSinkSettings,
     "stdout": StdoutSinkSettings,

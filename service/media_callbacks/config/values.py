@@ -102,8 +102,8 @@ def check_endpoint(url: str) -> str:
     parts = split_url(check_bare_url(url))
     if parts and (parts.path not in ("", "/") or re.search(r"[?#]", url)):
         raise sentence(
-            "expected a URL of scheme and host alone, came one with a path, query or fragment; the queue's name goes"
-            " into queue"
+            "expected a URL of scheme and host alone, came one with a path, query or fragment; the name of a queue,"
+            " topic or bus has a key of its own"
         )
     return url.removesuffix("/")
 
@@ -373,6 +373,11 @@ QueueName = Annotated[
     str,
     StringConstraints(pattern=rf"^[A-Za-z0-9-]{{1,{MAX_QUEUE_NAME_CHARACTERS}}}$"),
     Field(description=f"a queue's name, 1 to {MAX_QUEUE_NAME_CHARACTERS} letters, digits and hyphens"),
+]
+MnsTopic = Annotated[
+    str,
+    StringConstraints(pattern=rf"^[A-Za-z0-9-]{{1,{MAX_QUEUE_NAME_CHARACTERS}}}$"),
+    Field(description=f"a topic's name, 1 to {MAX_QUEUE_NAME_CHARACTERS} letters, digits and hyphens"),
 ]
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 WebhookSecret = Annotated[str, AfterValidator(check_webhook_secret)]

@@ -25,3 +25,15 @@ class CheckResult:
     @property
     def line(self) -> str:
         return f"{self.subject}: {self.text}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+def split_advice(message: str, remedy: str) -> tuple[str, str]:
+    """
+    What an error says that happened, and what to do, which follows its last colon.
+
+    Args:
+        remedy: For errors that don't know.
+    """
+    text, _, advice = message.rpartition(": ")
+    # Before the last colon there may be just what was tried.
+    return (text, advice) if " " in text else (message, remedy)

@@ -196,6 +196,8 @@ _SINK_TITLES = {
     "sns": "SNS message",
     "eventbridge": "EventBridge event",
     "kinesis": "Kinesis record",
+    "mns-queue": "MNS message",
+    "mns-topic": "MNS message of a topic",
     "nats": "NATS message",
     "rabbitmq": "RabbitMQ message",
     "stdout": "line",
@@ -259,6 +261,22 @@ _CHANNELS: Mapping[str, Json] = {
         "operation": "One record for each event; its partition key is the `subject`, or its SHA-256 in lower-case hex"
         " where it is longer than 256 characters, or the `id` where there is no subject. A record may come again:"
         " compare `id`.",
+    },
+    "mns-queue": {
+        "sink": "mns-queue",
+        "title": "Simple Message Queue (formerly MNS), queue",
+        "description": "The `queue` of a sink of kind `mns-queue`, at its `endpoint`.",
+        "operation": "One message for each event; its body is the CloudEvent in Base64. The queue may deliver it again"
+        " and out of order: compare `id` and `data.revision`.",
+    },
+    "mns-topic": {
+        "sink": "mns-topic",
+        "title": "Simple Message Queue (formerly MNS), topic",
+        "description": "The `topic` of a sink of kind `mns-topic`, at its `endpoint`.",
+        "operation": "One message for each event; what is published is the CloudEvent in Base64. Its tag is"
+        " `data.kind`, which a subscription's FilterTag may ask for. What a subscriber gets is that text as it is"
+        " (NotifyContentFormat SIMPLIFIED), or as `Message` in an envelope of JSON or XML. It may come again and out of"
+        " order: compare `id` and `data.revision`.",
     },
     "nats": {
         "sink": "nats",
@@ -361,6 +379,14 @@ _MESSAGE_TRAITS: Json = {
         },
     },
     **dict.fromkeys(("sqs", "sns"), _ATTRIBUTES),
+    "mns-topic": {
+        "headers": {
+            "type": "object",
+            "description": "The message's tag.",
+            "required": ["MessageTag"],
+            "properties": {"MessageTag": {"type": "string", "maxLength": 16, "description": "`data.kind`"}},
+        },
+    },
     "nats": {
         "headers": {
             "type": "object",

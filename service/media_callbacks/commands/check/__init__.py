@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         settings = read_settings(arguments)
         # What third parties' sinks have to say of their tables.
-        build_sinks(settings.sinks)
+        build_sinks(settings.sinks, settings.vendor)
         read_tracing(os.environ)
     except ConfigError as error:
         findings = [_of_sentence("error", problem) for problem in error.problems]

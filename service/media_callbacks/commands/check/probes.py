@@ -85,7 +85,7 @@ def _probes(settings: Settings, network: Network) -> Iterator[tuple[str, _Probe]
             case SqsSinkSettings() | SnsSinkSettings() | EventBridgeSinkSettings() | KinesisSinkSettings():
                 yield subject, try_aws(subject, sink, network)
             case _:
-                built = build_sink(name, sink)
+                built = build_sink(name, sink, settings.vendor)
                 if isinstance(built, Checked):
                     yield subject, _check(built, settings.names_of(name))
     if urls := list(dict.fromkeys(_urls_with_clocks(settings))):

@@ -10,8 +10,8 @@ from media_callbacks.aliyun.openapi import OpenApiClient
 from media_callbacks.commands.check.network import Network
 from media_callbacks.config.sources import MnsQueueSourceSettings
 from media_callbacks.config.vendor import VendorSettings
-from media_callbacks.model.check_results import CheckResult
-from media_callbacks.model.errors import ConfigError, VendorError, VendorRefused, VendorUnavailable
+from media_callbacks.model.check_results import CheckResult, split_advice
+from media_callbacks.model.errors import ConfigError, VendorRefused, VendorUnavailable
 from media_callbacks.model.kinds import Product
 
 # After a job that can't exist: whoever may ask is told that there is none.
@@ -72,7 +72,7 @@ async def try_api(
             text = f"these credentials are known, and may not ask after jobs ({right}: {error.code})"
             remedy = f"allow {right} and the product's other queries to this user or role, to confirm and heal"
             return CheckResult("error" if must_ask else "warning", subject, text, remedy)
-        text, remedy = _split(error, "")
+        text, remedy = split_advice(str(error), "")
         if remedy:
             return CheckResult("error", subject, text, remedy)
         if not any(word in error.code for word in _ABOUT_THE_JOB):
@@ -131,7 +131,7 @@ async def try_queue(
                 "see that they have mns:ReceiveMessage, mns:DeleteMessage and mns:ChangeMessageVisibility on the queue;"
                 " with mns:PeekMessage this command can look, too",
             )
-        return CheckResult("error", subject, *_split(error, _REFUSED))
+        return CheckResult("error", subject, *split_advice(str(error), _REFUSED))
     finally:
         await queue.close()
     return CheckResult("ok", subject, f"{source.queue} is there, and these credentials may look into it")
@@ -154,11 +154,4 @@ def _of_mistake(error: ConfigError) -> CheckResult:
 
 def _of_silence(subject: str, error: VendorUnavailable) -> CheckResult:
     # Who is told to ask less often has reached the vendor.
-    return CheckResult("warning" if error.is_throttled else "error", subject, *_split(error, _UNAVAILABLE))
-
-
-def _split(error: VendorError, remedy: str) -> tuple[str, str]:
-    """What happened, and what to do, which follows a colon where the error knows."""
-    text, _, advice = str(error).rpartition(": ")
-    # Before the last colon there may be just the action.
-    return (text, advice) if " " in text else (str(error), remedy)
+    return CheckResult("warning" if error.is_throttled else "error", subject, *split_advice(str(error), _UNAVAILABLE))
