@@ -153,6 +153,11 @@ BASE: dict[str, Any] = {
 }
 REMOVED = object()
 MNS = {"kind": "mns-queue", "endpoint": "https://1.mns.cn-hangzhou.aliyuncs.com", "queue": "media"}
+EVENTS = {
+    "kind": "aliyun-eventbridge",
+    "endpoint": "https://1.eventbridge.cn-hangzhou.aliyuncs.com",
+    "event_bus": "media",
+}
 
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
@@ -335,6 +340,7 @@ def test_settings_cannot_be_changed():
         {"sinks.stream": {"kind": "kinesis", "stream_name": "a.B_c-1"}},
         {"sinks.stream": {**STREAM_ARN, "region": "eu-west-1"}},
         {"sinks.mns": MNS},
+        {"sinks.events": EVENTS},
         {"sinks.mns": {**MNS, "vendor": "main", "signature": "v4", "timeout_s": 25, "concurrency": 1000}},
         {"sinks.mns": {"kind": "mns-topic", "endpoint": "http://localhost:8090/", "topic": "m-1", "vendor": "main"}},
         {"sinks.orders.headers": {"X-Tenant": "media", "Authorization": "Basic eA==", "X-Empty": ""}},
@@ -605,6 +611,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sinks.mns": {**MNS, "endpoint": MNS["endpoint"] + "/queues/media"}}, "sinks.mns.endpoint: expected a URL of scheme and host alone"),
     ({"sinks.mns": {**MNS, "topic": "x"}}, "sinks.mns.topic: unknown key"),
     ({"sinks.mns": {"kind": "mns-topic", "endpoint": MNS["endpoint"]}}, 'sinks.mns.topic: missing; expected a topic\'s name, 1 to 120 letters, digits and hyphens; for example topic = "media"'),
+    ({"sinks.events": {**EVENTS, "event_bus": "-b"}}, "sinks.events.event_bus: expected a bus's name, 1 to 127 letters, digits and hyphens"),
+    ({"sinks.events": {**EVENTS, "endpoint": "eventbridge"}}, "sinks.events.endpoint: expected an absolute URL"),
     ({"sinks.orders.url": "orders"}, "sinks.orders.url: expected an absolute URL"),
     ({"sinks.orders.url": "http://u:p@h/"}, "sinks.orders.url: expected a URL without user name and password"),
     ({"sinks.orders.secrets": []}, "sinks.orders.secrets: expected a list of at least one secret"),

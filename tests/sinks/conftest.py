@@ -29,14 +29,19 @@ from mns.account import Account
 from mns.mns_exception import MNSServerException
 from mns.subscription import SubscriptionMeta
 from moto.server import ThreadedMotoServer
+from starlette.requests import Request
 
+from media_callbacks.aliyun.eventbridge import EventBridgeClient
 from media_callbacks.aliyun.mns_sending import MnsQueueSender, MnsTopicSender
 from media_callbacks.assembly.sinks import build_sink
 from media_callbacks.config.sinks import SINK_MODELS, ThirdPartySinkSettings
 from media_callbacks.model.events import DATA_MODELS, Delivery, Event, EventError
 from media_callbacks.model.identity import event_id
 from media_callbacks.model.kinds import Kind, Outcome
+from media_callbacks.rehearsal.fake_cloud.buses import FakeBuses
+from media_callbacks.rehearsal.fake_cloud.gateway import AccessKey
 from media_callbacks.rehearsal.fake_cloud.topics import OWNER
+from media_callbacks.sinks.aliyun_eventbridge import AliyunEventBridgeSink
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
@@ -48,7 +53,7 @@ from media_callbacks.sinks.webhook import WebhookSink
 from tests.factories.brokers.broker import Broker
 from tests.factories.brokers.certificates import Certificates
 from tests.factories.brokers.kinds import BROKERS, need_broker
-from tests.factories.fake_queues import KEY_ID, QUEUE, SECRET, Clock, Credentialed, serving_queues
+from tests.factories.fake_queues import KEY_ID, QUEUE, SECRET, Clock, Credentialed, serving, serving_queues
 from tests.sinks.pipes import PipeEnd
 from tests.sinks.scripted import SCRIPTED, Scripted
 
@@ -783,9 +788,46 @@ class MnsTopicDestination(MnsDestination):
         return MnsTopicSink("test", MnsTopicSender(name="done", **self.access), timeout_s=timeout_s)
 
 
+class AliyunEventBridgeDestination(MnsDestination):
+    """A bus of the fake cloud, and what is on it."""
+
+    keeps_bytes = False  # each has the name of its bus
+    large_words = 10_000
+    BUS = "media"
+
+    async def open(self) -> None:
+        self.buses = FakeBuses({KEY_ID: AccessKey(SECRET)}, Clock())
+        self.buses.create(self.BUS)
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            request = Request(scope, receive)
+            await self.buses.respond(request, await request.body())(scope, receive, send)
+
+        url = await self._stack.enter_async_context(serving(app))
+        self._gate = Gate(int(url.rpartition(":")[2]))
+        await self._gate.open()
+
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
+        client = EventBridgeClient(bus=self.BUS, **self.access)
+        return AliyunEventBridgeSink("test", client, self.BUS, timeout_s=timeout_s)
+
+    async def received(self) -> list[bytes]:
+        events, self.buses.events[self.BUS] = self.buses.events[self.BUS], []
+        assert all(event["aliyuneventbusname"] == self.BUS for event in events)
+        return [
+            json.dumps({name: value for name, value in event.items() if name != "aliyuneventbusname"}).encode()
+            for event in events
+        ]
+
+    async def close(self) -> None:
+        await self._gate.close()
+        await self._stack.aclose()
+
+
 ALIYUN_DESTINATIONS: dict[str, Callable[[], MnsDestination]] = {
     "mns-queue": MnsDestination,
     "mns-topic": MnsTopicDestination,
+    "aliyun-eventbridge": AliyunEventBridgeDestination,
 }
 
 AWS_DESTINATIONS: dict[str, Callable[[Aws], AwsDestination]] = {

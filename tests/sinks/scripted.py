@@ -17,8 +17,10 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
+from media_callbacks.aliyun.eventbridge import EventBridgeClient
 from media_callbacks.aliyun.mns_sending import MnsQueueSender, MnsTopicSender
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRejected
+from media_callbacks.sinks.aliyun_eventbridge import AliyunEventBridgeSink
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
@@ -317,6 +319,39 @@ class ScriptedMnsTopic(ScriptedMnsQueue):
         )
 
 
+class ScriptedAliyunEventBridge(Scripted):
+    content_type = "application/json"
+    max_bytes = AliyunEventBridgeSink.max_bytes
+    hopeless_bytes = AliyunEventBridgeSink.usual_bytes
+
+    def new_sink(self, *, timeout_s: float = 60.0) -> Sink:
+        client = EventBridgeClient(self.url, "media", credentials=Credentialed(), clock=Clock())
+        return AliyunEventBridgeSink("test", client, "media", timeout_s=timeout_s)
+
+    def read(self, request: bytes) -> Sequence[bytes]:
+        events = json.loads(request)
+        assert [event.pop("aliyuneventbusname") for event in events] == ["media"] * len(events)
+        self._ids = [event["id"] for event in events]
+        return [json.dumps(event).encode() for event in events]
+
+    def answer(self, faults: Sequence[Fault], bodies: Sequence[bytes]) -> Answer:
+        codes = {"throttled": "TooManyRequests", "broken": "InternalError", "bad": "EventSizeExceed"}
+        entries = [
+            {"EventId": identity} | ({} if fault is None else {"ErrorCode": codes[fault], "ErrorMessage": HIDDEN})
+            for identity, fault in zip(self._ids, faults, strict=True)
+        ]
+        # In another order than they were sent: no document promises one.
+        return 200, json.dumps({"FailedEntryCount": len(list(filter(None, faults))), "EntryList": entries[::-1]})
+
+    def refuse(self, fault: str) -> Answer:
+        status, code = {
+            "throttled": (429, "TooManyRequests"),
+            "denied": (403, "AccessDenied"),
+            "broken": (500, "InternalError"),
+        }[fault]
+        return status, json.dumps({"code": code, "message": HIDDEN, "requestId": "R"})
+
+
 SCRIPTED: Mapping[str, type[Scripted]] = {
     "webhook": ScriptedWebhook,
     "sqs": ScriptedSqs,
@@ -327,4 +362,5 @@ SCRIPTED: Mapping[str, type[Scripted]] = {
     "kinesis": ScriptedKinesis,
     "mns-queue": ScriptedMnsQueue,
     "mns-topic": ScriptedMnsTopic,
+    "aliyun-eventbridge": ScriptedAliyunEventBridge,
 }

@@ -10,6 +10,7 @@ from media_callbacks.assembly.sinks import build_sinks
 from media_callbacks.config.settings import build_settings
 from media_callbacks.config.sinks import SINK_MODELS
 from media_callbacks.model.errors import ConfigError
+from media_callbacks.sinks.aliyun_eventbridge import AliyunEventBridgeSink
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
 from media_callbacks.sinks.mns import MnsQueueSink, MnsTopicSink
@@ -92,6 +93,7 @@ async def test_every_kind_is_built_as_its_table_says(raw_server, make_delivery):
         "stream": {"kind": "kinesis", "stream_name": arn.format("kinesis", "stream/s"), **aws},
         "mns": {"kind": "mns-queue", "queue": "q", "signature": "v4", **aliyun},
         "done": {"kind": "mns-topic", "topic": "t", **aliyun},
+        "events": {"kind": "aliyun-eventbridge", "event_bus": "b", **aliyun},
         "out": {"kind": "stdout"},
     }
     sinks = sinks_of(tables)
@@ -103,6 +105,7 @@ async def test_every_kind_is_built_as_its_table_says(raw_server, make_delivery):
         ("stream", KinesisSink),
         ("mns", MnsQueueSink),
         ("done", MnsTopicSink),
+        ("events", AliyunEventBridgeSink),
         ("out", StdoutSink),
     ]
     for sink in sinks[:-1]:
@@ -111,7 +114,7 @@ async def test_every_kind_is_built_as_its_table_says(raw_server, make_delivery):
         (result,) = await sink.send([make_delivery()])
         assert "503" in str(result)
         await sink.close()
-    assert len(requests) == 7
+    assert len(requests) == 8
     assert requests[0].startswith(b"POST /x ")
     assert b"\r\nX-A: 1\r\n" in requests[0]
     assert b"\r\nAuthorization: Bearer t1\r\n" in requests[0]
@@ -122,6 +125,9 @@ async def test_every_kind_is_built_as_its_table_says(raw_server, make_delivery):
     assert requests[6].startswith(b"POST /topics/t/messages ")
     assert b"\r\nAuthorization: MNS LTAI-1:" in requests[6]
     assert b"\r\nsecurity-token: sts\r\n" in requests[6]
+    assert requests[7].startswith(b"POST /openapi/putEvents ")
+    assert b"\r\nAuthorization: acs:LTAI-1:" in requests[7]
+    assert b"\r\nx-acs-security-token: sts\r\n" in requests[7]
 
 
 # Third parties

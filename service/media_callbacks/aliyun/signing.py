@@ -1,10 +1,11 @@
 """
-The vendor's four ways to sign a request. Pure: nonces and times are in what is signed, secrets are arguments.
+The vendor's five ways to sign a request. Pure: nonces and times are in what is signed, secrets are arguments.
 
     ACS3-HMAC-SHA256   OpenAPI, version 3: VOD, ICE, MTS
     HMAC-SHA1          OpenAPI, RPC version 1: multimediaai, whose only SDK knows nothing else
     MNS V2             queues, what nearly every client uses
     MNS V4             queues, newer
+    HMAC-SHA1          EventBridge, its data plane
 
 Header names are compared without regard to case, values are signed without blanks around them, since HTTP strips those.
 Text that is not Unicode (lone surrogates) is signed as well as it can be: nothing here raises.
@@ -94,18 +95,37 @@ def sign_mns_v2(method: str, target: str, headers: Mapping[str, str], *, access_
     Source: "Sign requests" of Message Service (MNS),
     https://www.alibabacloud.com/help/en/mns/developer-reference/request-signatures.
     """
-    sent = _selected(headers, "x-mns-", "content-md5", "content-type", "date")
+    signature = _sign_headers("x-mns-", method, target, headers, secret)
+    return f"MNS {access_key_id}:{signature}"
+
+
+def sign_eventbridge(method: str, target: str, headers: Mapping[str, str], *, access_key_id: str, secret: str) -> str:
+    """
+    The value of ``Authorization`` for a request to the data plane of EventBridge.
+
+    Args:
+        target: The path; there is no query in any request of ours.
+        headers: Those that are sent; ``Content-MD5``, ``Content-Type``, ``Date`` and every ``x-acs-*`` are signed.
+
+    Source: the SDK ``alibabacloud_eventbridge_util`` 0.0.3, alike in all its languages. The document "Request
+    signatures", https://www.alibabacloud.com/help/en/eventbridge/request-signatures, has a blank after ``acs`` and a
+    line for ``Accept``, which no SDK signs.
+    """
+    return f"acs:{access_key_id}:{_sign_headers('x-acs-', method, target, headers, secret)}"
+
+
+def _sign_headers(prefix: str, method: str, target: str, headers: Mapping[str, str], secret: str) -> str:
+    sent = _selected(headers, prefix, "content-md5", "content-type", "date")
     string_to_sign = "\n".join(
         (
             method,
             sent.get("content-md5", ""),
             sent.get("content-type", ""),
-            sent.get("date") or sent.get("x-mns-date", ""),
-            _lines(_selected(headers, "x-mns-")) + target,
+            sent.get("date") or sent.get(f"{prefix}date", ""),
+            _lines(_selected(headers, prefix)) + target,
         )
     )
-    signature = b64encode(hmac.digest(_utf8(secret), _utf8(string_to_sign), "sha1")).decode()
-    return f"MNS {access_key_id}:{signature}"
+    return b64encode(hmac.digest(_utf8(secret), _utf8(string_to_sign), "sha1")).decode()
 
 
 def sign_mns_v4(

@@ -5,11 +5,13 @@ from functools import partial
 from typing import Any
 
 from media_callbacks.aliyun.credentials import LateCredentials, choose_credentials
+from media_callbacks.aliyun.eventbridge import EventBridgeClient
 from media_callbacks.aliyun.mns_sending import MnsQueueSender, MnsTopicSender
 from media_callbacks.config.checks import choose_vendor
 from media_callbacks.config.sinks import (
     MAX_CONCURRENCY,
     MAX_SINK_TIMEOUT_S,
+    AliyunEventBridgeSinkSettings,
     AliyunSinkSettings,
     EventBridgeSinkSettings,
     KinesisSinkSettings,
@@ -28,6 +30,7 @@ from media_callbacks.config.sinks import (
 from media_callbacks.config.vendor import VendorSettings
 from media_callbacks.extras import install_command
 from media_callbacks.model.errors import ConfigError
+from media_callbacks.sinks.aliyun_eventbridge import AliyunEventBridgeSink
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sinks.connections import TlsFiles
 from media_callbacks.sinks.eventbridge import EventBridgeSink
@@ -93,14 +96,8 @@ def build_sink(name: str, settings: SinkSettings, vendors: Mapping[str, VendorSe
             return EventBridgeSink(name, settings.event_bus_name, **settings.client_options)
         case KinesisSinkSettings():
             return KinesisSink(name, settings.stream_name, **settings.client_options)
-        case MnsQueueSinkSettings():
-            access = _access(settings, vendors)
-            queue = MnsQueueSender(settings.endpoint, settings.queue, signature=settings.signature, **access)
-            return MnsQueueSink(name, queue, **_limits(settings))
-        case MnsTopicSinkSettings():
-            access = _access(settings, vendors)
-            topic = MnsTopicSender(settings.endpoint, settings.topic, signature=settings.signature, **access)
-            return MnsTopicSink(name, topic, **_limits(settings))
+        case AliyunSinkSettings():
+            return _build_aliyun(name, settings, vendors)
         case NatsSinkSettings():
             return _build_nats(name, settings)
         case RabbitMqSinkSettings():
@@ -111,23 +108,30 @@ def build_sink(name: str, settings: SinkSettings, vendors: Mapping[str, VendorSe
             return _build_third_party(name, settings)
 
 
-def _access(settings: AliyunSinkSettings, vendors: Mapping[str, VendorSettings]) -> dict[str, Any]:
-    """What every client of the vendor's is built with."""
-    name = choose_vendor(settings.vendor, vendors)
-    assert name is not None, "checked with the configuration"
-    vendor = vendors[name]
+def _build_aliyun(name: str, settings: AliyunSinkSettings, vendors: Mapping[str, VendorSettings]) -> Sink:
+    vendor_name = choose_vendor(settings.vendor, vendors)
+    assert vendor_name is not None, "checked with the configuration"
+    vendor = vendors[vendor_name]
     choose = partial(
         choose_credentials,
-        f"vendor.{name}",
+        f"vendor.{vendor_name}",
         access_key_id=vendor.access_key_id,
         access_key_secret=vendor.access_key_secret,
         security_token=vendor.security_token,
     )
-    return {"credentials": LateCredentials(choose), "clock": utc_now, "region": vendor.region}
-
-
-def _limits(settings: AliyunSinkSettings) -> dict[str, Any]:
-    return {"timeout_s": settings.timeout_s, "concurrency": settings.concurrency}
+    access: dict[str, Any] = {"credentials": LateCredentials(choose), "clock": utc_now}
+    limits: dict[str, Any] = {"timeout_s": settings.timeout_s, "concurrency": settings.concurrency}
+    match settings:
+        case MnsQueueSinkSettings():
+            access |= {"signature": settings.signature, "region": vendor.region}
+            return MnsQueueSink(name, MnsQueueSender(settings.endpoint, settings.queue, **access), **limits)
+        case MnsTopicSinkSettings():
+            access |= {"signature": settings.signature, "region": vendor.region}
+            return MnsTopicSink(name, MnsTopicSender(settings.endpoint, settings.topic, **access), **limits)
+        case AliyunEventBridgeSinkSettings():
+            bus = EventBridgeClient(settings.endpoint, settings.event_bus, **access)
+            return AliyunEventBridgeSink(name, bus, settings.event_bus, **limits)
+    raise AssertionError(settings)
 
 
 def _build_nats(name: str, settings: NatsSinkSettings) -> Sink:

@@ -10,6 +10,7 @@ from media_callbacks.config.checks import names_trouble
 from media_callbacks.config.section import Section
 from media_callbacks.config.values import (
     WEBHOOK_SECRET,
+    AliyunEventBus,
     AmqpUrl,
     BareUrl,
     Credential,
@@ -322,6 +323,18 @@ class MnsTopicSinkSettings(AliyunSinkSettings):
     concurrency: _Concurrency = 16
 
 
+class AliyunEventBridgeSinkSettings(AliyunSinkSettings):
+    kind: Literal["aliyun-eventbridge"]
+    endpoint: Annotated[
+        Endpoint,
+        Field(
+            description="the URL of the account's EventBridge endpoint",
+            examples=['"https://1234567890123456.eventbridge.cn-hangzhou.aliyuncs.com"'],
+        ),
+    ]
+    event_bus: Annotated[AliyunEventBus, Field(examples=['"media"'])]
+
+
 class NatsSinkSettings(BusSinkSettings):
     """
     Attributes:
@@ -437,6 +450,7 @@ SinkSettings = (
     | KinesisSinkSettings
     | MnsQueueSinkSettings
     | MnsTopicSinkSettings
+    | AliyunEventBridgeSinkSettings
     | NatsSinkSettings
     | RabbitMqSinkSettings
     | StdoutSinkSettings
@@ -450,6 +464,7 @@ SINK_MODELS: Mapping[str, type[SinkSettings]] = {
     "kinesis": KinesisSinkSettings,
     "mns-queue": MnsQueueSinkSettings,
     "mns-topic": MnsTopicSinkSettings,
+    "aliyun-eventbridge": AliyunEventBridgeSinkSettings,
     "nats": NatsSinkSettings,
     "rabbitmq": RabbitMqSinkSettings,
     "stdout": StdoutSinkSettings,

@@ -379,6 +379,11 @@ MnsTopic = Annotated[
     StringConstraints(pattern=rf"^[A-Za-z0-9-]{{1,{MAX_QUEUE_NAME_CHARACTERS}}}$"),
     Field(description=f"a topic's name, 1 to {MAX_QUEUE_NAME_CHARACTERS} letters, digits and hyphens"),
 ]
+AliyunEventBus = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,126}$"),
+    Field(description="a bus's name, 1 to 127 letters, digits and hyphens, the first no hyphen"),
+]
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 WebhookSecret = Annotated[str, AfterValidator(check_webhook_secret)]
 File = Annotated[str, AfterValidator(check_file)]

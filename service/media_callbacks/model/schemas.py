@@ -198,6 +198,7 @@ _SINK_TITLES = {
     "kinesis": "Kinesis record",
     "mns-queue": "MNS message",
     "mns-topic": "MNS message of a topic",
+    "aliyun-eventbridge": "EventBridge event of Alibaba Cloud",
     "nats": "NATS message",
     "rabbitmq": "RabbitMQ message",
     "stdout": "line",
@@ -276,6 +277,14 @@ _CHANNELS: Mapping[str, Json] = {
         "operation": "One message for each event; what is published is the CloudEvent in Base64. Its tag is"
         " `data.kind`, which a subscription's FilterTag may ask for. What a subscriber gets is that text as it is"
         " (NotifyContentFormat SIMPLIFIED), or as `Message` in an envelope of JSON or XML. It may come again and out of"
+        " order: compare `id` and `data.revision`.",
+    },
+    "aliyun-eventbridge": {
+        "sink": "aliyun-eventbridge",
+        "title": "EventBridge of Alibaba Cloud",
+        "description": "The `event_bus` of a sink of kind `aliyun-eventbridge`, at its `endpoint`.",
+        "operation": "One event for each: the CloudEvent itself, with the name of the bus as `aliyuneventbusname`;"
+        " EventBridge adds extensions of its own, which begin with `aliyun`. The bus may deliver it again and out of"
         " order: compare `id` and `data.revision`.",
     },
     "nats": {

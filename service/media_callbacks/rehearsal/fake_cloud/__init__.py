@@ -9,5 +9,6 @@ Alibaba Cloud, played on one port: queues, job APIs and callbacks, to rehearse a
     app          the HTTP side, with ``listening`` for the port and ``control`` for those who rehearse
     gateway      who may ask the job APIs; ``requests``: how they ask
     actions_*    the job APIs, action by action
+    buses        EventBridge
     queues       MNS; ``topics``, and ``mns_documents`` that both read and write
 """

@@ -1,7 +1,8 @@
 """
 The HTTP side of the fake cloud, one ASGI application.
 
-    /queues/, /topics/   MNS (``queues``, ``topics``)
+    /queues, /topics/  MNS (``queues``, ``topics``)
+    /openapi/...     EventBridge (``buses``)
     /_cloud/...      the control surface (``control``)
     /                the job APIs of VOD, ICE, MTS and Multimedia AI, told apart by version and action
 """
@@ -68,8 +69,12 @@ def create_app(cloud: "FakeCloud") -> ASGIApp:
         if path.startswith(("/queues", "/topics/")):
             await cloud.queues(scope, receive, send)
             return
+        raw = Request(scope, receive)
         try:
-            request = await read_request(Request(scope, receive))
+            if path.startswith("/openapi/"):
+                await cloud.buses.respond(raw, await raw.body())(scope, receive, send)
+                return
+            request = await read_request(raw)
         except ClientDisconnect:
             return
         if path.startswith("/_cloud/"):

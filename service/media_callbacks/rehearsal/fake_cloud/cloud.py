@@ -12,10 +12,12 @@ from typing import Any
 
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.config.settings import Settings
+from media_callbacks.config.sinks import AliyunEventBridgeSinkSettings, MnsQueueSinkSettings, MnsTopicSinkSettings
 from media_callbacks.config.sources import MnsQueueSourceSettings, SourceSettings
 from media_callbacks.model.errors import ConfigError, UnknownToken
 from media_callbacks.model.kinds import Product
 from media_callbacks.rehearsal.fake_cloud.app import create_app
+from media_callbacks.rehearsal.fake_cloud.buses import FakeBuses
 from media_callbacks.rehearsal.fake_cloud.callbacks import Destination, QueueDestination
 from media_callbacks.rehearsal.fake_cloud.faults import Faults, Timing
 from media_callbacks.rehearsal.fake_cloud.gateway import AccessKey
@@ -48,7 +50,7 @@ DEFAULT_KEYS: Mapping[str, AccessKey] = {"fake-access-key": AccessKey("fake-acce
 
 class FakeCloud:
     """
-    VOD, IMS, MTS, Multimedia AI and MNS for one service: job APIs and queues on one port, callbacks to its sources.
+    VOD, IMS, MTS, Multimedia AI, MNS and EventBridge for one service: all APIs on one port, callbacks to its sources.
 
     Each source of the configuration is a transport of its product: every job of the product ends in a callback over
     each of them (of the job's account). A test does::
@@ -62,10 +64,12 @@ class FakeCloud:
     ``await cloud.teller.run_due()`` after each step of the clock.
 
     Attributes:
-        settings: Of the service that is told; ``sources`` and ``server.port`` matter.
+        settings: Of the service that is told; ``sources`` and ``server.port`` matter, and which queues, topics and
+            buses its ``sinks`` send to.
         faults: May be replaced at any time (``dataclasses.replace``).
         jobs: All that were submitted, oldest first; ``gif_tasks``: those of Multimedia AI.
-        queues: The queues, an application that is mounted below ``/queues``.
+        queues: The queues and topics, an application that is mounted below ``/queues`` and ``/topics``.
+        buses: The buses of EventBridge, and what was put on them.
         app: The ASGI application.
         access_keys: By access key id.
         url: Where it listens, ``http://127.0.0.1:<port>``, while it is running.
@@ -115,9 +119,18 @@ class FakeCloud:
             credentials={name: key.secret for name, key in self.access_keys.items()},
             tokens={name: key.security_token for name, key in self.access_keys.items() if key.security_token},
         )
+        self.buses = FakeBuses(self.access_keys, clock, throttled=lambda: self.chance.random() < self.faults.throttling)
         for *_, destination in self._destinations:
             if isinstance(destination, QueueDestination):
                 self.queues.create(destination.queue)
+        for sink in settings.sinks.values():
+            match sink:
+                case MnsQueueSinkSettings():
+                    self.queues.create(sink.queue)
+                case MnsTopicSinkSettings():
+                    self.queues.topics.create(sink.topic)
+                case AliyunEventBridgeSinkSettings():
+                    self.buses.create(sink.event_bus)
         self.faults = faults or Faults()
         self.teller = Teller(
             to or f"http://127.0.0.1:{settings.server.port}",
@@ -140,7 +153,7 @@ class FakeCloud:
         self.queues.faults = QueueFaults(throttled=faults.throttling)
 
     def throttle(self, rate: float) -> None:
-        """Refuse this part of the requests to job APIs and queues, 0 to 1, from now on."""
+        """Refuse this part of the requests to job APIs, queues, topics and buses, 0 to 1, from now on."""
         self.faults = replace(self.faults, throttling=rate)
 
     # Jobs

@@ -5,6 +5,7 @@ The control surface of the fake cloud, for rehearsals and other processes; not a
     POST /_cloud/jobs      begin one: {"product": ..., "family": ..., "outcome": ..., "media_id": ..., "user_data": ...}
     GET  /_cloud/faults    what goes wrong
     POST /_cloud/faults    change some of it: {"throttling": 1.0}
+    GET  /_cloud/buses     what was put on each bus of EventBridge
 """
 
 import json
@@ -36,8 +37,10 @@ def answer(cloud: "FakeCloud", method: str, path: str, body: bytes) -> tuple[int
                 return 200, asdict(cloud.faults)
             case "GET", "/_cloud/faults":
                 return 200, asdict(cloud.faults)
+            case "GET", "/_cloud/buses":
+                return 200, cloud.buses.events
             case _:
-                return 404, {"error": "expected /_cloud/jobs or /_cloud/faults, with GET or POST"}
+                return 404, {"error": "expected /_cloud/jobs, /_cloud/faults or /_cloud/buses, with GET or POST"}
     except (ValueError, TypeError) as error:
         return 400, {"error": str(error)}
 
