@@ -21,6 +21,10 @@ URL = ("--url", "https://cb.example.com/media")
 TOPIC = ("--topic", "1234567890123456/mts-done")
 QUEUE = ("--queue", "https://1234567890123456.mns.cn-shanghai.aliyuncs.com/queues/vod-done")
 
+MNS = "https://1234567890123456.mns.cn-shanghai.aliyuncs.com"
+MNS_SINKS = ("--sink", f"mns-queue:{MNS}/queues/media", "--sink", f"mns-topic:{MNS}/topics/media")
+EVENTBRIDGE = "https://1234567890123456.eventbridge.cn-shanghai.aliyuncs.com/media"
+
 
 def read_environment(folder: Path) -> dict[str, str]:
     """As a shell has it."""
@@ -43,6 +47,8 @@ def read_environment(folder: Path) -> dict[str, str]:
         ("--product", "vod", "--product", "mts", *URL, *TOPIC, "--sink", "sqs:https://sqs.eu-west-1.amazonaws.com/1/m"),
         ("--product", "vod", *URL, "--sink", "nats:tls://nats.example.com:4222"),
         ("--product", "vod", *URL, "--sink", "rabbitmq:amqps://rabbitmq.example.com:5671"),
+        ("--product", "vod", *URL, *MNS_SINKS, "--sink", f"aliyun-eventbridge:{EVENTBRIDGE}"),
+        ("--product", "vod", "--transport", "mns-queue", *QUEUE, *MNS_SINKS),
         ("--product", "vod", *URL, "--sink", "stdout", "--store", "postgresql://mc:it's@db/mc"),
         (
             "--product",
@@ -116,6 +122,24 @@ def test_names_are_those_of_the_documents_and_each_product_is_simulated(tmp_path
     assert tables["sinks"]["orders"]["secrets"] == ["${ORDERS_SECRET}"]
 
 
+def test_sinks_of_the_vendor_get_credentials_that_may_send(tmp_path, capsys):
+    options = ["init", "--dir", str(tmp_path), "--product", "vod", *URL, *MNS_SINKS]
+    assert main([*options, "--sink", f"aliyun-eventbridge:{EVENTBRIDGE}"]) == 0
+    said = capsys.readouterr().out
+    assert "may send (mns:BatchSendMessage) and send (mns:PublishMessage) and send (eventbridge:PutEvents)" in said
+    tables = tomllib.loads((tmp_path / CONFIG_FILE).read_text())
+    assert tables["vendor"] == {"main": {"region": "cn-shanghai"}}
+    assert tables["sinks"] == {
+        "mns-queue": {"kind": "mns-queue", "endpoint": MNS, "queue": "media"},
+        "mns-topic": {"kind": "mns-topic", "endpoint": MNS, "topic": "media"},
+        "aliyun-eventbridge": {
+            "kind": "aliyun-eventbridge",
+            "endpoint": EVENTBRIDGE.removesuffix("/media"),
+            "event_bus": "media",
+        },
+    }
+
+
 def test_nothing_is_written_over_unless_told_so(tmp_path, capsys):
     options = ["init", "--dir", str(tmp_path), "--product", "vod", *URL, "--yes"]
     (tmp_path / ENVIRONMENT_FILE).write_text("PRECIOUS=1\n")
@@ -147,6 +171,22 @@ def test_nothing_is_written_over_unless_told_so(tmp_path, capsys):
         (
             ("--product", "vod", *URL, "--yes", "--store", "postgres://media-callbacks.db"),
             "came one without a database; for a file it is sqlite:///file.db",
+        ),
+        (
+            ("--product", "vod", *URL, "--sink", "mns-topic:media"),
+            "--sink: expected mns-topic:https://ACCOUNT.mns.REGION",
+        ),
+        (("--product", "vod", *URL, "--sink", "aliyun-eventbridge:"), "--sink: expected aliyun-eventbridge:https://"),
+        (
+            (
+                "--product",
+                "vod",
+                *URL,
+                *MNS_SINKS,
+                "--sink",
+                f"mns-queue:{MNS.replace('shanghai', 'beijing')}/queues/m",
+            ),
+            "--queue and --sink: expected one region, came cn-beijing, cn-shanghai",
         ),
         (("--product", "vod", "--transport", "mns-queue", "--yes", "--queue", "vod"), "--queue: expected https://"),
         (("--product", "mts", *URL, "--yes", "--topic", "mine"), "sources.mts.topics[0]: expected "),

@@ -37,8 +37,17 @@ _DESTINATIONS = {
     "sns": "topic_arn",
     "eventbridge": "event_bus_name",
     "kinesis": "stream_name",
+    "mns-queue": "queue",
+    "mns-topic": "topic",
+    "aliyun-eventbridge": "event_bus",
     "nats": "servers",
     "rabbitmq": "servers",
+}
+# What is sent to with the vendor's credentials, at an endpoint: what follows it in a URL, and what it needs.
+_ALIYUN: Mapping[str, tuple[str, str]] = {
+    "mns-queue": ("queues/", "mns:BatchSendMessage"),
+    "mns-topic": ("topics/", "mns:PublishMessage"),
+    "aliyun-eventbridge": ("", "eventbridge:PutEvents"),
 }
 _AWS_COMMENTS = ('region = "eu-west-1"', 'endpoint_url = "http://127.0.0.1:4566"')
 # What may be said besides, by kind of sink.
@@ -50,11 +59,11 @@ _SINK_COMMENTS: Mapping[str, Sequence[str]] = {
 # Sources and variables that are not called as their product is.
 _NAMES: Mapping[Product, str] = {"multimediaai": "gif"}
 _SINKS = (
-    "stdout, webhook:https://..., sqs:QUEUE_URL, sns:TOPIC_ARN, eventbridge:BUS, kinesis:STREAM, nats:URL or"
-    " rabbitmq:URL"
+    "stdout, webhook:https://..., sqs:QUEUE_URL, sns:TOPIC_ARN, eventbridge:BUS, kinesis:STREAM, mns-queue:URL,"
+    " mns-topic:URL, aliyun-eventbridge:URL, nats:URL or rabbitmq:URL"
 )
 _QUEUE = re.compile(r"(https?://[^/]+)/(?:queues/)?([A-Za-z0-9-]+)/?")
-_REGION = re.compile(r"\.mns\.([a-z0-9-]+?)(?:-internal)?\.aliyuncs\.com")
+_REGION = re.compile(r"\.(?:mns|eventbridge)\.([a-z0-9-]+?)(?:-internal|-vpc)?\.aliyuncs\.com")
 
 
 def add_options(parser: CommandParser) -> None:
@@ -241,13 +250,18 @@ def draft_configuration(arguments: argparse.Namespace) -> Draft:
         else:
             values |= draft_entrance(draft, product, transport, arguments)
         draft.table(f"sources.{_NAMES.get(product, product)}", values)
+    may = ["read the queue"] if regions else []
+    for kind, _, where in (sink.partition(":") for sink in arguments.sink):
+        if kind in _ALIYUN:
+            regions.add(read_destination(kind, where)[2])
+            may.append(f"send ({_ALIYUN[kind][1]})")
     if len(regions) > 1:
-        raise UsageError(f"--queue: expected queues of one region, came {', '.join(sorted(regions))}")
+        raise UsageError(f"--queue and --sink: expected one region, came {', '.join(sorted(regions))}")
     for region in regions:
         draft.table("vendor.main", {"region": region})
         draft.steps.append(
-            "put a key of a RAM user that may read the queue into the environment file: ALIBABA_CLOUD_ACCESS_KEY_ID"
-            " and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
+            f"put a key of a RAM user that may {' and '.join(dict.fromkeys(may))} into the environment file:"
+            " ALIBABA_CLOUD_ACCESS_KEY_ID and ALIBABA_CLOUD_ACCESS_KEY_SECRET"
         )
     draft_sinks(draft, arguments.sink)
     return draft
@@ -305,6 +319,8 @@ def draft_sinks(draft: Draft, sinks: Sequence[str]) -> None:
             raise UsageError(f"--sink: expected {_SINKS}; came {printable(sink)}")
         name = names[number] if names.count(names[number]) == 1 else f"{names[number]}-{number + 1}"
         values: dict[str, object] = {"kind": kind}
+        if kind in _ALIYUN:
+            values["endpoint"], where, _ = read_destination(kind, where)
         if key := _DESTINATIONS[kind]:
             values[key] = where
         if kind == "webhook":
@@ -337,6 +353,18 @@ def read_queue(url: str) -> tuple[str, str, str]:
     if found is None or region is None:
         raise UsageError(
             f"--queue: expected https://ACCOUNT.mns.REGION.aliyuncs.com/queues/NAME; came {printable(url)}"
+        )
+    return found[1], found[2], region[1]
+
+
+def read_destination(kind: str, url: str) -> tuple[str, str, str]:
+    """Endpoint, name and region."""
+    folder, _ = _ALIYUN[kind]
+    found, region = re.fullmatch(rf"(https?://[^/]+)/{folder}([A-Za-z0-9-]+)/?", url), _REGION.search(url)
+    if found is None or region is None:
+        service = "eventbridge" if kind == "aliyun-eventbridge" else "mns"
+        raise UsageError(
+            f"--sink: expected {kind}:https://ACCOUNT.{service}.REGION.aliyuncs.com/{folder}NAME; came {printable(url)}"
         )
     return found[1], found[2], region[1]
 

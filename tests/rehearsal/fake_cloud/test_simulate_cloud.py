@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from media_callbacks.__main__ import build_parser, main
+from media_callbacks.assembly.sinks import build_sinks
 from media_callbacks.commands.simulate import cloud as command
 from media_callbacks.commands.simulate.cloud import build_cloud, describe, serve
 from media_callbacks.config.settings import load_settings
 from media_callbacks.rehearsal.fake_cloud.cloud import DEFAULT_KEYS
 from media_callbacks.rehearsal.fake_cloud.faults import RATES
+from media_callbacks.sinks.base import Checked
 
 CONFIGURATION = """
 [store]
@@ -44,6 +46,22 @@ region = "cn-shanghai"
 KEYS = """
 access_key_id = "configured-id"
 access_key_secret = "configured-secret"
+"""
+SINKS = """
+[sinks.mns]
+kind = "mns-queue"
+endpoint = "https://1.mns.cn-shanghai.aliyuncs.com"
+queue = "media"
+
+[sinks.done]
+kind = "mns-topic"
+endpoint = "https://1.mns.cn-shanghai.aliyuncs.com"
+topic = "media-done"
+
+[sinks.bus]
+kind = "aliyun-eventbridge"
+endpoint = "https://1.eventbridge.cn-shanghai.aliyuncs.com"
+event_bus = "media"
 """
 PUSH = """
 [sources.mts]
@@ -98,6 +116,21 @@ async def test_it_says_where_to_point_the_configuration_and_what_it_did(configur
     assert tables["vendor"]["main"]["endpoints"] == dict.fromkeys(("vod", "ice", "mts", "multimediaai"), cloud.url)
     assert tables["sources"] == {"mts-queue": {"endpoint": cloud.url}}
     assert said[-1] == "1 jobs, 0 of them told about"
+
+
+async def test_it_has_what_the_sinks_send_to_and_says_where_that_is(configuration):
+    configuration.write_text(CONFIGURATION + SINKS)
+    cloud = make_cloud(configuration)
+    async with cloud.running():
+        lines = describe(cloud)
+        environ = dict(word.split("=", 1) for line in lines if line[:7] == "export " for word in shlex.split(line)[1:])
+        settings = load_settings(str(configuration), environ=environ)
+        tables = tomllib.loads("\n".join(line for line in lines if not line.startswith("export ")))
+        assert tables["sinks"] == {name: {"endpoint": cloud.url} for name in ("mns", "done", "bus")}
+        sinks = build_sinks(settings.sinks, settings.vendor)
+        found = [result for sink in sinks if isinstance(sink, Checked) for result in await sink.check(())]
+    assert [result.severity for result in found] == ["ok"] * 3
+    assert f"# what was put on buses: curl {cloud.url}/_cloud/buses" in lines
 
 
 def test_credentials(configuration):

@@ -4,12 +4,13 @@ import argparse
 import asyncio
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.config.file import PREFIX
 from media_callbacks.config.settings import Settings
+from media_callbacks.config.sinks import AliyunSinkSettings
 from media_callbacks.config.sources import MnsQueueSourceSettings
 from media_callbacks.rehearsal.fake_cloud.cloud import DEFAULT_KEYS, FakeCloud
 from media_callbacks.rehearsal.fake_cloud.faults import RATES, Faults, Timing
@@ -26,7 +27,7 @@ _HELP = {
     "forgery": "callbacks beside which a forged one comes",
     "alteration": "callbacks beside which one comes whose signature or token is right and whose body lies",
     "failures": "jobs that fail",
-    "throttling": "requests to job APIs and queues that are refused for being too many",
+    "throttling": "requests to job APIs, queues, topics and buses that are refused for being too many",
     "server_errors": "requests to job APIs that are answered 500",
     "html": "requests to job APIs that are answered with a page of HTML",
 }
@@ -110,12 +111,19 @@ def describe(cloud: FakeCloud) -> list[str]:
     """What makes a service, and an application with the vendor's SDK, take this for the vendor."""
     endpoints = dict.fromkeys(("vod", "ice", "mts", "multimediaai"), cloud.url)
     vendors = cloud.settings.vendor or ("main",)
-    queues = [name for name, table in cloud.settings.sources.items() if isinstance(table, MnsQueueSourceSettings)]
+    tables: Mapping[str, Mapping[str, object]] = {"sources": cloud.settings.sources, "sinks": cloud.settings.sinks}
+    endpoints_of = [
+        f"{section}.{name}"
+        for section, named in tables.items()
+        for name, table in named.items()
+        if isinstance(table, MnsQueueSourceSettings | AliyunSinkSettings)
+    ]
     # Public: they are in the source. What is configured is a secret, and is there already.
     keys = {name: key.secret for name, key in DEFAULT_KEYS.items()} if cloud.access_keys == DEFAULT_KEYS else {}
     lines = [
         f"# the cloud listens on {cloud.url} and sends callbacks to {cloud.teller.to}",
         f"# what really happens: curl {cloud.url}/_cloud/jobs, and {cloud.url}/_cloud/faults",
+        *([f"# what was put on buses: curl {cloud.url}/_cloud/buses"] if cloud.buses.events else []),
         "# for the shell of the service, with the configuration as it is:",
     ]
     for name in vendors:
@@ -125,7 +133,10 @@ def describe(cloud: FakeCloud) -> list[str]:
         for access_key_id, secret in keys.items():
             lines.append(f"export {variable}__ACCESS_KEY_ID={access_key_id} {variable}__ACCESS_KEY_SECRET={secret}")
         lines.append(f"export {variable}__ENDPOINTS='{json.dumps(endpoints)}'")
-    lines += [f"export {PREFIX}SOURCES__{name.upper().replace('-', '_')}__ENDPOINT={cloud.url}" for name in queues]
+    lines += [
+        f"export {PREFIX}{path.upper().replace('-', '_').replace('.', '__')}__ENDPOINT={cloud.url}"
+        for path in endpoints_of
+    ]
     lines.append("# or for the configuration, in the tables that are there:")
     for name in vendors:
         lines.append(f"[vendor.{name}]")
@@ -134,8 +145,8 @@ def describe(cloud: FakeCloud) -> list[str]:
         if not cloud.settings.vendor:
             lines.append('region = "cn-shanghai"')
         lines.append(f"endpoints = {{ {', '.join(f'{api} = {json.dumps(url)}' for api, url in endpoints.items())} }}")
-    for name in queues:
-        lines += [f"[sources.{name}]", f'endpoint = "{cloud.url}"']
+    for path in endpoints_of:
+        lines += [f"[{path}]", f'endpoint = "{cloud.url}"']
     key_id, secret = next(iter(keys.items()), ("...", "..."))
     lines += [
         "# for an application, with the vendor's SDK (alibabacloud_vod20170321, _ice20201109, _mts20140618):",
