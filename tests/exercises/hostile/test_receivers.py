@@ -20,16 +20,21 @@ import uvloop
 
 from media_callbacks.aliyun.calls import ApiRequest
 from media_callbacks.aliyun.credentials import Credentials, StaticCredentials
+from media_callbacks.aliyun.eventbridge import EventBridgeClient
 from media_callbacks.aliyun.mns import MnsQueue
+from media_callbacks.aliyun.mns_sending import MnsQueueSender, MnsTopicSender
 from media_callbacks.aliyun.openapi import OpenApiClient
 from media_callbacks.config.settings import build_settings
 from media_callbacks.edge.certificates import CertificateStore, fetch_https
 from media_callbacks.http_client.bounded_connector import FRAMING_BYTES, MAX_HEAD_BYTES
 from media_callbacks.model.errors import BadSignature, CannotVerify, SinkRetry, VendorError
 from media_callbacks.model.events import Delivery
+from media_callbacks.sinks.aliyun import AliyunSink
+from media_callbacks.sinks.aliyun_eventbridge import AliyunEventBridgeSink
 from media_callbacks.sinks.base import Sink
 from media_callbacks.sinks.eventbridge import EventBridgeSink
 from media_callbacks.sinks.kinesis import KinesisSink
+from media_callbacks.sinks.mns import MnsQueueSink, MnsTopicSink
 from media_callbacks.sinks.sns import SnsSink
 from media_callbacks.sinks.sqs import SqsSink
 from media_callbacks.sinks.webhook import WebhookSink
@@ -58,7 +63,7 @@ VENDOR_BYTES = 2**18
 # Beyond the head.
 MAX_BODY_BYTES = {"webhook": 0} | {
     name: max_bytes + FRAMING_BYTES
-    for name, max_bytes in {"certificate": 2**14, "aws": 2**17, "openapi": VENDOR_BYTES, "queue": VENDOR_BYTES}.items()
+    for name, max_bytes in {"certificate": 2**14, "aws": 2**17, "openapi": VENDOR_BYTES, "vendor": VENDOR_BYTES}.items()
 }
 # What is a proper answer up to a point.
 BODIES = {way for way in WAYS if any(word in way for word in ("body", "chunk", "trailers", "bomb", "error", "more"))}
@@ -93,6 +98,17 @@ def _aws_sinks(url: str, timeout_s: float) -> dict[str, Sink]:
         "sns": SnsSink("sns", "arn:aws:sns:eu-west-1:123456789012:media", **options),
         "eventbridge": EventBridgeSink("eventbridge", "media", **options),
         "kinesis": KinesisSink("kinesis", "media", **options),
+    }
+
+
+def _aliyun_sinks(url: str, timeout_s: float) -> dict[str, AliyunSink]:
+    access: dict[str, Any] = {"credentials": CREDENTIALS, "clock": lambda: datetime.now(UTC)}
+    return {
+        "mns-queue": MnsQueueSink("mns-queue", MnsQueueSender(url, "media", **access), timeout_s=timeout_s),
+        "mns-topic": MnsTopicSink("mns-topic", MnsTopicSender(url, "media", **access), timeout_s=timeout_s),
+        "aliyun-eventbridge": AliyunEventBridgeSink(
+            "aliyun-eventbridge", EventBridgeClient(url, "media", **access), "media", timeout_s=timeout_s
+        ),
     }
 
 
@@ -155,10 +171,14 @@ async def _asking_all(way: str, folder: Path, timeout_s: float) -> AsyncIterator
             there, url = await receiver()
             aws = _aws_sinks(url, timeout_s)[name]
             asked.append(("aws", there, await stack.enter_async_context(_sending(aws))))
+        for name in ("mns-queue", "mns-topic", "aliyun-eventbridge"):
+            there, url = await receiver()
+            aliyun = _aliyun_sinks(url, timeout_s)[name]
+            asked.append(("vendor", there, await stack.enter_async_context(_sending(aliyun))))
         there, url = await receiver()
         asked.append(("openapi", there, await stack.enter_async_context(_querying(url, timeout_s))))
         there, url = await receiver()
-        asked.append(("queue", there, await stack.enter_async_context(_polling(url))))
+        asked.append(("vendor", there, await stack.enter_async_context(_polling(url))))
         there, _ = await receiver(tls=server_context(folder, HOST))
         asked.append(("certificate", there, lambda: _fetch(there.port, timeout_s)))
         yield asked
@@ -171,6 +191,7 @@ def test_whatever_comes_back_is_a_failure_of_bounded_size(tmp_path, monkeypatch,
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setattr("media_callbacks.aliyun.openapi.MAX_REPLY_BYTES", VENDOR_BYTES)
     monkeypatch.setattr("media_callbacks.aliyun.mns_client._MAX_REPLY_BYTES", VENDOR_BYTES)
+    monkeypatch.setattr("media_callbacks.aliyun.eventbridge._MAX_REPLY_BYTES", VENDOR_BYTES)
     # What ends by its size never waits for the time-out; what holds is not to be waited for here.
     timeout_s = 0.3 if way in HOLDS else 60.0
     monkeypatch.setattr("media_callbacks.aliyun.mns_client._PATIENCE_S", timeout_s)
