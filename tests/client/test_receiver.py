@@ -291,6 +291,37 @@ def by_eventbridge(body: str) -> str:
     )
 
 
+def by_mns(body: str, *, content_format: str = "SIMPLIFIED") -> str:
+    """What a queue gets of a topic, as "NotifyContentFormat" has it."""
+    envelope = {
+        "TopicOwner": "1234567890123456",
+        "TopicName": "media",
+        "Subscriber": "1234567890123456",
+        "SubscriptionName": "all",
+        "MessageId": "250EB49D5F8D737A391C93C6ED165396",
+        "MessageMD5": "8BD8C3575A737EEB874DD21E6E60D3AC",
+        "Message": base64.b64encode(body.encode()).decode(),
+        "MessageTag": "animated_image",
+        "PublishTime": "1680079287576",
+    }
+    if content_format == "SIMPLIFIED":
+        return envelope["Message"]
+    if content_format == "JSON":
+        return json.dumps(envelope)
+    elements = "".join(f"<{name}>{value}</{name}>" for name, value in envelope.items())
+    return f'<?xml version="1.0"?><Notification xmlns="http://mns.aliyuncs.com/doc/v1/">{elements}</Notification>'
+
+
+def by_aliyun_eventbridge(body: str) -> str:
+    """With the extensions that the service adds."""
+    added = {
+        "aliyuneventbusname": "media",
+        "aliyunpublishtime": "2026-11-21T12:00:00Z",
+        "aliyunregionid": "cn-shanghai",
+    }
+    return json.dumps(json.loads(body) | added)
+
+
 ENVELOPES = {
     "none": lambda body: body,
     "bytes": str.encode,
@@ -298,6 +329,12 @@ ENVELOPES = {
     "EventBridge": by_eventbridge,
     "EventBridge to SNS": lambda body: by_sns(by_eventbridge(body)),
     "SNS to SNS": lambda body: by_sns(by_sns(body)),
+    "MNS": by_mns,
+    "MNS, bytes": lambda body: by_mns(body).encode(),
+    "MNS, JSON": lambda body: by_mns(body, content_format="JSON"),
+    "MNS, XML": lambda body: by_mns(body, content_format="XML"),
+    "EventBridge of Alibaba Cloud": by_aliyun_eventbridge,
+    "EventBridge of Alibaba Cloud to MNS": lambda body: by_mns(by_aliyun_eventbridge(body), content_format="JSON"),
 }
 
 
@@ -311,7 +348,7 @@ def test_what_comes_by_a_queue_needs_no_signature(wrap):
     assert isinstance(receiver.receive_unsigned(wrap(LATER.decode())), UnknownEvent)
 
 
-@pytest.mark.parametrize("wrap", [by_sns, by_eventbridge])
+@pytest.mark.parametrize("wrap", [by_sns, by_eventbridge, by_mns])
 def test_what_comes_by_a_request_has_no_envelope(wrap):
     body = wrap(GIF.to_json().decode()).encode()
     headers = build_headers(Delivery(1, "orders", "evt_1", body, 1, ""), [KEY], int(NOW.timestamp()))
@@ -329,6 +366,11 @@ WRONG = {
     "an envelope around nothing": by_sns(""),
     "what SNS asks": '{"Type": "SubscriptionConfirmation", "Message": "x", "SubscribeURL": "https://example.com"}',
     "an event of somebody else": by_eventbridge('{"instance-id": "i-1234567890abcdef0"}'),
+    "Base64 of nothing": by_mns(""),
+    "Base64 of no event": by_mns("[]"),
+    "no Base64": "eyJpZCI6",
+    "an envelope of XML without a message": "<Notification><Message>{}</Message></Notification>",
+    "an envelope of somebody else's topic": '{"TopicName": "media", "Message": "x"}',
     "an envelope without end": '{"detail-type": "x", "detail": ' * 100_000,
 }
 
@@ -346,7 +388,13 @@ async def test_what_is_no_event_in_a_queue_is_refused(body):
     assert taken == []
 
 
-@given(body=st.binary() | st.text() | st.text().map(by_sns) | st.dictionaries(st.text(), st.text()).map(json.dumps))
+@given(
+    body=st.binary()
+    | st.text()
+    | st.text().map(by_sns)
+    | st.text().map(by_mns)
+    | st.dictionaries(st.text(), st.text()).map(json.dumps)
+)
 def test_whatever_comes_by_a_queue_is_refused_and_nothing_else(body):
     with pytest.raises(WebhookVerificationError):
         Receiver().receive_unsigned(body)

@@ -21,7 +21,7 @@ from media_callbacks.events import Event
 from media_callbacks.model.events import Delivery
 from media_callbacks.model.schemas import event_schema
 from media_callbacks.sinks.webhook import build_headers
-from tests.client.test_receiver import TROUBLE, by_eventbridge, by_sns
+from tests.client.test_receiver import TROUBLE, by_aliyun_eventbridge, by_eventbridge, by_mns, by_sns
 from tests.documentation.pages import read_blocks
 from tests.factories import typescript_events
 from tests.inbox.conformance import make_event, with_data
@@ -190,9 +190,17 @@ def requests() -> list[tuple[dict[str, Any], str]]:
         (unsigned(by_sns(text)), taken),
         (unsigned(by_eventbridge(text)), taken),
         (unsigned(by_sns(by_eventbridge(text))), taken),
+        (unsigned(by_mns(text)), taken),
+        (unsigned(by_mns(text, content_format="JSON")), taken),
+        (unsigned(by_mns(text, content_format="XML")), taken),
+        (unsigned(by_aliyun_eventbridge(text)), taken),
         (unsigned(LATER.decode()), f"default media.hologram.succeeded {GIF.id}"),
         (unsigned(by_sns("")), "400"),
         (unsigned("{}"), "400"),
+        (unsigned(by_mns("")), "400"),
+        (unsigned(by_mns("[]")), "400"),
+        (unsigned("eyJpZCI6!"), "400"),
+        (unsigned("<Notification/>"), "400"),
         # An envelope is nothing that a request has.
         (signed(by_sns(text).encode()), "400"),
     ]

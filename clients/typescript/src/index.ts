@@ -129,10 +129,10 @@ export class Receiver {
    * Takes what nobody signed, because what it came by proves it: a queue, a stream or an invocation that the service's
    * sink alone can write to. Never the body of a request: anybody can send that.
    *
-   * @param body The event as it is, or with what SNS or EventBridge put around it.
+   * @param body The event as it is, in Base64, or with what SNS, EventBridge or MNS put around it.
    */
   async receiveUnsigned(body: Uint8Array | string): Promise<MediaEvent | UnknownEvent> {
-    return this.#handle(readEvent(openEnvelope(parse(decode(body)))));
+    return this.#handle(readEvent(openEnvelope(decode(body))));
   }
 
   async #handle(event: MediaEvent | UnknownEvent): Promise<MediaEvent | UnknownEvent> {
@@ -219,12 +219,21 @@ function parse(text: string): unknown {
   }
 }
 
-/** The event out of what SNS or EventBridge has put around it, or both; else what came. */
-function openEnvelope(document: unknown): unknown {
-  if (!isObject(document)) return document;
-  if (document["Type"] === "Notification" && typeof document["Message"] === "string") {
-    return openEnvelope(parse(document["Message"]));
+/** The event out of what SNS, EventBridge or MNS has put around it, or several of them; else what came. */
+function openEnvelope(text: string): unknown {
+  const first = text.trimStart()[0];
+  // MNS with the format XML: what is published is Base64, which XML leaves as it is.
+  if (first === "<") return openEnvelope(/<Message>([A-Za-z0-9+/=]+)<\/Message>/.exec(text)?.[1] ?? "");
+  if (first !== "{" && text !== "") {
+    const bytes = Buffer.from(text, "base64");
+    if (bytes.length === 0 || bytes.toString("base64") !== text) throw unreadable();
+    return openEnvelope(decode(bytes));
   }
+  const document = parse(text);
+  if (!isObject(document)) return document;
+  // As SNS has it, and MNS with the format JSON.
+  const isMessage = document["Type"] === "Notification" || "TopicName" in document;
+  if (isMessage && typeof document["Message"] === "string") return openEnvelope(document["Message"]);
   return "detail-type" in document && "detail" in document ? document["detail"] : document;
 }
 

@@ -38,7 +38,7 @@ import hmac
 import inspect
 import json
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Literal, Protocol, TypeVar, overload
@@ -71,6 +71,8 @@ from media_callbacks.timing.clock import utc_now
 
 # What the Standard Webhooks libraries allow. Every attempt is signed anew, however old its event is.
 TOLERANCE_S = 300.0
+
+_XML_MESSAGE = re.compile(r"<Message>([A-Za-z0-9+/=]+)</Message>")
 
 _ID, _TIMESTAMP, _SIGNATURE = _HEADERS = (b"webhook-id", b"webhook-timestamp", b"webhook-signature")
 
@@ -198,14 +200,24 @@ def _unreadable() -> WebhookVerificationError:
 
 
 def _open_envelope(body: bytes | str) -> bytes | str:
-    """The event out of what SNS or EventBridge has put around it, or both; else what came."""
-    document = json.loads(body)
-    if isinstance(document, dict):
-        if document.get("Type") == "Notification" and isinstance(message := document.get("Message"), str):
-            return _open_envelope(message)
-        if "detail-type" in document and "detail" in document:
-            return json.dumps(document["detail"])
-    return body
+    """The event out of what SNS, EventBridge or MNS has put around it, or several of them; else what came."""
+    text = body if isinstance(body, str) else body.decode()
+    match text.lstrip()[:1]:
+        case "{":
+            document = json.loads(text)
+            # As SNS has it, and MNS with the format JSON.
+            is_message = document.get("Type") == "Notification" or "TopicName" in document
+            if is_message and isinstance(message := document.get("Message"), str):
+                return _open_envelope(message)
+            if "detail-type" in document and "detail" in document:
+                return json.dumps(document["detail"])
+            return body
+        case "<":
+            # MNS with the format XML: what is published is Base64, which XML leaves as it is.
+            found = _XML_MESSAGE.search(text)
+            return _open_envelope(found[1]) if found else body
+        case _:
+            return _open_envelope(b64decode(text, validate=True)) if text else body
 
 
 DataT = TypeVar("DataT", bound=Data)
@@ -350,7 +362,7 @@ class Receiver:
         service's sink alone can write to. **Never the body of a request**, of SNS neither: anybody can send that.
 
         Args:
-            body: The event as it is, or with what SNS or EventBridge put around it.
+            body: The event as it is, in Base64, or with what SNS, EventBridge or MNS put around it.
 
         Raises:
             WebhookVerificationError: No event can be read.
