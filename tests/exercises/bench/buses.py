@@ -2,7 +2,7 @@
 Delivering to buses: what an event costs on its way from the store to a real broker, against the client's own loop.
 
 The broker keeps what it has in memory, so that it is the senders that are compared and not the disk, which both would
-wait for; the service's store is on a disk.
+wait for; the service's store is on a disk. Alibaba Cloud's are played (``cloud_buses``).
 """
 
 import asyncio
@@ -10,21 +10,25 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from media_callbacks.assembly.sinks import build_sink
 from media_callbacks.config.sinks import SINK_MODELS
+from media_callbacks.config.vendor import VendorSettings
+from tests.exercises.bench.cloud_buses import CLOUD_BUSES, CloudBus
 from tests.exercises.bench.compare import progress
 from tests.exercises.bench.delivery import Window, check_deliveries, settle
 from tests.exercises.bench.filling import fill_sqlite
 from tests.exercises.bench.load import InvalidRun
-from tests.exercises.bench.servers import Server, database, processor_seconds, spawn, start_service
+from tests.exercises.bench.servers import VENDOR, Server, database, processor_seconds, spawn, start_service
 from tests.factories.brokers.broker import Broker, NoBroker
 from tests.factories.brokers.kinds import BROKERS
 from tests.factories.memory import find_memory
 
+BUSES: Mapping[str, type[Broker] | type[CloudBus]] = {**BROKERS, **CLOUD_BUSES}
+_VENDORS = {"main": VendorSettings.model_validate(VENDOR)}
 _SINK = "bus"
 _EDGE = 0.1
 _PATIENCE_S = 30.0
@@ -60,7 +64,7 @@ class Buses:
         store = self._folder / "bus.db"
         await fill_sqlite(store, self._events, [_SINK])
         found = {}
-        for kind in BROKERS:
+        for kind in BUSES:
             try:
                 found[kind] = await self._measure(kind, store)
             except NoBroker as error:
@@ -70,7 +74,7 @@ class Buses:
     async def _measure(self, kind: str, store: Path) -> BusFigures:
         figures = BusFigures()
         folder = Path(tempfile.mkdtemp(dir=find_memory()))
-        broker = BROKERS[kind](folder)
+        broker = BUSES[kind](folder)
         try:
             broker.start()
             for number in range(self._rounds):
@@ -83,10 +87,10 @@ class Buses:
             shutil.rmtree(folder)
         return figures
 
-    async def _publish(self, broker: Broker, store: Path) -> Window:
+    async def _publish(self, broker: Broker | CloudBus, store: Path) -> Window:
         await broker.prepare()
         # As many on their way as the sink has.
-        sink = build_sink(_SINK, SINK_MODELS[broker.kind].model_validate(broker.table()))
+        sink = build_sink(_SINK, SINK_MODELS[broker.kind].model_validate(broker.table()), _VENDORS)
         command = [
             "tests.exercises.bench.publishing",
             broker.kind,
@@ -105,7 +109,7 @@ class Buses:
             process.wait()
         return window
 
-    async def _deliver(self, broker: Broker, store: Path) -> Window:
+    async def _deliver(self, broker: Broker | CloudBus, store: Path) -> Window:
         await broker.prepare()
         folder = self._folder / "delivery"
         folder.mkdir()
@@ -121,7 +125,7 @@ class Buses:
         shutil.rmtree(folder)
         return window
 
-    async def _watch(self, broker: Broker, pid: int) -> Window:
+    async def _watch(self, broker: Broker | CloudBus, pid: int) -> Window:
         """From about a tenth of the events to the last tenth, by what the broker has stored."""
         marks = []
         for least in (int(_EDGE * self._events), int((1 - _EDGE) * self._events)):

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import uvloop
 
-from tests.factories.brokers.kinds import BROKERS
+from tests.exercises.bench.buses import BUSES
 
 
 def main(kind: str, port: int, at_once: int, store: Path) -> None:
-    broker = BROKERS[kind](store.parent)
+    broker = BUSES[kind](store.parent)
     broker.port = port
     with closing(sqlite3.connect(store)) as connection:
         bodies = [row[0].encode() for row in connection.execute("SELECT body FROM event_bodies ORDER BY event_id")]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from media_callbacks.config.sinks import SINK_MODELS, AliyunSinkSettings
 from tests.exercises.bench import flask_app
 from tests.exercises.bench.callbacks import KEY, PATH, URL
 from tests.exercises.bench.load import InvalidRun
@@ -57,6 +58,8 @@ secrets = ["{secret}"]
 """
 # One attempt at a time, of the longest time-out: the receiver takes the connection and never answers, so there is
 # an attempt every 25 s and a row for every delivery.
+# Whose queues, topics and buses need credentials.
+VENDOR = {"region": "cn-shanghai", "access_key_id": "bench", "access_key_secret": "secret-of-bench"}
 _SILENT = "concurrency = 1\ntimeout_s = 25"
 
 
@@ -156,6 +159,11 @@ def _check_start(name: str, process: "subprocess.Popen[bytes]", deadline: float,
     time.sleep(0.02)
 
 
+def _table(name: str, values: Mapping[str, Any]) -> str:
+    # What a table has of values is written in TOML as in JSON.
+    return "".join([f"\n[{name}]\n", *(f"{key} = {json.dumps(value)}\n" for key, value in values.items())])
+
+
 def start_service(
     name: str,
     folder: Path,
@@ -188,10 +196,9 @@ def start_service(
         if isinstance(there, str):
             text += _SINK.format(name=sink, receiver=there, secret=SECRET, options="")
         else:
-            # What a table has of values is written in TOML as in JSON.
-            text += "".join(
-                [f"\n[sinks.{sink}]\n", *(f"{key} = {json.dumps(value)}\n" for key, value in there.items())]
-            )
+            text += _table(f"sinks.{sink}", there)
+            if issubclass(SINK_MODELS[there["kind"]], AliyunSinkSettings):
+                text += _table("vendor.main", VENDOR)
     config.write_text(text)
     process = spawn([sys.executable, *command, "serve", "--config", str(config)], core=core, log=log)
     deadline = time.monotonic() + START_PATIENCE_S
