@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from media_callbacks.aliyun.credentials import Credentials, PackageCredentials, choose_credentials
+from media_callbacks.aliyun.credentials import Credentials, LateCredentials, PackageCredentials, choose_credentials
 from media_callbacks.model.errors import ConfigError, VendorUnavailable
 
 FOUND = SimpleNamespace(access_key_id="id", access_key_secret="secret", security_token="")
@@ -152,3 +152,28 @@ async def test_credentials_without_a_secret_are_none():
     half = SimpleNamespace(access_key_id="id", access_key_secret=None, security_token=None)
     with pytest.raises(VendorUnavailable):
         await PackageCredentials(lambda: SimpleNamespace(get_credential=lambda: half)).get()
+
+
+async def test_those_that_are_found_late_are_looked_for_once_there_is_need():
+    asked = []
+
+    def choose():
+        asked.append(1)
+        return choose_credentials("vendor.main", **NOTHING, environment=ENVIRONMENT)
+
+    late = LateCredentials(choose)
+    late.invalidate()
+    assert asked == []
+    assert (await late.get()).access_key_id == (await late.get()).access_key_id == "env-id"
+    late.invalidate()
+    assert asked == [1]
+
+
+async def test_those_that_are_not_found_late_may_be_there_later(monkeypatch):
+    monkeypatch.setitem(sys.modules, "alibabacloud_credentials.client", None)
+    environment: dict[str, str] = {}
+    late = LateCredentials(lambda: choose_credentials("vendor.main", **NOTHING, environment=environment))
+    with pytest.raises(VendorUnavailable, match="no credentials: set access_key_id"):
+        await late.get()
+    environment |= ENVIRONMENT
+    assert (await late.get()).access_key_id == "env-id"

@@ -6,6 +6,7 @@ import logging
 import socket
 import sqlite3
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -747,3 +748,23 @@ def test_a_wrong_configuration_is_listed_whole_and_nothing_is_tried(tmp_path, ca
             assert all(line.startswith("error: ") for line in lines)
             assert output.err == "the configuration is wrong\n"
         assert not [secret for secret in ("c2hvcnQ=", *SECRETS) if secret in output.out + output.err]
+
+
+# Alibaba Cloud
+
+
+MNS_SINK = {"kind": "mns-queue", "endpoint": "http://127.0.0.1:9", "queue": "media"}
+
+
+async def test_a_sink_of_the_vendor_is_asked_with_the_credentials_of_its_table(tmp_path, monkeypatch):
+    """As a service builds it; what it finds is in tests/sinks."""
+    tables = make_tables(tmp_path, {}, {"vendor": {"main": {"region": "cn-shanghai"}}, "sinks": {"mns": MNS_SINK}})
+    for name in ("ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setitem(sys.modules, "alibabacloud_credentials.client", None)
+    (without,) = (each for each in await try_out(build_settings(tables, environ={})) if each.subject == "sinks.mns")
+    assert (without.severity, without.text[:14]) == ("error", "no credentials")
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", "LTAI-1")
+    monkeypatch.setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", "s3cr3t")
+    (away,) = (each for each in await try_out(build_settings(tables, environ={})) if each.subject == "sinks.mns")
+    assert (away.severity, away.remedy) == ("error", "check endpoint and network")

@@ -80,7 +80,8 @@ class Connection:
         if self._is_closed:
             raise VendorUnavailable(f"{action} was not sent: the client is closed")
         if self._session is None:
-            self._session = open_session()
+            # How many requests run at once is bounded by who asks, and waiting for a connection is no time-out.
+            self._session = open_session(max_connections=0)
         try:
             async with self._session.request(
                 method,
