@@ -306,3 +306,18 @@ async def test_who_may_not_send_is_told_what_to_allow(kind, right):
     async with answering(403, body, kind) as (_, sender):
         with pytest.raises(VendorRefused, match=right):
             await put(sender)
+
+
+@pytest.mark.parametrize(
+    "url, options",
+    [
+        (f"http://{'a' * 64}.example.com", {}),
+        ("http://127.0.0.1:9", {}),
+        ("http://127.0.0.1:9", {"credentials": Credentialed(token="a\r\nb")}),
+    ],
+    ids=["no host", "nobody there", "no token"],
+)
+async def test_what_can_not_be_sent_may_pass(url, options):
+    async with sender_of(url, **options) as sender:
+        with pytest.raises(VendorUnavailable, match="check endpoint and network"):
+            await put(sender)

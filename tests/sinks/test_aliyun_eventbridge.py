@@ -77,6 +77,19 @@ async def test_an_event_that_spoils_a_request_holds_back_no_other(buses, make_si
     assert len(buses.events[BUS]) == 15
 
 
+@pytest.mark.parametrize(("size", "kind"), [(0, SinkRetry), (70_000, SinkRejected)])
+async def test_an_event_that_is_refused_by_itself_is_dead_where_its_size_may_be_why(
+    *, buses, make_sink, opened, make_delivery, size, kind
+):
+    """Of usual size the fault may be in the settings, which an operator can mend."""
+    sink = await opened(make_sink())
+    deliveries = [make_delivery(0), make_delivery(1, user_data="x" * size)]
+    buses.fault_of_event = {deliveries[1].event_id: "EventSizeExceed"}.get
+    results = list(await sink.send(deliveries))
+    assert [type(result) for result in results] == [type(None), kind]
+    assert "EventSizeExceed" in str(results[1])
+
+
 async def test_check_tells_whether_the_bus_is_there_and_puts_nothing_on_it(buses, make_sink):
     assert await make_sink().check(()) == [
         CheckResult("ok", "sinks.test", "it is there, and these credentials may ask about it")

@@ -108,8 +108,9 @@ class Connection:
             raise VendorUnavailable(
                 f"{action}: no complete answer from {self.endpoint} within {patience_s + _CONNECT_S:.0f} s"
             ) from error
-        except aiohttp.ClientError as error:
-            # Not its text: it may repeat what was sent, or what came.
+        # ValueError: a host that is no name, or credentials that no header can hold. Their texts are left out: they may
+        # repeat what was sent, or what came.
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise VendorUnavailable(
                 f"{action}: the exchange with {self.endpoint} failed ({type(error).__name__}): check endpoint"
                 " and network"

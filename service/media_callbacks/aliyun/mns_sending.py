@@ -29,7 +29,7 @@ class MnsSender(MnsClient):
     Repeats no message: whoever has events to send does that, with more patience.
 
     Attributes:
-        describing: What asks for the attributes.
+        describing: The right that ``describe`` needs.
     """
 
     batch_error = "Messages"
@@ -45,10 +45,11 @@ class MnsSender(MnsClient):
         Raises:
             VendorUnavailable, VendorRefused: See ``errors``.
         """
-        reply = await self._ask(self.describing, "GET", self._resource)
+        action = self.describing.removeprefix("mns:")
+        reply = await self._ask(action, "GET", self._resource)
         if reply.error is not None:
-            raise self._error(self.describing, reply)
-        reply.document(self.describing, self.kind.capitalize())
+            raise self._error(action, reply)
+        reply.document(action, self.kind.capitalize())
 
     async def _send(self, action: str, root: str, elements: Sequence[str], patience_s: float) -> tuple[Reply, Element]:
         """Reply, and what it says of what was sent: all of it was taken, or a part where it has an error."""
@@ -82,7 +83,7 @@ class MnsQueueSender(MnsSender):
     """A queue, seen by who sends to it."""
 
     kind = "queue"
-    describing = "GetQueueAttributes"
+    describing = "mns:GetQueueAttributes"
     rights = "mns:BatchSendMessage"
 
     async def put(self, messages: Sequence[Message], *, patience_s: float) -> Sequence[VendorError | None]:
@@ -111,7 +112,7 @@ class MnsTopicSender(MnsSender):
     """A topic, seen by who publishes to it."""
 
     kind = "topic"
-    describing = "GetTopicAttributes"
+    describing = "mns:GetTopicAttributes"
     rights = "mns:PublishMessage"
 
     async def put(self, messages: Sequence[Message], *, patience_s: float) -> Sequence[VendorError | None]:
