@@ -609,6 +609,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sinks.mns": MNS, "vendor.other": VENDOR}, 'sinks.mns.vendor: missing; events are sent there with credentials: say whose with vendor = "<name>"'),
     ({"sinks.mns": {**MNS, "queue": "a/b"}}, "sinks.mns.queue: expected a queue's name, 1 to 120 letters, digits and hyphens"),
     ({"sinks.mns": {**MNS, "endpoint": MNS["endpoint"] + "/queues/media"}}, "sinks.mns.endpoint: expected a URL of scheme and host alone"),
+    ({"sources.q": QUEUE, "sinks.mns": {**MNS, "endpoint": QUEUE["endpoint"] + "/", "queue": QUEUE["queue"]}}, "sinks.mns.queue: the same as sources.q.queue, so that events would come back as callbacks; take another"),
     ({"sinks.mns": {**MNS, "topic": "x"}}, "sinks.mns.topic: unknown key"),
     ({"sinks.mns": {"kind": "mns-topic", "endpoint": MNS["endpoint"]}}, 'sinks.mns.topic: missing; expected a topic\'s name, 1 to 120 letters, digits and hyphens; for example topic = "media"'),
     ({"sinks.events": {**EVENTS, "event_bus": "-b"}}, "sinks.events.event_bus: expected a bus's name, 1 to 127 letters, digits and hyphens"),

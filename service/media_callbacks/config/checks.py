@@ -131,6 +131,25 @@ def check_vendor(path: KeyPath, given: Mapping[str, Any], vendors: Collection[st
             problems.add((*path, key), f"needs credentials to ask the vendor's job API: {remedy}, or remove this key")
 
 
+def check_circle(path: KeyPath, given: Mapping[str, Any], entrances: Sequence[Entrance], problems: Problems) -> None:
+    """
+    A sink must not send to a queue that a source reads.
+
+    Args:
+        path: Of the sink.
+        given: What is right of it.
+    """
+    if not {"endpoint", "queue"} <= given.keys():
+        return
+    for entrance in entrances:
+        if entrance.queue == (given["endpoint"].lower(), given["queue"]):
+            problems.add(
+                (*path, "queue"),
+                f"the same as sources.{entrance.name}.queue, so that events would come back as callbacks; take another"
+                " queue",
+            )
+
+
 def check_addresses(server: Mapping[str, Any], admin: Mapping[str, Any], problems: Problems) -> None:
     if not {"host", "port"} <= server.keys() & admin.keys() or server["port"] == 0 or server["port"] != admin["port"]:
         return

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from media_callbacks.config.checks import (
     Entrance,
     check_addresses,
+    check_circle,
     check_entrances,
     check_exclusion,
     check_journal,
@@ -328,8 +329,10 @@ def _build_sinks(tables: Mapping[str, Any], entrances: list[Entrance], problems:
             fields = ThirdPartySinkSettings.split(fields)
         if model is not None:
             sinks[name], given = validate_section(model, path, fields, problems)
-            if issubclass(model, AliyunSinkSettings) and isinstance(vendors, dict):
-                check_vendor(path, given, vendors, problems)
+            if issubclass(model, AliyunSinkSettings):
+                check_circle(path, given, entrances, problems)
+                if isinstance(vendors, dict):
+                    check_vendor(path, given, vendors, problems)
         if isinstance(sink := sinks.get(name), BusSinkSettings):
             origins = _origins(sink.match, entrances)
             check_names((*path, sink.template_key), sink.template, sink.max_name_characters, origins, problems)
