@@ -11,6 +11,9 @@ import signal, sys
 from types import SimpleNamespace
 from media_callbacks.process.workers import Workers
 
+# Whoever starts the tests in the background has it ignored.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 def run(worker, lifeline, listening):
     print("begun", file=sys.stderr, flush=True)
     signal.pause()
