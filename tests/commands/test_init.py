@@ -45,6 +45,7 @@ def read_environment(folder: Path) -> dict[str, str]:
         ("--product", "multimediaai", *URL, "--yes"),
         ("--product", "vod", "--transport", "mns-queue", *QUEUE, "--yes"),
         ("--product", "vod", "--product", "mts", *URL, *TOPIC, "--sink", "sqs:https://sqs.eu-west-1.amazonaws.com/1/m"),
+        ("--product", "vod", *URL, "--sink", "kafka:kafka.example.com:9093"),
         ("--product", "vod", *URL, "--sink", "nats:tls://nats.example.com:4222"),
         ("--product", "vod", *URL, "--sink", "rabbitmq:amqps://rabbitmq.example.com:5671"),
         ("--product", "vod", *URL, *MNS_SINKS, "--sink", f"aliyun-eventbridge:{EVENTBRIDGE}"),

@@ -135,6 +135,7 @@ BUS_ARN: dict[str, Any] = {
     "event_bus_name": "arn:aws:events:eu-west-1:123456789012:event-bus/a/b",
 }
 STREAM_ARN: dict[str, Any] = {"kind": "kinesis", "stream_name": "arn:aws:kinesis:eu-west-1:123456789012:stream/media"}
+KAFKA: dict[str, Any] = {"kind": "kafka", "brokers": "127.0.0.1:9092", "topic": "media"}
 NATS: dict[str, Any] = {"kind": "nats", "servers": "nats://127.0.0.1:4222"}
 RABBITMQ: dict[str, Any] = {
     "kind": "rabbitmq",
@@ -364,6 +365,18 @@ def test_settings_cannot_be_changed():
         {"sinks.out.match": {"kind": ["operational", "snapshot"], "product": "vod", "outcome": "failed"}},
         {"sinks.out.match": {"account": "default", "source": ["vod", "gif"], "vendor_event": "DynamicImageComplete"}},
         {"sinks.rabbitmq": {**RABBITMQ, "servers": ["amqps://a", "amqps://[::1]:5671"], "virtual_host": "a/b c"}},
+        {"sinks.kafka": {**KAFKA, "brokers": ["a:9092", "[::1]:9092"], "topic": "{type}", "content_mode": "binary"}},
+        {
+            "sinks.kafka": {
+                **KAFKA,
+                "tls": True,
+                "mechanism": "SCRAM-SHA-512",
+                "user": "u",
+                "password": "p",
+                "ca_file": "/a",
+                "certificate_file": "/b",
+            }
+        },
         {"sinks.nats": {**NATS, "servers": ["nats://a", "nats://[::1]:4222"], "stream": "MEDIA", "subject": "{type}"}},
         {
             "sinks.nats": {
@@ -625,6 +638,18 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"sinks.bus.timeout_s": 26}, "sinks.bus.timeout_s: expected seconds, more than 0 and at most 25, came 26"),
     ({"sinks.orders.concurrency": 0}, "sinks.orders.concurrency: expected a number from 1 to 1000, came 0"),
     ({"sinks.bus.queue_url": "media.fifo"}, "sinks.bus.queue_url: expected an absolute URL"),
+    ({"sinks.kafka": {"kind": "kafka"}}, "sinks.kafka.brokers: missing; expected host:port of a broker, or a list of them; for example brokers = "),
+    ({"sinks.kafka": {**KAFKA, "brokers": []}}, "sinks.kafka.brokers: expected host:port of a broker, or a list of them, came an empty list"),
+    ({"sinks.kafka": {**KAFKA, "brokers": ["a:1", "kafka://b:2"]}}, "sinks.kafka.brokers[1]: expected host:port such as kafka-1.example.com:9093, without a scheme, came something else"),
+    ({"sinks.kafka": {**KAFKA, "brokers": "a"}}, "sinks.kafka.brokers: expected host:port such as"),
+    ({"sinks.kafka": {**KAFKA, "brokers": "a:0"}}, "sinks.kafka.brokers: expected host:port such as"),
+    ({"sinks.kafka": {**KAFKA, "topic": "media/{kind}"}}, "sinks.kafka.topic: expected letters, digits, _ and -, levels parted by dots, and any of {type}, "),
+    ({"sinks.kafka": {**KAFKA, "topic": "m" * 230 + ".{type}"}}, "sinks.kafka.topic: makes names of up to 261 characters, expected at most 249; shorten it"),
+    ({"sinks.kafka": {**KAFKA, "content_mode": "batched"}}, 'sinks.kafka.content_mode: expected one of structured, binary, came "batched"'),
+    ({"sinks.kafka": {**KAFKA, "mechanism": "GSSAPI"}}, 'sinks.kafka.mechanism: expected one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512, came "GSSAPI"'),
+    ({"sinks.kafka": {**KAFKA, "user": "u"}}, "sinks.kafka.user: has no meaning without password; set that, too, or remove this key"),
+    ({"sinks.kafka": {**KAFKA, "password": "p"}}, "sinks.kafka.password: has no meaning without user;"),
+    ({"sinks.kafka": {**KAFKA, "ca_file": "/a"}}, "sinks.kafka.ca_file: has no meaning without tls; set tls = true, or remove this key"),
     ({"sinks.nats": {"kind": "nats"}}, "sinks.nats.servers: missing; expected a URL of a server, or a list of them; for example servers = "),
     ({"sinks.nats": {**NATS, "servers": []}}, "sinks.nats.servers: expected a URL of a server, or a list of them, came an empty list"),
     ({"sinks.nats": {**NATS, "servers": "https://a:4222"}}, "sinks.nats.servers: expected nats://host:port, or tls://host:port for TLS, came something else"),

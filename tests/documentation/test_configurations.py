@@ -22,6 +22,7 @@ ENVIRON = {
     "ORDERS_TOKEN": "example-token",
     "ALIYUN_STS_TOKEN": "ExampleToken",
     "RABBITMQ_PASSWORD": "example-password",
+    "KAFKA_PASSWORD": "example-password",
     "NATS_PASSWORD": "example-password",
     "NATS_TOKEN": "example-token",
     "NATS_NKEY": "SUAHG7TQPQ6NCXHXKQACRSV4Z3GX6CBPMRRI5LAQJX4I5CNGKWIQLW5L5A",

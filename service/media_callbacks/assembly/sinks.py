@@ -14,6 +14,7 @@ from media_callbacks.config.sinks import (
     AliyunEventBridgeSinkSettings,
     AliyunSinkSettings,
     EventBridgeSinkSettings,
+    KafkaSinkSettings,
     KinesisSinkSettings,
     MnsQueueSinkSettings,
     MnsTopicSinkSettings,
@@ -98,6 +99,8 @@ def build_sink(name: str, settings: SinkSettings, vendors: Mapping[str, VendorSe
             return KinesisSink(name, settings.stream_name, **settings.client_options)
         case AliyunSinkSettings():
             return _build_aliyun(name, settings, vendors)
+        case KafkaSinkSettings():
+            return _build_kafka(name, settings)
         case NatsSinkSettings():
             return _build_nats(name, settings)
         case RabbitMqSinkSettings():
@@ -132,6 +135,26 @@ def _build_aliyun(name: str, settings: AliyunSinkSettings, vendors: Mapping[str,
             bus = EventBridgeClient(settings.endpoint, settings.event_bus, **access)
             return AliyunEventBridgeSink(name, bus, settings.event_bus, **limits)
     raise AssertionError(settings)
+
+
+def _build_kafka(name: str, settings: KafkaSinkSettings) -> Sink:
+    try:
+        from media_callbacks.sinks.kafka import KafkaSink  # noqa: PLC0415, an extra
+    except ImportError as error:
+        raise missing_package(name, "kafka") from error
+    return KafkaSink(
+        name,
+        settings.brokers,
+        settings.template,
+        content_mode=settings.content_mode,
+        tls=settings.tls,
+        tls_files=TlsFiles(**settings.tls_files),
+        mechanism=settings.mechanism,
+        user=settings.user,
+        password=settings.password,
+        timeout_s=settings.timeout_s,
+        concurrency=settings.concurrency,
+    )
 
 
 def _build_nats(name: str, settings: NatsSinkSettings) -> Sink:

@@ -40,6 +40,7 @@ _DESTINATIONS = {
     "mns-queue": "queue",
     "mns-topic": "topic",
     "aliyun-eventbridge": "event_bus",
+    "kafka": "brokers",
     "nats": "servers",
     "rabbitmq": "servers",
 }
@@ -54,13 +55,14 @@ _AWS_COMMENTS = ('region = "eu-west-1"', 'endpoint_url = "http://127.0.0.1:4566"
 _SINK_COMMENTS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("sqs", "sns", "eventbridge", "kinesis"), _AWS_COMMENTS),
     "rabbitmq": ('routing_key = "{type}"', 'virtual_host = "/"', 'ca_file = "/etc/ssl/bus.pem"'),
+    "kafka": ("tls = true", 'user = "media-callbacks"', 'password = "${KAFKA_PASSWORD}"'),
     "nats": ('subject = "media.{product}.{kind}.{outcome}"', 'credentials_file = "/run/secrets/media.creds"'),
 }
 # Sources and variables that are not called as their product is.
 _NAMES: Mapping[Product, str] = {"multimediaai": "gif"}
 _SINKS = (
     "stdout, webhook:https://..., sqs:QUEUE_URL, sns:TOPIC_ARN, eventbridge:BUS, kinesis:STREAM, mns-queue:URL,"
-    " mns-topic:URL, aliyun-eventbridge:URL, nats:URL or rabbitmq:URL"
+    " mns-topic:URL, aliyun-eventbridge:URL, kafka:HOST:PORT, nats:URL or rabbitmq:URL"
 )
 _QUEUE = re.compile(r"(https?://[^/]+)/(?:queues/)?([A-Za-z0-9-]+)/?")
 _REGION = re.compile(r"\.(?:mns|eventbridge)\.([a-z0-9-]+?)(?:-internal|-vpc)?\.aliyuncs\.com")

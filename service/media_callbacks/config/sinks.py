@@ -18,9 +18,11 @@ from media_callbacks.config.values import (
     EventBus,
     Exchange,
     File,
+    Flag,
     HeaderName,
     HeaderValue,
     Integer,
+    KafkaAddress,
     MnsTopic,
     Name,
     NatsUrl,
@@ -335,6 +337,53 @@ class AliyunEventBridgeSinkSettings(AliyunSinkSettings):
     event_bus: Annotated[AliyunEventBus, Field(examples=['"media"'])]
 
 
+class KafkaSinkSettings(BusSinkSettings):
+    """
+    Attributes:
+        content_mode: Of the CloudEvents binding: the whole event in the value, or its attributes in headers.
+        mechanism: Of SASL, where a user is named.
+    """
+
+    template_key = "topic"
+    max_name_characters = 249
+
+    kind: Literal["kafka"]
+    brokers: Annotated[
+        tuple[KafkaAddress, ...],
+        BeforeValidator(one_or_many),
+        Field(
+            min_length=1,
+            description="host:port of a broker, or a list of them",
+            examples=['["kafka-1.example.com:9093", "kafka-2.example.com:9093"]'],
+        ),
+    ]
+    topic: Annotated[Template, Field(description="a template", examples=['"media.{kind}"'])] = "media"
+    content_mode: Annotated[
+        Literal["structured", "binary"], Field(description="one of structured, binary", examples=['"binary"'])
+    ] = "structured"
+    tls: Flag = False
+    mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"],
+        Field(description="one of PLAIN, SCRAM-SHA-256, SCRAM-SHA-512", examples=['"SCRAM-SHA-512"']),
+    ] = "PLAIN"
+    user: Annotated[Credential | None, Field(description="a user's name", examples=['"media-callbacks"'])] = None
+    password: Annotated[
+        Credential | None, Field(repr=False, description="a password", examples=['"${KAFKA_PASSWORD}"'])
+    ] = None
+    concurrency: _Concurrency = 4
+
+    @classmethod
+    def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from super().mistakes(given)
+        for key, other in (("user", "password"), ("password", "user")):
+            if given.get(key) is not None and other in given and given[other] is None:
+                yield key, f"has no meaning without {other}; set that, too, or remove this key"
+        if given.get("tls") is False:
+            for key in ("ca_file", "certificate_file"):
+                if given.get(key) is not None:
+                    yield key, "has no meaning without tls; set tls = true, or remove this key"
+
+
 class NatsSinkSettings(BusSinkSettings):
     """
     Attributes:
@@ -451,6 +500,7 @@ SinkSettings = (
     | MnsQueueSinkSettings
     | MnsTopicSinkSettings
     | AliyunEventBridgeSinkSettings
+    | KafkaSinkSettings
     | NatsSinkSettings
     | RabbitMqSinkSettings
     | StdoutSinkSettings
@@ -465,6 +515,7 @@ SINK_MODELS: Mapping[str, type[SinkSettings]] = {
     "mns-queue": MnsQueueSinkSettings,
     "mns-topic": MnsTopicSinkSettings,
     "aliyun-eventbridge": AliyunEventBridgeSinkSettings,
+    "kafka": KafkaSinkSettings,
     "nats": NatsSinkSettings,
     "rabbitmq": RabbitMqSinkSettings,
     "stdout": StdoutSinkSettings,

@@ -314,6 +314,13 @@ def check_file(path: str) -> str:
     return path
 
 
+def check_kafka_address(text: str) -> str:
+    found = re.fullmatch(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):([0-9]{1,5})", text)
+    if found is None or not 0 < int(found[1]) <= MAX_PORT:
+        raise sentence("expected host:port such as kafka-1.example.com:9093, without a scheme, came something else")
+    return text
+
+
 def _check_broker_url(url: str, *, plain: str, secure: str) -> str:
     parts = urlsplit(url) if re.fullmatch(rf"({plain}|{secure})://[A-Za-z0-9._@\[\]:%-]+", url) else None
     try:
@@ -389,6 +396,7 @@ WebhookSecret = Annotated[str, AfterValidator(check_webhook_secret)]
 File = Annotated[str, AfterValidator(check_file)]
 NatsUrl = Annotated[str, AfterValidator(partial(_check_broker_url, plain="nats", secure="tls"))]
 AmqpUrl = Annotated[str, AfterValidator(partial(_check_broker_url, plain="amqp", secure="amqps"))]
+KafkaAddress = Annotated[str, AfterValidator(check_kafka_address)]
 Template = Annotated[str, AfterValidator(check_template)]
 HeaderName = Annotated[str, AfterValidator(check_header_name)]
 HeaderValue = Annotated[str, AfterValidator(check_header_value)]

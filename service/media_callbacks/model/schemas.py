@@ -10,7 +10,7 @@ The schemas hold no references and only keywords that mean the same in draft 202
 AsyncAPI Schema Objects, which are draft 7, as they are.
 
 Source: "JSON Schema 2020-12", https://json-schema.org/draft/2020-12; "AsyncAPI 3.0.0",
-https://www.asyncapi.com/docs/reference/specification/v3.0.0; its HTTP, SQS, NATS and AMQP bindings,
+https://www.asyncapi.com/docs/reference/specification/v3.0.0; its HTTP, SQS, Kafka, NATS and AMQP bindings,
 https://github.com/asyncapi/bindings; "CloudEvents 1.0.2", https://github.com/cloudevents/spec, "JSON Event Format".
 """
 
@@ -199,6 +199,7 @@ _SINK_TITLES = {
     "mns-queue": "MNS message",
     "mns-topic": "MNS message of a topic",
     "aliyun-eventbridge": "EventBridge event of Alibaba Cloud",
+    "kafka": "Kafka message",
     "nats": "NATS message",
     "rabbitmq": "RabbitMQ message",
     "stdout": "line",
@@ -286,6 +287,16 @@ _CHANNELS: Mapping[str, Json] = {
         "operation": "One event for each: the CloudEvent itself, with the name of the bus as `aliyuneventbusname`;"
         " EventBridge adds extensions of its own, which begin with `aliyun`. The bus may deliver it again and out of"
         " order: compare `id` and `data.revision`.",
+    },
+    "kafka": {
+        "sink": "kafka",
+        "title": "Kafka",
+        "description": "The `topic` of a sink of kind `kafka`.",
+        "operation": "One message for each event, whose key is the `subject`, or the `id` where there is no subject."
+        " With `content_mode` `structured` the value is the CloudEvent; with `binary` it is its `data`, and the other"
+        " attributes are headers with the prefix `ce_`. The events of one job are written in order, as far as they go"
+        " to one topic. A message may come again: compare `id`.",
+        "bindings": {"kafka": {"bindingVersion": "0.5.0"}},
     },
     "nats": {
         "sink": "nats",
@@ -394,6 +405,30 @@ _MESSAGE_TRAITS: Json = {
             "description": "The message's tag.",
             "required": ["MessageTag"],
             "properties": {"MessageTag": {"type": "string", "maxLength": 16, "description": "`data.kind`"}},
+        },
+    },
+    "kafka": {
+        "headers": {
+            "type": "object",
+            "required": ["content-type"],
+            "properties": {
+                "content-type": {
+                    "type": "string",
+                    "enum": [CONTENT_TYPE, "application/json"],
+                    "description": "The latter in binary mode.",
+                },
+                **{
+                    f"ce_{name}": {"type": "string", "description": f"In binary mode: `{name}` of the event."}
+                    for name in ("specversion", "id", "source", "type", "subject", "time", "dataschema")
+                },
+                "traceparent": _TRACEPARENT,
+            },
+        },
+        "bindings": {
+            "kafka": {
+                "key": {"type": "string", "description": "The `subject` of the event, else its `id`."},
+                "bindingVersion": "0.5.0",
+            }
         },
     },
     "nats": {
