@@ -44,7 +44,7 @@ runtime: $(UV)
 environment: $(UV)
 	$(call synchronise,--all-extras)
 
-demo: $(if $(BUS),environment,runtime) ## run the whole service on this machine and show typed events; BUS=nats or rabbitmq sends them there, too
+demo: $(if $(BUS),environment,runtime) ## run the whole service on this machine and show typed events; BUS=kafka, nats or rabbitmq sends them there, too
 	@$(if $(BUS),$(BIN)/python -m tests.exercises.demo $(BUS),$(BIN)/media-callbacks demo)
 
 test: environment ## run all tests

@@ -22,7 +22,7 @@ import pytest
 from tests.documentation.pages import PAGES, ROOT, Block, read_blocks
 
 # Ports that the pages name; each test has others in their place.
-PORTS = ("8080", "8081", "8090", "3000", "4222", "8222", "5672")
+PORTS = ("8080", "8081", "8090", "3000", "4222", "8222", "5672", "9092")
 PATIENCE_S = 120
 _RUNS_ON = re.compile(r"runs on, listening on ([0-9]+)")
 # Keys and tokens, which are others each time.
@@ -71,7 +71,7 @@ def shell_blocks(page: str) -> list[Block]:
 
 
 # Run where there is what they need.
-ELSEWHERE = ("docs/sinks/rabbitmq.md",)
+ELSEWHERE = ("docs/sinks/kafka.md", "docs/sinks/rabbitmq.md")
 RUN = [page for page in PAGES if page not in ELSEWHERE and any(block.is_run for block in shell_blocks(page))]
 
 
