@@ -63,6 +63,12 @@ SECRETS = (b"first secret of 24 bytes", b"second secret, 24 bytes.")
 
 
 @pytest.fixture(autouse=True)
+def _no_patience(monkeypatch):
+    """With brokers that a test has taken away."""
+    monkeypatch.setattr("media_callbacks.sinks.kafka._PATIENCE_S", 0.0)
+
+
+@pytest.fixture(autouse=True)
 def _isolated_environment(monkeypatch, tmp_path):
     for name in list(os.environ):
         if name.startswith(("AWS_", "BOTO")) or name.lower().endswith("_proxy"):
@@ -617,8 +623,9 @@ class BrokerDestination:
         self._seen = 0
 
     async def open(self) -> None:
-        await self.broker.prepare()
         await self.gate.open()
+        self.broker.advertise(self.gate.port)
+        await self.broker.prepare()
 
     def new_sink(self, *, timeout_s: float = 60.0, **changes: Any) -> Sink:
         table = self.broker.table(port=self.gate.port) | changes

@@ -41,7 +41,8 @@ def main() -> int:
             folder,
             kind,
             seed=arguments.seed,
-            jobs=arguments.jobs or (BUS_SHORT_JOBS if arguments.short else BUS_JOBS),
+            # Each ends twice.
+            jobs=min(arguments.jobs or (BUS_SHORT_JOBS if arguments.short else BUS_JOBS), BROKERS[kind].max_read // 2),
             rate_per_s=arguments.rate or RATE_PER_S,
             kills=3 if arguments.short else 10,
             service_kills=1 if arguments.short else 3,

@@ -47,6 +47,8 @@ class Broker(ABC):
         kind: Of the sink.
         port: Where it listens; the same after ``kill`` and ``start``.
         deduplicates: Whether it stores once what comes twice with the same id.
+        repeats: Whether the client itself sends again what was not acknowledged, and the broker knows it.
+        max_read: More messages than so many take it minutes to give back.
         template: Of names, as the sink has it by default.
         max_bytes: No event of this size fits.
         identity: With which a sink is let in, as keys of its table; wrong ones keep it out. Of a broker that is
@@ -55,6 +57,8 @@ class Broker(ABC):
 
     kind: ClassVar[str]
     deduplicates: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False
+    max_read: ClassVar[int] = 1_000_000
     template: ClassVar[str]
     max_bytes: ClassVar[int]
     identity: ClassVar[Mapping[str, str]]
@@ -81,6 +85,9 @@ class Broker(ABC):
 
     def name_of(self, body: bytes) -> str:
         return NameTemplate(self.template).render(Origin.read(json.loads(body)))
+
+    def advertise(self, port: int) -> None:  # noqa: B027 - most need not
+        """Have clients sent to a gate before it, where it is the broker who tells them where to connect."""
 
     def replayed(self, identity: str, number: int) -> str:
         """What a replay is known by."""
