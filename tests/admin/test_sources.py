@@ -117,6 +117,7 @@ def refused(number: int = 1, **changes: Any) -> RefusedRow:
         "reason": "signature_mismatch",
         "cause": "",
         "detail": str(number),
+        "job_id": None,
     }
     return RefusedRow(refused_at=NOW, **{"document": document} | columns | changes)
 
@@ -129,7 +130,15 @@ async def test_what_was_refused_is_listed_from_new_to_old_by_pages(operators: Op
     assert [one["detail"] for one in page["refused"]] == ["3", "2"]
     assert [one["detail"] for one in (await operators.get("/v1/refused", source="none"))["refused"]] == ["4", "2", "0"]
     assert (await operators.get("/v1/refused", cause="key_case"))["refused"] == []
-    assert set(page["refused"][0]) == {"id", "refused_at", "source", "status", "reason", "cause", "detail"}
+    assert set(page["refused"][0]) == {"id", "refused_at", "source", "status", "reason", "cause", "detail", "job_id"}
+
+
+async def test_what_was_refused_is_found_by_what_stands_in_it(operators: Operators) -> None:
+    documents = [json.dumps({"request": {"body": f'{{"JobId":"job-{number}"}}'}}) for number in range(3)]
+    await operators.inbox.keep_refused([refused(document=document, job_id="x") for document in documents])
+    (found,) = (await operators.get("/v1/refused", text="job-1"))["refused"]
+    assert (found["id"], found["job_id"]) == (2, "x")
+    assert (await operators.ask("GET", "/v1/refused", params={"text": "a\0"})).status_code == 400
 
 
 async def test_what_was_refused_is_shown_as_it_is_kept(operators: Operators) -> None:

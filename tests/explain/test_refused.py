@@ -152,6 +152,7 @@ async def test_whatever_a_request_holds_a_terminal_is_not_steered(capsys: pytest
         "reason": "signature_mismatch",
         "cause": "",
         "detail": nasty,
+        "job_id": nasty,
     }
     step = {"name": nasty, "status": nasty, "expected": nasty, "came": nasty, "lines": [nasty]}
     finding = {"cause": nasty, "text": nasty, "remedy": nasty}

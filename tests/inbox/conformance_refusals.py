@@ -26,6 +26,7 @@ def refused(number: int = 0, *, at: datetime = NOW, **changes: Any) -> RefusedRo
         "reason": "signature_mismatch",
         "cause": "",
         "detail": f"no. {number}",
+        "job_id": None,
     }
     return RefusedRow(refused_at=at, **{"document": text} | columns | changes)
 
@@ -51,11 +52,14 @@ async def activity(inbox: Timed) -> dict[str, SourceActivity]:
 class RefusalsConformance:
     async def test_a_refused_request_is_kept_as_it_is_told(self, inbox: Timed, reopen: Reopen) -> None:
         nasty = '\0\x1b[31m<b>\u202e "quoted" \u5a92\ud800'
-        await keep(inbox, refused(cause="url_scheme", body=nasty, explanation={"findings": [nasty]}))
+        await keep(
+            inbox, refused(cause="url_scheme", job_id=nasty[1:-1], body=nasty, explanation={"findings": [nasty]})
+        )
         inbox = await reopen()
         (record,) = await every(inbox)
         assert (record.refused_at, record.source, record.status) == (NOW, "vod", 403)
         assert (record.reason, record.cause, record.detail) == ("signature_mismatch", "url_scheme", "no. 0")
+        assert record.job_id == nasty[1:-1]
         found = await inbox.find_refused(record.id)
         assert found is not None
         assert found.record == record
@@ -85,6 +89,27 @@ class RefusalsConformance:
         assert await listed(inbox, cause="key_case") == ["no. 3"]
         assert await listed(inbox, cause="") == ["no. 4", "no. 2", "no. 1"]
         assert await listed(inbox, since=NOW) == ["no. 3", "no. 2", "no. 1"]
+
+    @pytest.mark.parametrize("text", ['order "7"', "\u5a92\u4f53", "a\\b", "100%", "_"])
+    async def test_a_list_may_be_of_what_has_a_text(self, inbox: Timed, text: str) -> None:
+        within = json.dumps({"UserData": text})
+        await keep(
+            inbox,
+            refused(1, body=within),
+            refused(2, body=json.dumps({"MessageBody": within}, ensure_ascii=False)),
+            refused(3, body=within.replace("\\u", "\\\\u"), source="ims"),
+            refused(4, body=json.dumps({"UserData": text}, ensure_ascii=False)),
+            refused(5, body="<b>", explanation={"events": [{"data": {"user_data": f"{text} and more"}}]}),
+            refused(6, body="another"),
+        )
+        found = await listed(inbox, text=text)
+        assert set(found) - {"no. 2", "no. 3"} == {"no. 1", "no. 4", "no. 5"}
+        assert await listed(inbox, text=text, source="none") == []
+        assert await listed(inbox, text=text, limit=1) == ["no. 5"]
+
+    async def test_a_text_is_looked_for_as_it_is_written(self, inbox: Timed) -> None:
+        await keep(inbox, refused(1, body="Order-7"), refused(2, body="order-7"))
+        assert await listed(inbox, text="order-7") == ["no. 2"]
 
     # Bounds
 

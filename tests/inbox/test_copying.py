@@ -106,7 +106,7 @@ async def fill(inbox: Timed) -> None:
     await deliver(inbox, "a", now=NOW - 2 * DAY)
     await purge(inbox, payloads_before=NOW - DAY, keys_before=NOW - DAY)
     await inbox.watch_clock(now=NOW)
-    await inbox.keep_refused([refused(body="a\0b \u5a92", cause="key_case"), refused(2, source="none")])
+    await inbox.keep_refused([refused(body="a\0b \u5a92", cause="key_case", job_id="7"), refused(2, source="none")])
     await inbox.note_sources({"vod": "a", "ims": "a"})
     await inbox.note_activity([SourceNews("vod", 1, 2)], [("received", "vod", 1), ("refused", "vod", 2)])
     await put(inbox, DELIVERED)

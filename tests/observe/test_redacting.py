@@ -66,6 +66,7 @@ def keep(
             "reason": "signature_mismatch",
             "cause": "",
             "detail": redactor.redact(detail, callback),
+            "job_id": None,
         }
         | json.loads(document)
     )

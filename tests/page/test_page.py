@@ -67,7 +67,7 @@ async def furnish(visitor: Visitor, text: str) -> str:
             "verdict": {"state": "rejected", "answer": 403, "reason": text, "text": text},
         },
     }
-    await inbox.keep_refused([RefusedRow(NOW, text, 403, text, text, text, json.dumps(document))])
+    await inbox.keep_refused([RefusedRow(NOW, text, 403, text, text, text, text, json.dumps(document))])
     await operators.post("/v1/replays", {"filter": {"job_id": text}, "reason": text, "requested_by": text})
     return event.id
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 from structlog.testing import capture_logs
 
@@ -92,8 +93,25 @@ async def test_a_refused_request_is_kept_with_what_explains_it() -> None:
     assert (row.refused_at, row.source, row.status, row.reason) == (NOW, "vod", 403, "signature_mismatch")
     assert (row.cause, row.detail) == ("key_case", "no key fits")
     assert json.loads(row.document)["explanation"] == FOUND
+    assert row.job_id is None
     await noted.keeper.note()
     assert len(noted.store.refused) == 1
+
+
+async def test_which_job_it_is_about_is_told_as_far_as_it_may_be() -> None:
+    """Of a job id that holds a secret no more than of the rest."""
+    key = make_tables(Path("unused"), {})["sources"]["vod"]["keys"][0]
+    for job_id, told in (
+        ("job-7", "job-7"),
+        (f"job {key}", f"job <{len(key)} characters>"),
+        ("\ud800", "?"),
+        (None, None),
+    ):
+        found = FOUND | {"events": [{"data": {"job_id": job_id}}, {"data": {"job_id": "another"}}]}
+        noted = Noted(explain=Mock(return_value=found))
+        noted.refuse()
+        await noted.keeper.note()
+        assert [row.job_id for row in noted.store.refused] == [told]
 
 
 async def test_where_nobody_explains_the_request_is_kept() -> None:

@@ -187,6 +187,7 @@ class RefusedQuery(PageParameters):
     source: Text = _optional("Name of the source, or `none` for paths that nobody listens on.")
     reason: Text = _optional("Why, as in metrics and logs.")
     cause: Text = _optional("What explains it.")
+    text: Text = _optional("Those in which this stands: a job id, a media id, user data, or anything else of them.")
     since: Moment = _optional("Refused at this time or later.")
 
 
@@ -651,6 +652,10 @@ class RefusedItem(ApiModel):
         description="What explains it, as `media-callbacks explain` has it; empty where nothing does.",
     )
     detail: str = Field(examples=["no configured key and url gives this signature"])
+    job_id: str | None = Field(
+        description="Of the job that it says has ended, which nobody has proved; null where it can't be read.",
+        examples=["3af7e9705cb24c0f9d23231d4c371900"],
+    )
 
 
 class RefusedPage(ApiModel):

@@ -22,6 +22,7 @@ class RefusedLog:
             source=query.source,
             reason=query.reason,
             cause=query.cause,
+            text=query.text,
             since=query.since,
             before_id=query.before,
             limit=query.limit,

@@ -286,13 +286,14 @@ class Operations(ABC):
         source: str | None = None,
         reason: str | None = None,
         cause: str | None = None,
+        text: str | None = None,
         since: datetime | None = None,
         before_id: int | None = None,
         limit: int,
     ) -> Sequence[RefusedRecord]:
         return await self._read(
             lambda d: refusals.list_refused(
-                d, source=source, reason=reason, cause=cause, since=since, before_id=before_id, limit=limit
+                d, source=source, reason=reason, cause=cause, text=text, since=since, before_id=before_id, limit=limit
             )
         )
 

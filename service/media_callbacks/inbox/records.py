@@ -99,6 +99,7 @@ class RefusedRow:
     Attributes:
         source: Its name, or ``none``.
         cause: What explains it, as explanations call it; empty where nothing does.
+        job_id: As the document has it; None where it has none.
         document: JSON: the request without what would let it be sent again, and how it was explained.
     """
 
@@ -108,6 +109,7 @@ class RefusedRow:
     reason: str
     cause: str
     detail: str
+    job_id: str | None
     document: str
 
 
@@ -122,6 +124,7 @@ class RefusedRecord:
     reason: str
     cause: str
     detail: str
+    job_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -433,11 +433,12 @@ class RefusalReader(Protocol):
         source: str | None = None,
         reason: str | None = None,
         cause: str | None = None,
+        text: str | None = None,
         since: datetime | None = None,
         before_id: int | None = None,
         limit: int,
     ) -> Sequence[RefusedRecord]:
-        """Requests that were refused, newest first, with ids below ``before_id``."""
+        """Requests that were refused, newest first, with ids below ``before_id``, and this text in what is kept."""
         ...
 
     async def find_refused(self, refused_id: int) -> RefusedDetail | None: ...

@@ -5,6 +5,7 @@ requests that were refused, each with the reason why. Nothing waits for it, and 
 
 import asyncio
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -104,6 +105,7 @@ class ActivityKeeper(Loop):
             # Callbacks come between.
             await asyncio.sleep(0)
             findings = explanation["findings"] if explanation is not None else ()
+            document = self._redactor.make_document(request, explanation)
             rows.append(
                 RefusedRow(
                     refused_at=request.refused_at,
@@ -112,7 +114,8 @@ class ActivityKeeper(Loop):
                     reason=request.reason,
                     cause=findings[0]["cause"] if findings else "",
                     detail=self._redactor.redact(request.detail, request.callback),
-                    document=self._redactor.make_document(request, explanation),
+                    job_id=_job_in(document),
+                    document=document,
                 )
             )
             self._kept[request.source, request.reason] += 1
@@ -127,6 +130,15 @@ class ActivityKeeper(Loop):
         except Exception as error:  # noqa: BLE001 - whatever strangers send, the reason is kept
             log.error("explaining_failed", error=type(error).__name__)
             return None
+
+
+def _job_in(document: str) -> str | None:
+    """Of what is kept, so that nothing is in it that is left out there."""
+    explanation = json.loads(document)["explanation"]
+    events = explanation["events"] if explanation is not None else ()
+    job_id: str | None = next((event["data"]["job_id"] for event in events), None)
+    # It may hold half a surrogate pair, which no column takes.
+    return job_id and job_id.encode("utf-8", "replace").decode()
 
 
 def _fingerprints(settings: Settings) -> dict[str, str]:

@@ -98,7 +98,12 @@ TABLES = (
         "id erased_at finished_at matched digest requested_by reason events receipts held jobs dead undelivered",
         numbers_rows=True,
     ),
-    _table("refused", "id refused_at source status reason cause detail document", has_bodies=True, numbers_rows=True),
+    _table(
+        "refused",
+        "id refused_at source status reason cause detail job_id document",
+        has_bodies=True,
+        numbers_rows=True,
+    ),
     _table("source_activity", "source configuration configured_at received_at refused_at refused_since longest_gap"),
     _table("activity", "minute what name count", sorted_by=3),
     _table("erased_events", "event_id public_id erased_at erasure"),

@@ -16,16 +16,25 @@ MAX_REFUSED = 400
 MAX_AGE_MS = 7 * 86_400_000
 # A gap counts for half after a week: what was usual in spring is not in autumn, and at a weekend the last one is known.
 _FADED_AFTER_S = 10 * 86_400
-_COLUMNS = "id, refused_at, source, status, reason, cause, detail"
+_COLUMNS = "id, refused_at, source, status, reason, cause, detail, job_id"
 
 
 async def keep(database: Database, refused: Sequence[RefusedRow]) -> None:
     """Keep some more, and no more than the bounds say."""
     await database.execute_many(
-        "INSERT INTO refused (refused_at, source, status, reason, cause, detail, document)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO refused (refused_at, source, status, reason, cause, detail, job_id, document)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         [
-            (to_milliseconds(one.refused_at), one.source, one.status, one.reason, one.cause, one.detail, one.document)
+            (
+                to_milliseconds(one.refused_at),
+                one.source,
+                one.status,
+                one.reason,
+                one.cause,
+                one.detail,
+                one.job_id,
+                one.document,
+            )
             for one in refused
         ],
     )
@@ -52,6 +61,7 @@ async def list_refused(
     source: str | None,
     reason: str | None,
     cause: str | None,
+    text: str | None,
     since: datetime | None,
     before_id: int | None,
     limit: int,
@@ -67,10 +77,20 @@ async def list_refused(
     ):
         if value is not None:
             query.add(condition, value)
+    if text is not None:
+        # There are a few hundred of them. Other than LIKE, it tells capitals apart in every database.
+        spelt = [f"replace(document, {query.mark(spelling)}, '') <> document" for spelling in _spellings(text)]
+        query.add(f"({' OR '.join(spelt)})")
     rows = await database.fetch(
         f"{query.select(_COLUMNS)} ORDER BY id DESC LIMIT {query.mark(limit)}", *query.parameters
     )
     return tuple(RefusedRecord(row_id, from_milliseconds(at), *rest) for row_id, at, *rest in rows)
+
+
+def _spellings(text: str) -> tuple[str, str]:
+    """How it stands in a document: in a text, and in JSON that is a text there."""
+    spelt = json.dumps(text)[1:-1]
+    return spelt, json.dumps(spelt)[1:-1]
 
 
 async def find(database: Database, refused_id: int) -> RefusedDetail | None:

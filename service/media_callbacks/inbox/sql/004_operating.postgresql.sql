@@ -150,6 +150,7 @@ CREATE TABLE refused (
     reason     text    NOT NULL,
     cause      text    NOT NULL,
     detail     text    NOT NULL,
+    job_id     text,
     document   text    NOT NULL
 );
 CREATE INDEX refused_alike ON refused (source, reason, cause, id);

@@ -111,6 +111,7 @@ CREATE TABLE refused (
     reason     TEXT    NOT NULL,
     cause      TEXT    NOT NULL,    -- what explains it; empty where nothing does
     detail     TEXT    NOT NULL,
+    job_id     TEXT,                -- of the job that it would have ended
     document   TEXT    NOT NULL     -- JSON object: the request, and how it was explained
 );
 CREATE INDEX refused_alike ON refused (source, reason, cause, id);
