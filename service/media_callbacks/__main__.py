@@ -29,6 +29,7 @@ COMMANDS = {
     "listen": "see events as they come, and have them posted to this machine",
     "jobs": "what became of a job; tell the service which to expect",
     "receipts": "look at what came through the sources",
+    "refused": "look at what was refused, and why",
     "report": "what became of expected jobs, by product, hour and transport",
     "sources": "whether anything comes through each source",
     "status": "whether it is well; what is wrong, since when, why, and what to do",

@@ -26,6 +26,7 @@ from tests.factories.fake_admin import (
     make_report,
     receipt_detail,
     receipt_item,
+    refused_item,
     replay_item,
     sink_item,
 )
@@ -118,6 +119,8 @@ ADMIN = {"pydantic", "media_callbacks.model.events", "ssl"}
         ["jobs", "show", "job-1"],
         ["receipts", "list"],
         ["receipts", "show", "1"],
+        ["refused", "list"],
+        ["refused", "show", "1"],
         ["report"],
         ["sinks", "list"],
         ["sinks", "pause", "orders"],
@@ -140,6 +143,12 @@ async def test_whoever_asks_the_service_loads_neither_servers_nor_drivers(tmp_pa
             "GET /v1/jobs/vod/job-1": job_detail(1),
             "GET /v1/receipts": {"receipts": [receipt_item(1)], "cursor": None},
             "GET /v1/receipts/1": receipt_detail(1),
+            "GET /v1/refused": {"refused": [refused_item(1)], "cursor": None},
+            "GET /v1/refused/1": refused_item(1)
+            | {
+                "request": {"method": "POST", "target": "/", "headers": [], "body": "", "body_bytes": 0},
+                "explanation": None,
+            },
             "GET /v1/report": make_report(),
             "GET /v1/sinks": {"sinks": [sink_item("orders")]},
             "POST /v1/sinks/orders/pause": sink_item("orders", state="paused"),

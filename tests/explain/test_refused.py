@@ -11,7 +11,7 @@ import pytest
 
 from media_callbacks.admin.models import RefusedDetail
 from media_callbacks.commands.console.admin_client import URL_VARIABLE
-from media_callbacks.commands.explain import refused_lines
+from media_callbacks.commands.refused import refused_lines
 from tests.factories.fake_admin import fake_admin, run_command
 from tests.factories.running import (
     SECRETS,
@@ -71,14 +71,36 @@ async def test_why_the_last_one_was_refused_is_one_command(
     assert lines[0].startswith("refused at ")
     assert lines[0].endswith("answered with 403 (signature_mismatch)")
     # What to do stands on the first screen.
-    assert any("url_scheme" in line for line in lines[:6])
-    assert any(line.strip().startswith("do: add that url to sources.vod.url") for line in lines[:6])
+    assert any("url_scheme" in line for line in lines[:7])
+    assert any(line.strip().startswith("do: add that url to sources.vod.url") for line in lines[:7])
+    # Of which job it is, and what it says.
+    assert f"job     {JOB}, as it says itself" in lines
+    assert any('"EventType":' in line and JOB in line for line in lines)
     assert await run_command("explain", "--last-refused", "--json") == 1
     assert json.loads(capsys.readouterr().out)["cause"] == "url_scheme"
 
 
+async def test_one_of_those_that_were_refused_is_found_by_its_job(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await running.send(wrongly_signed(running))
+    (one,) = await kept(running)
+    await running.send(encode_request("POST", "/elsewhere", [], b"{}"))
+    await kept(running, source="none")
+    assert await run_command("explain", "--last-refused") == 1
+    assert "source  none" in capsys.readouterr().out
+    assert await run_command("explain", "--last-refused", "--text", JOB) == 1
+    assert f"job     {JOB}" in capsys.readouterr().out
+    assert await run_command("explain", "--last-refused", "--text", "x\x1b[2J", "--source", "vod") == 0
+    assert "no request of source vod with the text x\\x1b[2J was refused" in capsys.readouterr().err
+    assert await run_command("refused", "show", str(one["id"])) == 0
+    assert f"job     {JOB}" in capsys.readouterr().out
+
+
 async def test_a_file_and_the_last_refused_are_not_both_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert await run_command("explain", "--last-refused", "request.txt") == 2
+    assert await run_command("explain", "request.txt", "--text", "x") == 2
+    assert "--text: only together with --last-refused" in capsys.readouterr().err
     assert await run_command("explain") == 2
     assert "expected FILE" in capsys.readouterr().err
 

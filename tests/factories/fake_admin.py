@@ -150,6 +150,20 @@ def receipt_item(number: int, **changes: Any) -> Json:
     return _document(models.ReceiptItem, fields | changes)
 
 
+def refused_item(number: int, **changes: Any) -> Json:
+    fields = {
+        "id": number,
+        "refused_at": "2026-11-20T10:00:00Z",
+        "source": "vod",
+        "status": 403,
+        "reason": "signature_mismatch",
+        "cause": "",
+        "detail": "no configured key and url gives this signature",
+        "job_id": "job-1",
+    }
+    return _document(models.RefusedItem, fields | changes)
+
+
 def delivery_item(**changes: Any) -> Json:
     fields = {
         "sink": "orders",

@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from media_callbacks.admin.models import RefusedDetail
-from media_callbacks.commands.explain import refused_lines
+from media_callbacks.commands.refused import refused_lines
 from media_callbacks.config.settings import Settings, build_settings
 from media_callbacks.explain.refused import RefusalExplainer
 from media_callbacks.model.errors import ServiceError

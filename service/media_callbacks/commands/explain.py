@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -14,24 +14,19 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from rich.console import Console
 from rich.text import Text
 
-from media_callbacks.admin.models import RefusedDetail, RefusedPage
-from media_callbacks.commands.console.admin_client import (
-    AdminClient,
-    add_admin_options,
-    read_answer,
-    run_with_client,
-)
+from media_callbacks.commands.console.admin_client import add_admin_options, run_with_client
 from media_callbacks.commands.console.errors import UsageError
+from media_callbacks.commands.console.explanation import finding_lines, step_lines
 from media_callbacks.commands.console.options import add_json_option, read_settings
-from media_callbacks.commands.console.output import note, print_json, printable
+from media_callbacks.commands.console.output import printable
 from media_callbacks.commands.console.parser import CommandParser
+from media_callbacks.commands.refused import show_last
 from media_callbacks.edge.certificates import read_certificate
 from media_callbacks.explain.captured_request import UnreadableRequest, read_captured_request
 from media_callbacks.explain.explaining import UnknownSource, as_json, explain
 from media_callbacks.explain.surroundings import surroundings
 from media_callbacks.model.errors import BadSignature
 from media_callbacks.model.suggestions import did_you_mean
-from media_callbacks.model.times import format_time
 from media_callbacks.timing.clock import utc_now
 
 # A body may have up to 64 MiB, and a capture is little more.
@@ -41,6 +36,7 @@ MAX_FILE_BYTES = 80 << 20
 def add_options(parser: CommandParser) -> None:
     parser.examples = (
         "media-callbacks explain --last-refused",
+        "media-callbacks explain --last-refused --text 3af7e9705cb24c0f9d23231d4c371900",
         "media-callbacks explain request.txt",
         "media-callbacks explain - --source vod --at 2026-11-20T08:30:00Z",
     )
@@ -58,8 +54,10 @@ def add_options(parser: CommandParser) -> None:
     parser.add_argument(
         "--last-refused",
         action="store_true",
-        help="explain the request that the running service refused last, as it kept it; with --source of that source",
+        help="explain the request that the running service refused last, as it kept it; with --source of that source,"
+        " with --text of those in which this stands; media-callbacks refused list has them all",
     )
+    parser.add_argument("--text", metavar="TEXT", help="with --last-refused: a job id, user data, or other text")
     parser.add_argument("--source", metavar="NAME", help="instead of the source that the request is meant for")
     parser.add_argument(
         "--at",
@@ -79,7 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
         if given := [name for name in ("file", "at", "certificate") if getattr(arguments, name) is not None]:
             name = "FILE" if given[0] == "file" else f"--{given[0]}"
             raise UsageError(f"{name}: expected a file or --last-refused, came both")
-        return run_with_client(arguments, explain_last_refused)
+        return run_with_client(arguments, show_last)
+    if arguments.text is not None:
+        raise UsageError("--text: only together with --last-refused")
     if arguments.file is None:
         raise UsageError("expected FILE, - for stdin, or --last-refused")
     now = utc_now() if arguments.at is None else read_time(arguments.at)
@@ -102,43 +102,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         report(lines_of(as_json(explanation)))
     return 0 if explanation.verdict.state == "accepted" else 1
-
-
-def explain_last_refused(client: AdminClient, arguments: argparse.Namespace) -> int:
-    """The verdict first."""
-    query = {"limit": "1"} | ({"source": arguments.source} if arguments.source else {})
-    found = read_answer(RefusedPage, client.get("/v1/refused", query)).refused
-    if not found:
-        of_source = f" of source {printable(arguments.source)}" if arguments.source else ""
-        note(f"no request{of_source} was refused within the last week; media-callbacks sources list tells what comes")
-        return 0
-    document = client.get(f"/v1/refused/{found[0].id}")
-    if arguments.json:
-        print_json(document)
-    else:
-        report((printable(line), style) for line, style in refused_lines(read_answer(RefusedDetail, document)))
-    return 1
-
-
-def refused_lines(refused: RefusedDetail) -> Iterator[tuple[str, str]]:
-    yield f"refused at {format_time(refused.refused_at)}, answered with {refused.status} ({refused.reason})", "bold red"
-    yield f"source  {refused.source}: {refused.detail}", ""
-    explanation, request = refused.explanation, refused.request
-    if explanation is None:
-        yield "", ""
-        yield "not explained further: the request was too long, or had not come whole", "yellow"
-    elif explanation["findings"]:
-        yield "", ""
-        yield from _finding_lines(explanation["findings"])
-    for text in explanation["notes"] if explanation is not None else ():
-        yield text, "yellow"
-    yield "", ""
-    yield f"{request['method']} {request['target']}, body of {request['body_bytes']} bytes", "bold"
-    for name, value in request["headers"]:
-        yield f"  {name}: {value}", "dim"
-    if explanation is not None:
-        yield "", ""
-        yield from _step_lines(explanation["steps"])
 
 
 # What is read
@@ -199,14 +162,6 @@ def read_time(text: str) -> datetime:
 # What is written
 
 
-_MARKS: Mapping[str, tuple[str, str]] = {
-    "ok": ("ok  ", "green"),
-    "failed": ("FAIL", "bold red"),
-    "not checked": ("--  ", "yellow"),
-    "note": ("note", "cyan"),
-}
-
-
 def report(lines: Iterable[tuple[str, str]]) -> None:
     """With colours on a terminal, as plain lines in a pipe."""
     console = Console() if sys.stdout.isatty() else None
@@ -226,10 +181,10 @@ def lines_of(explanation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for text in explanation["notes"]:
         yield f"file     {text}", "cyan"
     yield "", ""
-    yield from _step_lines(explanation["steps"])
+    yield from step_lines(explanation["steps"])
     if explanation["findings"]:
         yield "", ""
-        yield from _finding_lines(explanation["findings"])
+        yield from finding_lines(explanation["findings"])
     yield "", ""
     yield from _event_lines(explanation)
     yield verdict_line(explanation["verdict"])
@@ -240,27 +195,6 @@ def verdict_line(verdict: Mapping[str, Any]) -> tuple[str, str]:
     reason = f" ({verdict['reason']})" if verdict["reason"] else ""
     style = "bold green" if verdict["state"] == "accepted" else "bold red"
     return f"{verdict['state']}{answer}{reason}: {verdict['text']}", style
-
-
-def _step_lines(steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    width = max((len(step["name"]) for step in steps), default=0)
-    for step in steps:
-        mark, style = _MARKS.get(step["status"], ("?   ", "yellow"))
-        came = step["came"] or ""
-        if step["expected"] is not None and step["status"] != "ok":
-            yield f"{mark}  {step['name']:<{width}}  expected {step['expected']}", style
-            yield f"      {'':<{width}}  came     {came}", style
-        else:
-            yield f"{mark}  {step['name']:<{width}}  {came}", style if step["status"] != "ok" else ""
-        for line in step["lines"]:
-            yield f"      {'':<{width}}    {line}", "dim"
-
-
-def _finding_lines(findings: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    yield "what explains this", "bold"
-    for finding in findings:
-        yield f"  {finding['cause']}: {finding['text']}", "yellow"
-        yield f"    do: {finding['remedy']}", ""
 
 
 def _event_lines(explanation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

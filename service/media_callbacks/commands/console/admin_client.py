@@ -152,6 +152,10 @@ class AdminClient:
         """Receipts, newest first, at most ``limit``, page after page."""
         return self._pages("/v1/receipts", "receipts", query, limit)
 
+    def list_refused(self, query: Mapping[str, str], *, limit: int | None = None) -> Iterator[Json]:
+        """Refused requests, newest first, at most ``limit``, page after page."""
+        return self._pages("/v1/refused", "refused", query, limit)
+
     def search(self, text: str, *, limit: int) -> list[Json]:
         """Jobs that this names."""
         return self._objects(self.get("/v1/search", {"q": text, "limit": str(limit)}).get("hits"))
