@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from media_callbacks.admin.waiting import JobWatch
-from media_callbacks.inbox.records import Answer, Finding
+from media_callbacks.inbox.records import Answer, Finding, RefusedRow
 from media_callbacks.model.errors import InboxUnavailable
 from tests.factories.operators import NOW, Operators, operating, serving
 from tests.factories.running import ADMIN_TOKEN, PATIENCE_S, connected, encode_request, read_answer
@@ -200,7 +200,19 @@ async def test_jobs_are_found_by_what_the_application_has_said(operators):
         "event_id": make_event().id,
         "at": "2026-11-21T04:00:12Z",
     }
-    assert (await operators.get("/v1/search", q="nothing"))["hits"] == []
+    assert await operators.get("/v1/search", q="nothing") == {"hits": [], "refused": []}
+
+
+async def test_a_job_whose_callback_was_refused_is_found_in_what_is_kept_of_it(operators):
+    await fill(operators)
+    document = json.dumps({"request": {"body": '{"JobId":"job-9"}'}, "explanation": None})
+    row = RefusedRow(NOW, "vod", 403, "signature_mismatch", "key_case", "wrong", "job-9", document)
+    await operators.inbox.keep_refused([row])
+    found = await operators.get("/v1/search", q=" job-9 ")
+    assert found["hits"] == []
+    (refused,) = found["refused"]
+    assert refused == (await operators.get("/v1/refused"))["refused"][0]
+    assert (await operators.get("/v1/search", q=" "))["refused"] == []
 
 
 @pytest.mark.parametrize(

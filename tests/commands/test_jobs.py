@@ -18,6 +18,7 @@ from tests.factories.fake_admin import (
     job_item,
     make_id,
     problem,
+    refused_item,
     run_command,
 )
 from tests.factories.operators import NOW, operating, serving
@@ -326,12 +327,24 @@ async def test_of_several_that_are_found_alike_each_is_listed(admin, capsys):
 async def test_a_job_that_nobody_knows_is_an_error(admin, capsys):
     found(admin)
     assert await admin.run("jobs", "show", "x") == 1
-    assert capsys.readouterr().err.startswith("nothing is known of this: ")
+    err = capsys.readouterr().err
+    assert err.startswith("nothing is known of this: ")
+    assert "Nor does it stand in a refused request that is kept" in err
+
+
+async def test_a_job_whose_callback_was_refused_says_so(admin, capsys):
+    item = refused_item(7, source="vod\x1b[2J", cause="key_case")
+    admin.answers["GET /v1/search"] = {"hits": [], "refused": [item, refused_item(6)]}
+    assert await admin.run("jobs", "show", "x") == 1
+    err = capsys.readouterr().err
+    assert "stands in 2 refused requests, the newest of 2026-11-20T10:00:00Z through vod\\x1b[2J" in err
+    assert "(signature_mismatch, key_case). What to do: media-callbacks refused show 7" in err
 
 
 async def test_a_terminal_is_told_how_to_go_on(admin, capsys, monkeypatch):
     odd = job_hit(2, found_by="user_data_prefix", user_data="[red]\x1b[2J", id="a\x1b[2J")
     found(admin, job_hit(1), odd)
+    admin.answers["GET /v1/search"]["refused"] = [refused_item(7)]
     monkeypatch.setattr("media_callbacks.commands.console.output.can_draw", lambda _: True)
     monkeypatch.setattr("media_callbacks.commands.jobs.can_draw", lambda _: True)
     assert await admin.run("jobs", "show", "job-1") == 0
@@ -340,5 +353,6 @@ async def test_a_terminal_is_told_how_to_go_on(admin, capsys, monkeypatch):
     assert f"media-callbacks events show {make_id(1)}" in out
     assert "receipt 2; what came: media-callbacks receipts show 2" in out
     assert "1 further found less exactly: media-callbacks jobs show ID --product PRODUCT" in out
+    assert "What to do: media-callbacks refused show 7" in out
     assert "a\\x1b[2J" in out
     assert "\x1b[2J" not in out

@@ -93,6 +93,8 @@ async def test_one_of_those_that_were_refused_is_found_by_its_job(
     assert f"job     {JOB}" in capsys.readouterr().out
     assert await run_command("explain", "--last-refused", "--text", "x\x1b[2J", "--source", "vod") == 0
     assert "no request of source vod with the text x\\x1b[2J was refused" in capsys.readouterr().err
+    assert await run_command("jobs", "show", JOB) == 1
+    assert f"media-callbacks refused show {one['id']}" in capsys.readouterr().err
     assert await run_command("refused", "show", str(one["id"])) == 0
     assert f"job     {JOB}" in capsys.readouterr().out
 

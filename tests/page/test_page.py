@@ -155,6 +155,14 @@ async def test_a_job_is_found_by_what_is_known_of_it(visitor: Visitor, asked):
     assert "registered as vod transcode of account default by shop" in text
 
 
+async def test_a_job_that_was_refused_alone_is_found(visitor: Visitor):
+    await furnish(visitor, HOSTILE)
+    html = await visitor.look(f"/ui/search?q={quote(HOSTILE[-10:])}")
+    assert "0 jobs found" in text_of(html)
+    assert 'href="/ui/refused/1"' in html
+    assert "no refused request that is kept" in text_of(await visitor.look("/ui/search?q=nothing"))
+
+
 async def test_a_list_goes_on_on_the_next_page(visitor: Visitor):
     await visitor.operators.put(*(f"job-{number}" for number in range(60)))
     first = await visitor.look("/ui/events?sink=orders")

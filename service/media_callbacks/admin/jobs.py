@@ -12,7 +12,6 @@ from media_callbacks.admin.models import (
     EventDetail,
     HeldItem,
     JobDetail,
-    JobHitItem,
     JobHits,
     JobItem,
     JobOrders,
@@ -165,11 +164,12 @@ class Jobs:
         "/v1/search",
         "Find jobs by whatever names them",
         description="By job id, media id, nonce, the id of an event, or the application's user data, whole or by its"
-        " beginning.",
+        " beginning; and the refused requests in which it stands.",
     )
     async def search(self, query: SearchQuery) -> JobHits:
         found = await self._inbox.search(query.q, limit=query.limit)
-        return JobHits(hits=tuple(map(JobHitItem.model_validate, found)))
+        refused = await self._inbox.list_refused(text=query.q.strip(), limit=query.limit)
+        return JobHits.model_validate({"hits": found, "refused": refused})
 
     def _item(self, record: JobRecord) -> JobItem:
         family = self._families.get(record.reference.product, {}).get(record.reference.family)

@@ -1125,6 +1125,9 @@ class JobHits(ApiModel):
     """Jobs that were found, those first that are named most exactly."""
 
     hits: tuple[JobHitItem, ...]
+    refused: tuple[RefusedItem, ...] = Field(
+        description="Refused requests in which it stands, as far as they are kept, newest first."
+    )
 
 
 class JobPage(ApiModel):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, timedelta
 from typing import get_args
 
-from media_callbacks.admin.models import MAX_JOBS, JobDetail, JobHitItem, JobItem, TimelineItem
+from media_callbacks.admin.models import MAX_JOBS, JobDetail, JobHitItem, JobItem, RefusedItem, TimelineItem
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import (
     AdminClient,
@@ -29,6 +29,7 @@ from media_callbacks.commands.console.output import (
     print_json,
     print_line,
     print_table,
+    printable,
     style_of,
 )
 from media_callbacks.commands.console.parser import CommandParser
@@ -157,15 +158,13 @@ def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 
 def show_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
-    found = [
-        document
-        for document in client.search(arguments.text, limit=arguments.limit)
-        if arguments.product in (None, document.get("product"))
-    ]
+    hits_found, refused_found = client.search(arguments.text, limit=arguments.limit)
+    found = [document for document in hits_found if arguments.product in (None, document.get("product"))]
+    refused = [read_answer(RefusedItem, document) for document in refused_found]
     if not found:
         raise AdminError(
-            "nothing is known of this: no job, event or receipt has it as an id, and no user data begins with it. A"
-            " callback that was refused is not kept; see `media-callbacks explain`"
+            "nothing is known of this: no job, event or receipt has it as an id, and no user data begins with it."
+            f" {_tell_refused(refused)}"
         )
     hits = [read_answer(JobHitItem, document) for document in found]
     # Those that are named most exactly come first.
@@ -186,7 +185,23 @@ def show_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
         print_line("")
         print_line(f"{len(hits) - 1} further found less exactly: media-callbacks jobs show ID --product PRODUCT")
         _show_hits(arguments, found[1:], hits[1:])
+    if refused:
+        print_line("")
+        print_line((_tell_refused(refused), "yellow"))
     return 0
+
+
+def _tell_refused(refused: Sequence[RefusedItem]) -> str:
+    """What to ask next, where this stands in refused requests."""
+    if not refused:
+        return "Nor does it stand in a refused request that is kept (the last of each kind, for a week at most)"
+    newest = refused[0]
+    why = printable(f"{newest.reason}, {newest.cause}" if newest.cause else newest.reason)
+    return (
+        f"It stands in {len(refused)} refused request{'' if len(refused) == 1 else 's'}, the newest of"
+        f" {format_time(newest.refused_at)} through {printable(newest.source)} ({why}). What to do:"
+        f" media-callbacks refused show {newest.id}"
+    )
 
 
 def _show_hits(arguments: argparse.Namespace, found: Sequence[Json], hits: Sequence[JobHitItem]) -> int:

@@ -107,8 +107,9 @@ class Views:
         """Jobs by whatever names them."""
         _check_names(query, ("q",))
         asked = query.get("q", "").strip()
-        hits: JobHits | None = await self._api.call("search", query={"q": asked, "limit": _PAGE}) if asked else None
-        return Shown("search.html", "Search", {"asked": asked, "hits": None if hits is None else hits.hits})
+        found: JobHits | None = await self._api.call("search", query={"q": asked, "limit": _PAGE}) if asked else None
+        hits, refused = (None, ()) if found is None else (found.hits, found.refused)
+        return Shown("search.html", "Search", {"asked": asked, "hits": hits, "refused": refused})
 
     async def jobs(self, _: Parameters, query: Parameters) -> Shown:
         page = await self._list("listJobs", query)

@@ -156,9 +156,10 @@ class AdminClient:
         """Refused requests, newest first, at most ``limit``, page after page."""
         return self._pages("/v1/refused", "refused", query, limit)
 
-    def search(self, text: str, *, limit: int) -> list[Json]:
-        """Jobs that this names."""
-        return self._objects(self.get("/v1/search", {"q": text, "limit": str(limit)}).get("hits"))
+    def search(self, text: str, *, limit: int) -> tuple[list[Json], list[Json]]:
+        """Jobs that this names, and refused requests in which it stands."""
+        found = self.get("/v1/search", {"q": text, "limit": str(limit)})
+        return self._objects(found.get("hits")), self._objects(found.get("refused", []))
 
     def get_job(self, product: str, id_: str, query: Mapping[str, str] | None = None) -> Json:
         """The life of a job."""

@@ -50,7 +50,7 @@ def show_events(client: AdminClient, arguments: argparse.Namespace) -> int:
 
 def _tell_of(client: AdminClient, job_id: str) -> str:
     """What is known of a job that has no event."""
-    for document in client.search(job_id, limit=1):
+    for document in client.search(job_id, limit=1)[0]:
         hit = read_answer(JobHitItem, document)
         state = "something came for it that gave none" if hit.state is None else f"it is {hit.state}"
         return f"no event has this job id yet, and the job is known: {state}; see `media-callbacks jobs show {job_id}`"
