@@ -145,10 +145,41 @@ async def test_what_was_refused_is_shown_as_it_is_kept(operators: Operators) -> 
     await operators.inbox.keep_refused([refused(cause="key_case")])
     (one,) = (await operators.get("/v1/refused"))["refused"]
     shown = await operators.get(f"/v1/refused/{one['id']}")
-    assert shown == one | {"request": shown["request"], "explanation": None}
+    assert shown == one | {"request": shown["request"], "explanation": None, "afterwards": shown["afterwards"]}
     assert shown["request"]["body"] == "<b>\u202e"
     answer = await operators.ask("GET", f"/v1/refused/{one['id']}")
     assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("source", "job_id", "kind", "told"),
+    [
+        (
+            "none",
+            "job-1",
+            "snapshot",
+            ["Who has sent it is not known.", "has ended since: media-callbacks jobs show job-1"],
+        ),
+        ("vod", None, "snapshot", ["twice more within seconds", "look whether its job has ended since."]),
+        ("mts", "job-1", "snapshot", ["as its subscription says", "media-callbacks jobs show job-1"]),
+        ("mts", "job-1", "transcode", ["as its subscription says", "jobs expect mts transcode job-1"]),
+        ("mts", "--url=x", "transcode", ["as its subscription says", "look whether its job has ended since."]),
+        ("vod", "a", "animated_image", ["within seconds", "expect vod animated_image a --account=b --media-id='; m'"]),
+        ("gif", "a; b", "animated_image", ["in no document", "jobs expect multimediaai animated_image 'a; b'"]),
+    ],
+)
+async def test_what_becomes_of_the_job_is_told(
+    operators: Operators, source: str, job_id: str | None, kind: str, told: list[str]
+) -> None:
+    tables = make_tables(Path("unused"), {}, {"sources.vod.account": "b"})
+    operators.sources.update(build_settings(tables, environ={}).sources)
+    explanation = {"events": [{"data": {"job_id": job_id, "kind": kind, "media_id": "; m"}}]}
+    document = json.dumps({"request": {}, "explanation": explanation})
+    await operators.inbox.keep_refused([refused(source=source, job_id=job_id, document=document)])
+    afterwards = (await operators.get("/v1/refused/1"))["afterwards"]
+    assert "can't be taken later" in afterwards[1]
+    assert told[0] in afterwards[0]
+    assert afterwards[-1].endswith(told[1])
 
 
 @pytest.mark.parametrize("refused_id", ["0", "7", "x", "-1", "1.0", "\u0661", "9" * 19, "9" * 5000])

@@ -148,6 +148,7 @@ async def test_whoever_asks_the_service_loads_neither_servers_nor_drivers(tmp_pa
             | {
                 "request": {"method": "POST", "target": "/", "headers": [], "body": "", "body_bytes": 0},
                 "explanation": None,
+                "afterwards": [],
             },
             "GET /v1/report": make_report(),
             "GET /v1/sinks": {"sinks": [sink_item("orders")]},

@@ -12,7 +12,11 @@ ODD = refused_item(6, source="none", cause="path_unknown", job_id=None, detail="
 
 def refused_detail(number: int, body: str = "", **changes: Any) -> dict[str, Any]:
     request = {"method": "POST", "target": "/callbacks/vod", "headers": [], "body": body, "body_bytes": len(body)}
-    return refused_item(number) | {"request": request | {"is_whole": True}, "explanation": None} | changes
+    return (
+        refused_item(number)
+        | {"request": request | {"is_whole": True}, "explanation": None, "afterwards": []}
+        | changes
+    )
 
 
 @pytest.fixture

@@ -187,6 +187,7 @@ async def test_whatever_a_request_holds_a_terminal_is_not_steered(capsys: pytest
         admin.answers["GET /v1/refused/1"] = item | {
             "request": request | {"is_whole": True},
             "explanation": explanation,
+            "afterwards": [nasty],
         }
         assert await admin.run("explain", "--last-refused") == 1
     out = capsys.readouterr().out

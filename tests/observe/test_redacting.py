@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from media_callbacks.admin.models import RefusedDetail
+from media_callbacks.admin.refused import tell_afterwards
 from media_callbacks.commands.refused import refused_lines
 from media_callbacks.config.settings import Settings, build_settings
 from media_callbacks.explain.refused import RefusalExplainer
@@ -24,6 +25,8 @@ from media_callbacks.model.errors import ServiceError
 from media_callbacks.observe.redacting import MAX_DOCUMENT_BYTES, Redactor
 from media_callbacks.observe.refused import RefusedRequest
 from media_callbacks.sources.base import Callback
+from media_callbacks.upkeep.activity import job_in
+from tests.factories.operators import FAMILIES
 from tests.factories.running import (
     ADMIN_TOKEN,
     SOURCES,
@@ -57,6 +60,7 @@ def keep(
         # Nothing is cut off, however slow this machine is.
         explanation = RefusalExplainer(settings, lambda _: None, lambda: 0.0).explain(request)
     document = redactor.make_document(request, explanation)
+    kept, job_id = json.loads(document), job_in(document)
     shown = RefusedDetail.model_validate(
         {
             "id": 1,
@@ -66,9 +70,10 @@ def keep(
             "reason": "signature_mismatch",
             "cause": "",
             "detail": redactor.redact(detail, callback),
-            "job_id": None,
+            "job_id": job_id,
         }
         | json.loads(document)
+        | {"afterwards": tell_afterwards(settings.sources.get(source), FAMILIES["vod"], job_id, kept["explanation"])}
     )
     return document, "\n".join(line for line, _ in refused_lines(shown))
 

@@ -63,6 +63,7 @@ async def furnish(visitor: Visitor, text: str) -> str:
         "request": {"method": text, "target": text, "headers": [[text, text]], "body": text, "body_bytes": 3},
         "explanation": {
             "findings": [{"cause": text, "text": text, "remedy": text}],
+            "events": [{"data": {"kind": text, "job_id": text}}],
             "steps": [{"name": text, "status": "failed", "expected": text, "came": text, "lines": [text]}],
             "verdict": {"state": "rejected", "answer": 403, "reason": text, "text": text},
         },

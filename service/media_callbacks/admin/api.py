@@ -106,7 +106,7 @@ class AdminApi:
                 Erasures(inbox, journaled),
                 known_sinks,
                 known_sources,
-                RefusedLog(inbox),
+                RefusedLog(inbox, sources, families),
                 self._jobs,
                 StatusDesk(inbox, known_sinks, known_sources, journaled),
                 Monitoring(inbox, known_sinks, metrics, clock),

@@ -676,6 +676,10 @@ class RefusedDetail(RefusedItem):
         description="As `media-callbacks explain --json` gives it: verdict, findings with what to do, steps. Null where"
         " the request was not whole."
     )
+    afterwards: tuple[str, ...] = Field(
+        description="What becomes of it and of its job, in sentences.",
+        examples=[["The vendor sends it twice more within seconds, and then never."]],
+    )
 
 
 SourceState = Literal["receiving", "refusing", "silent", "quiet_since_change", "quiet", "new"]

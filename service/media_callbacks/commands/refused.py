@@ -107,6 +107,9 @@ def refused_lines(refused: RefusedDetail) -> Iterator[tuple[str, str]]:
     for text in explanation["notes"] if explanation is not None else ():
         yield text, "yellow"
     yield "", ""
+    yield "what becomes of the job", "bold"
+    yield from ((f"  {sentence}", "") for sentence in refused.afterwards)
+    yield "", ""
     yield f"{request['method']} {request['target']}, body of {request['body_bytes']} bytes", "bold"
     for name, value in request["headers"]:
         yield f"  {name}: {value}", "dim"

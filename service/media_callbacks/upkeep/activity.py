@@ -114,7 +114,7 @@ class ActivityKeeper(Loop):
                     reason=request.reason,
                     cause=findings[0]["cause"] if findings else "",
                     detail=self._redactor.redact(request.detail, request.callback),
-                    job_id=_job_in(document),
+                    job_id=job_in(document),
                     document=document,
                 )
             )
@@ -132,7 +132,7 @@ class ActivityKeeper(Loop):
             return None
 
 
-def _job_in(document: str) -> str | None:
+def job_in(document: str) -> str | None:
     """Of what is kept, so that nothing is in it that is left out there."""
     explanation = json.loads(document)["explanation"]
     events = explanation["events"] if explanation is not None else ()
