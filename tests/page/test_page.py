@@ -164,6 +164,26 @@ async def test_a_job_that_was_refused_alone_is_found(visitor: Visitor):
     assert "no refused request that is kept" in text_of(await visitor.look("/ui/search?q=nothing"))
 
 
+async def test_what_was_refused_is_chosen_by_the_words_that_there_are_and_by_a_text(visitor: Visitor):
+    for number, (reason, cause) in enumerate([("signature_mismatch", "key_case"), ("stale", ""), ("stale", "clock")]):
+        document = json.dumps({"request": {"body": f'{{"JobId":"job-{number}"}}'}, "explanation": None})
+        row = RefusedRow(NOW, "vod", 403, reason, cause, "wrong", f"job-{number}", document)
+        await visitor.operators.inbox.keep_refused([row])
+    html = await visitor.look("/ui/refused?text=job-1&reason=gone")
+    offered = re.findall(r'<option value="(\w+)"( selected)?', html)
+    assert offered[offered.index(("none", "")) + 1 :] == [
+        ("gone", " selected"),
+        ("signature_mismatch", ""),
+        ("stale", ""),
+        ("clock", ""),
+        ("key_case", ""),
+    ]
+    assert '<input name="text" value="job-1"' in html
+    assert "/ui/refused/" not in html
+    html = await visitor.look("/ui/refused?text=job-1&reason=stale&cause=")
+    assert re.findall(r'href="/ui/refused/(\d)"', html) == ["2"]
+
+
 async def test_a_list_goes_on_on_the_next_page(visitor: Visitor):
     await visitor.operators.put(*(f"job-{number}" for number in range(60)))
     first = await visitor.look("/ui/events?sink=orders")

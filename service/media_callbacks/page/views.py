@@ -2,13 +2,22 @@
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from media_callbacks.admin.api import AdminApi
-from media_callbacks.admin.models import Activity, EventDetail, EventPage, JobHits, Report, SinkItem, SinkList
+from media_callbacks.admin.models import (
+    MAX_LIMIT,
+    Activity,
+    EventDetail,
+    EventPage,
+    JobHits,
+    Report,
+    SinkItem,
+    SinkList,
+)
 from media_callbacks.admin.operations import Refused
 from media_callbacks.inbox.records import DeliveryState, EventState, JobState
 from media_callbacks.model.kinds import ANY_OUTCOME, KINDS, OPERATIONAL, PRODUCTS
@@ -153,11 +162,17 @@ class Views:
 
     async def refused(self, _: Parameters, query: Parameters) -> Shown:
         page = await self._list("listRefused", query)
-        choices = {"source": (*self._sources, "none")}
+        # There are a few hundred at most.
+        kept = await self._api.call("listRefused", query={"limit": str(MAX_LIMIT)})
+        choices = {
+            "source": (*self._sources, "none"),
+            "reason": _words((one.reason for one in kept.refused), query.get("reason")),
+            "cause": _words((one.cause for one in kept.refused), query.get("cause")),
+        }
         return Shown(
             "refused.html",
             "Refused requests",
-            {"page": page, "rows": page.refused, "choices": choices, "texts": ("reason", "cause")},
+            {"page": page, "rows": page.refused, "choices": choices, "texts": ("text",)},
         )
 
     async def refused_request(self, path: Parameters, _: Parameters) -> Shown:
@@ -254,6 +269,11 @@ class Views:
 
     async def _list(self, name: str, query: Parameters) -> Any:
         return await self._api.call(name, query={"limit": _PAGE} | _clean(query))
+
+
+def _words(found: Iterable[str], asked: str | None) -> list[str]:
+    """Those that there are, and the one that is asked for, each once."""
+    return sorted({word for word in (*found, asked) if word and re.fullmatch("[a-z0-9_]+", word)})
 
 
 def _spans(now: datetime) -> list[tuple[str, str | None, str | None]]:
