@@ -12,11 +12,13 @@ from urllib.parse import quote
 import pytest
 from structlog.testing import capture_logs
 
-from media_callbacks.inbox.records import RefusedRow, SeenTrouble
+from media_callbacks.config.settings import build_settings
+from media_callbacks.inbox.records import RefusedRow, SeenTrouble, SourceNews
 from media_callbacks.model.errors import InboxUnavailable
 from media_callbacks.model.jobs import ExpectedJob, JobReference
 from media_callbacks.page.app import MAX_ATTEMPTS, MAX_FORM_BYTES
 from tests.factories.operators import NOW
+from tests.factories.running import make_tables
 from tests.inbox.conformance import make_event, make_receipt
 from tests.page.visiting import TOKEN, Visitor, visiting
 
@@ -182,6 +184,20 @@ async def test_what_was_refused_is_chosen_by_the_words_that_there_are_and_by_a_t
     assert "/ui/refused/" not in html
     html = await visitor.look("/ui/refused?text=job-1&reason=stale&cause=")
     assert re.findall(r'href="/ui/refused/(\d)"', html) == ["2"]
+
+
+async def test_of_a_source_the_last_refusal_leads_to_what_was_refused(visitor: Visitor):
+    inbox = visitor.operators.inbox
+    visitor.operators.sources.update(build_settings(make_tables(Path("unused"), {}), environ={}).sources)
+    await inbox.note_sources({"vod": "a", "ims": "a"})
+    await inbox.note_activity([SourceNews("vod", 0, 1)])
+    await inbox.note_activity([SourceNews("vod", 1, 0)])
+    rows = (await visitor.look("/ui/")).partition('id="live-sources"')[2].partition("</table>")[0].split("</tr>")
+    (vod,) = (row for row in rows if "receipts?source=vod" in row)
+    (ims,) = (row for row in rows if "receipts?source=ims" in row)
+    assert re.search(r'data-label="last refusal" class="time"><a href="/ui/refused\?source=vod">', vod)
+    assert '<td data-label="refused in a row" class="number">0</td>' in vod
+    assert "/ui/refused" not in ims
 
 
 async def test_a_list_goes_on_on_the_next_page(visitor: Visitor):

@@ -700,8 +700,8 @@ class SourceItem(ApiModel):
     text: str = Field(description="The same in a sentence, with what to do.")
     configured_at: Timestamp = Field(description="Since when its configuration is what it is.")
     received_at: Timestamp | None = Field(description="When something genuine came last, within some seconds.")
-    refused_at: Timestamp | None
-    refused_since: int = Field(description="How many requests were refused since something genuine came.")
+    refused_at: Timestamp | None = Field(description="When a request was refused last; something may have come since.")
+    refused_since: int = Field(description="How many requests were refused in a row: since something genuine came.")
 
 
 class SourceList(ApiModel):

@@ -22,9 +22,9 @@ def add_options(parser: CommandParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     listing = what.add_parser(
         "list",
-        help="when something came through each source last, and what was refused since",
+        help="when something came through each source last, and how many were refused in a row",
         description="In a pipe one line per source, cells separated by tabs: name, product, transport, state, when"
-        " something genuine came last, how many requests were refused since, what to do.",
+        " something genuine came last, how many requests were refused in a row since, what it means.",
     )
     listing.examples = ("media-callbacks sources list",)
     listing.set_defaults(run=lambda arguments: run_with_client(arguments, list_sources))
@@ -40,7 +40,7 @@ def list_sources(client: AdminClient, arguments: argparse.Namespace) -> int:
         return 0
     sources = [read_answer(SourceItem, document) for document in documents]
     print_table(
-        ("source", "product", "transport", "state", "came last", "refused since", "what to do"),
+        ("source", "product", "transport", "state", "came last", "refused in a row", "what it means"),
         [
             (
                 source.name,
