@@ -73,7 +73,7 @@ check-lowest: $(UV) ## run the tests that start the service with the oldest depe
 	$(UV) venv --quiet --no-project --python $(PYTHON) $(LOWEST)
 	$(UV) pip install --quiet --python $(LOWEST)/bin/python -r $(LOWEST).txt -e . --group dev
 	@$(UV) pip freeze --quiet --python $(LOWEST)/bin/python --exclude-editable | sort > $(LOWEST)/installed.txt
-	$(LOWEST)/bin/python -m pytest -p no:anyio -n auto $(STARTING)
+	$(LOWEST)/bin/python -m pytest -p no:anyio -n auto -m "not slow" $(STARTING)
 
 # Tests that start the service, or a part of it with what it needs of others: sockets, PostgreSQL, AWS, the vendor.
 STARTING := tests/test_end_to_end.py tests/test_distribution.py tests/test_app.py tests/process/test_server.py \
