@@ -968,6 +968,8 @@ async def test_sinks_are_shown_with_what_waits_for_them(operators):
     operators.now += timedelta(hours=2)
     shown = (await operators.get("/v1/sinks"))["sinks"]
     active = {"state": "active", "reason": None, "changed_by": None, "changed_at": None}
+    answers = ("next_attempt_at", "last_error", "last_error_at", "first_given_up_at", "last_given_up_at")
+    active |= dict.fromkeys((*answers, "last_taken_at"))
     empty = dict.fromkeys(("pending", "retrying", "parked", "dead"), 0)
     assert shown == [
         active
@@ -980,6 +982,11 @@ async def test_sinks_are_shown_with_what_waits_for_them(operators):
             "backlog": 2,
             "oldest_pending_at": "2026-11-21T04:00:00Z",
             "oldest_pending_age_s": 7200.0,
+            "next_attempt_at": "2026-11-22T04:00:00Z",
+            "last_error": "503",
+            "last_error_at": "2026-11-21T04:00:00Z",
+            "first_given_up_at": "2026-11-21T04:00:00Z",
+            "last_given_up_at": "2026-11-21T04:00:00Z",
         },
         active
         | {

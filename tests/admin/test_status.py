@@ -60,6 +60,16 @@ def source(state: str, text: str) -> SourceItem:
             [(False, "2 events were not taken yet; it said: HTTP 503")],
         ),
         (
+            {"backlog": 1, "deliveries": {"retrying": 1}, "next_attempt_at": NOW + HOUR},
+            "HTTP 503",
+            [(False, "1 event was not taken yet; it said: HTTP 503; next attempt 2026-11-21T05:00:00Z")],
+        ),
+        (
+            {"deliveries": {"dead": 2}, "first_given_up_at": NOW, "last_given_up_at": NOW + HOUR},
+            "gone",
+            [(True, "2 events were given up; it said: gone; the last 2026-11-21T05:00:00Z")],
+        ),
+        (
             {"breaker": "open", "backlog": 5},
             "HTTP 503",
             [(True, "left alone, because it does not take events; it said: HTTP 503; 5 events wait")],
@@ -84,7 +94,7 @@ def source(state: str, text: str) -> SourceItem:
     ],
 )
 def test_a_sink(changes, error, told):
-    assert [(trouble.is_wrong, trouble.text) for trouble in judge_sink(sink(**changes), error)] == told
+    assert [(trouble.is_wrong, trouble.text) for trouble in judge_sink(sink(**changes, last_error=error))] == told
 
 
 @pytest.mark.parametrize(
@@ -128,6 +138,15 @@ async def test_it_is_well(operators: Operators):
     assert [sink["name"] for sink in status["sinks"]] == ["orders", "bus"]
 
 
+async def test_what_deserves_a_look_is_not_called_well(operators: Operators):
+    await operators.put("job-1", sinks=("orders", "bus"))
+    await operators.attempt("orders", "retrying", error="answered HTTP 503")
+    await operators.post("/v1/sinks/bus/pause", {})
+    status = await operators.get("/v1/status")
+    assert (status["is_well"], status["text"]) == (True, "Nothing is wrong; look at: sink orders, sink bus.")
+    assert status["troubles"][0]["todo"].endswith("media-callbacks sinks retry orders")
+
+
 async def test_what_is_wrong_comes_first_with_what_was_answered(operators: Operators):
     await operators.put("job-1", sinks=("bus",))
     await operators.attempt("bus", "dead", error="answered HTTP 418")
@@ -143,6 +162,8 @@ async def test_what_is_wrong_comes_first_with_what_was_answered(operators: Opera
         ("jobs", None, False),
     ]
     assert status["troubles"][0]["text"] == "1 event was given up; it said: answered HTTP 418"
+    assert status["troubles"][0]["since"] == "2026-11-21T04:00:00Z", "when it was given up"
+    assert status["troubles"][0]["todo"].endswith("events replay --state dead --sink bus --dry-run")
     assert status["troubles"][2]["since"] == "2026-11-21T04:01:00Z"
     assert (status["expected"], status["overdue"], status["unknown"]) == (0, 1, 0)
 
@@ -173,7 +194,7 @@ def test_what_is_noted_says_since_when_and_what_only_others_see():
         noted("clock_off", "host-2"),
         noted("certificate_changed", "media-callbacks", count=2),
     ]
-    here = list(judge_sink(sink(deliveries={"dead": 3}), None))
+    here = list(judge_sink(sink(deliveries={"dead": 3})))
     found = {(one.trouble, one.name): one for one in add_noted(here, records)}
     # What died at the bus was sent again since.
     assert list(found) == [

@@ -36,6 +36,7 @@ from tests.factories.fake_admin import (
     receipt_item,
     replay_item,
     run_command,
+    sink_item,
 )
 from tests.factories.running import WEBHOOK_SECRET, receiving, run_service
 from tests.inbox.timed import TimedSqliteInbox
@@ -130,6 +131,7 @@ async def admin(monkeypatch):
     for command in ("list", "show", "replay"):
         monkeypatch.setattr(f"media_callbacks.commands.events.{command}.utc_now", lambda: NOON)
     async with fake_admin() as fake:
+        fake.answers["GET /v1/sinks"] = {"sinks": []}
         yield fake
 
 
@@ -496,6 +498,16 @@ async def test_yesterdays_failures_go_to_their_sink_again(admin, capsys):
     captured = capsys.readouterr()
     assert captured.err == "3 events to be sent again to orders\n"
     assert captured.out == "replay 7 finished: 3 of 3 events are on their way again\n"
+
+
+async def test_whether_the_destination_is_well_again_is_said_before_it_is_asked(admin, capsys):
+    count_and_begin(admin, 3)
+    failing = {"last_error": "answered HTTP 500\x1b[2J", "last_error_at": "2026-11-21T11:59:00Z"}
+    admin.answers["GET /v1/sinks"] = {"sinks": [sink_item("orders", **failing), sink_item("bus", **failing)]}
+    assert await admin.run("events", "replay", "--state", "dead", "--sink", "orders", "--dry-run") == 0
+    assert capsys.readouterr().err == (
+        "orders: answered HTTP 500\\x1b[2J, last 2026-11-21T11:59:00Z; nothing taken within a day\n"
+    )
 
 
 async def test_other_sinks_can_be_named_and_nothing_is_said_of_them_when_none_is_meant(admin, capsys):

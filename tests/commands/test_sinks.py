@@ -11,11 +11,7 @@ from aiohttp import web
 
 from media_callbacks.commands.console.admin_client import TOKEN_VARIABLE, URL_VARIABLE
 from tests.factories.fake_admin import (
-    delivery_item,
-    event_detail,
-    event_item,
     fake_admin,
-    make_id,
     problem,
     run_command,
     sink_item,
@@ -26,8 +22,6 @@ from tests.factories.running import ADMIN_TOKEN, make_tables, run_service, to_to
 @pytest.fixture
 async def admin():
     async with fake_admin() as fake:
-        # What became of the events themselves; by default they have been purged meanwhile.
-        fake.answers["GET /v1/events"] = {"events": [], "cursor": None}
         yield fake
 
 
@@ -57,35 +51,25 @@ async def test_what_is_stuck_since_when_and_why_is_one_line_per_sink(admin, caps
     ]
 
 
-async def test_why_events_are_stuck_is_what_was_answered_last(admin, capsys):
-    """The newest event that is retrying says it, else the newest dead one, else one that was sent again."""
-    admin.answers["GET /v1/sinks"] = {"sinks": SINKS}
-    life = event_detail(
-        1,
-        deliveries=[
-            delivery_item(sink="bus", state="retrying", error="another sink's"),
-            delivery_item(sink="orders", state="retrying", error="answered HTTP 503\x1b[2J"),
-            delivery_item(sink="old", state="dead", error=None),
-        ],
+async def test_why_events_are_stuck_is_what_was_answered_last_and_when_it_is_tried_again(admin, capsys):
+    failing = sink_item(
+        "orders",
+        deliveries={"retrying": 1},
+        last_error="answered HTTP 503\x1b[2J",
+        last_error_at="2026-11-20T09:00:01.250Z",
+        next_attempt_at="2026-11-20T09:30:00Z",
+        last_taken_at="2026-11-20T08:59:00Z",
     )
-    admin.answers["GET /v1/events"] = {"events": [event_item(1)], "cursor": "1"}
-    admin.answers[f"GET /v1/events/{make_id(1)}"] = life
+    dead = sink_item("bus", deliveries={"dead": 1}, last_error_at="2026-11-20T09:00:00Z")
+    admin.answers["GET /v1/sinks"] = {"sinks": [failing, dead]}
     assert await admin.run("sinks", "list") == 0
-    reasons = {line.split("\t")[0]: line.split("\t")[7] for line in capsys.readouterr().out.splitlines()}
-    assert reasons["orders"] == "answered HTTP 503\\x1b[2J"
-    assert reasons["bus"] == "-", "nothing waits there"
-    assert reasons["old"] == "not configured any more"
-    assert [asked.query for asked in admin.asked_for("GET /v1/events")] == [
-        {"sink": "orders", "state": "retrying", "limit": "1"},
-        {"sink": "old", "state": "dead", "limit": "1"},
+    assert [line.split("\t")[7] for line in capsys.readouterr().out.splitlines()] == [
+        (
+            "answered HTTP 503\\x1b[2J, last 2026-11-20T09:00:01Z; next attempt 2026-11-20T09:30:00Z;"
+            " took something last 2026-11-20T08:59:00Z"
+        ),
+        "not taken, last 2026-11-20T09:00:00Z; nothing taken within a day",
     ]
-
-    resent = [sink_item("orders", breaker="open", deliveries={"retrying": 1, "pending": 1}, backlog=2)]
-    admin.answers["GET /v1/sinks"] = {"sinks": resent}
-    events = {"retrying": [], "pending": [event_item(1)]}
-    admin.answers["GET /v1/events"] = lambda asked: {"events": events[asked.query["state"]], "cursor": None}
-    assert await admin.run("sinks", "list") == 0
-    assert capsys.readouterr().out.endswith("\tanswered HTTP 503\\x1b[2J\n")
 
 
 async def test_json_is_what_the_api_says_one_sink_per_line(admin, capsys):

@@ -673,6 +673,28 @@ class InboxConformance:
         assert (b.reason, b.changed_by, b.changed_at) == ("why", "who", NOW)
         assert (c.name, c.deliveries, c.oldest_pending_at) == ("c", {"dead": 1, "pending": 2}, NOW + SECOND)
 
+    async def test_sinks_are_listed_with_what_they_did_not_take_and_what_they_took(self, inbox: Timed) -> None:
+        minute = timedelta(minutes=1)
+        for number, error in enumerate(("first", "second")):
+            await put(inbox, make_event(f"job-{number}"))
+            await attempt(inbox, "a", "dead", now=NOW + (number + 1) * minute, error=error)
+        (a,) = await inbox.list_sinks()
+        assert (a.first_given_up_at, a.last_given_up_at) == (NOW + minute, NOW + 2 * minute)
+        assert (a.last_error, a.last_error_at, a.next_attempt_at) == ("second", NOW + 2 * minute, None)
+        assert a.last_taken_at is None
+        for number, (delay_s, error) in enumerate(((600, "tried last"), (60, "tried next")), start=3):
+            await put(inbox, make_event(f"job-{number}"), sinks=("a", "b"))
+            await attempt(inbox, "b", "retrying", now=NOW + number * minute, delay_s=delay_s, error=error)
+        inbox.clock.now = NOW + 4 * minute
+        await inbox.note_activity([], [("delivered", "b", 3), ("received", "a", 3)])
+        a, b = await inbox.list_sinks()
+        assert (a.last_error, a.next_attempt_at, a.last_taken_at) == ("second", None, None)
+        assert (b.last_error, b.last_error_at, b.first_given_up_at) == ("tried next", NOW + 4 * minute, None)
+        assert b.next_attempt_at == NOW + 5 * minute
+        assert b.last_taken_at == (NOW + 4 * minute).replace(second=0)
+        await pause(inbox, "b")
+        assert (await inbox.list_sinks())[1].next_attempt_at is None, "it is not tried"
+
     # Attempts
 
     async def test_every_attempt_is_kept(self, inbox: Timed) -> None:

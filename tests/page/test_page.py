@@ -118,7 +118,20 @@ async def test_what_is_wrong_is_said_with_why_since_when_and_what_to_do(visitor:
     text = text_of(await visitor.look("/ui/"))
     assert "Wrong: sink bus." in text
     assert "1 event was given up; it said: answered HTTP 418" in text
-    assert "replay what is dead" in text
+    assert "since 2026-11-21 04:00:00" in text
+    assert 'href="/ui/replays/new?sink=bus&amp;state=dead"' in await visitor.look("/ui/")
+    assert "answered HTTP 418, last 2026-11-21 04:00:00; nothing taken within a day" in text
+
+
+async def test_whether_a_destination_is_well_again_stands_with_its_sink_and_before_sending_again(visitor: Visitor):
+    await visitor.operators.put("job-1", sinks=("bus",))
+    await visitor.operators.inbox.note_activity([], [("delivered", "bus", 1)])
+    visitor.operators.now += timedelta(minutes=5)
+    await visitor.operators.attempt("bus", "dead", error="answered HTTP 418")
+    for view in ("sinks/bus", "replays/new?state=dead&sink=bus", "replays/new?state=dead&to_sink=bus"):
+        text = text_of(await visitor.look(f"/ui/{view}"))
+        assert "answered HTTP 418, last 2026-11-21 04:05:00; took something last 2026-11-21 04:00:00" in text
+    assert "given up from 2026-11-21 04:05:00 to 2026-11-21 04:05:00" in text_of(await visitor.look("/ui/sinks/bus"))
 
 
 async def test_troubles_are_on_the_first_page_and_their_events_where_they_are_asked_for(visitor: Visitor):

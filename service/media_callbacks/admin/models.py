@@ -921,6 +921,22 @@ class SinkItem(ApiModel):
     backlog: int = Field(description="Pending, retrying and parked ones.")
     oldest_pending_at: Timestamp | None = Field(description="When the oldest event of the backlog was accepted.")
     oldest_pending_age_s: float | None
+    next_attempt_at: Timestamp | None = Field(None, description="When what it did not take is tried again.")
+    last_error: str | None = Field(
+        None,
+        description="What it answered when it did not take something last, as far as that is not delivered yet.",
+        examples=["answered HTTP 503"],
+    )
+    last_error_at: Timestamp | None = Field(None, description="When that was.")
+    first_given_up_at: Timestamp | None = Field(
+        None, description="When the first of the dead deliveries was given up that were not sent again."
+    )
+    last_given_up_at: Timestamp | None = Field(None, description="When the last of them was.")
+    last_taken_at: Timestamp | None = Field(
+        None,
+        description="When it took something last, to the minute, where something waits or is dead; null when that was"
+        " not within a day.",
+    )
 
 
 class TriedSink(SinkItem):
@@ -957,7 +973,7 @@ class Status(ApiModel):
 
     at: Timestamp
     is_well: bool
-    text: str = Field(description="In a sentence.", examples=["All is well."])
+    text: str = Field(description="In a sentence.", examples=["Nothing is wrong; look at: sink orders."])
     troubles: tuple[TroubleItem, ...] = Field(description="What is wrong first.")
     expected: int = Field(description="Jobs before their deadline.")
     overdue: int = Field(description="Jobs that the vendor is being asked about.")

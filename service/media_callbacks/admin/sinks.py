@@ -140,4 +140,10 @@ class Sinks:
             backlog=sum(counts.get(state, 0) for state in ("pending", "retrying", "parked")),
             oldest_pending_at=oldest,
             oldest_pending_age_s=None if oldest is None else max(0.0, round((now - oldest).total_seconds(), 3)),
+            next_attempt_at=record.next_attempt_at,
+            last_error=record.last_error,
+            last_error_at=record.last_error_at,
+            first_given_up_at=record.first_given_up_at,
+            last_given_up_at=record.last_given_up_at,
+            last_taken_at=record.last_taken_at,
         )

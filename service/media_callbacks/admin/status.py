@@ -16,11 +16,12 @@ from media_callbacks.admin.models import (
 from media_callbacks.admin.operations import operation
 from media_callbacks.admin.sinks import Sinks
 from media_callbacks.admin.sources import Sources
-from media_callbacks.inbox.records import EventFilter, JobFilter, StoreSpace, TroubleRecord, WaitingCounts
+from media_callbacks.inbox.records import JobFilter, StoreSpace, TroubleRecord, WaitingCounts
 from media_callbacks.inbox.roles import AdminStore
 from media_callbacks.model.errors import Unavailable
 from media_callbacks.model.kinds import Trouble
 from media_callbacks.model.operational import RULES, Rule
+from media_callbacks.model.times import format_time
 
 # As the alerts of deploy/prometheus have it.
 OLD_S = 900.0
@@ -59,17 +60,16 @@ class StatusDesk:
         troubles = [*await self._of_store(), *_of_space(space), *_of_journal(self._journaled())]
         sinks, sources = (await self._sinks.list_sinks()).sinks, (await self._sources.list_sources()).sources
         for sink in sinks:
-            troubles += judge_sink(sink, await self._last_error(sink))
+            troubles += judge_sink(sink)
         for source in sources:
             troubles += judge_source(source)
         troubles += judge_jobs(waiting, len(unknown), now)
         troubles = list(add_noted(troubles, await self._inbox.list_troubles()))
         troubles.sort(key=lambda trouble: not trouble.is_wrong)
-        wrong = [trouble for trouble in troubles if trouble.is_wrong]
         return Status(
             at=now,
-            is_well=not wrong,
-            text=_sentence(wrong),
+            is_well=not any(trouble.is_wrong for trouble in troubles),
+            text=_sentence(troubles),
             troubles=tuple(troubles),
             unknown=len(unknown),
             held=sum(waiting.held.values()),
@@ -109,48 +109,38 @@ class StatusDesk:
             return iter([_wrong("store", None, f"can't be written: {error}", None, "see whether its disk is full")])
         return iter(())
 
-    async def _last_error(self, sink: SinkItem) -> str | None:
-        """What a sink answered to the newest event that it did not take."""
-        for state in ("retrying", "dead", "parked"):
-            if not sink.deliveries.get(state):
-                continue
-            newest = await self._inbox.list_events(EventFilter(sink=sink.name, state=state), limit=1)
-            found = await self._inbox.find_event(newest[0].id) if newest else None
-            errors = [one.error for one in (found.deliveries if found else ()) if one.sink == sink.name and one.error]
-            if errors:
-                return errors[-1]
-        return None
 
-
-def judge_sink(sink: SinkItem, error: str | None) -> Iterator[TroubleItem]:
-    waiting, dead = sink.backlog, sink.deliveries.get("dead", 0)
-    said = f"; it said: {error}" if error else ""
+def judge_sink(sink: SinkItem) -> Iterator[TroubleItem]:
+    waiting, dead, retrying = sink.backlog, sink.deliveries.get("dead", 0), sink.deliveries.get("retrying", 0)
+    said = f"; it said: {sink.last_error}" if sink.last_error else ""
+    upcoming = f"; next attempt {format_time(sink.next_attempt_at)}" if sink.next_attempt_at else ""
+    retry = f"mend its destination, then: media-callbacks sinks retry {sink.name}"
     if not sink.is_configured:
         yield _look("sink", sink.name, f"not configured any more, and {waiting + dead} events are left", None, "")
     if sink.state == "disabled":
-        text = f"disabled itself: {sink.reason or error or 'gone'}; {waiting} events wait"
-        todo = "mend the destination, then resume the sink"
+        text = f"disabled itself: {sink.reason or sink.last_error or 'gone'}; {waiting} events wait"
+        todo = f"mend its destination, then: media-callbacks sinks resume {sink.name}"
         yield _wrong("sink", sink.name, text, sink.changed_at, todo, trouble="sink_disabled")
     elif sink.state == "paused":
         by = f" by {sink.changed_by}" if sink.changed_by else ""
         text = f"paused{by}{f': {sink.reason}' if sink.reason else ''}; {waiting} events wait"
-        yield _look("sink", sink.name, text, sink.changed_at, "resume it when its destination may have them")
+        todo = f"when its destination may have them: media-callbacks sinks resume {sink.name}"
+        yield _look("sink", sink.name, text, sink.changed_at, todo)
     elif sink.breaker in ("open", "half_open"):
         text = f"left alone, because it does not take events{said}; {waiting} events wait"
-        todo = "mend the destination; it is tried again by itself, and at once with retry"
-        yield _wrong("sink", sink.name, text, sink.oldest_pending_at, todo, trouble="sink_failing")
+        yield _wrong("sink", sink.name, text, sink.oldest_pending_at, retry, trouble="sink_failing")
     elif (sink.oldest_pending_age_s or 0) > OLD_S:
-        text = f"{waiting} events wait{said}"
-        yield _wrong("sink", sink.name, text, sink.oldest_pending_at, "see what it answered")
-    elif retrying := sink.deliveries.get("retrying", 0):
-        text = f"{retrying} {'event was' if retrying == 1 else 'events were'} not taken yet{said}"
-        yield _look(
-            "sink", sink.name, text, sink.oldest_pending_at, "nothing as yet: they are tried again by themselves"
-        )
+        text = f"{waiting} events wait{said}{upcoming}"
+        yield _wrong("sink", sink.name, text, sink.oldest_pending_at, retry if retrying else "see what it answered")
+    elif retrying:
+        text = f"{retrying} {'event was' if retrying == 1 else 'events were'} not taken yet{said}{upcoming}"
+        yield _look("sink", sink.name, text, sink.oldest_pending_at, f"tried again by itself; sooner: {retry}")
     if dead:
         text = f"{dead} {'event was' if dead == 1 else 'events were'} given up{said}"
-        todo = "mend the destination, then replay what is dead"
-        yield _wrong("sink", sink.name, text, None, todo, trouble="deliveries_dead")
+        if sink.first_given_up_at != sink.last_given_up_at and sink.last_given_up_at is not None:
+            text += f"; the last {format_time(sink.last_given_up_at)}"
+        todo = f"mend its destination, then: media-callbacks events replay --state dead --sink {sink.name} --dry-run"
+        yield _wrong("sink", sink.name, text, sink.first_given_up_at, todo, trouble="deliveries_dead")
 
 
 def judge_source(source: SourceItem) -> Iterator[TroubleItem]:
@@ -223,12 +213,18 @@ def _of_record(record: TroubleRecord, rule: Rule) -> TroubleItem:
     )
 
 
-def _sentence(wrong: list[TroubleItem]) -> str:
-    if not wrong:
-        return "All is well."
-    named = list(dict.fromkeys(f"{one.what} {one.name}" if one.name else one.what for one in wrong))
+def _sentence(troubles: Sequence[TroubleItem]) -> str:
+    wrong = _named([one for one in troubles if one.is_wrong])
+    look = _named([one for one in troubles if not one.is_wrong])
+    if wrong:
+        return f"Wrong: {wrong}."
+    return f"Nothing is wrong; look at: {look}." if look else "All is well."
+
+
+def _named(troubles: Sequence[TroubleItem]) -> str:
+    named = list(dict.fromkeys(f"{one.what} {one.name}" if one.name else one.what for one in troubles))
     more = f" and {len(named) - 3} more" if len(named) > 3 else ""
-    return f"Wrong: {', '.join(named[:3])}{more}."
+    return f"{', '.join(named[:3])}{more}"
 
 
 def _wrong(

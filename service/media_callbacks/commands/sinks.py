@@ -4,7 +4,7 @@ import argparse
 import re
 from datetime import timedelta
 
-from media_callbacks.admin.models import EventDetail, EventItem, SinkItem, TriedSink
+from media_callbacks.admin.models import SinkItem, TriedSink
 from media_callbacks.commands.console.admin_client import (
     AdminClient,
     add_admin_options,
@@ -12,6 +12,7 @@ from media_callbacks.commands.console.admin_client import (
     requested_by,
     run_with_client,
 )
+from media_callbacks.commands.console.destinations import tell_answers
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import Cell, in_words, print_json, print_line, print_table, style_of
@@ -54,7 +55,7 @@ def list_sinks(client: AdminClient, arguments: argparse.Namespace) -> int:
     rows = []
     for document in documents:
         sink = read_answer(SinkItem, document)
-        rows.append(row_of(sink, latest_failure(client, sink)))
+        rows.append(row_of(sink))
     print_table(
         ("sink", "kind", "state", "breaker", "backlog", "dead", "oldest waits", "reason"),
         rows,
@@ -63,21 +64,7 @@ def list_sinks(client: AdminClient, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def latest_failure(client: AdminClient, sink: SinkItem) -> str | None:
-    """What the sink answered to the newest event that it did not take; None where all goes well."""
-    for state in ("retrying", "dead", "pending"):
-        if not sink.deliveries.get(state) or (state == "pending" and sink.breaker == "closed"):
-            continue
-        for document in client.list_events({"sink": sink.name, "state": state}, limit=1):
-            event_id = read_answer(EventItem, document).id
-            life = read_answer(EventDetail, client.get(f"/v1/events/{event_id}"))
-            errors = [delivery.error for delivery in life.deliveries if delivery.sink == sink.name and delivery.error]
-            if errors:
-                return errors[-1]
-    return None
-
-
-def row_of(sink: SinkItem, failure: str | None) -> list[Cell]:
+def row_of(sink: SinkItem) -> list[Cell]:
     oldest_s = sink.oldest_pending_age_s
     dead = sink.deliveries.get("dead", 0)
     breaker = sink.breaker or "-"
@@ -89,17 +76,17 @@ def row_of(sink: SinkItem, failure: str | None) -> list[Cell]:
         str(sink.backlog),
         (str(dead), "red" if dead else ""),
         "-" if oldest_s is None else in_words(timedelta(seconds=oldest_s)),
-        reason_of(sink, failure),
+        reason_of(sink),
     ]
 
 
-def reason_of(sink: SinkItem, failure: str | None) -> str:
+def reason_of(sink: SinkItem) -> str:
     """Why it is as it is: that nobody sends to it, who changed it and why, what receivers answered last."""
     parts = [] if sink.is_configured else ["not configured any more"]
     if sink.state != "active":
         parts += [sink.reason] if sink.reason else []
         parts += [f"by {sink.changed_by}"] if sink.changed_by else []
-    parts += [failure] if failure else []
+    parts += [tell_answers(sink)] if sink.last_error_at else []
     return ", ".join(parts) or "-"
 
 

@@ -345,6 +345,10 @@ class SinkRecord:
         reason: Why it is paused or disabled, with ``changed_by`` and ``changed_at``; None for an active one.
         deliveries: How many there are by state; delivered ones, and dead ones that were sent again, are left out.
         oldest_pending_at: When the oldest event that is pending, retrying or parked was accepted.
+        next_attempt_at: When what it did not take is tried again.
+        last_error, last_error_at: What it answered when it did not take something last, of what is not delivered yet.
+        first_given_up_at, last_given_up_at: When dead ones were given up that were not sent again.
+        last_taken_at: When it took something, to the minute; None for not within a day.
     """
 
     name: str
@@ -354,6 +358,12 @@ class SinkRecord:
     changed_at: datetime | None = None
     deliveries: Mapping[DeliveryState, int] = field(default_factory=dict)
     oldest_pending_at: datetime | None = None
+    next_attempt_at: datetime | None = None
+    last_error: str | None = None
+    last_error_at: datetime | None = None
+    first_given_up_at: datetime | None = None
+    last_given_up_at: datetime | None = None
+    last_taken_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -227,10 +227,13 @@ class Views:
             "outcome": ANY_OUTCOME,
             "to_sink": self._sinks,
         }
+        sinks: SinkList = await self._api.call("listSinks")
+        named = order.get("sinks") or [order["filter"].get("sink")]
         return Shown(
             "new_replay.html",
             "Send again",
             {
+                "receivers": [sink for sink in sinks.sinks if sink.name in named],
                 "total": counted and counted.total,
                 "order": order,
                 "shown": {name: value for name, value in order["filter"].items() if name != "event_id"},

@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from media_callbacks.admin.models import DryRun, ReplayItem
+from media_callbacks.admin.models import DryRun, ReplayItem, SinkItem
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import (
     AdminClient,
@@ -21,6 +21,7 @@ from media_callbacks.commands.console.admin_client import (
     run_with_client,
 )
 from media_callbacks.commands.console.asking import ask, is_interactive
+from media_callbacks.commands.console.destinations import tell_answers
 from media_callbacks.commands.console.errors import AdminError, UsageError
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import (
@@ -133,6 +134,14 @@ def confirm(arguments: argparse.Namespace, total: int, where: str) -> bool:
     return True
 
 
+def note_answers(client: AdminClient, names: Sequence[str]) -> None:
+    """Of sinks that something is left for: whether their destinations are well again."""
+    for document in client.get_list("/v1/sinks", "sinks"):
+        sink = read_answer(SinkItem, document)
+        if sink.name in names and sink.last_error_at is not None:
+            note(printable(f"{sink.name}: {tell_answers(sink)}"))
+
+
 def check_ids(client: AdminClient, ids: Sequence[str]) -> None:
     """
     Raises:
@@ -162,6 +171,8 @@ def replay(arguments: argparse.Namespace, ids: Sequence[str], event_filter: Json
     else:
         total = read_answer(DryRun, client.post("/v1/replays", bulk_order | {"dry_run": True})).total
     where = f"to {' and '.join(sinks)}" if sinks else "to where each went before"
+    if sinks and total and not arguments.json:
+        note_answers(client, sinks)
     if not confirm(arguments, total, where):
         return 0
     begun: list[int] = []

@@ -1,10 +1,15 @@
 """The states of sinks, and what waits for them."""
 
+from datetime import datetime
 from typing import cast
 
 from media_callbacks.inbox.database import Database, Row
 from media_callbacks.inbox.records import DeliveryState, SinkRecord, SinkState
 from media_callbacks.inbox.rows import from_milliseconds
+
+_MINUTE_MS = 60_000
+# Of what a sink did not take those that are tried next, and as many of those that are tried last.
+_SAMPLE = 50
 
 
 async def next_due_at(database: Database, sink: str) -> int | None:
@@ -89,12 +94,15 @@ async def list_sinks(database: Database) -> tuple[SinkRecord, ...]:
     inactive: dict[str, Row] = {name: about for name, *about in rows}
     counts: dict[str, dict[DeliveryState, int]] = {}
     oldest: dict[str, int] = {}
-    for sink, stored, count, first_id in await database.fetch(
-        f"SELECT sink, state, count(*), min(event_id) FROM deliveries{database.using('deliveries_due')}"
+    next_at: dict[str, int] = {}
+    for sink, stored, count, first_id, due_at in await database.fetch(
+        f"SELECT sink, state, count(*), min(event_id), min(due_at) FROM deliveries{database.using('deliveries_due')}"
         " WHERE due_at IS NOT NULL GROUP BY sink, state UNION ALL"
-        f" SELECT sink, state, count(*), min(event_id) FROM deliveries{database.using('deliveries_waiting')}"
+        f" SELECT sink, state, count(*), min(event_id), NULL FROM deliveries{database.using('deliveries_waiting')}"
         " WHERE due_at IS NULL AND state IN ('pending', 'dead') GROUP BY sink, state"
     ):
+        if stored == "retrying":
+            next_at[sink] = due_at
         shown = shown_state(stored, is_active=sink not in inactive)
         by_state = counts.setdefault(sink, {})
         by_state[shown] = by_state.get(shown, 0) + count
@@ -103,23 +111,69 @@ async def list_sinks(database: Database) -> tuple[SinkRecord, ...]:
     accepted_at = await database.fetch_map(
         "SELECT id, accepted_at FROM events WHERE id IN ({values})", list(set(oldest.values()))
     )
+    taken_at: dict[str, int] = {
+        name: minute * _MINUTE_MS
+        for name, minute in await database.fetch(
+            "SELECT name, max(minute) FROM activity WHERE what = 'delivered' GROUP BY name"
+        )
+    }
     records = []
     for name in sorted(inactive.keys() | counts.keys()):
         state, reason, changed_by, changed_at = inactive.get(name, ("active", None, None, None))
         # It may be gone since it was found.
         oldest_at = accepted_at.get(oldest.get(name))
+        refusals = await _find_refused(database, name) if name in next_at else []
+        given_up = await _find_given_up(database, name) if counts.get(name, {}).get("dead") else []
+        error_at, error = max([*refusals, *given_up[-1:]], default=(None, None))
         records.append(
             SinkRecord(
                 name=name,
                 state=state,
                 reason=reason,
                 changed_by=changed_by,
-                changed_at=None if changed_at is None else from_milliseconds(changed_at),
+                changed_at=_moment(changed_at),
                 deliveries=counts.get(name, {}),
-                oldest_pending_at=None if oldest_at is None else from_milliseconds(oldest_at),
+                oldest_pending_at=_moment(oldest_at),
+                next_attempt_at=_moment(next_at.get(name)) if state == "active" else None,
+                last_error=error or None,
+                last_error_at=_moment(error_at),
+                first_given_up_at=_moment(given_up[0][0]) if given_up else None,
+                last_given_up_at=_moment(given_up[-1][0]) if given_up else None,
+                last_taken_at=_moment(taken_at.get(name)),
             )
         )
     return tuple(records)
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else from_milliseconds(milliseconds)
+
+
+async def _find_refused(database: Database, sink: str) -> list[tuple[int, str]]:
+    """When a sink did not take something that is tried again, and why: of what is tried next, and of what is last."""
+    found: list[Row] = []
+    for order in ("", " DESC"):
+        found += await database.fetch(
+            f"SELECT changed_at, coalesce(error, '') FROM deliveries{database.using('deliveries_due')}"
+            " WHERE sink = $1 AND due_at > $2 AND state = 'retrying'"
+            f" ORDER BY due_at{order} LIMIT $3",
+            sink,
+            await database.now(),
+            _SAMPLE,
+        )
+    return [(changed_at, error) for changed_at, error in found]
+
+
+async def _find_given_up(database: Database, sink: str) -> list[tuple[int, str]]:
+    """When the first and the last delivery was given up that was not made again, and why."""
+    found: list[Row] = []
+    for order in ("", " DESC"):
+        found += await database.fetch(
+            f"SELECT changed_at, coalesce(error, '') FROM deliveries{database.using('deliveries_given_up')}"
+            f" WHERE sink = $1 AND state = 'dead' ORDER BY changed_at{order} LIMIT 1",
+            sink,
+        )
+    return [(changed_at, error) for changed_at, error in found]
 
 
 async def find_inactive(database: Database) -> set[str]:

@@ -176,6 +176,8 @@ CREATE TABLE troubles (
     PRIMARY KEY (trouble, subject)
 );
 
+CREATE INDEX deliveries_given_up ON deliveries (sink, changed_at, event_id) WHERE state = 'dead';
+
 CREATE TABLE activity (
     minute bigint NOT NULL,
     what   text   NOT NULL,

@@ -139,6 +139,9 @@ CREATE TABLE troubles (
     PRIMARY KEY (trouble, subject)
 ) WITHOUT ROWID;
 
+-- What was given up, by when: since when a sink takes nothing, and what to send again.
+CREATE INDEX deliveries_given_up ON deliveries (sink, changed_at, event_id) WHERE state = 'dead';
+
 -- How much came, was refused and was delivered, by minute; of the last day.
 CREATE TABLE activity (
     minute  INTEGER NOT NULL,   -- since 1970
