@@ -11,8 +11,9 @@ from urllib.parse import quote
 import httpx2
 import pytest
 
+from media_callbacks.admin.timeline import tell_delivery
 from media_callbacks.admin.waiting import JobWatch
-from media_callbacks.inbox.records import Answer, Finding, RefusedRow
+from media_callbacks.inbox.records import Answer, DeliveryRecord, Finding, RefusedRow
 from media_callbacks.model.errors import InboxUnavailable
 from tests.factories.operators import NOW, Operators, operating, serving
 from tests.factories.running import ADMIN_TOKEN, PATIENCE_S, connected, encode_request, read_answer
@@ -95,10 +96,47 @@ async def test_the_life_of_a_job_is_one_list_in_the_order_of_time(operators):
         "registered as vod animated_image of account default by orders; the vendor is asked from 2026-11-21T04:00:10Z on"
     )
     assert texts[3] == "the vendor was asked, time 1 (expected and overdue): ended, so ended"
-    assert texts[5] == "ended as vod animated_image of account default, healed: succeeded by query"
-    assert texts[6] == "attempt 1 to deliver succeeded to orders: retrying: answered 503"
+    assert texts[5] == (
+        "ended as vod animated_image of account default: succeeded, as the vendor said when it was asked"
+    )
+    assert texts[6] == "orders did not take it: answered 503 (attempt 1)"
+    assert texts[7] == "delivered to orders (attempt 2)"
     assert texts[8] == "receipt 2 came through vod (http, verified by signature): duplicate"
     assert life["timeline"][1]["at"] == "2026-11-21T04:00:10Z"
+
+
+async def test_what_is_on_its_way_or_given_up_is_said_with_why_and_until_when(operators):
+    failed = make_event("job-1", "failed")
+    error = {"code": "InvalidParameter", "message": "The input is bad", "retryable": False}
+    failed = failed.model_copy(update={"data": failed.data.model_copy(update={"error": error})})
+    await operators.inbox.put(make_receipt(failed, sinks=("orders", "bus"), at=NOW))
+    operators.now = NOW + SECOND
+    await operators.attempt("orders", "retrying", error="answered 503")
+    await operators.attempt("bus", "dead", error="answered 418")
+    texts = [entry["text"] for entry in (await told(operators))["timeline"]]
+    assert texts[1].endswith("): InvalidParameter: The input is bad")
+    assert sorted(texts[2:]) == [
+        "bus did not take it: answered 418 (attempt 1); given up",
+        "orders did not take it: answered 503 (attempt 1); next 2026-11-22T04:00:01Z",
+    ]
+    await operators.put("job-1")
+    texts = [entry["text"] for entry in (await told(operators))["timeline"]]
+    assert "media.animated_image.failed: bus did not take it: answered 418 (attempt 1); given up" in texts
+
+
+@pytest.mark.parametrize(
+    ("state", "attempts", "told"),
+    [
+        ("dead", 2, ["bus did not take it: gone (2 attempts, not kept any more, replay 1); given up"]),
+        ("delivered", 1, ["delivered to bus (1 attempt, not kept any more, replay 1)"]),
+        ("dead", 0, []),
+        ("retrying", 2, []),
+    ],
+)
+def test_how_a_delivery_ended_is_said_when_its_attempts_are_gone(state, attempts, told):
+    error = "gone" if state == "dead" else None
+    delivery = DeliveryRecord("bus", 1, state, attempts, None, NOW, error)
+    assert list(tell_delivery(delivery)) == [(NOW, text) for text in told]
 
 
 async def test_each_part_of_it_is_there_by_itself(operators):
@@ -154,7 +192,7 @@ async def test_whose_token_a_job_was_registered_with_is_told(operators):
         registered = await client.post(f"{url}/v1/jobs", json=GIF, headers=headers)
         assert registered.json()["token"] == "admin.jobs_token"
         life = (await client.get(f"{url}{path_of('job-1')}", headers={"authorization": f"Bearer {ADMIN_TOKEN}"})).json()
-    assert "with a token of admin.jobs_token" in life["timeline"][0]["text"]
+    assert "(let in by admin.jobs_token)" in life["timeline"][0]["text"]
 
 
 async def test_an_application_is_told_how_its_job_ended_and_nothing_else(operators):

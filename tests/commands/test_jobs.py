@@ -305,7 +305,7 @@ async def test_the_only_job_that_is_found_is_shown_in_the_order_of_time(admin, c
     assert admin.asked_for("GET /v1/search")[0].query == {"q": "order-7", "limit": "50"}
     assert [line.split("\t") for line in capsys.readouterr().out.splitlines()] == [
         ["2026-11-20T09:00:00Z", "-", "registered", "registered as vod transcode"],
-        ["2026-11-20T10:00:00.500Z", "3600.5", "attempted", "attempt 1 to deliver succeeded to orders: delivered"],
+        ["2026-11-20T10:00:00.500Z", "3600.5", "attempted", "delivered to orders (attempt 1)"],
     ]
     assert await admin.run("jobs", "show", "order-7", "--json") == 0
     assert json.loads(capsys.readouterr().out) == job_detail(1)

@@ -293,7 +293,7 @@ def job_hit(number: int, **changes: Any) -> Json:
 def job_detail(number: int, **changes: Any) -> Json:
     entries = [
         ("2026-11-20T09:00:00Z", "registered", "registered as vod transcode", None),
-        ("2026-11-20T10:00:00.500Z", "attempted", "attempt 1 to deliver succeeded to orders: delivered", 3600.5),
+        ("2026-11-20T10:00:00.500Z", "attempted", "delivered to orders (attempt 1)", 3600.5),
     ]
     fields = {
         "product": "vod",

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import re
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -121,6 +123,49 @@ async def test_what_is_wrong_is_said_with_why_since_when_and_what_to_do(visitor:
     assert "since 2026-11-21 04:00:00" in text
     assert 'href="/ui/replays/new?sink=bus&amp;state=dead"' in await visitor.look("/ui/")
     assert "answered HTTP 418, last 2026-11-21 04:00:00; nothing taken within a day" in text
+
+
+async def test_what_is_given_up_says_why_and_when_though_its_attempts_are_gone(visitor: Visitor, tmp_path: Path):
+    (event_id,) = await visitor.operators.put("job-1", sinks=("bus", "orders"))
+    await visitor.operators.attempt("bus", "dead", error="answered HTTP 418")
+    await visitor.operators.attempt("orders", "retrying", error="answered HTTP 503")
+    with closing(sqlite3.connect(tmp_path / "inbox.db")) as connection:
+        connection.execute("DELETE FROM attempts")
+        connection.commit()
+    for view in (f"events/{event_id}", "jobs/vod/job-1", "sinks/bus"):
+        text = text_of(await visitor.look(f"/ui/{view}"))
+        assert (
+            "1 attempt, which is not kept any more, because: answered HTTP 418; the last 2026-11-21 04:00:00." in text
+        )
+        assert "Not tried yet" not in text
+    text = text_of(await visitor.look(f"/ui/events/{event_id}"))
+    assert "Given up 2026-11-21 04:00:00." in text
+    assert "Next attempt 2026-11-22 04:00:00." in text
+
+
+async def test_why_a_job_failed_stands_beside_that_it_failed(visitor: Visitor):
+    event = make_event("job-1", "failed")
+    error = {"code": "InvalidParameter", "message": "The input is bad", "retryable": False}
+    event = event.model_copy(update={"data": event.data.model_copy(update={"error": error})})
+    await visitor.operators.inbox.put(make_receipt(event, at=NOW))
+    text = text_of(await visitor.look("/ui/jobs/vod/job-1"))
+    assert "It has ended: failed: InvalidParameter: The input is bad." in text
+    assert "2026-11-21 04:00:00.000" in text
+    html = re.sub(r"<pre.*?</pre>", "", await visitor.look(f"/ui/events/{event.id}"), flags=re.DOTALL)
+    assert "InvalidParameter: The input is bad" in html
+
+
+async def test_an_event_is_sent_again_to_where_it_is_dead(visitor: Visitor):
+    (event_id,) = await visitor.operators.put("job-1", sinks=("bus", "orders"))
+    await visitor.operators.attempt("orders", "delivered")
+    await visitor.operators.attempt("bus", "dead", error="answered HTTP 418")
+    html = await visitor.look(f"/ui/events/{event_id}")
+    assert '<select name="to_sink"><option value="bus">where it is dead: bus</option><option value="">' in html
+    assert (await visitor.order(f"/ui/events/{event_id}/replay", {"to_sink": "bus orders"})).status_code == 303
+    (replay,) = (await visitor.operators.get("/v1/replays"))["replays"]
+    assert replay["sinks"] == ["bus", "orders"]
+    await visitor.operators.inbox.advance_replays()
+    assert "where it is dead" not in await visitor.look(f"/ui/events/{event_id}")
 
 
 async def test_whether_a_destination_is_well_again_stands_with_its_sink_and_before_sending_again(visitor: Visitor):

@@ -314,7 +314,13 @@ def _templates(static: Mapping[str, str], *, can_order: bool) -> Environment:
         "static": static,
         "version": read_version(),
     }
-    environment.filters |= {"long": text.long, "field": text.field, "seconds": text.seconds, "size": text.size}
+    environment.filters |= {
+        "exact": text.exact,
+        "long": text.long,
+        "field": text.field,
+        "seconds": text.seconds,
+        "size": text.size,
+    }
     return environment
 
 

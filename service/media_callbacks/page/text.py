@@ -83,6 +83,14 @@ def moment(at: datetime) -> Markup:
     )
 
 
+def exact(at: datetime) -> Markup:
+    """With milliseconds, where one thing follows another at once."""
+    return Markup('<time datetime="{}">{}</time>').format(
+        at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}",
+    )
+
+
 def ago(at: datetime | None, now: datetime) -> str:
     return "-" if at is None else f"{seconds(max(0.0, (now - at).total_seconds()))} ago"
 

@@ -148,7 +148,9 @@ class Views:
     async def event(self, path: Parameters, _: Parameters) -> Shown:
         event: EventDetail = await self._api.call("showEvent", path)
         body = None if event.event is None else json.dumps(event.event, indent=2, ensure_ascii=False)
-        return Shown("event.html", "Event", {"event": event, "body": body, "sinks": self._sinks})
+        latest = {delivery.sink: delivery.state for delivery in event.deliveries}
+        dead = [sink for sink in self._sinks if latest.get(sink) == "dead"]
+        return Shown("event.html", "Event", {"event": event, "body": body, "sinks": self._sinks, "dead": dead})
 
     async def receipts(self, _: Parameters, query: Parameters) -> Shown:
         page = await self._list("listReceipts", query)
@@ -258,7 +260,7 @@ class Views:
 
     async def replay_event(self, path: Parameters, form: Parameters, who: str) -> str:
         _check_names(form, ("to_sink", "reason"))
-        sinks = {"sinks": [form["to_sink"]]} if form.get("to_sink") else {}
+        sinks = {"sinks": form["to_sink"].split()} if form.get("to_sink") else {}
         replay = await self._api.call("replayEvent", path, body=_for_the_record(form, who) | sinks)
         return address("replays", replay.id)
 
