@@ -17,9 +17,8 @@ from media_callbacks.__main__ import main
 from media_callbacks.assembly.sources import build_source
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.moments import read_moment
-from media_callbacks.commands.console.output import in_words
 from media_callbacks.config.settings import load_settings
-from media_callbacks.model.times import format_time
+from media_callbacks.model.times import format_time, in_words
 from media_callbacks.rehearsal.simulate import PAYLOADS, http_request
 from media_callbacks.sources.base import PARSER_VERSION, Callback
 from media_callbacks.sources.intake import build_receipt

@@ -40,7 +40,7 @@ def test_what_is_cut_says_how_long_it_was():
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(None, "-"), (1234567, "1,234,567"), (0.25, "250 ms"), ("a\x07", "a\u27e8U+0007\u27e9")]
+    ("value", "shown"), [(None, "-"), (1234567, "1,234,567"), (0.25, "0.25 s"), ("a\x07", "a\u27e8U+0007\u27e9")]
 )
 def test_values_are_written_for_people(value, shown):
     assert finalize(value) == shown
@@ -48,9 +48,9 @@ def test_values_are_written_for_people(value, shown):
 
 @pytest.mark.parametrize(
     ("duration_s", "said"),
-    [(0, "0 ms"), (0.0214, "21 ms"), (4.25, "4.2 s"), (42, "42 s"), (600, "10 min"), (7200, "2 h"), (400_000, "5 d")],
+    [(0, "0 s"), (0.0214, "0.021 s"), (4.25, "4.25 s"), (108, "1 min 48 s"), (600, "10 min"), (400_000, "4 d 15 h")],
 )
-def test_times_are_said_as_somebody_would(duration_s, said):
+def test_times_are_said_as_the_command_says_them(duration_s, said):
     assert seconds(duration_s) == said
 
 
@@ -81,5 +81,5 @@ def test_plots_have_what_was_counted():
     assert received.hour.told == "last hour: 12, at most 12 a minute"
     assert received.day.path.count("M") == 2
     assert (refused.hour.figure, refused.hour.path, delivered.day.figure) == ("0", "", "0")
-    assert (callback.hour.figure, callback.hour.told) == ("60 s", "last hour: 60 s, at most 90 s")
+    assert (callback.hour.figure, callback.hour.told) == ("1 min", "last hour: 1 min, at most 1 min 30 s")
     assert (delivery.day.figure, delivery.day.path) == ("-", "")

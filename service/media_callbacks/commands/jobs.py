@@ -24,7 +24,6 @@ from media_callbacks.commands.console.output import (
     Cell,
     Piece,
     can_draw,
-    in_words,
     note,
     print_json,
     print_line,
@@ -35,7 +34,7 @@ from media_callbacks.commands.console.output import (
 from media_callbacks.commands.console.parser import CommandParser
 from media_callbacks.inbox.records import JobState
 from media_callbacks.model.kinds import PRODUCTS
-from media_callbacks.model.times import format_time
+from media_callbacks.model.times import format_time, in_words
 from media_callbacks.timing.clock import utc_now
 
 _IN_A_PIPE = (

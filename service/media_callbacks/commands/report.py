@@ -10,9 +10,9 @@ from media_callbacks.commands.console.admin_client import AdminClient, add_admin
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.moments import TIMES, read_range
 from media_callbacks.commands.console.options import add_json_option
-from media_callbacks.commands.console.output import Cell, can_draw, in_words, print_json, print_line, print_table
+from media_callbacks.commands.console.output import Cell, can_draw, print_json, print_line, print_table
 from media_callbacks.commands.console.parser import CommandParser
-from media_callbacks.model.times import format_time
+from media_callbacks.model.times import format_time, in_words
 from media_callbacks.timing.clock import utc_now
 
 _COUNTS = ("submitted", "completed", "healed", "overdue", "unknown", "expected")

@@ -15,8 +15,9 @@ from media_callbacks.commands.console.admin_client import (
 from media_callbacks.commands.console.destinations import tell_answers
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import add_json_option
-from media_callbacks.commands.console.output import Cell, in_words, print_json, print_line, print_table, style_of
+from media_callbacks.commands.console.output import Cell, print_json, print_line, print_table, style_of
 from media_callbacks.commands.console.parser import CommandParser
+from media_callbacks.model.times import in_words
 
 
 def add_options(parser: CommandParser) -> None:

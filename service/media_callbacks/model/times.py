@@ -1,6 +1,6 @@
-"""How points in time are written."""
+"""How points in time, and lengths of it, are written."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from pydantic_core import to_json
 
@@ -12,3 +12,22 @@ def format_time(moment: datetime) -> str:
     # "2019-11-05T09:12:58.120000Z" with its quotes, in a third of the time that isoformat takes.
     text = to_json(moment).decode()
     return f"{text[1 : 24 if moment.microsecond >= 1000 else 20]}Z"
+
+
+def in_words(duration: timedelta) -> str:
+    """A length of time as a person would say it, two units at most: ``2 h 5 min``."""
+    seconds = duration.total_seconds()
+    if seconds < 0:
+        return f"-{in_words(-duration)}"
+    if seconds < 10:
+        return f"{seconds:.3g} s" if seconds >= 1 else f"{round(seconds, 3):g} s"
+    minutes, rest_s = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    days, hours_left = divmod(hours, 24)
+    if not minutes:
+        return f"{rest_s} s"
+    if not hours:
+        return f"{minutes} min {rest_s} s" if rest_s else f"{minutes} min"
+    if not days:
+        return f"{hours} h {minutes_left} min" if minutes_left else f"{hours} h"
+    return f"{days} d {hours_left} h" if hours_left else f"{days} d"

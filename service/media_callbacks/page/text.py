@@ -5,11 +5,13 @@ turn the rest around shown by its number, and no longer than anybody reads.
 
 import re
 import unicodedata
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from markupsafe import Markup, escape
+
+from media_callbacks.model.times import in_words
 
 MAX_CHARACTERS = 300
 # Of what is shown as a whole: bodies, events.
@@ -96,15 +98,8 @@ def ago(at: datetime | None, now: datetime) -> str:
 
 
 def seconds(duration_s: float | None) -> str:
-    """As somebody would say it."""
-    if duration_s is None:
-        return "-"
-    if duration_s < 1:
-        return f"{duration_s * 1000:.0f} ms"
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if duration_s >= 2 * size:
-            return f"{duration_s / size:.0f} {unit}"
-    return f"{duration_s:.1f} s" if duration_s < 10 else f"{duration_s:.0f} s"
+    """As the command says it."""
+    return "-" if duration_s is None else in_words(timedelta(seconds=duration_s))
 
 
 def size(of_bytes: int | None) -> str:

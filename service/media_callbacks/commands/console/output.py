@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TextIO
@@ -120,22 +119,3 @@ def _plain(cell: Cell) -> str:
     if isinstance(cell, tuple):
         cell = cell[0]
     return printable(cell if isinstance(cell, str) else " ".join(cell))
-
-
-def in_words(duration: timedelta) -> str:
-    """A length of time as a person would say it, two units at most: ``2 h 5 min``."""
-    seconds = duration.total_seconds()
-    if seconds < 0:
-        return f"-{in_words(-duration)}"
-    if seconds < 10:
-        return f"{seconds:.3g} s" if seconds >= 1 else f"{round(seconds, 3):g} s"
-    minutes, rest_s = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    days, hours_left = divmod(hours, 24)
-    if not minutes:
-        return f"{rest_s} s"
-    if not hours:
-        return f"{minutes} min {rest_s} s" if rest_s else f"{minutes} min"
-    if not days:
-        return f"{hours} h {minutes_left} min" if minutes_left else f"{hours} h"
-    return f"{days} d {hours_left} h" if hours_left else f"{days} d"

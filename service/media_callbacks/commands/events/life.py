@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from media_callbacks.admin.models import DeliveryItem, EventDetail, ReceiptItem
-from media_callbacks.commands.console.output import Piece, in_words, style_of
-from media_callbacks.model.times import format_time
+from media_callbacks.commands.console.output import Piece, style_of
+from media_callbacks.model.times import format_time, in_words
 
 # Of format_time with milliseconds; receipts have them, attempts may.
 _TIME_WIDTH = 24
