@@ -476,17 +476,16 @@ def count_and_begin(admin: FakeAdmin, total: int, *records: Any) -> None:
 async def test_yesterdays_failures_go_to_their_sink_again(admin, capsys):
     progress = [replay_item(7, state="running", total=3, done=done) for done in (0, 2)]
     count_and_begin(admin, 3, *progress, replay_item(7))
-    chosen = ["--state", "dead", "--sink", "orders", "--since", "yesterday", "--until", "today"]
+    chosen = ["--sink", "orders", "--given-up-since", "yesterday", "--given-up-until", "today"]
     assert await admin.run("events", "replay", *chosen, "--rate", "5", "--reason", "database is back", "--yes") == 0
     counted, begun = (asked.document for asked in admin.asked_for("POST /v1/replays"))
     assert (counted.pop("dry_run"), begun.pop("dry_run", None)) == (True, None)
     assert "@" in begun.pop("requested_by")
     assert begun == {
         "filter": {
-            "state": "dead",
             "sink": "orders",
-            "since": "2026-11-20T00:00:00Z",
-            "until": "2026-11-21T00:00:00Z",
+            "given_up_since": "2026-11-20T00:00:00Z",
+            "given_up_until": "2026-11-21T00:00:00Z",
         },
         "sinks": ["orders"],
         "rate": 5.0,

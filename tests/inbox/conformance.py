@@ -796,6 +796,30 @@ class InboxConformance:
         assert await listed(inbox, job_id="task-1") == ids(event)
         assert await listed(inbox, job_id="nonce") == [], "which is no job id"
 
+    async def test_what_was_given_up_is_found_by_when_and_sent_again_where_it_was(self, inbox: Timed) -> None:
+        first, second, waiting = make_event("job-1"), make_event("job-2"), make_event("job-3")
+        for days, event in enumerate((first, second)):
+            await put(inbox, event, sinks=("a", "b"))
+            await attempt(inbox, "a", "dead", now=NOW + days * DAY, error="gone")
+            await attempt(inbox, "b", "delivered", now=NOW + days * DAY)
+        await put(inbox, waiting, sinks=("a",))
+        assert await listed(inbox, given_up_since=NOW) == ids(second, first)
+        assert await listed(inbox, given_up_since=NOW + SECOND) == ids(second)
+        assert await listed(inbox, given_up_until=NOW + DAY, sink="a") == ids(first)
+        assert await listed(inbox, given_up_until=NOW + DAY, sink="b") == []
+        assert await listed(inbox, given_up_since=NOW, given_up_until=NOW + DAY, state="dead") == ids(first)
+        assert await listed(inbox, given_up_since=NOW, state="pending") == []
+        assert await listed(inbox, given_up_since=NOW, job_id="job-2") == ids(second)
+        now = NOW + 2 * DAY
+        replay = await inbox.create_replay(ReplayRequest(filter=EventFilter(given_up_since=NOW + DAY)), now=now)
+        assert replay.total == 1
+        now = await finish_replays(inbox, now=now)
+        assert await listed(inbox, given_up_since=NOW) == ids(first), "what is sent again is not dead any more"
+        assert await attempt(inbox, "b", "delivered", now=now) == []
+        assert await attempt(inbox, "a", "dead", now=now) == ids(waiting, second)
+        assert await listed(inbox, given_up_since=now) == ids(waiting, second)
+        assert (await inbox.list_replays(limit=1))[0].request == replay.request
+
     async def test_time_filters_hold_though_a_clock_was_set_back(self, inbox: Timed) -> None:
         events = [make_event(f"job-{n}") for n in range(40)]
         minutes = [n + (-7 if n % 5 == 0 else 0) for n in range(40)]

@@ -426,6 +426,8 @@ async def test_lists_of_what_is_not_delivered_use_the_indexes_made_for_it(
         database = SqliteDatabase(connection, Clock().anchored())
         for wanted, index in (
             (EventFilter(state="dead", sink="a"), "deliveries_waiting (sink=? AND state=?)"),
+            (EventFilter(given_up_since=NOW, sink="a"), "deliveries_given_up (sink=? AND changed_at>?)"),
+            (EventFilter(state="dead", given_up_until=NOW), "INDEX deliveries_given_up"),
             (EventFilter(state="pending", sink="a"), "deliveries_due (sink=? AND due_at>?)"),
             (EventFilter(state="unrouted"), "events_unrouted"),
             (EventFilter(job_id="job-1"), "e USING PRIMARY KEY (key_digest>? AND key_digest<?)"),
@@ -438,6 +440,10 @@ async def test_lists_of_what_is_not_delivered_use_the_indexes_made_for_it(
             )
             assert any(index in step[-1] for step in plan), plan
             assert not any(step[-1].startswith("SCAN e ") and "events_unrouted" not in step[-1] for step in plan), plan
+        for wanted in (EventFilter(state="dead", sink="a"), EventFilter(given_up_since=NOW, sink="a")):
+            query = compile_filter(database, wanted, range(9), by_index=False)
+            plan = await database.fetch(f"EXPLAIN QUERY PLAN {query.select('e.id')}", *query.parameters)
+            assert any("d USING PRIMARY KEY (event_id=? AND sink=?)" in step[-1] for step in plan), plan
 
 
 async def test_events_are_found_by_their_keys_without_going_through_all(

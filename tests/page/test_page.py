@@ -475,7 +475,7 @@ async def test_what_is_dead_is_counted_and_sent_again(visitor: Visitor):
     await visitor.operators.put("job-1", "job-2")
     await visitor.operators.attempt("orders", "dead")
     sink = await visitor.look("/ui/sinks/orders")
-    (today,) = list(re.findall(r'href="(/ui/replays/new[^"]*)">what is dead, accepted today', sink))
+    (today,) = list(re.findall(r'href="(/ui/replays/new[^"]*)">what is dead, given up today', sink))
     counted = await visitor.look(unescape(today))
     assert "2 events would be sent again to orders." in text_of(counted)
     assert not await visitor.operators.inbox.list_replays(limit=1)
@@ -485,7 +485,7 @@ async def test_what_is_dead_is_counted_and_sent_again(visitor: Visitor):
     (replay,) = await visitor.operators.inbox.list_replays(limit=2)
     assert (replay.total, replay.request.requested_by, replay.request.reason) == (2, "kim (page)", "it is well again")
     assert (replay.request.filter.state, replay.request.filter.sink) == ("dead", "orders")
-    assert replay.request.filter.since is not None
+    assert (replay.request.filter.since, replay.request.filter.given_up_since) == (None, NOW.replace(hour=0))
     assert visitor.operators.created == 1
     with capture_logs() as logs:
         cancelled = await visitor.order("/ui/replays/1/cancel")

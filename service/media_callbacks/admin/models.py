@@ -145,6 +145,10 @@ class _EventConditions(BaseModel):
     sink: Text = _optional("Events with a delivery to this sink; together with `state`, in that state there.")
     since: Moment = _optional("Accepted at this time or later.")
     until: Moment = _optional("Accepted before this time.")
+    given_up_since: Moment = _optional(
+        "Events with a delivery that is `dead`, given up at this time or later; with `sink`, there."
+    )
+    given_up_until: Moment = _optional("Likewise, given up before this time.")
 
 
 class EventQuery(PageParameters, _EventConditions):
@@ -800,6 +804,8 @@ class FilterItem(ApiModel):
     sink: str | None
     since: Timestamp | None
     until: Timestamp | None
+    given_up_since: Timestamp | None = None
+    given_up_until: Timestamp | None = None
 
 
 class ReplayItem(ApiModel):

@@ -300,6 +300,8 @@ class EventFilter:
         sink: Events with a delivery to this sink; together with ``state``, in that state there.
         since: Accepted at this time or later.
         until: Accepted before this time.
+        given_up_since, given_up_until: Events with a delivery (to the sink, if one is named) that is dead since this
+            time or later, and since before that time.
     """
 
     event_id: str | None = None
@@ -312,6 +314,12 @@ class EventFilter:
     sink: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    given_up_since: datetime | None = None
+    given_up_until: datetime | None = None
+
+    @property
+    def asks_when_given_up(self) -> bool:
+        return self.given_up_since is not None or self.given_up_until is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,6 +397,8 @@ class ReplayRequest:
 def replayed_states(event_filter: EventFilter) -> frozenset[str]:
     """The states as stored, of which a delivery must be in one to be made again unasked; empty for all."""
     match event_filter.state:
+        case None if event_filter.asks_when_given_up:
+            return frozenset({"dead"})
         case None | "unrouted":
             return frozenset()
         case "parked":

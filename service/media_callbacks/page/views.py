@@ -32,8 +32,8 @@ PLOTS_KEEP_S = 10.0
 _PAGE = "50"
 # Events of a sink that are shown with what it answered.
 _ANSWERED = "10"
-_TIMES = frozenset({"since", "until"})
-_FILTER = ("state", "sink", "product", "kind", "outcome", "job_id", "media_id", "event_id", "since", "until")
+_TIMES = ("since", "until", "given_up_since", "given_up_until")
+_FILTER = ("state", "sink", "product", "kind", "outcome", "job_id", "media_id", "event_id", *_TIMES)
 _NOT_DELIVERED: tuple[DeliveryState, ...] = ("retrying", "dead", "parked", "pending")
 
 
@@ -286,10 +286,10 @@ def _spans(now: datetime) -> list[tuple[str, str | None, str | None]]:
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     hour, day = timedelta(hours=1), timedelta(days=1)
     return [
-        ("accepted within the last hour", _write(now - hour), None),
-        ("accepted today", _write(today), None),
-        ("accepted yesterday", _write(today - day), _write(today)),
-        ("whenever accepted", None, None),
+        ("given up within the last hour", _write(now - hour), None),
+        ("given up today", _write(today), None),
+        ("given up yesterday", _write(today - day), _write(today)),
+        ("whenever given up", None, None),
     ]
 
 

@@ -18,19 +18,27 @@ DEADLINES = (
 )
 
 
-def read_range(arguments: argparse.Namespace, *, now: datetime) -> dict[str, str]:
+def read_range(arguments: argparse.Namespace, *, now: datetime, prefix: str = "") -> dict[str, str]:
     """
     ``--since`` and ``--until`` under the names of the admin API, as far as they were given.
+
+    Args:
+        prefix: Of both names.
 
     Raises:
         UsageError: A time can't be read, or the range is empty.
     """
-    given = {name: text for name in ("since", "until") if (text := getattr(arguments, name))}
-    moments = {name: read_moment(f"--{name}", text, now=now) for name, text in given.items()}
-    if len(moments) == 2 and moments["since"] >= moments["until"]:
+    since, until = f"{prefix}since", f"{prefix}until"
+    options = {name: f"--{name.replace('_', '-')}" for name in (since, until)}
+    moments = {
+        name: read_moment(option, text, now=now)
+        for name, option in options.items()
+        if (text := getattr(arguments, name))
+    }
+    if len(moments) == 2 and moments[since] >= moments[until]:
         raise UsageError(
-            f"--since, --until: expected a time and a later one,"
-            f" came {format_time(moments['since'])} and {format_time(moments['until'])}"
+            f"{options[since]}, {options[until]}: expected a time and a later one,"
+            f" came {format_time(moments[since])} and {format_time(moments[until])}"
         )
     return {name: format_time(moment) for name, moment in moments.items()}
 

@@ -12,7 +12,7 @@ from media_callbacks.model.identity import parse_event_id
 from media_callbacks.model.kinds import ANY_OUTCOME, KINDS, OPERATIONAL, PRODUCTS
 
 STATES = (*get_args(DeliveryState), "unrouted")
-_NAMES = ("job_id", "media_id", "product", "kind", "outcome", "state", "sink", "since", "until")
+_NAMES = ("job_id", "media_id", "product", "kind", "outcome", "state", "sink")
 
 
 def add_filter_options(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,8 @@ def add_filter_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--sink", metavar="NAME", help="with a delivery to this sink; with --state, in that state there")
     group.add_argument("--since", metavar="TIME", help=f"accepted then or later: {TIMES}")
     group.add_argument("--until", metavar="TIME", help="accepted before then")
+    group.add_argument("--given-up-since", metavar="TIME", help="dead (at --sink, if given), given up then or later")
+    group.add_argument("--given-up-until", metavar="TIME", help="the same, given up before then")
 
 
 def read_filter(arguments: argparse.Namespace, *, now: datetime) -> dict[str, str]:
@@ -37,7 +39,8 @@ def read_filter(arguments: argparse.Namespace, *, now: datetime) -> dict[str, st
     Raises:
         UsageError: A time can't be read, or the range is empty.
     """
-    found = {name: getattr(arguments, name) for name in _NAMES} | read_range(arguments, now=now)
+    found = {name: getattr(arguments, name) for name in _NAMES}
+    found |= read_range(arguments, now=now) | read_range(arguments, now=now, prefix="given_up_")
     return {name: value for name, value in found.items() if value is not None}
 
 

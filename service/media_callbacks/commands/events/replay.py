@@ -50,6 +50,7 @@ def add_options(parser: CommandParser) -> None:
     parser.examples = (
         "media-callbacks events replay evt_0aa3ead8ad35b2f7eb16bec2f5371d1700",
         "media-callbacks events replay --state dead --sink orders",
+        "media-callbacks events replay --sink orders --given-up-since yesterday --dry-run",
         "media-callbacks events replay --state unrouted --to-sink orders --dry-run",
     )
     parser.description = (
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     if ids and event_filter:
         raise UsageError("expected IDs, or options that choose events, came both; a sink to send to is --to-sink")
     if not ids and not event_filter:
-        raise UsageError("expected IDs, or options that choose events such as --state dead --since yesterday")
+        raise UsageError("expected IDs, or options that choose events such as --state dead --given-up-since yesterday")
     if arguments.to is not None and arguments.to_sink:
         raise UsageError("--to, --to-sink: expected one of them, came both")
     if arguments.secret_file is not None and arguments.to is None:

@@ -103,9 +103,11 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
     is_unrouted = wanted.state == "unrouted"
     query = Conditions("events e" + (database.using("events_unrouted") if is_unrouted and by_index else ""))
     first_id, end_id = query.mark(ids.start), query.mark(ids.stop)
-    # With the sign it is an expression that is in no index, so that a job's events are found by its key.
-    column = "e.id" if wanted.job_id is None else "+e.id"
-    query.add(f"{column} >= {first_id} AND {column} < {end_id}")
+    is_by_end = by_index and wanted.asks_when_given_up
+    if not is_by_end:
+        # With the sign it is an expression that is in no index, so that a job's events are found by its key.
+        column = "e.id" if wanted.job_id is None else "+e.id"
+        query.add(f"{column} >= {first_id} AND {column} < {end_id}")
     if wanted.job_id is not None:
         # The digest has only a hash of the job id, and what is bound may not be a job id: so the column is the judge.
         prefix = job_prefix(wanted.job_id)
@@ -133,9 +135,15 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
         query.add("e.outcome = {}", words.index(wanted.outcome) if wanted.outcome in words else -1)
     if is_unrouted:
         query.add("NOT e.is_routed")
-    if wanted.sink is not None or wanted.state not in (None, "unrouted"):
-        condition = _delivery_condition(query, wanted)
-        if by_index and wanted.state in ("pending", "retrying", "parked", "dead"):
+    if wanted.sink is not None or wanted.state not in (None, "unrouted") or wanted.asks_when_given_up:
+        condition = _delivery_condition(query, wanted, by_index=by_index)
+        if is_by_end:
+            # The range is that of the deliveries, or SQLite would go through all events in it, and so would PostgreSQL.
+            query.add(
+                f"e.id IN (SELECT d.event_id FROM deliveries d{database.using('deliveries_given_up')}"
+                f" WHERE d.event_id >= {first_id} AND d.event_id < {end_id} AND {condition})"
+            )
+        elif by_index and wanted.state in ("pending", "retrying", "parked", "dead"):
             query.add(
                 f"e.id IN (SELECT d.event_id FROM deliveries d{database.using('deliveries_due')}"
                 f" WHERE d.due_at IS NOT NULL AND {condition}"
@@ -155,10 +163,18 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
     return query
 
 
-def _delivery_condition(query: Conditions, wanted: EventFilter) -> str:
+def _delivery_condition(query: Conditions, wanted: EventFilter, *, by_index: bool) -> str:
     conditions = []
     if wanted.state not in (None, "unrouted"):
         conditions += [_STATES[str(wanted.state)], _IS_LATEST]
+    if wanted.asks_when_given_up:
+        # That is the latest one, or it would be replaced. With the sign the index of times is left out where each event
+        # is looked at: SQLite would go through it for each.
+        conditions.append(_STATES["dead"])
+        column = "d.changed_at" if by_index else "+d.changed_at"
+        for operator, at in ((">=", wanted.given_up_since), ("<", wanted.given_up_until)):
+            if at is not None:
+                conditions.append(f"{column} {operator} {query.mark(to_milliseconds(at))}")
     if wanted.sink is not None:
         conditions.append(f"d.sink = {query.mark(wanted.sink)}")
     return " AND ".join(conditions)

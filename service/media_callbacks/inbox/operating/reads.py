@@ -125,7 +125,9 @@ async def list_events(
     newest = range(max(ids.start, end_id - _NEWEST), end_id)
     rows = await _find_rows(database, compile_filter(database, wanted, newest, by_index=False), limit)
     if len(rows) < limit and newest.start > ids.start:
-        rows = await _find_rows(database, compile_filter(database, wanted, range(ids.start, end_id)), limit)
+        # With the sign no index is gone through in this order: what was given up is found by when, and sorted.
+        order = "+e.id" if wanted.asks_when_given_up else "e.id"
+        rows = await _find_rows(database, compile_filter(database, wanted, range(ids.start, end_id)), limit, order)
     states = await _latest_states(database, [row_id for row_id, *_ in rows])
     return tuple(
         EventSummary(
@@ -144,10 +146,10 @@ async def list_events(
     )
 
 
-async def _find_rows(database: Database, query: Conditions, limit: int) -> Sequence[Row]:
+async def _find_rows(database: Database, query: Conditions, limit: int, order: str = "e.id") -> Sequence[Row]:
     columns = "e.id, e.key_digest, e.outcome, e.accepted_at, e.product, e.kind, e.revision, e.job_id, e.media_id"
     return await database.fetch(
-        f"{query.select(columns)} ORDER BY e.id DESC LIMIT {query.mark(limit)}", *query.parameters
+        f"{query.select(columns)} ORDER BY {order} DESC LIMIT {query.mark(limit)}", *query.parameters
     )
 
 

@@ -289,7 +289,7 @@ def _dump_filter(wanted: EventFilter) -> str:
 
 def _load_filter(text: str) -> EventFilter:
     members: dict[str, Any] = json.loads(text)
-    for name in ("since", "until"):
+    for name in ("since", "until", "given_up_since", "given_up_until"):
         if name in members:
             members[name] = datetime.fromisoformat(members[name])
     return EventFilter(**members)
