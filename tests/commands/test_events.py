@@ -538,6 +538,27 @@ async def test_a_dry_run_counts_and_sends_nothing(admin, capsys):
     assert all(asked.document["dry_run"] for asked in posted)
 
 
+async def test_a_replay_is_followed_until_its_events_have_arrived(admin, capsys):
+    def became(waiting: int, delivered: int) -> dict[str, Any]:
+        return {"deliveries": {"waiting": waiting, "delivered": delivered, "dead": 0}}
+
+    count_and_begin(admin, 3, *(replay_item(7, **became(3 - done, done)) for done in range(4)))
+    assert await admin.run("events", "replay", "--state", "dead", "--yes") == 0
+    assert len(admin.asked_for("GET /v1/replays/7")) == 4
+    told = "3 of 3 events are on their way again; deliveries: 0 waiting, 3 delivered, 0 dead"
+    assert capsys.readouterr().out == f"replay 7 finished: {told}\n"
+    assert await admin.run("events", "replay", "--status", "7") == 0
+    assert "\t3 of 3 0 waiting, 3 delivered, 0 dead\t" in capsys.readouterr().out
+
+
+async def test_what_does_not_arrive_is_not_waited_for(admin, capsys):
+    stuck = replay_item(7, deliveries={"waiting": 3, "delivered": 0, "dead": 0})
+    count_and_begin(admin, 3, *[stuck] * 40)
+    assert await admin.run("events", "replay", "--state", "dead", "--yes") == 0
+    assert len(admin.asked_for("GET /v1/replays/7")) < 15
+    assert "deliveries: 3 waiting" in capsys.readouterr().out
+
+
 async def test_nothing_to_send_is_fine(admin, capsys):
     count_and_begin(admin, 0)
     assert await admin.run("events", "replay", "--state", "dead", "--yes") == 0

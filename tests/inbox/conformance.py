@@ -820,6 +820,30 @@ class InboxConformance:
         assert await listed(inbox, given_up_since=now) == ids(waiting, second)
         assert (await inbox.list_replays(limit=1))[0].request == replay.request
 
+    async def test_a_replay_tells_what_has_become_of_its_deliveries(self, inbox: Timed) -> None:
+        await put(inbox, make_event("job-1"), make_event("job-2"), sinks=("a", "b"))
+        await attempt(inbox, "a", "dead", error="gone")
+        first = await inbox.create_replay(ReplayRequest(filter=EventFilter(sink="a")))
+        await finish_replays(inbox)
+
+        async def became(replay_id: int) -> list[int]:
+            replay = await inbox.find_replay(replay_id)
+            assert replay is not None
+            assert replay.deliveries is not None
+            assert list(replay.deliveries) == ["waiting", "delivered", "dead"]
+            return list(replay.deliveries.values())
+
+        assert await became(first.id) == [4, 0, 0], "what waits already at another sink is meant, too"
+        await pause(inbox, "b")
+        assert await attempt(inbox, "a", "dead", now=NOW + DAY, error="gone")
+        assert await became(first.id) == [2, 0, 2]
+        second = await inbox.create_replay(ReplayRequest(filter=EventFilter(job_id="job-1"), sinks=("a",)))
+        await finish_replays(inbox, now=NOW + 2 * DAY)
+        assert await became(first.id) == [2, 0, 2], "what was sent again once more had died all the same"
+        await attempt(inbox, "a", "delivered", now=NOW + 3 * DAY)
+        assert await became(second.id) == [0, 1, 0]
+        assert (await inbox.list_replays(limit=1))[0].deliveries is None
+
     async def test_time_filters_hold_though_a_clock_was_set_back(self, inbox: Timed) -> None:
         events = [make_event(f"job-{n}") for n in range(40)]
         minutes = [n + (-7 if n % 5 == 0 else 0) for n in range(40)]

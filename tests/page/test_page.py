@@ -143,6 +143,20 @@ async def test_what_is_given_up_says_why_and_when_though_its_attempts_are_gone(v
     assert "Next attempt 2026-11-22 04:00:00." in text
 
 
+async def test_a_replay_says_what_has_arrived(visitor: Visitor):
+    await visitor.operators.put("job-1", "job-2")
+    await visitor.operators.attempt("orders", "dead")
+    await visitor.operators.post("/v1/replays", {"filter": {"state": "dead"}, "sinks": ["orders"]})
+    await visitor.operators.inbox.advance_replays()
+    await visitor.operators.attempt("orders", "delivered", limit=1)
+    await visitor.operators.attempt("orders", "dead", limit=1)
+    html = await visitor.look("/ui/replays/1")
+    told = re.sub(r"\s+", " ", text_of(re.findall(r"<dl class=.figures.*?</dl>", html, re.DOTALL)[0])).strip()
+    assert told == "waiting0 delivered1 dead1"
+    (link,) = re.findall(r'href="(/ui/events[?][^"]*given_up_since[^"]*)"', html)
+    assert await visitor.look(unescape(link))
+
+
 async def test_why_a_job_failed_stands_beside_that_it_failed(visitor: Visitor):
     event = make_event("job-1", "failed")
     error = {"code": "InvalidParameter", "message": "The input is bad", "retryable": False}

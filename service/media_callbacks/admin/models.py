@@ -50,6 +50,7 @@ from media_callbacks.inbox.records import (
     JobFilter,
     JobRecord,
     JobState,
+    ReplayedState,
     ReplayRecord,
     ReplayState,
     SinkState,
@@ -815,6 +816,12 @@ class ReplayItem(ApiModel):
     state: ReplayState
     total: int = Field(description="How many events the filter meant when the replay was created.")
     done: int = Field(description="How many of them were gone through.")
+    deliveries: dict[ReplayedState, int] | None = Field(
+        None,
+        description="What has become of the deliveries that were made for it, as long as they are kept; null in lists."
+        " One that a later replay asked for, too, counts there.",
+        examples=[{"waiting": 2, "delivered": 27, "dead": 1}],
+    )
     created_at: Timestamp
     changed_at: Timestamp
     filter: FilterItem
@@ -831,6 +838,7 @@ class ReplayItem(ApiModel):
             state=record.state,
             total=record.total,
             done=record.done,
+            deliveries=None if record.deliveries is None else dict(record.deliveries),
             created_at=record.created_at,
             changed_at=record.changed_at,
             filter=FilterItem.model_validate(request.filter),

@@ -34,6 +34,10 @@ SinkState = Literal["active", "paused", "disabled"]
 ReplayState = Literal["running", "finished", "cancelled"]
 
 
+ReplayedState = Literal["waiting", "delivered", "dead"]
+"""What has become of deliveries of a replay; those that died and were sent again since are dead."""
+
+
 AttemptOutcome = Literal["delivered", "dead", "retrying", "interrupted", "late"]
 
 
@@ -415,6 +419,8 @@ class ReplayRecord:
     Attributes:
         total: How many events the filter meant when the replay was created. Later ones are not part of it.
         done: How many of them were gone through.
+        deliveries: What has become of its deliveries; None where that was not asked for. One that a later replay asked
+            for, too, counts there.
     """
 
     id: int
@@ -424,6 +430,7 @@ class ReplayRecord:
     total: int
     done: int
     request: ReplayRequest
+    deliveries: Mapping[ReplayedState, int] | None = None
 
 
 Subject = Literal["job_id", "media_id", "user_data"]

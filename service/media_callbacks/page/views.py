@@ -246,7 +246,8 @@ class Views:
 
     async def replay(self, path: Parameters, _: Parameters) -> Shown:
         replay = await self._api.call("showReplay", path)
-        return Shown("replay.html", f"Replay {replay.id}", {"replay": replay})
+        since = _write(replay.created_at)
+        return Shown("replay.html", f"Replay {replay.id}", {"replay": replay, "since": since})
 
     # Orders
 

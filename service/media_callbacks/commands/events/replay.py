@@ -42,6 +42,8 @@ from media_callbacks.timing.clock import utc_now
 SECRET_VARIABLE = "MEDIA_CALLBACKS_REPLAY_SECRET"  # noqa: S105 - its name
 DEFAULT_RATE = 50.0
 _POLL_S = 0.5
+# How often it looks in vain whether anything more has arrived.
+_PATIENCE = 10
 # What a test puts something else for.
 pause = time.sleep
 
@@ -203,25 +205,41 @@ def replay(arguments: argparse.Namespace, ids: Sequence[str], event_filter: Json
 
 
 def follow(client: AdminClient, replay_ids: Sequence[int]) -> list[Json]:
-    """The records of replays when all of them have ended."""
+    """The records of replays when all of them have ended, and no more of their events arrive."""
     records: dict[int, ReplayItem] = {}
     documents: dict[int, Json] = {}
+    patience = _PATIENCE
     with showing_progress("on their way") as show:
         while True:
+            before = [record.deliveries for record in records.values()]
             for replay_id in replay_ids:
-                if replay_id not in records or records[replay_id].state == "running":
+                if replay_id not in records or is_under_way(records[replay_id]):
                     documents[replay_id] = client.get(f"/v1/replays/{replay_id}")
                     records[replay_id] = read_answer(ReplayItem, documents[replay_id])
             done = sum(record.done for record in records.values())
             show(done, sum(record.total for record in records.values()))
             if all(record.state != "running" for record in records.values()):
-                return [documents[replay_id] for replay_id in replay_ids]
+                has_news = before != [record.deliveries for record in records.values()]
+                patience = _PATIENCE if has_news else patience - 1
+                if not patience or not any(map(is_under_way, records.values())):
+                    return [documents[replay_id] for replay_id in replay_ids]
             pause(_POLL_S)
+
+
+def is_under_way(record: ReplayItem) -> bool:
+    """Whether more of it may arrive."""
+    return record.state == "running" or bool(record.deliveries and record.deliveries["waiting"])
 
 
 def report(record: ReplayItem) -> None:
     done = f"{record.done} of {record.total} events are on their way again"
+    if record.deliveries is not None:
+        done += f"; deliveries: {tell_deliveries(record)}"
     print_line(f"replay {record.id} ", (record.state, style_of(record.state)), f": {done}")
+
+
+def tell_deliveries(record: ReplayItem) -> str:
+    return ", ".join(f"{count} {state}" for state, count in (record.deliveries or {}).items())
 
 
 def show_replays(client: AdminClient, arguments: argparse.Namespace) -> int:
@@ -253,7 +271,7 @@ def row_of(record: ReplayItem) -> list[Cell]:
     return [
         str(record.id),
         (record.state, style_of(record.state)),
-        f"{record.done} of {record.total}",
+        [f"{record.done} of {record.total}", *([tell_deliveries(record)] if record.deliveries else [])],
         [format_time(record.created_at.replace(microsecond=0)), record.requested_by or "-"],
         " ".join(f"{name}={value}" for name, value in record.filter.model_dump(mode="json", exclude_none=True).items()),
         " ".join(record.sinks) or "as before",

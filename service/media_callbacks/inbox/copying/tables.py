@@ -69,7 +69,7 @@ TABLES = (
     _table("event_bodies", "event_id body", has_bodies=True),
     _table("event_receipts", "event_id receipt_id"),
     _table("bindings", "key_digest value"),
-    _table("deliveries", "event_id sink replay state due_at attempts lease changed_at error"),
+    _table("deliveries", "event_id sink replay state due_at attempts lease changed_at error replay_id"),
     _table("attempts", "event_id sink replay started_at number duration_ms result error", sorted_by=5),
     _table("sinks", "name state reason changed_by changed_at"),
     _table(

@@ -10,19 +10,20 @@ it, or what it waits for, is tried now.
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
 from media_callbacks.inbox.database import Database, Row
 from media_callbacks.inbox.operating.filters import compile_filter, find_ids
 from media_callbacks.inbox.operating.reads import count_events
-from media_callbacks.inbox.records import EventFilter, ReplayRecord, ReplayRequest, replayed_states
+from media_callbacks.inbox.records import EventFilter, ReplayedState, ReplayRecord, ReplayRequest, replayed_states
 from media_callbacks.inbox.rows import from_milliseconds, to_id
 
 _MAX_EVENTS_PER_STEP = 500
 _IDS_PER_STEP = 50_000
 
+_SHOWN: Mapping[str, ReplayedState] = {"delivered": "delivered", "dead": "dead", "replaced": "dead"}
 _COLUMNS = "id, created_at, changed_at, state, total, done, filter, sinks, rate_per_s, requested_by, reason"
 
 
@@ -132,7 +133,8 @@ async def take_steps(database: Database, steps: Sequence[ReplayStep]) -> set[str
         for delivery in line:
             if delivery.row_id in latest:
                 latest[delivery.row_id][sink] = delivery
-    made: list[tuple[int, str, int, int | None, int]] = []
+    made: list[tuple[int, str, int, int | None, int, int]] = []
+    joined: dict[tuple[int, str, int], int] = {}
     forward: set[tuple[int, str, int]] = set()
     replaced: set[tuple[int, str]] = set()
     for step in taken:
@@ -145,6 +147,7 @@ async def take_steps(database: Database, steps: Sequence[ReplayStep]) -> set[str
                 # Should it be tried again only much later, what this waits for.
                 forward.update([(one.row_id, sink, one.replay) for one in line if one.due_at is not None])
                 if before is not None and before.is_open:
+                    joined[row_id, sink, before.replay] = step.replay_id
                     continue
                 if before is not None and before.state == "dead":
                     replaced.add((row_id, sink))
@@ -153,15 +156,19 @@ async def take_steps(database: Database, steps: Sequence[ReplayStep]) -> set[str
                 new = _Delivery(row_id, number, "pending", now if is_free else None)
                 latest[row_id][sink] = new
                 line.append(new)
-                made.append((row_id, sink, number, new.due_at, now))
+                made.append((row_id, sink, number, new.due_at, now, step.replay_id))
     await database.execute_many(
         "UPDATE deliveries SET state = 'replaced' WHERE event_id = $1 AND sink = $2 AND state = 'dead'",
         sorted(replaced),
     )
     await database.execute_many(
-        "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at)"
-        " VALUES ($1, $2, $3, 'pending', CAST($4 AS bigint), 0, $5)",
+        "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at, replay_id)"
+        " VALUES ($1, $2, $3, 'pending', CAST($4 AS bigint), 0, $5, $6)",
         made,
+    )
+    await database.execute_many(
+        "UPDATE deliveries SET replay_id = $1 WHERE event_id = $2 AND sink = $3 AND replay = $4",
+        [(joined[key], *key) for key in sorted(joined)],
     )
     await database.execute_many(
         "UPDATE deliveries SET due_at = $1 WHERE event_id = $2 AND sink = $3 AND replay = $4 AND lease IS NULL"
@@ -241,12 +248,28 @@ async def cancel(database: Database, replay_id: int) -> ReplayRecord | None:
         await database.now(),
         to_id(replay_id),
     )
-    return await find(database, replay_id)
+    return await _find(database, replay_id)
 
 
 async def find(database: Database, replay_id: int) -> ReplayRecord | None:
+    record = await _find(database, replay_id)
+    return None if record is None else replace(record, deliveries=await _count_deliveries(database, record.id))
+
+
+async def _find(database: Database, replay_id: int) -> ReplayRecord | None:
     row = await database.fetch_row(f"SELECT {_COLUMNS} FROM replays WHERE id = $1", to_id(replay_id))
     return None if row is None else _record(row)
+
+
+async def _count_deliveries(database: Database, replay_id: int) -> dict[ReplayedState, int]:
+    counts: dict[ReplayedState, int] = {"waiting": 0, "delivered": 0, "dead": 0}
+    for state, count in await database.fetch(
+        f"SELECT state, count(*) FROM deliveries{database.using('deliveries_by_replay')}"
+        " WHERE replay_id = $1 GROUP BY state",
+        replay_id,
+    ):
+        counts[_SHOWN.get(state, "waiting")] += count
+    return counts
 
 
 async def list_replays(database: Database, *, before_id: int | None, limit: int) -> tuple[ReplayRecord, ...]:

@@ -178,6 +178,9 @@ CREATE TABLE troubles (
 
 CREATE INDEX deliveries_given_up ON deliveries (sink, changed_at, event_id) WHERE state = 'dead';
 
+ALTER TABLE deliveries ADD COLUMN replay_id bigint;
+CREATE INDEX deliveries_by_replay ON deliveries (replay_id, state) WHERE replay_id IS NOT NULL;
+
 CREATE TABLE activity (
     minute bigint NOT NULL,
     what   text   NOT NULL,

@@ -142,6 +142,10 @@ CREATE TABLE troubles (
 -- What was given up, by when: since when a sink takes nothing, and what to send again.
 CREATE INDEX deliveries_given_up ON deliveries (sink, changed_at, event_id) WHERE state = 'dead';
 
+-- For which replay a delivery is made, the last one that asked for it: what has become of a replay.
+ALTER TABLE deliveries ADD COLUMN replay_id INTEGER;
+CREATE INDEX deliveries_by_replay ON deliveries (replay_id, state) WHERE replay_id IS NOT NULL;
+
 -- How much came, was refused and was delivered, by minute; of the last day.
 CREATE TABLE activity (
     minute  INTEGER NOT NULL,   -- since 1970
