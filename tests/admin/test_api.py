@@ -759,7 +759,8 @@ async def test_one_event_is_delivered_again_where_it_went_before(operators):
     assert answer.status_code == 202
     replay = answer.json()
     assert answer.headers["location"] == f"/v1/replays/{replay['id']}"
-    nothing = dict.fromkeys(("job_id", "media_id", "product", "kind", "outcome", "state", "sink", "since", "until"))
+    conditions = ("job_id", "media_id", "product", "kind", "outcome", "state", "sink", "since", "until")
+    nothing = dict.fromkeys((*conditions, "given_up_since", "given_up_until"))
     assert replay == {
         "id": replay["id"],
         "state": "running",
@@ -772,12 +773,17 @@ async def test_one_event_is_delivered_again_where_it_went_before(operators):
         "rate": 50.0,
         "requested_by": "kim",
         "reason": "lost it",
+        "deliveries": None,
     }
     assert operators.created == 1
     await operators.inbox.advance_replays(now=NOW)
     (delivery,) = await operators.inbox.claim("orders", limit=10, now=NOW, lease_s=20.0)
     assert (delivery.event_id, delivery.replay) == (event_id, 1)
-    assert await operators.get(f"/v1/replays/{replay['id']}") == replay | {"state": "finished", "done": 1}
+    assert await operators.get(f"/v1/replays/{replay['id']}") == replay | {
+        "state": "finished",
+        "done": 1,
+        "deliveries": {"waiting": 1, "delivered": 0, "dead": 0},
+    }
 
 
 async def test_an_event_is_delivered_again_to_the_sinks_that_are_named(operators):
@@ -832,7 +838,8 @@ async def test_a_replay_that_is_cancelled_stays_so(operators):
     operators.now += timedelta(seconds=5)
     cancelled = (200, replay | {"state": "cancelled", "changed_at": "2026-11-21T04:00:05Z"})
     assert await operators.post(f"{path}/cancel") == cancelled
-    assert await operators.get(path) == cancelled[1]
+    counts = {"waiting": 0, "delivered": 0, "dead": 0}
+    assert await operators.get(path) == cancelled[1] | {"deliveries": counts}
     assert (await operators.post(f"{path}/cancel"))[1]["state"] == "cancelled"
 
 

@@ -620,8 +620,9 @@ async def test_a_database_without_what_jobs_need_gets_it(
             connection.execute(f"DROP TABLE {table}")
         for table in ("refused", "source_activity", "activity", "troubles"):
             connection.execute(f"DROP TABLE {table}")
-        for index in ("events_by_media", "receipts_in_trouble"):
+        for index in ("events_by_media", "receipts_in_trouble", "deliveries_given_up", "deliveries_by_replay"):
             connection.execute(f"DROP INDEX {index}")
+        connection.execute("ALTER TABLE deliveries DROP COLUMN replay_id")
         connection.execute("DELETE FROM migrations WHERE number IN (2, 4)")
     again = await reopen()
     assert [job.state for job in await expect(again, "job-1", "job-2")] == ["completed", "expected"]

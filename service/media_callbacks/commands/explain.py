@@ -35,7 +35,6 @@ MAX_FILE_BYTES = 80 << 20
 
 def add_options(parser: CommandParser) -> None:
     parser.examples = (
-        "media-callbacks explain --last-refused",
         "media-callbacks explain --last-refused --text 3af7e9705cb24c0f9d23231d4c371900",
         "media-callbacks explain request.txt",
         "media-callbacks explain - --source vod --at 2026-11-20T08:30:00Z",

@@ -51,7 +51,6 @@ pause = time.sleep
 def add_options(parser: CommandParser) -> None:
     parser.examples = (
         "media-callbacks events replay evt_0aa3ead8ad35b2f7eb16bec2f5371d1700",
-        "media-callbacks events replay --state dead --sink orders",
         "media-callbacks events replay --sink orders --given-up-since yesterday --dry-run",
         "media-callbacks events replay --state unrouted --to-sink orders --dry-run",
     )
