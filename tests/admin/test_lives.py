@@ -93,7 +93,8 @@ async def test_the_life_of_a_job_is_one_list_in_the_order_of_time(operators):
     ]
     texts = [entry["text"] for entry in life["timeline"]]
     assert texts[0] == (
-        "registered as vod animated_image of account default by orders; the vendor is asked from 2026-11-21T04:00:10Z on"
+        "registered as vod animated_image of account default by orders; the vendor is asked from 2026-11-21T04:00:10Z on;"
+        " user data: order-7"
     )
     assert texts[3] == "the vendor was asked, time 1 (expected and overdue): ended, so ended"
     assert texts[5] == (

@@ -48,6 +48,9 @@ def source(state: str, text: str) -> SourceItem:
     return SourceItem.model_validate(plain | {"state": state, "text": text, "refused_at": None, "refused_since": 0})
 
 
+GIVEN_UP = {"deliveries": {"dead": 1}, "breaker": "closed", "first_given_up_at": NOW, "last_given_up_at": NOW}
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "told"),
     [
@@ -86,6 +89,16 @@ def source(state: str, text: str) -> SourceItem:
         ),
         ({"deliveries": {"dead": 1}}, None, [(True, "1 event was given up")]),
         ({"deliveries": {"dead": 2}}, "gone", [(True, "2 events were given up; it said: gone")]),
+        (
+            GIVEN_UP | {"last_taken_at": NOW + HOUR},
+            "gone",
+            [(True, "1 event was given up; it said: gone; it takes events again")],
+        ),
+        (
+            GIVEN_UP | {"last_taken_at": NOW - HOUR},
+            "gone",
+            [(True, "1 event was given up; it said: gone")],
+        ),
         (
             {"is_configured": False, "kind": None, "breaker": None, "backlog": 3},
             None,
@@ -155,7 +168,7 @@ async def test_what_is_wrong_comes_first_with_what_was_answered(operators: Opera
     await operators.inbox.expect([ExpectedJob(reference=reference, deadline=timedelta(minutes=1))])
     operators.now += HOUR
     status = await operators.get("/v1/status")
-    assert (status["is_well"], status["text"]) == (False, "Wrong: sink bus.")
+    assert (status["is_well"], status["text"]) == (False, "Wrong: sink bus. Look at: sink orders, jobs.")
     assert [(one["what"], one["name"], one["is_wrong"]) for one in status["troubles"]] == [
         ("sink", "bus", True),
         ("sink", "orders", False),

@@ -139,8 +139,18 @@ def judge_sink(sink: SinkItem) -> Iterator[TroubleItem]:
         text = f"{dead} {'event was' if dead == 1 else 'events were'} given up{said}"
         if sink.first_given_up_at != sink.last_given_up_at and sink.last_given_up_at is not None:
             text += f"; the last {format_time(sink.last_given_up_at)}"
-        todo = f"mend its destination, then: media-callbacks events replay --state dead --sink {sink.name} --dry-run"
+        todo = f"media-callbacks events replay --state dead --sink {sink.name} --dry-run"
+        if _takes_again(sink):
+            text += "; it takes events again"
+        else:
+            todo = f"mend its destination, then: {todo}"
         yield _wrong("sink", sink.name, text, sink.first_given_up_at, todo, trouble="deliveries_dead")
+
+
+def _takes_again(sink: SinkItem) -> bool:
+    taken, given_up = sink.last_taken_at, sink.last_given_up_at
+    is_taking = sink.breaker == "closed" and not sink.deliveries.get("retrying")
+    return is_taking and taken is not None and given_up is not None and taken > given_up
 
 
 def judge_source(source: SourceItem) -> Iterator[TroubleItem]:
@@ -217,7 +227,7 @@ def _sentence(troubles: Sequence[TroubleItem]) -> str:
     wrong = _named([one for one in troubles if one.is_wrong])
     look = _named([one for one in troubles if not one.is_wrong])
     if wrong:
-        return f"Wrong: {wrong}."
+        return f"Wrong: {wrong}.{f' Look at: {look}.' if look else ''}"
     return f"Nothing is wrong; look at: {look}." if look else "All is well."
 
 

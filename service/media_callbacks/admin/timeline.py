@@ -68,7 +68,8 @@ def _of_job(job: JobRecord, now: datetime) -> Iterator[_Entry]:
     by = f" by {job.requested_by}" if job.requested_by else ""
     token = f" (let in by {job.token})" if job.token else ""
     due = f"; the vendor is asked from {format_time(job.deadline_at)} on"
-    yield _Entry(job.registered_at, "registered", f"registered as {name}{by}{token}{due}")
+    said = f"; user data: {job.user_data}" if job.user_data else ""
+    yield _Entry(job.registered_at, "registered", f"registered as {name}{by}{token}{due}{said}")
     if job.deadline_at <= now and (job.ended_at is None or job.deadline_at < job.ended_at):
         yield _Entry(job.deadline_at, "overdue", f"its deadline as {name} was over, and no end was told")
     if job.ended_at is not None:

@@ -51,7 +51,7 @@ pause = time.sleep
 def add_options(parser: CommandParser) -> None:
     parser.examples = (
         "media-callbacks events replay evt_0aa3ead8ad35b2f7eb16bec2f5371d1700",
-        "media-callbacks events replay --sink orders --given-up-since yesterday --dry-run",
+        "media-callbacks events replay --sink orders --given-up-since yesterday --given-up-until today --dry-run",
         "media-callbacks events replay --state unrouted --to-sink orders --dry-run",
     )
     parser.description = (
