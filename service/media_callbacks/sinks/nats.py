@@ -28,7 +28,7 @@ from media_callbacks.model.check_results import CheckResult
 from media_callbacks.model.errors import SinkError, SinkRejected, SinkRetry
 from media_callbacks.model.events import CONTENT_TYPE, Delivery
 from media_callbacks.model.naming import NameTemplate, Origin
-from media_callbacks.sinks.connections import TlsFiles, explain_connection
+from media_callbacks.sinks.connections import TlsFiles, abort, explain_connection
 from media_callbacks.sinks.documents import read_document
 from media_callbacks.sinks.nats_streams import check_streams
 
@@ -106,7 +106,7 @@ class Connection:
         # A server that takes nothing any more keeps the client flushing.
         writer = getattr(self.client._transport, "_io_writer", None)  # noqa: SLF001 - there is no other way
         if writer is not None:
-            writer.transport.abort()
+            abort(writer)
             # It is closed in the next turn of the loop.
             await asyncio.sleep(0)
 

@@ -46,7 +46,7 @@ from media_callbacks.model.check_results import CheckResult
 from media_callbacks.model.errors import SinkError, SinkRejected, SinkRetry
 from media_callbacks.model.events import CONTENT_TYPE, Delivery
 from media_callbacks.model.naming import NameTemplate, Origin
-from media_callbacks.sinks.connections import TlsFiles, explain_connection
+from media_callbacks.sinks.connections import TlsFiles, abort, explain_connection
 from media_callbacks.sinks.documents import read_document
 from media_callbacks.sinks.webhook import REPLAY_HEADER
 
@@ -289,7 +289,7 @@ class _Transport(TransportFactory):
 
     def abort(self) -> None:
         if self._writer is not None:
-            self._writer.transport.abort()
+            abort(self._writer)
 
 
 def build_headers(delivery: Delivery) -> dict[str, Any]:
