@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from media_callbacks.model.errors import Unparseable
@@ -521,6 +521,7 @@ def as_python_reads_it(text):
 
 
 @settings(max_examples=600, deadline=None)
+@example("9" * 5000 + "1.")
 @given(st.lists(st.sampled_from(_PIECES), max_size=8).map("".join) | JSON.map(lambda value: json.dumps({"a": value})))
 def test_the_decoder_reads_what_the_standard_library_reads_with_patience(text):
     try:

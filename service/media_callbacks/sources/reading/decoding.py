@@ -23,7 +23,7 @@ _BRACKETS = re.compile(r'[\[\]{}]|"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 # A string, or what stands outside of strings and is not JSON though many write it: numbers that are none, and numbers
 # of more digits than the decoder takes.
 _TOKENS = re.compile(
-    r'"(?:[^"\\]++|\\.)*+"?|-?(?:NaN|Infinity)\b|-?[1-9][0-9]{4300,}+(?:\.[0-9]*+)?(?:[eE][+-]?[0-9]++)?', re.DOTALL
+    r'"(?:[^"\\]++|\\.)*+"?|-?(?:NaN|Infinity)\b|-?[1-9][0-9]{4300,}+(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?', re.DOTALL
 )
 # A pair of surrogates, half of one, or a control character as it is.
 _ODD_TEXT = re.compile(
