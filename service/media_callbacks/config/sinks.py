@@ -375,9 +375,7 @@ class KafkaSinkSettings(BusSinkSettings):
     @classmethod
     def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from super().mistakes(given)
-        for key, other in (("user", "password"), ("password", "user")):
-            if given.get(key) is not None and other in given and given[other] is None:
-                yield key, f"has no meaning without {other}; set that, too, or remove this key"
+        yield from _half_credentials(given)
         if given.get("tls") is False:
             for key in ("ca_file", "certificate_file"):
                 if given.get(key) is not None:
@@ -433,9 +431,7 @@ class NatsSinkSettings(BusSinkSettings):
         ways = [key for key in ("user", "token", "nkey_seed", "credentials_file") if given.get(key) is not None]
         if len(ways) > 1:
             yield ways[1], f"expected one way to say who this is, came {ways[0]}, too; keep one of them"
-        for key, other in (("user", "password"), ("password", "user")):
-            if given.get(key) is not None and other in given and given[other] is None:
-                yield key, f"has no meaning without {other}; set that, too, or remove this key"
+        yield from _half_credentials(given)
         yield from _mixed_schemes(given, "nats:// or tls://")
 
 
@@ -465,6 +461,12 @@ class RabbitMqSinkSettings(BusSinkSettings):
     def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield from super().mistakes(given)
         yield from _mixed_schemes(given, "amqp:// or amqps://")
+
+
+def _half_credentials(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, other in (("user", "password"), ("password", "user")):
+        if given.get(key) is not None and other in given and given[other] is None:
+            yield key, f"has no meaning without {other}; set that, too, or remove this key"
 
 
 def _mixed_schemes(given: Mapping[str, Any], schemes: str) -> Iterator[tuple[str, str]]:
