@@ -365,8 +365,8 @@ class _SinkWorker:
                 AttemptResult(delivery, "pending", started_at=started_at, duration_s=duration_s)
                 for delivery in deliveries
             ]
-            self._trace(results, [error] * len(results))
             self._finish(results)
+            self._trace(results, [error] * len(results))
             raise
         duration_s = time.perf_counter() - started
         self._usual_s = duration_s if self._usual_s == math.inf else 0.9 * self._usual_s + 0.1 * duration_s
@@ -375,8 +375,8 @@ class _SinkWorker:
             self._decide(delivery, error, started_at, duration_s)
             for delivery, error in zip(deliveries, errors, strict=True)
         ]
-        self._trace(results, errors)
         self._finish(results)
+        self._trace(results, errors)
 
     def _trace(self, results: Sequence[AttemptResult], errors: Sequence[BaseException | None]) -> None:
         if self._tracer is not None:
