@@ -25,13 +25,15 @@ from tests.exercises.bench.servers import (
     Server,
     SilentReceiver,
     check_counts,
-    check_flask,
+    check_one_commit,
     count_rows,
     flushes,
     start_bare,
+    start_fastapi,
     start_flask,
     start_json2file,
     start_service,
+    start_webhook,
     thread_seconds,
 )
 from tests.exercises.bench.watching import watched
@@ -41,6 +43,7 @@ NO_SINK = "durable, no sink"
 WATCHED = "durable, watched"
 # Where each of the services has its store.
 _FOLDERS = {DURABLE: "one-sink", NO_SINK: "no-sink", WATCHED: "watched"}
+_DEBIANS = {"json2file-go": start_json2file, "webhook": start_webhook}
 # Before every measurement, on its own connections: caches and branch predictors belong to another server until then.
 WARM_UP_S = 0.5
 # After start, each server once: what it does only for its first requests.
@@ -138,15 +141,16 @@ class Comparison:
                 )
                 for name, inside in _FOLDERS.items()
             ],
-            lambda: start_flask(folder, core=core),
-            lambda: start_json2file(folder, core=core),
+            *[partial(start, folder, core=core) for start in (start_flask, start_fastapi, *_DEBIANS.values())],
         ]
         for start in starts:
-            server = start()
-            if server is None:
-                self.figures.skipped.append("json2file-go was not measured: the Debian package is not installed.")
-            else:
+            if (server := start()) is not None:
                 self._servers[server.name] = server
+        self.figures.skipped += [
+            f"{name} was not measured: the Debian package is not installed."
+            for name in _DEBIANS
+            if name not in self._servers
+        ]
 
     async def _round(self, number: int) -> None:
         names = list(self._servers)
@@ -196,7 +200,8 @@ class Comparison:
                 name, count_rows(self._folder / folder), acknowledged=self._acknowledged[name], has_sink=name != NO_SINK
             )
             progress(f"{name}: all of {self._acknowledged[name]:,} acknowledged jobs are stored, each once")
-        check_flask(self._folder, acknowledged=self._acknowledged["flask"])
+        for name in ("flask", "fastapi"):
+            check_one_commit(self._folder, name, acknowledged=self._acknowledged[name])
 
 
 def progress(text: str) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from media_callbacks.config.sinks import SINK_MODELS, AliyunSinkSettings
-from tests.exercises.bench import flask_app
 from tests.exercises.bench.callbacks import KEY, PATH, URL
 from tests.exercises.bench.load import InvalidRun
+from tests.exercises.bench.one_commit import DATABASE as ONE_COMMIT_DATABASE
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 START_PATIENCE_S = 20.0
@@ -225,21 +225,29 @@ def start_bare(folder: Path, *, core: int) -> Server:
 
 
 def start_flask(folder: Path, *, core: int) -> Server:
-    log = folder / "flask.log"
+    command = "-m gunicorn --workers 1 --threads 16 --keep-alive 60 --no-control-socket"
+    return _start_framework("flask", folder, command, "--bind fd://{} tests.exercises.bench.flask_app:app", core=core)
+
+
+def start_fastapi(folder: Path, *, core: int) -> Server:
+    command = "-m uvicorn --no-access-log --timeout-keep-alive 60"
+    return _start_framework("fastapi", folder, command, "--fd {} tests.exercises.bench.fastapi_app:app", core=core)
+
+
+def _start_framework(name: str, folder: Path, command: str, target: str, *, core: int) -> Server:
+    """An application that commits once a request, on a socket that is open."""
+    log = folder / f"{name}.log"
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         address = listener.getsockname()[:2]
         process = spawn(
-            [
-                *(sys.executable, "-m", "gunicorn", "--workers", "1", "--threads", "16", "--keep-alive", "60"),
-                *("--no-control-socket", "--bind", f"fd://{listener.fileno()}", "tests.exercises.bench.flask_app:app"),
-            ],
+            [sys.executable, *command.split(), *target.format(listener.fileno()).split()],
             core=core,
             log=log,
-            environ={flask_app.DATABASE: str(flask_database(folder))},
+            environ={ONE_COMMIT_DATABASE: str(one_commit_database(folder, name))},
             pass_fds=[listener.fileno()],
         )
-    _wait_for_port("flask", process, address, log)
-    return Server("flask", process, address)
+    _wait_for_port(name, process, address, log)
+    return Server(name, process, address)
 
 
 def start_json2file(folder: Path, *, core: int) -> Server | None:
@@ -263,6 +271,34 @@ def start_json2file(folder: Path, *, core: int) -> Server | None:
     return Server("json2file-go", process, address, path="/vod", headers={"X-Auth-Token": JSON2FILE_TOKEN})
 
 
+def start_webhook(folder: Path, *, core: int) -> Server | None:
+    """
+    Debian's webhook (github.com/adnanh/webhook), where it is installed, in the one configuration that makes our promise:
+    it answers when a command has appended the body to a file and flushed it. It starts one a request.
+    """
+    found = shutil.which("webhook")
+    if found is None:
+        return None
+    there = folder / "webhook"
+    there.mkdir()
+    script, hooks = there / "append", there / "hooks.json"
+    script.write_text('#!/bin/sh\nprintf "%s\\n" "$1" >>"$0.d" && sync --data "$0.d"\n')
+    script.chmod(0o700)
+    hook = {
+        "id": "vod",
+        "execute-command": str(script),
+        "include-command-output-in-response": True,
+        "pass-arguments-to-command": [{"source": "entire-payload"}],
+    }
+    hooks.write_text(json.dumps([hook]))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port = listener.getsockname()
+    log = folder / "webhook.log"
+    process = spawn([found, "-hooks", str(hooks), "-ip", host, "-port", str(port)], core=core, log=log)
+    _wait_for_port("webhook", process, (host, port), log)
+    return Server("webhook", process, (host, port), path="/hooks/vod")
+
+
 # What is left on disk
 
 COUNTS = {
@@ -277,8 +313,8 @@ def database(folder: Path) -> Path:
     return folder / "bench.db"
 
 
-def flask_database(folder: Path) -> Path:
-    return folder / "flask.db"
+def one_commit_database(folder: Path, name: str) -> Path:
+    return folder / f"{name}.db"
 
 
 def flushes(folder: Path) -> int:
@@ -315,25 +351,25 @@ def check_counts(name: str, found: Mapping[str, int], *, acknowledged: int, stor
         raise InvalidRun(f"{name} acknowledged {acknowledged} jobs; expected {expected} in its store, found {found}")
 
 
-def check_flask(folder: Path, *, acknowledged: int) -> None:
+def check_one_commit(folder: Path, name: str, *, acknowledged: int) -> None:
     """
     Raises:
         InvalidRun: Not every job that was acknowledged is stored.
     """
-    connection = sqlite3.connect(flask_database(folder))
+    connection = sqlite3.connect(one_commit_database(folder, name))
     try:
         found = connection.execute("SELECT count(*) FROM jobs").fetchone()[0]
     finally:
         connection.close()
     if found != acknowledged:
-        raise InvalidRun(f"flask acknowledged {acknowledged} jobs, {found} are in its store")
+        raise InvalidRun(f"{name} acknowledged {acknowledged} jobs, {found} are in its store")
 
 
 # The kernel's view
 
 
 def thread_seconds(pid: int) -> tuple[float, float]:
-    """Processor seconds that the main thread has used; and all other threads, child processes included."""
+    """Processor seconds that the main thread has used; and all else, processes that it started included."""
     main = others = 0.0
     ticks_per_s = os.sysconf("SC_CLK_TCK")
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -341,6 +377,9 @@ def thread_seconds(pid: int) -> tuple[float, float]:
         for thread in Path(f"/proc/{process}/task").iterdir():
             # After the name, which may hold anything: fields 14 and 15 of proc(5), user and system time.
             fields = (thread / "stat").read_text().rpartition(")")[2].split()
+            if thread.name == process:
+                # Fields 16 and 17: of those that have ended.
+                others += (int(fields[13]) + int(fields[14])) / ticks_per_s
             used = (int(fields[11]) + int(fields[12])) / ticks_per_s
             if thread.name == str(pid):
                 main += used
