@@ -145,6 +145,15 @@ async def test_a_postgresql_store(database_url: str) -> None:
     assert (await try_store(settings)).text == "it can be used, and its schema is up to date"
 
 
+async def test_what_is_needed_of_a_postgresql_is_tried(tmp_path: Path, database_url: str) -> None:
+    """The tests' server does not flush."""
+    settings = build_settings(make_tables(tmp_path, {}) | {"store": {"url": database_url}}, environ={})
+    found = [finding for finding in await try_out(settings, NETWORK) if finding.subject == "store.url"]
+    assert shape(found[0]) == ("ok", "store.url")
+    assert any(finding.severity == "error" and finding.text.startswith("fsync is off: ") for finding in found)
+    assert any(finding.severity == "warning" and "full_page_writes" in finding.text for finding in found)
+
+
 async def test_a_postgresql_store_that_is_away() -> None:
     finding = await try_store(StoreSettings(url=f"postgresql://user:hidden-word@127.0.0.1:{closed_port()}/db"))
     assert shape(finding) == ("error", "store.url")

@@ -45,7 +45,8 @@ def test_a_server_that_is_no_store_is_told_as_check_does(tmp_path, capsys, mista
 
 
 def test_without_the_driver_it_says_what_to_install(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("media_callbacks.inbox.postgresql.connecting.asyncpg", None)
+    for module in ("connecting", "needs"):
+        monkeypatch.setattr(f"media_callbacks.inbox.postgresql.{module}.asyncpg", None)
     code, error, _ = refused(tmp_path, "postgresql://mc:hidden-word@127.0.0.1:1/mc", capsys)
     assert code == 2
     assert re.fullmatch(r"store\.url: PostgreSQL needs a further package: pip install .*\n", error)

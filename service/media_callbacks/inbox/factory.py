@@ -6,6 +6,7 @@ from pathlib import Path
 from media_callbacks.inbox.roles import Inbox
 from media_callbacks.inbox.sqlite.file import migrate_file
 from media_callbacks.inbox.sqlite.inbox import SqliteInbox
+from media_callbacks.model.check_results import CheckResult
 
 _SQLITE = "sqlite:///"
 
@@ -48,6 +49,15 @@ async def migrate_store(url: str) -> Sequence[str]:
     from media_callbacks.inbox.postgresql.schema import migrate  # noqa: PLC0415
 
     return await migrate(url)
+
+
+async def try_needs(url: str) -> Sequence[CheckResult]:
+    """What a server lacks that we need, tried without leaving anything behind; a file lacks nothing."""
+    if url.startswith(_SQLITE):
+        return []
+    from media_callbacks.inbox.postgresql.needs import try_needs as try_needs_of  # noqa: PLC0415
+
+    return await try_needs_of(url)
 
 
 def _path(url: str) -> Path:

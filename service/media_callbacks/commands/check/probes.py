@@ -32,6 +32,7 @@ from media_callbacks.config.sinks import (
     WebhookSinkSettings,
 )
 from media_callbacks.config.sources import MnsPushSourceSettings, MnsQueueSourceSettings
+from media_callbacks.inbox.factory import try_needs
 from media_callbacks.model.check_results import CheckResult
 from media_callbacks.model.kinds import Product
 from media_callbacks.sinks.base import Checked
@@ -63,6 +64,7 @@ async def _within(timeout_s: float, subject: str, probe: _Probe) -> Sequence[Che
 def _probes(settings: Settings, network: Network) -> Iterator[tuple[str, _Probe]]:
     """Each probe with its subject, for the case that it takes too long."""
     yield "store.url", try_store(settings.store)
+    yield "store.url", try_needs(settings.store.url)
     yield from _ports(settings, network)
     if settings.server.journal_path is not None:
         path, max_bytes = Path(settings.server.journal_path), settings.server.journal_max_bytes

@@ -40,9 +40,14 @@ async def close_pool(pool: Any) -> None:
         pool.terminate()
 
 
-async def connect(url: str) -> Any:
-    """A connection beside the pools."""
-    return await asyncpg.connect(url, **_connect_arguments(PUT_TIMEOUT_S))
+async def connect(url: str, **further: Any) -> Any:
+    """
+    A connection beside the pools.
+
+    Args:
+        further: For the driver.
+    """
+    return await asyncpg.connect(url, **_connect_arguments(PUT_TIMEOUT_S), **further)
 
 
 @contextlib.asynccontextmanager
@@ -118,7 +123,7 @@ async def connected(url: str) -> AsyncIterator[Any]:
             raise (WrongServer if is_wrong else Unusable)([f"store.url: {problem}"]) from error
         raise unavailable(error) from error
     try:
-        await _check_server(connection)
+        await check_server(connection)
         yield connection
     except errors() as error:
         if problem := config_problem(error):
@@ -128,7 +133,11 @@ async def connected(url: str) -> AsyncIterator[Any]:
         connection.terminate()
 
 
-async def _check_server(connection: Any) -> None:
+async def check_server(connection: Any) -> None:
+    """
+    Raises:
+        Unusable: The server, or the database, is none for us.
+    """
     version = connection.get_server_version()
     encoding, is_replica, is_read_only, schema = await connection.fetchrow(
         "SELECT current_setting('server_encoding'), pg_is_in_recovery(), current_setting('transaction_read_only')"

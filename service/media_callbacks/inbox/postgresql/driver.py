@@ -59,10 +59,10 @@ def is_lost_race(error: Exception) -> bool:
 
 
 def unavailable(error: Exception) -> InboxUnavailable:
-    return InboxUnavailable(f"the database can't be used just now: {_describe(error)}")
+    return InboxUnavailable(f"the database can't be used just now: {describe(error)}")
 
 
-def _describe(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """For the operator, without values: details of the server and of the driver may have parts of a body."""
     if isinstance(error, asyncpg.PostgresError):
         return str(error.args[0]) if error.args else type(error).__name__
@@ -79,13 +79,16 @@ def config_problem(error: Exception) -> str | None:
     """What to do about an error that waiting doesn't mend, or None."""
     state = _sqlstate(error)
     if state in ("28P01", "28000"):
-        return (
-            f"the server refuses the user: {_describe(error)}; correct user and password, or the server's pg_hba.conf"
-        )
+        return f"the server refuses the user: {describe(error)}; correct user and password, or the server's pg_hba.conf"
     if state == "3D000":
-        return f"{_describe(error)}; create it, or correct the name"
+        return f"{describe(error)}; create it, or correct the name"
     if state == "42501":
-        return f"the user lacks rights: {_describe(error)}; grant CREATE on the schema for migrations, or let its owner run `media-callbacks migrate`"  # noqa: E501 - one sentence
+        return f"the user lacks rights: {describe(error)}; grant CREATE on the schema for migrations, or let its owner run `media-callbacks migrate`"  # noqa: E501 - one sentence
+    if state == "08P01" and "startup parameter" in describe(error):
+        return (
+            f"a pooler is in between that does not take the settings of our connections ({describe(error)}); name the"
+            " server itself"
+        )
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "no server of those named is what target_session_attrs asks for"
     if isinstance(error, ssl.SSLError):

@@ -7,8 +7,10 @@ from media_callbacks.inbox.keeping.migrations import load_migrations, missing_mi
 from media_callbacks.inbox.postgresql.connecting import connected
 from media_callbacks.model.errors import Unusable
 
-_MIGRATION_LOCK = (7105, -1)
-_TABLES = (
+# Of the advisory locks; those of keys and assets, in the database's functions, have it too.
+LOCK_CLASS = 7105
+_MIGRATION_LOCK = (LOCK_CLASS, -1)
+TABLES = (
     "receipts",
     "events",
     "event_bodies",
@@ -70,7 +72,7 @@ async def prepare(url: str, *, apply: bool) -> str:
             " has_table_privilege(oid, 'DELETE'))"
             " WHEN relkind = 'S' AND relname = ANY ($2) THEN NOT has_sequence_privilege(oid, 'USAGE')"
             " ELSE false END ORDER BY relname",
-            _TABLES,
+            TABLES,
             _SEQUENCES,
         )
         if refused:
