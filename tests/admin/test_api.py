@@ -759,7 +759,7 @@ async def test_one_event_is_delivered_again_where_it_went_before(operators):
     assert answer.status_code == 202
     replay = answer.json()
     assert answer.headers["location"] == f"/v1/replays/{replay['id']}"
-    conditions = ("job_id", "media_id", "product", "kind", "outcome", "state", "sink", "since", "until")
+    conditions = ("job_id", "media_id", "account", "product", "kind", "outcome", "state", "sink", "since", "until")
     nothing = dict.fromkeys((*conditions, "given_up_since", "given_up_until"))
     assert replay == {
         "id": replay["id"],

@@ -335,7 +335,10 @@ async def test_jobs_are_found_by_what_is_known_of_them(operators, conditions, ex
     [
         ("/v1/jobs?state=lost", "state: Input should be 'expected', 'overdue', 'completed', 'healed' or 'unknown'"),
         ("/v1/jobs?product=oss", "product: Input should be 'vod', 'ims', 'mts' or 'multimediaai'"),
-        ("/v1/jobs?family=transcode", "family: not known here; expected one of cursor, limit, state, product, job_id"),
+        (
+            "/v1/jobs?family=transcode",
+            "family: not known here; expected one of cursor, limit, state, product, account, job_id",
+        ),
         ("/v1/jobs?limit=501", "limit: Input should be less than or equal to 500"),
         ("/v1/jobs?cursor=x", "cursor: String should match pattern"),
     ],

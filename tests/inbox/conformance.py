@@ -48,12 +48,13 @@ def make_event(
     media_id: str = "media-1",
     key_id: tuple[str, ...] | None = None,
     user_data: str | None = None,
+    account: str = "default",
 ) -> Event:
-    key = Key(product, "default", family, key_id or (job_id,))
+    key = Key(product, account, family, key_id or (job_id,))
     return Event.model_validate(
         {
             "id": event_id(key.digest(), outcome),
-            "source": f"/aliyun/{product}/default",
+            "source": f"/aliyun/{product}/{account}",
             "type": f"media.{kind}.{outcome}",
             "subject": job_id,
             "time": NOW,

@@ -48,6 +48,7 @@ from tests.inbox.conformance import (
     make_receipt,
     purge,
 )
+from tests.inbox.conformance_accounts import AccountsConformance
 from tests.inbox.conformance_activity import ActivityConformance
 from tests.inbox.conformance_erasures import ErasuresConformance
 from tests.inbox.conformance_feed import FeedConformance
@@ -210,6 +211,10 @@ class TestPostgresqlInbox(InboxConformance, DatabaseConformance):
 
 class TestPostgresqlLives(LivesConformance):
     """The suite about what is known of a job."""
+
+
+class TestPostgresqlAccounts(AccountsConformance):
+    """The suite about accounts that know nothing of each other."""
 
 
 class TestPostgresqlActivity(ActivityConformance):

@@ -44,6 +44,7 @@ from tests.inbox.conformance import (
     make_receipt,
     purge_step,
 )
+from tests.inbox.conformance_accounts import AccountsConformance
 from tests.inbox.conformance_activity import ActivityConformance
 from tests.inbox.conformance_erasures import ErasuresConformance
 from tests.inbox.conformance_feed import FeedConformance
@@ -91,6 +92,10 @@ class TestSqliteInbox(InboxConformance, DatabaseConformance):
 
 class TestSqliteLives(LivesConformance):
     """The suite about what is known of a job."""
+
+
+class TestSqliteAccounts(AccountsConformance):
+    """The suite about accounts that know nothing of each other."""
 
 
 class TestSqliteActivity(ActivityConformance):

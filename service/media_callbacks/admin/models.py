@@ -136,6 +136,10 @@ class PageParameters(QueryParameters):
 class _EventConditions(BaseModel):
     job_id: Text = _optional("The vendor's job id.")
     media_id: Text = _optional("The vendor's media id.")
+    account: Text = _optional(
+        "That of the source, where several have this `job_id` or `media_id`. Alone it has the content of many events"
+        " read, as far as that is still there."
+    )
     product: Product = _optional("Who made the message.")
     kind: AnyKind = _optional("What ended; `operational` events are left out unless asked for.")
     outcome: AnyOutcome = _optional("How it ended.")
@@ -199,6 +203,7 @@ class RefusedQuery(PageParameters):
 class JobQuery(PageParameters):
     state: JobState = _optional("How far they are.")
     product: Product = _optional("Who runs them.")
+    account: Text = _optional("That of the source.")
     job_id: Text = _optional("The vendor's job id.")
     since: Moment = _optional("Registered at this time or later.")
     until: Moment = _optional("Registered before this time.")
@@ -293,6 +298,10 @@ class ErasureOrder(Order):
     user_data: Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")] = _optional(
         "All of the text that was given at submit or at registration.", examples=["user 7"]
     )
+    account: Text = _optional(
+        "Only in this account of the sources. Left out: in all. Requests and receipts that gave no event are of no"
+        " account, and stay when one is named."
+    )
     force: bool = Field(
         False,
         description="Whether what is not yet delivered is erased as well, and never delivered. Left out: such events"
@@ -319,6 +328,7 @@ class ErasureOrder(Order):
         return ErasureRequest(
             matched=matched,
             value=value,
+            account=self.account,
             may_drop=self.force,
             requested_by=self.requested_by,
             reason=self.reason,
@@ -798,6 +808,7 @@ class FilterItem(ApiModel):
     event_id: str | None
     job_id: str | None
     media_id: str | None
+    account: str | None = None
     product: str | None
     kind: str | None
     outcome: str | None

@@ -77,6 +77,7 @@ def add_options(parser: CommandParser) -> None:
     listing.examples = ("media-callbacks jobs list --state overdue", "media-callbacks jobs list --product vod --json")
     listing.add_argument("--state", choices=get_args(JobState))
     listing.add_argument("--product", choices=PRODUCTS)
+    listing.add_argument("--account", metavar="NAME", help="that of the source")
     listing.add_argument("--job-id", metavar="ID", help="the vendor's job id")
     listing.add_argument("--since", metavar="TIME", help=f"registered then or later: {TIMES}")
     listing.add_argument("--until", metavar="TIME", help="registered before then")
@@ -100,6 +101,7 @@ def add_options(parser: CommandParser) -> None:
         help="job id, media id, nonce, the id of an event, or the application's user data, whole or its beginning",
     )
     showing.add_argument("--product", choices=PRODUCTS, help="only this product's")
+    showing.add_argument("--account", metavar="NAME", help="only this account's, where several have this id")
     add_limit_option(showing)
     showing.set_defaults(run=lambda arguments: run_with_client(arguments, show_jobs))
     for command in (expect, listing, showing):
@@ -151,7 +153,11 @@ def in_words_of_options(message: str, jobs: Sequence[Json]) -> str:
 
 
 def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
-    query = {name: value for name in ("state", "product", "job_id") if (value := getattr(arguments, name)) is not None}
+    query = {
+        name: value
+        for name in ("state", "product", "account", "job_id")
+        if (value := getattr(arguments, name)) is not None
+    }
     query |= read_range(arguments, now=utc_now())
     return print_list(arguments, lambda limit: client.list_jobs(query, limit=limit), show, nothing="no job fits")
 
@@ -170,7 +176,8 @@ def show_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
     alike = [hit for hit in hits if hit.found_by == hits[0].found_by]
     if len(alike) > 1:
         return _show_hits(arguments, found, hits)
-    document = client.get_job(hits[0].product, hits[0].id)
+    account = {} if arguments.account is None else {"account": arguments.account}
+    document = client.get_job(hits[0].product, hits[0].id, account)
     if arguments.json:
         print_json(document)
         return 0

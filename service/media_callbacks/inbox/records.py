@@ -299,6 +299,8 @@ class EventFilter:
     Which events are meant. What is left out asks for nothing.
 
     Attributes:
+        account: That of the source which they came through first, as far as their content is still there. That is read
+            for this, so that another condition should leave few.
         state: Events with a delivery in this state (one that was sent again counts by its latest replay), or those
             that matched no sink.
         sink: Events with a delivery to this sink; together with ``state``, in that state there.
@@ -311,6 +313,7 @@ class EventFilter:
     event_id: str | None = None
     job_id: str | None = None
     media_id: str | None = None
+    account: str | None = None
     product: str | None = None
     kind: str | None = None
     outcome: str | None = None
@@ -444,6 +447,7 @@ class ErasureRequest:
     Attributes:
         matched: The member of events that says it.
         value: What it says there.
+        account: Only in this account; None for all. What gave no event is of no account, and stays then.
         may_drop: Whether what is not yet delivered is erased, too, and never delivered.
         requested_by: Who asked, for the record.
         reason: Why, for the record.
@@ -451,6 +455,7 @@ class ErasureRequest:
 
     matched: Subject
     value: str
+    account: str | None = None
     may_drop: bool = False
     requested_by: str | None = None
     reason: str | None = None
@@ -785,6 +790,7 @@ class JobFilter:
 
     state: JobState | None = None
     product: str | None = None
+    account: str | None = None
     job_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None

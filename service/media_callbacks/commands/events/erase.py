@@ -37,6 +37,7 @@ def add_options(parser: CommandParser) -> None:
     subject.add_argument("--job-id", metavar="ID", help="the vendor's job id")
     subject.add_argument("--media-id", metavar="ID", help="the vendor's media id")
     subject.add_argument("--user-data", metavar="TEXT", help="all of the text that was given at submit")
+    group.add_argument("--account", metavar="NAME", help="only in this account of the sources (default: in all)")
     group = parser.add_argument_group("how")
     group.add_argument(
         "--force", action="store_true", help="also what is not yet delivered, which then never is; else it is left"
@@ -56,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     order: Json = {name: value for name, value in subject.items() if value is not None}
     if not all(order.values()):
         raise UsageError("expected whose content to erase, came an empty text")
+    if arguments.account:
+        order["account"] = arguments.account
     order |= {"force": arguments.force, "requested_by": requested_by()}
     if arguments.reason:
         order["reason"] = arguments.reason

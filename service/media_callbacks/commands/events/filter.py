@@ -12,13 +12,16 @@ from media_callbacks.model.identity import parse_event_id
 from media_callbacks.model.kinds import ANY_OUTCOME, KINDS, OPERATIONAL, PRODUCTS
 
 STATES = (*get_args(DeliveryState), "unrouted")
-_NAMES = ("job_id", "media_id", "product", "kind", "outcome", "state", "sink")
+_NAMES = ("job_id", "media_id", "account", "product", "kind", "outcome", "state", "sink")
 
 
 def add_filter_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which events (all that are given must fit)")
     group.add_argument("--job-id", metavar="ID", help="the vendor's job id")
     group.add_argument("--media-id", metavar="ID", help="the vendor's media id")
+    group.add_argument(
+        "--account", metavar="NAME", help="that of the source, where several have this --job-id or --media-id"
+    )
     group.add_argument("--product", choices=PRODUCTS)
     group.add_argument("--kind", choices=(*KINDS, OPERATIONAL), metavar="KIND", help=", ".join((*KINDS, OPERATIONAL)))
     group.add_argument("--outcome", choices=ANY_OUTCOME)

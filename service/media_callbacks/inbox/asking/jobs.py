@@ -388,6 +388,7 @@ async def list_jobs(
         query.add(IS_AWAITED)
     for condition, value in (
         ("product = {}", wanted.product),
+        ("account = {}", wanted.account),
         ("job_id = {}", wanted.job_id),
         ("registered_at >= {}", None if wanted.since is None else to_milliseconds(wanted.since)),
         ("registered_at < {}", None if wanted.until is None else to_milliseconds(wanted.until)),

@@ -14,7 +14,7 @@ that is looked for is in no table; each step is told it.
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple, cast
 
@@ -102,7 +102,8 @@ def digest_of(request: ErasureRequest) -> str:
 async def begin(database: Database, request: ErasureRequest) -> int:
     # They are few, and no part of the books.
     spellings = spellings_of(request.value)
-    await refusals.forget(database, lambda text: says(text, spellings))
+    if request.account is None:
+        await refusals.forget(database, lambda text: says(text, spellings))
     return int(
         await database.fetch_value(
             "INSERT INTO erasures (erased_at, matched, digest, requested_by, reason) VALUES ($1, $2, $3, $4, $5)"
@@ -157,7 +158,8 @@ async def find(database: Database, request: ErasureRequest, position: Position) 
     elif position.after + looked.ids < await database.fetch_value(f"SELECT coalesce(max(id), 0) FROM {position.part}"):
         following = position._replace(after=position.after + looked.ids)
     else:
-        further = _PARTS[_PARTS.index(position.part) + 1 :]
+        parts = [part for part in _PARTS if request.account is None or part != "receipts"]
+        further = parts[parts.index(position.part) + 1 :]
         following = Position(further[0]) if further else None
     return Found(position.part, looked.meant, following)
 
@@ -172,21 +174,23 @@ async def _look_at_held(database: Database, request: ErasureRequest, after: int)
         after + _IDS_PER_STEP,
         _ROWS_PER_STEP,
     )
-    meant = [
-        row_id
-        for row_id, event, reference, is_of_job in rows
-        if is_of_job
-        or request.value in (json.loads(event)["data"].get(request.matched), json.loads(reference).get(request.matched))
-    ]
+    meant = []
+    for row_id, event, reference_text, is_of_job in rows:
+        reference = json.loads(reference_text)
+        names = json.loads(event)["data"].get(request.matched), reference.get(request.matched)
+        if request.account in (None, reference["account"]) and (is_of_job or request.value in names):
+            meant.append(row_id)
     return _Looked(_IDS_PER_STEP, _ROWS_PER_STEP, [row_id for row_id, *_ in rows], meant)
 
 
 async def _look_at_jobs(database: Database, request: ErasureRequest, after: int) -> _Looked:
     rows = await database.fetch(
-        f"SELECT j.id FROM jobs j WHERE j.id > $1 AND j.id <= $2 AND j.{request.matched} = $3 ORDER BY j.id LIMIT $4",
+        f"SELECT j.id FROM jobs j WHERE j.id > $1 AND j.id <= $2 AND j.{request.matched} = $3"
+        " AND j.account = coalesce(CAST($4 AS text), j.account) ORDER BY j.id LIMIT $5",
         after,
         after + _IDS_PER_STEP,
         request.value,
+        request.account,
         _ROWS_PER_STEP,
     )
     row_ids = [row_id for (row_id,) in rows]
@@ -194,11 +198,11 @@ async def _look_at_jobs(database: Database, request: ErasureRequest, after: int)
 
 
 async def _look_at_events(database: Database, request: ErasureRequest, after: int) -> _Looked:
-    ids, wanted = _IDS_PER_STEP, EventFilter()
+    ids, wanted = _IDS_PER_STEP, EventFilter(account=request.account)
     if request.matched == "user_data":
         ids = _BODIES_PER_STEP
     else:
-        wanted = EventFilter(**{request.matched: request.value})  # type: ignore[arg-type]
+        wanted = replace(wanted, **{request.matched: request.value})  # type: ignore[arg-type]
     if request.matched == "job_id":
         # It has an index, so that there is one stretch.
         ids = to_id(None) - after - 1

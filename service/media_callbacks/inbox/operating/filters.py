@@ -126,6 +126,13 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
         value = getattr(wanted, name)
         if value is not None:
             query.add(f"e.{name} = {{}}", value)
+    if wanted.account is not None:
+        # Within a text no quotation mark stands for itself.
+        query.add(
+            "EXISTS (SELECT 1 FROM event_bodies b WHERE b.event_id = e.id"
+            """ AND replace(b.body, '"source":"/aliyun/' || e.product || {}, '') <> b.body)""",
+            f'/{wanted.account}"',
+        )
     if wanted.kind is None and wanted.event_id is None:
         # Who asks for events means those of jobs.
         query.add(f"e.kind <> '{OPERATIONAL}'")

@@ -7,7 +7,7 @@ it is bound to. A receipt that could not be read has none, and is found by its b
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from media_callbacks.inbox.asking import jobs
@@ -26,7 +26,7 @@ from media_callbacks.inbox.records import (
     ReplayRecord,
 )
 from media_callbacks.inbox.rows import from_milliseconds
-from media_callbacks.model.identity import Key, event_id, job_prefix
+from media_callbacks.model.identity import Key, event_id, job_prefix, key_digest
 from media_callbacks.model.kinds import OUTCOMES, Product
 
 # A job has few of each. An asset, or a live job that goes on for weeks, may have many.
@@ -100,9 +100,15 @@ async def find_life(database: Database, name: JobName) -> JobLife:
     traces = await _find_traces(database, name, now)
     found = [event for event in await _find_events(database, traces) if event.product == name.product]
     events = await read_events(database, [event.row_id for event in found[-_MAX_EVENTS:]])
-    if name.account is not None:
-        events = [event for event in events if _account_of(event) in (None, name.account)]
     held_rows = await _find_held(database, traces)
+    if name.account is not None:
+        # What else there is of keys of other accounts is of these, too.
+        accounts = [(key_digest(event.id), _account_of(event)) for event in events]
+        accounts += [(row[1], json.loads(row[5])["account"]) for row in held_rows]
+        foreign = frozenset([digest for digest, account in accounts if account not in (None, name.account)])
+        traces = replace(traces, digests=traces.digests - foreign, foreign=traces.foreign | foreign)
+        events = [event for event in events if traces.wants(key_digest(event.id))]
+        held_rows = [row for row in held_rows if traces.wants(row[1])]
     receipt_ids = {receipt.id for event in events for receipt in event.receipts}
     receipt_ids |= {receipt_id for _, _, receipt_id, *_ in held_rows}
     receipt_ids |= await _find_eventless(database, traces)
@@ -337,6 +343,7 @@ def _is_meant(replay: ReplayRecord, event: EventRecord) -> bool:
         (wanted.event_id, event.id),
         (wanted.job_id, event.job_id),
         (wanted.media_id, event.media_id),
+        (wanted.account, _account_of(event)),
         (wanted.product, event.product),
         (wanted.kind, event.kind),
         (wanted.outcome, event.outcome),
