@@ -13,6 +13,7 @@ from tests.documentation.pages import PAGES, ROOT, Block, read_blocks, read_page
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 ENVIRON = {
     "ADMIN_TOKEN": "0123456789abcdef",
+    "EAST_TOKEN": "0123456789east00",
     "VOD_KEY": "Example1Key",
     "JOBS_TOKEN": "fedcba9876543210",
     "ALIYUN_ID": "ExampleId",

@@ -95,6 +95,8 @@ def build_values(table: Mapping[str, Any]) -> dict[str, Any]:
     def resolve(value: Any) -> Any:
         if isinstance(value, list):
             return [resolve(each) for each in value]
+        if isinstance(value, dict):
+            return {key: resolve(each) for key, each in value.items()}
         return re.sub(r"\$\{(\w+)\}", lambda found: ENVIRON[found[1]], value) if isinstance(value, str) else value
 
     return {key: resolve(value) for key, value in table.items()}

@@ -16,6 +16,7 @@ from media_callbacks.commands.console.admin_client import (
     requested_by,
     run_with_client,
 )
+from media_callbacks.commands.console.cells import Reader, run_with_cells, with_cells
 from media_callbacks.commands.console.errors import AdminError, UsageError
 from media_callbacks.commands.console.listing import add_limit_option, print_list
 from media_callbacks.commands.console.moments import DEADLINES, TIMES, read_deadline, read_range
@@ -82,7 +83,7 @@ def add_options(parser: CommandParser) -> None:
     listing.add_argument("--since", metavar="TIME", help=f"registered then or later: {TIMES}")
     listing.add_argument("--until", metavar="TIME", help="registered before then")
     add_limit_option(listing)
-    listing.set_defaults(run=lambda arguments: run_with_client(arguments, list_jobs))
+    listing.set_defaults(run=lambda arguments: run_with_cells(arguments, list_jobs))
     showing = what.add_parser(
         "show",
         help="the life of a job, found by whatever names it",
@@ -103,7 +104,7 @@ def add_options(parser: CommandParser) -> None:
     showing.add_argument("--product", choices=PRODUCTS, help="only this product's")
     showing.add_argument("--account", metavar="NAME", help="only this account's, where several have this id")
     add_limit_option(showing)
-    showing.set_defaults(run=lambda arguments: run_with_client(arguments, show_jobs))
+    showing.set_defaults(run=lambda arguments: run_with_cells(arguments, show_jobs))
     for command in (expect, listing, showing):
         add_admin_options(command)
         add_json_option(command)
@@ -152,7 +153,7 @@ def in_words_of_options(message: str, jobs: Sequence[Json]) -> str:
     return re.sub(r"\b([0-9]+)\.([a-z_]+)\b", name, message)
 
 
-def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
+def list_jobs(client: Reader, arguments: argparse.Namespace) -> int:
     query = {
         name: value
         for name in ("state", "product", "account", "job_id")
@@ -162,7 +163,7 @@ def list_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
     return print_list(arguments, lambda limit: client.list_jobs(query, limit=limit), show, nothing="no job fits")
 
 
-def show_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
+def show_jobs(client: Reader, arguments: argparse.Namespace) -> int:
     hits_found, refused_found = client.search(arguments.text, limit=arguments.limit)
     found = [document for document in hits_found if arguments.product in (None, document.get("product"))]
     refused = [read_answer(RefusedItem, document) for document in refused_found]
@@ -177,7 +178,7 @@ def show_jobs(client: AdminClient, arguments: argparse.Namespace) -> int:
     if len(alike) > 1:
         return _show_hits(arguments, found, hits)
     account = {} if arguments.account is None else {"account": arguments.account}
-    document = client.get_job(hits[0].product, hits[0].id, account)
+    document = client.of(found[0]).get_job(hits[0].product, hits[0].id, account)
     if arguments.json:
         print_json(document)
         return 0
@@ -216,9 +217,10 @@ def _show_hits(arguments: argparse.Namespace, found: Sequence[Json], hits: Seque
             print_json(document)
         return 0
     if not can_draw(sys.stdout):
-        print_table((), map(plain_row_of_hit, hits))
+        print_table(*with_cells((), map(plain_row_of_hit, hits), found))
         return 0
-    print_table(("when (UTC)", "job", "found by", "state"), map(row_of_hit, hits), widths={"when (UTC)": 10, "job": 40})
+    head = ("when (UTC)", "job", "found by", "state")
+    print_table(*with_cells(head, map(row_of_hit, hits), found), widths={"when (UTC)": 10, "job": 40})
     print_line("one of them: media-callbacks jobs show ID --product PRODUCT")
     return 0
 
@@ -278,12 +280,11 @@ def plain_row_of_entry(entry: TimelineItem) -> list[Cell]:
 def show(documents: Sequence[Json]) -> None:
     jobs = [read_answer(JobItem, document) for document in documents]
     if not can_draw(sys.stdout):
-        print_table((), map(plain_row_of, jobs))
+        print_table(*with_cells((), map(plain_row_of, jobs), documents))
         return
     # A job id and an event's stay in one piece on 80 columns, to be copied.
-    print_table(
-        ("registered (UTC)", "job", "state", "event"), map(row_of, jobs), widths={"registered (UTC)": 10, "job": 40}
-    )
+    head = ("registered (UTC)", "job", "state", "event")
+    print_table(*with_cells(head, map(row_of, jobs), documents), widths={"registered (UTC)": 10, "job": 40})
 
 
 def row_of(job: JobItem) -> list[Cell]:

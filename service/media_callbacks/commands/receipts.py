@@ -9,6 +9,7 @@ from typing import get_args
 from media_callbacks.admin.models import ReceiptDetail, ReceiptItem
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
+from media_callbacks.commands.console.cells import Reader, run_with_cells, with_cells
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.listing import add_limit_option, print_list
 from media_callbacks.commands.console.moments import TIMES, read_range
@@ -38,7 +39,7 @@ def add_options(parser: CommandParser) -> None:
     listing.add_argument("--job-id", metavar="ID", help="about this job, also those that gave no event")
     listing.add_argument("--since", metavar="TIME", help=f"received then or later: {TIMES}")
     add_limit_option(listing)
-    listing.set_defaults(run=lambda arguments: run_with_client(arguments, list_receipts), until=None)
+    listing.set_defaults(run=lambda arguments: run_with_cells(arguments, list_receipts), until=None)
     showing = what.add_parser("show", help="a receipt, with its body")
     showing.examples = ("media-callbacks receipts show 7",)
     showing.add_argument("id", metavar="ID")
@@ -48,7 +49,7 @@ def add_options(parser: CommandParser) -> None:
         add_json_option(command)
 
 
-def list_receipts(client: AdminClient, arguments: argparse.Namespace) -> int:
+def list_receipts(client: Reader, arguments: argparse.Namespace) -> int:
     query = {name: value for name in ("state", "source", "job_id") if (value := getattr(arguments, name)) is not None}
     query |= read_range(arguments, now=utc_now())
     return print_list(
@@ -90,9 +91,10 @@ def show_receipt(client: AdminClient, arguments: argparse.Namespace) -> int:
 def show(documents: Sequence[Json]) -> None:
     receipts = [read_answer(ReceiptItem, document) for document in documents]
     if not can_draw(sys.stdout):
-        print_table((), map(plain_row_of, receipts))
+        print_table(*with_cells((), map(plain_row_of, receipts), documents))
         return
-    print_table(("received (UTC)", "receipt", "state", "brought"), map(row_of, receipts), widths={"received (UTC)": 10})
+    head = ("received (UTC)", "receipt", "state", "brought")
+    print_table(*with_cells(head, map(row_of, receipts), documents), widths={"received (UTC)": 10})
 
 
 def row_of(receipt: ReceiptItem) -> list[Cell]:

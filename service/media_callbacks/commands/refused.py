@@ -8,6 +8,7 @@ from datetime import UTC
 from media_callbacks.admin.models import RefusedDetail, RefusedItem, RefusedPage
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
+from media_callbacks.commands.console.cells import Reader, run_with_cells, with_cells
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.explanation import finding_lines, step_lines
 from media_callbacks.commands.console.listing import add_limit_option, print_list
@@ -41,7 +42,7 @@ def add_options(parser: CommandParser) -> None:
     listing.add_argument("--text", metavar="TEXT", help="that stands in them: a job id, user data, anything")
     listing.add_argument("--since", metavar="TIME", help=f"refused then or later: {TIMES}")
     add_limit_option(listing)
-    listing.set_defaults(run=lambda arguments: run_with_client(arguments, list_refused), until=None)
+    listing.set_defaults(run=lambda arguments: run_with_cells(arguments, list_refused), until=None)
     showing = what.add_parser("show", help="why one was refused, what to do, and what is kept of it")
     showing.examples = ("media-callbacks refused show 7",)
     showing.add_argument("number", metavar="NUMBER")
@@ -51,7 +52,7 @@ def add_options(parser: CommandParser) -> None:
         add_json_option(command)
 
 
-def list_refused(client: AdminClient, arguments: argparse.Namespace) -> int:
+def list_refused(client: Reader, arguments: argparse.Namespace) -> int:
     names = ("source", "reason", "cause", "text")
     query = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     query |= read_range(arguments, now=utc_now())
@@ -132,10 +133,11 @@ def _head_of(body: str) -> Iterator[tuple[str, str]]:
 def show_list(documents: Sequence[Json]) -> None:
     found = [read_answer(RefusedItem, document) for document in documents]
     if not can_draw(sys.stdout):
-        print_table((), map(plain_row_of, found))
+        print_table(*with_cells((), map(plain_row_of, found), documents))
         return
     widths = {"refused (UTC)": 10, "request": 10}
-    print_table(("refused (UTC)", "request", "reason", "job"), map(row_of, found), widths=widths)
+    head = ("refused (UTC)", "request", "reason", "job")
+    print_table(*with_cells(head, map(row_of, found), documents), widths=widths)
     print_line("one of them: media-callbacks refused show NUMBER")
 
 

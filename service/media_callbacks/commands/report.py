@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, timedelta
 
 from media_callbacks.admin.models import JobCounts, Report
-from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
+from media_callbacks.commands.console.admin_client import add_admin_options, read_answer
+from media_callbacks.commands.console.cells import Reader, run_with_cells
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.moments import TIMES, read_range
 from media_callbacks.commands.console.options import add_json_option
@@ -34,10 +35,10 @@ def add_options(parser: CommandParser) -> None:
     parser.add_argument("--hours", type=float, metavar="N", help="the last N hours instead (default: 24, at most 744)")
     add_admin_options(parser)
     add_json_option(parser)
-    parser.set_defaults(run=lambda arguments: run_with_client(arguments, report))
+    parser.set_defaults(run=lambda arguments: run_with_cells(arguments, report))
 
 
-def report(client: AdminClient, arguments: argparse.Namespace) -> int:
+def report(client: Reader, arguments: argparse.Namespace) -> int:
     now = utc_now()
     query = read_range(arguments, now=now)
     if arguments.hours is not None:
@@ -46,21 +47,25 @@ def report(client: AdminClient, arguments: argparse.Namespace) -> int:
         if not 0 < arguments.hours <= 744:
             raise UsageError(f"--hours: expected more than 0 and at most 744, came {arguments.hours:g}")
         query = {"since": format_time(now - timedelta(hours=arguments.hours)), "until": format_time(now)}
-    document = client.get("/v1/report", query)
-    if arguments.json:
-        print_json(document)
-        return 0
-    found = read_answer(Report, document)
-    if can_draw(sys.stdout):
-        draw(found)
-        return 0
+    for cell, document in client.get_each("/v1/report", query).items():
+        if arguments.json:
+            print_json(document)
+        elif can_draw(sys.stdout):
+            if cell:
+                print_line((cell, "bold"))
+            draw(read_answer(Report, document))
+        else:
+            print_rows(read_answer(Report, document), cell)
+    return 0
+
+
+def print_rows(found: Report, cell: str) -> None:
     rows = [plain_row(format_time(row.hour), row.product, row.transport, row) for row in found.rows]
     rows += [
         plain_row("total", total.product, None, total, lost=total.lost_on_the_way, never=total.never_sent)
         for total in found.totals
     ]
-    print_table((), rows)
-    return 0
+    print_table((), [[*row, cell] for row in rows] if cell else rows)
 
 
 def plain_row(

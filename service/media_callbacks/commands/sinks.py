@@ -12,6 +12,7 @@ from media_callbacks.commands.console.admin_client import (
     requested_by,
     run_with_client,
 )
+from media_callbacks.commands.console.cells import Reader, run_with_cells, with_cells
 from media_callbacks.commands.console.destinations import tell_answers
 from media_callbacks.commands.console.errors import UsageError
 from media_callbacks.commands.console.options import add_json_option
@@ -29,7 +30,7 @@ def add_options(parser: CommandParser) -> None:
         description="In a pipe one line per sink, cells separated by tabs: name, kind, state, breaker, backlog, dead,"
         " age of the oldest waiting event, reason.",
     )
-    listing.set_defaults(run=lambda arguments: run_with_client(arguments, list_sinks))
+    listing.set_defaults(run=lambda arguments: run_with_cells(arguments, list_sinks))
     pause = what.add_parser("pause", help="send nothing more to a sink; its events wait, in order, for all instances")
     resume = what.add_parser("resume", help="let a paused or disabled sink flow again, in order")
     retry = what.add_parser(
@@ -47,7 +48,7 @@ def add_options(parser: CommandParser) -> None:
         add_json_option(command)
 
 
-def list_sinks(client: AdminClient, arguments: argparse.Namespace) -> int:
+def list_sinks(client: Reader, arguments: argparse.Namespace) -> int:
     documents = client.get_list("/v1/sinks", "sinks")
     if arguments.json:
         for document in documents:
@@ -57,9 +58,9 @@ def list_sinks(client: AdminClient, arguments: argparse.Namespace) -> int:
     for document in documents:
         sink = read_answer(SinkItem, document)
         rows.append(row_of(sink))
+    head = ("sink", "kind", "state", "breaker", "backlog", "dead", "oldest waits", "reason")
     print_table(
-        ("sink", "kind", "state", "breaker", "backlog", "dead", "oldest waits", "reason"),
-        rows,
+        *with_cells(head, rows, documents),
         widths={"sink": 30, "state": 8, "oldest waits": 12},
     )
     return 0

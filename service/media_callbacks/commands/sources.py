@@ -3,12 +3,8 @@
 import argparse
 
 from media_callbacks.admin.models import SourceItem
-from media_callbacks.commands.console.admin_client import (
-    AdminClient,
-    add_admin_options,
-    read_answer,
-    run_with_client,
-)
+from media_callbacks.commands.console.admin_client import add_admin_options, read_answer
+from media_callbacks.commands.console.cells import Reader, run_with_cells, with_cells
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import print_json, print_table
 from media_callbacks.commands.console.parser import CommandParser
@@ -27,32 +23,33 @@ def add_options(parser: CommandParser) -> None:
         " something genuine came last, how many requests were refused in a row since, what it means.",
     )
     listing.examples = ("media-callbacks sources list",)
-    listing.set_defaults(run=lambda arguments: run_with_client(arguments, list_sources))
+    listing.set_defaults(run=lambda arguments: run_with_cells(arguments, list_sources))
     add_admin_options(listing)
     add_json_option(listing)
 
 
-def list_sources(client: AdminClient, arguments: argparse.Namespace) -> int:
+def list_sources(client: Reader, arguments: argparse.Namespace) -> int:
     documents = client.get_list("/v1/sources", "sources")
     if arguments.json:
         for document in documents:
             print_json(document)
         return 0
     sources = [read_answer(SourceItem, document) for document in documents]
+    head = ("source", "product", "transport", "state", "came last", "refused in a row", "what it means")
+    rows = [
+        (
+            source.name,
+            source.product,
+            source.transport,
+            (source.state, _STYLES.get(source.state, "")),
+            "-" if source.received_at is None else format_time(source.received_at),
+            str(source.refused_since),
+            source.text,
+        )
+        for source in sources
+    ]
     print_table(
-        ("source", "product", "transport", "state", "came last", "refused in a row", "what it means"),
-        [
-            (
-                source.name,
-                source.product,
-                source.transport,
-                (source.state, _STYLES.get(source.state, "")),
-                "-" if source.received_at is None else format_time(source.received_at),
-                str(source.refused_since),
-                source.text,
-            )
-            for source in sources
-        ],
+        *with_cells(head, rows, documents),
         widths={"source": 30, "state": 18},
     )
     return 0

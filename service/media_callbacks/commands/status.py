@@ -3,7 +3,8 @@
 import argparse
 
 from media_callbacks.admin.models import Status, TroubleItem
-from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
+from media_callbacks.commands.console.admin_client import add_admin_options, read_answer
+from media_callbacks.commands.console.cells import Reader, run_with_cells
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import print_json, print_table, printable
 from media_callbacks.commands.console.parser import CommandParser
@@ -12,19 +13,24 @@ from media_callbacks.model.times import format_time
 
 def add_options(parser: CommandParser) -> None:
     parser.examples = ("media-callbacks status",)
-    parser.set_defaults(run=lambda arguments: run_with_client(arguments, show_status))
+    parser.set_defaults(run=lambda arguments: run_with_cells(arguments, show_status))
     add_admin_options(parser)
     add_json_option(parser)
 
 
-def show_status(client: AdminClient, arguments: argparse.Namespace) -> int:
-    """Returns 1 when something is wrong."""
-    document = client.get("/v1/status")
-    if arguments.json:
-        print_json(document)
-        return 0 if document["is_well"] else 1
-    status = read_answer(Status, document)
-    print(printable(status.text))
+def show_status(client: Reader, arguments: argparse.Namespace) -> int:
+    """Returns 1 when something is wrong, in whichever cell."""
+    found = client.get_each("/v1/status")
+    for cell, document in found.items():
+        if arguments.json:
+            print_json(document)
+        else:
+            _show(cell, read_answer(Status, document))
+    return 0 if all(document["is_well"] for document in found.values()) else 1
+
+
+def _show(cell: str, status: Status) -> None:
+    print(printable(f"{cell}: {status.text}" if cell else status.text))
     if status.troubles:
         print_table(
             ("", "what", "why", "since", "what to do"),
@@ -35,7 +41,6 @@ def show_status(client: AdminClient, arguments: argparse.Namespace) -> int:
         f"jobs: {status.expected} expected, {status.overdue} overdue, {status.unknown} unknown of the last day;"
         f" held: {status.held}; journal: {status.journaled}"
     )
-    return 0 if status.is_well else 1
 
 
 def _row(trouble: TroubleItem) -> tuple[str | tuple[str, str], ...]:

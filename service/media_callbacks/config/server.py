@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from media_callbacks.config.section import Section
 from media_callbacks.config.values import (
+    NAME,
     TOKEN,
     BearerToken,
     Days,
+    Endpoint,
     Flag,
     Host,
     HostName,
@@ -60,6 +62,23 @@ _Tokens = Annotated[
 PageMode = Literal["on", "read-only", "off"]
 
 
+class CellSettings(BaseModel):
+    """
+    Where operators ask a cell, which is a deployment with a database of its own.
+
+    Attributes:
+        url: Of its admin port.
+        token: One of its ``admin.token``; None for the first of ours.
+        page: Where browsers reach its page, if not by ``url``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    url: Endpoint
+    token: Annotated[BearerToken | None, Field(repr=False)] = None
+    page: Endpoint | None = None
+
+
 class AdminSettings(Section):
     """
     Attributes:
@@ -68,6 +87,7 @@ class AdminSettings(Section):
         jobs_token: For the applications that submit jobs: any of them opens /v1/jobs and nothing else.
         page: The operators' page, under /ui.
         hosts: Names by which browsers reach the page, besides those of loopback and ``host``.
+        cells: All that operators ask as one, this one too, by name.
     """
 
     host: Annotated[Host, Field(examples=['"127.0.0.1"'])] = "127.0.0.1"
@@ -80,6 +100,15 @@ class AdminSettings(Section):
         BeforeValidator(one_or_many),
         Field(min_length=1, description="host names, each without a port", examples=['["media-ops.example.com"]']),
     ] = ()
+    cells: Annotated[
+        dict[Annotated[str, StringConstraints(pattern=f"^(?:{NAME})$")], CellSettings],
+        Field(
+            repr=False,
+            description="a table of cells by names of a-z, 0-9 and hyphens, each with url, and with token and page"
+            " where these are others",
+            examples=['{ east = { url = "http://10.0.0.7:8081", token = "${EAST_TOKEN}" } }'],
+        ),
+    ] = {}  # noqa: RUF012 - nobody changes it
 
     @classmethod
     def mistakes(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

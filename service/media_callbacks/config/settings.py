@@ -219,7 +219,8 @@ def load_settings(path: str | Path | None = None, *, environ: Mapping[str, str])
 
 def load_admin(path: str | Path | None = None, *, environ: Mapping[str, str], with_token: bool = True) -> AdminSettings:
     """
-    What it takes to ask a service that runs: its address and, with ``with_token``, the first token that can be had.
+    What it takes to ask a service that runs, or cells: addresses and, with ``with_token``, the first token that can be
+    had.
     Whoever operates it need not have its secrets, so what other tables say is not looked at.
 
     Args:
@@ -231,7 +232,7 @@ def load_admin(path: str | Path | None = None, *, environ: Mapping[str, str], wi
     problems = Problems()
     tables = read_tables(path, environ, problems, section="admin")
     written = table_of(("admin",), tables.get("admin", {}), problems) or {}
-    wanted: dict[str, Any] = {key: written[key] for key in ("host", "port") if key in written}
+    wanted: dict[str, Any] = {key: written[key] for key in ("host", "port", "cells") if key in written}
     tokens: dict[str, Any] = {key: written[key] for key in ("token", "jobs_token") if with_token and key in written}
     for key, token in tokens.items():
         interpolate(token, environ, missing := Problems(), ("admin", key))

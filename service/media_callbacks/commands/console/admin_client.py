@@ -1,10 +1,10 @@
 """
 The admin API, as commands ask it.
 
-Where it is: ``--url``, else ``$MEDIA_CALLBACKS_ADMIN_URL``, else ``admin.host`` and ``admin.port`` of the
-configuration. The token: ``--token-file``, else ``$MEDIA_CALLBACKS_ADMIN_TOKEN``, else the first of ``admin.token``,
-else of ``admin.jobs_token``. There is no option for the token itself: command lines can be seen by everybody on the
-machine.
+Where it is: ``--url``, else ``$MEDIA_CALLBACKS_ADMIN_URL``, else ``admin.cells`` of the configuration, of which
+``--cell`` names one, else its ``admin.host`` and ``admin.port``. The token: ``--token-file``, else that of the cell,
+else ``$MEDIA_CALLBACKS_ADMIN_TOKEN``, else the first of ``admin.token``, else of ``admin.jobs_token``. There is no
+option for the token itself: command lines can be seen by everybody on the machine.
 """
 
 import argparse
@@ -27,6 +27,8 @@ from media_callbacks.model.errors import ConfigError
 URL_VARIABLE = "MEDIA_CALLBACKS_ADMIN_URL"
 TOKEN_VARIABLE = "MEDIA_CALLBACKS_ADMIN_TOKEN"  # noqa: S105 - its name
 _TIMEOUT_S = 30.0
+# Others can be shown meanwhile.
+_CELL_TIMEOUT_S = 10.0
 # How the admin API begins what it says of a token for applications.
 FOR_JOBS = "this is admin.jobs_token"
 # More than a life of an event with ten thousands of receipts.
@@ -63,17 +65,36 @@ def add_admin_options(parser: argparse.ArgumentParser) -> None:
         help=f"of the admin API (default: ${URL_VARIABLE}, else admin.host and admin.port of the configuration)",
     )
     parser.add_argument(
+        "--cell", metavar="NAME", help="one of admin.cells of the configuration (default, where it can be: all of them)"
+    )
+    parser.add_argument(
         "--token-file",
         metavar="PATH",
-        help=f"file with the admin token (default: ${TOKEN_VARIABLE}, else admin.token or admin.jobs_token of the"
-        " configuration, which goes to another address than its own only together with --config)",
+        help=f"file with the admin token (default: the cell's, else ${TOKEN_VARIABLE}, else admin.token or"
+        " admin.jobs_token of the configuration, which goes to no other address than its own without --config)",
     )
     add_config_option(parser)
 
 
 def build_client(arguments: argparse.Namespace) -> "AdminClient":
     """
-    The configuration's token is sent to the configuration's address only, unless ``--config`` was given as well.
+    For what is of one cell.
+
+    Raises:
+        UsageError: An option can't be used, or there are several cells and none is named.
+        ConfigError: As ``build_clients`` does.
+    """
+    clients = build_clients(arguments)
+    if len(clients) > 1:
+        raise UsageError(f"--cell: expected, because this is of one cell; one of {', '.join(clients)}")
+    (client,) = clients.values()
+    return client
+
+
+def build_clients(arguments: argparse.Namespace) -> "dict[str, AdminClient]":
+    """
+    By the names of the cells that are meant; the only one by no name where there are none. The configuration's tokens
+    are sent to the configuration's addresses only, unless ``--config`` was given as well.
 
     Raises:
         UsageError: An option can't be used.
@@ -82,9 +103,12 @@ def build_client(arguments: argparse.Namespace) -> "AdminClient":
     url, origin = arguments.url, "--url"
     if url is None:
         url, origin = os.environ.get(URL_VARIABLE) or None, URL_VARIABLE
-    token = os.environ.get(TOKEN_VARIABLE, "").strip() or None
+    own_token = None
     if arguments.token_file is not None:
-        token = read_secret_file("--token-file", arguments.token_file)
+        own_token = read_secret_file("--token-file", arguments.token_file)
+    token = own_token or os.environ.get(TOKEN_VARIABLE, "").strip() or None
+    if url is not None and arguments.cell is not None:
+        raise UsageError(f"--cell: expected without {origin}, which says where the API is")
     if url is None or (arguments.config is not None and token is None):
         try:
             admin = read_admin_settings(arguments, with_token=token is None)
@@ -93,12 +117,25 @@ def build_client(arguments: argparse.Namespace) -> "AdminClient":
             raise ConfigError([*error.problems, hint]) from error
         # The latter is good for /v1/jobs alone; elsewhere the answer says so.
         token = token or next(iter(admin.token + admin.jobs_token), None)
+        if arguments.cell is not None and arguments.cell not in admin.cells:
+            known = ", ".join(admin.cells) or "none, as the configuration has no admin.cells"
+            raise UsageError(f"--cell: expected one of {known}, came {printable(arguments.cell)}")
+        if url is None and admin.cells:
+            return {
+                name: _build(cell.url, own_token or cell.token or token, f"admin.cells.{name}", _CELL_TIMEOUT_S)
+                for name, cell in admin.cells.items()
+                if arguments.cell in (None, name)
+            }
         if url is None:
             host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.host, admin.host)  # noqa: S104 - not bound here
             url = f"http://[{host}]:{admin.port}" if ":" in host else f"http://{host}:{admin.port}"
             origin = "admin.host and admin.port of the configuration"
+    return {"": _build(url, token, origin, _TIMEOUT_S)}
+
+
+def _build(url: str, token: str | None, origin: str, timeout_s: float) -> "AdminClient":
     try:
-        return AdminClient(url, token, origin=origin)
+        return AdminClient(url, token, origin=origin, timeout_s=timeout_s)
     except ValueError as error:
         name, _, expected = str(error).partition(": ")
         raise UsageError(f"{origin if name == 'url' else 'the admin token'}: {expected}") from error
@@ -118,8 +155,8 @@ class AdminClient:
         ValueError: As ``AdminApi`` does.
     """
 
-    def __init__(self, url: str, token: str | None, *, origin: str) -> None:
-        self._api = AdminApi(url, token, timeout_s=_TIMEOUT_S, max_answer_bytes=_MAX_ANSWER_BYTES)
+    def __init__(self, url: str, token: str | None, *, origin: str, timeout_s: float = _TIMEOUT_S) -> None:
+        self._api = AdminApi(url, token, timeout_s=timeout_s, max_answer_bytes=_MAX_ANSWER_BYTES)
         self._origin = origin
 
     @property
@@ -135,6 +172,18 @@ class AdminClient:
     def post_list(self, path: str, documents: Sequence[Json]) -> list[Json]:
         """The answers to a list, in its order."""
         return self._objects(self._ask("POST", path, document=documents))
+
+    def get_each(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Json]:
+        """The answer of each cell by its name, of which there is none here."""
+        return {"": self.get(path, query)}
+
+    def find(self, path: str) -> Json:
+        """What there is in one of the cells."""
+        return self.get(path)
+
+    def of(self, document: Json) -> "AdminClient":
+        """Who to ask more of a document."""
+        return self
 
     def get_list(self, path: str, name: str) -> list[Json]:
         """The member ``name`` of an answer that is not in pages."""

@@ -7,7 +7,8 @@ from datetime import UTC
 
 from media_callbacks.admin.models import EventItem
 from media_callbacks.client.admin_api import Json
-from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
+from media_callbacks.commands.console.admin_client import add_admin_options, read_answer
+from media_callbacks.commands.console.cells import Reader, run_with_cells, with_cells
 from media_callbacks.commands.console.listing import add_limit_option, print_list
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import Cell, can_draw, print_table
@@ -30,10 +31,10 @@ def add_options(parser: CommandParser) -> None:
     add_limit_option(parser)
     add_admin_options(parser)
     add_json_option(parser)
-    parser.set_defaults(run=lambda arguments: run_with_client(arguments, list_events))
+    parser.set_defaults(run=lambda arguments: run_with_cells(arguments, list_events))
 
 
-def list_events(client: AdminClient, arguments: argparse.Namespace) -> int:
+def list_events(client: Reader, arguments: argparse.Namespace) -> int:
     query = read_filter(arguments, now=utc_now())
     return print_list(arguments, lambda limit: client.list_events(query, limit=limit), show, nothing="no event fits")
 
@@ -41,12 +42,11 @@ def list_events(client: AdminClient, arguments: argparse.Namespace) -> int:
 def show(documents: Sequence[Json]) -> None:
     events = [read_answer(EventItem, document) for document in documents]
     if not can_draw(sys.stdout):
-        print_table((), map(plain_row_of, events))
+        print_table(*with_cells((), map(plain_row_of, events), documents))
         return
     # An event's id, an MTS or VOD job and the longest kind stay in one piece on 80 columns, to be copied.
     print_table(
-        ("when (UTC)", "event", "what", "sent to"),
-        map(row_of, events),
+        *with_cells(("when (UTC)", "event", "what", "sent to"), map(row_of, events), documents),
         widths={"when (UTC)": 10, "event": 40, "what": 14},
     )
 

@@ -3,7 +3,8 @@
 import argparse
 
 from media_callbacks.admin.models import EventDetail, EventItem, JobHitItem
-from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
+from media_callbacks.commands.console.admin_client import add_admin_options, read_answer
+from media_callbacks.commands.console.cells import Reader, run_with_cells
 from media_callbacks.commands.console.errors import AdminError, UsageError
 from media_callbacks.commands.console.options import add_json_option
 from media_callbacks.commands.console.output import print_json, print_line
@@ -22,22 +23,23 @@ def add_options(parser: CommandParser) -> None:
     parser.add_argument("--job-id", metavar="ID", help="the vendor's job id, instead of the event's")
     add_admin_options(parser)
     add_json_option(parser)
-    parser.set_defaults(run=lambda arguments: run_with_client(arguments, show_events))
+    parser.set_defaults(run=lambda arguments: run_with_cells(arguments, show_events))
 
 
-def show_events(client: AdminClient, arguments: argparse.Namespace) -> int:
+def show_events(client: Reader, arguments: argparse.Namespace) -> int:
     if (arguments.id is None) == (arguments.job_id is None):
         raise UsageError("expected the ID of an event, or --job-id")
     if arguments.id is not None:
-        ids = [read_event_id(arguments.id)]
+        details = [client.find(f"/v1/events/{read_event_id(arguments.id)}")]
     else:
-        found = client.list_events({"job_id": arguments.job_id})
-        ids = [read_answer(EventItem, document).id for document in found]
-    if not ids:
+        found = list(client.list_events({"job_id": arguments.job_id}))
+        # Oldest first: the life of a job reads downwards.
+        details = [
+            client.of(document).get(f"/v1/events/{read_answer(EventItem, document).id}") for document in reversed(found)
+        ]
+    if not details:
         raise AdminError(_tell_of(client, arguments.job_id))
-    # Oldest first: the life of a job reads downwards.
-    for number, event_id in enumerate(reversed(ids)):
-        document = client.get(f"/v1/events/{event_id}")
+    for number, document in enumerate(details):
         if arguments.json:
             print_json(document)
             continue
@@ -48,7 +50,7 @@ def show_events(client: AdminClient, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_of(client: AdminClient, job_id: str) -> str:
+def _tell_of(client: Reader, job_id: str) -> str:
     """What is known of a job that has no event."""
     for document in client.search(job_id, limit=1)[0]:
         hit = read_answer(JobHitItem, document)
