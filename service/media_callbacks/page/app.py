@@ -25,6 +25,7 @@ from media_callbacks.admin.operations import Refused
 from media_callbacks.config.settings import Settings
 from media_callbacks.model.errors import Rejected, Unavailable
 from media_callbacks.page import text
+from media_callbacks.page.cells import Cells
 from media_callbacks.page.guard import (
     came_by_https,
     find_host_mistake,
@@ -83,7 +84,14 @@ class Page:
         )
         self._compiled: set[str] = set()
         self._compiling: asyncio.Task[None] | None = None
-        views = Views(api, self._recent, clock=clock, sinks=tuple(settings.sinks), sources=tuple(settings.sources))
+        views = Views(
+            api,
+            self._recent,
+            Cells(settings.admin),
+            clock=clock,
+            sinks=tuple(settings.sinks),
+            sources=tuple(settings.sources),
+        )
         self._inside = Starlette(
             routes=self._routes(views),
             exception_handlers={HTTPException: self._answer_http_error, Exception: self._answer_failure},

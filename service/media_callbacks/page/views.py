@@ -17,18 +17,22 @@ from media_callbacks.admin.models import (
     Report,
     SinkItem,
     SinkList,
+    Status,
 )
 from media_callbacks.admin.operations import Refused
-from media_callbacks.inbox.records import DeliveryState, EventState, JobState
+from media_callbacks.inbox.records import DeliveryState, EventState, FoundBy, JobState
 from media_callbacks.model.kinds import ANY_OUTCOME, KINDS, OPERATIONAL, PRODUCTS
 from media_callbacks.model.receipts import ReceiptState
 from media_callbacks.page import plots
+from media_callbacks.page.cells import Cells, Told
 from media_callbacks.page.recent import Recent
 from media_callbacks.page.text import address
 
 Parameters = Mapping[str, str]
 # How long the plots stay as they are: finding how long things took looks at some thousand rows.
 PLOTS_KEEP_S = 10.0
+# How long the states of cells do: each of them is asked over the network.
+CELLS_KEEP_S = 5.0
 _PAGE = "50"
 # Events of a sink that are shown with what it answered.
 _ANSWERED = "10"
@@ -68,6 +72,7 @@ class Views:
         self,
         api: AdminApi,
         recent: Recent,
+        cells: Cells,
         *,
         clock: Callable[[], datetime],
         sinks: Sequence[str],
@@ -75,6 +80,7 @@ class Views:
     ) -> None:
         self._api = api
         self._recent = recent
+        self._cells = cells
         self._clock = clock
         self._sinks = sinks
         self._sources = sources
@@ -109,16 +115,31 @@ class Views:
         activity: Activity = await self._recent.get(
             "activity", lambda: self._api.call("showActivity"), keep_s=PLOTS_KEEP_S
         )
+        cells: Sequence[Told[Status]] = await self._recent.get(
+            "cells", lambda: self._cells.ask("/v1/status", Status), keep_s=CELLS_KEEP_S
+        )
         size = {"width": plots.WIDTH, "height": plots.HEIGHT}
-        return Shown("overview.html", "Is it well?", {"status": status, "plots": plots.rows(activity), **size})
+        unwell = [told.cell for told in cells if told.answer is None or not told.answer.is_well]
+        context = {"status": status, "cells": cells, "unwell": unwell, "plots": plots.rows(activity), **size}
+        return Shown("overview.html", "Is it well?", context)
 
     async def search(self, _: Parameters, query: Parameters) -> Shown:
         """Jobs by whatever names them."""
         _check_names(query, ("q",))
         asked = query.get("q", "").strip()
-        found: JobHits | None = await self._api.call("search", query={"q": asked, "limit": _PAGE}) if asked else None
-        hits, refused = (None, ()) if found is None else (found.hits, found.refused)
-        return Shown("search.html", "Search", {"asked": asked, "hits": hits, "refused": refused})
+        found = await self._search(asked) if asked else []
+        exactness = get_args(FoundBy)
+        hits = [(told, hit) for told in found if told.answer is not None for hit in told.answer.hits]
+        hits.sort(key=lambda each: exactness.index(each[1].found_by))
+        return Shown("search.html", "Search", {"asked": asked, "hits": hits, "found": found})
+
+    async def _search(self, asked: str) -> Sequence[Told[JobHits]]:
+        """In all cells, or here where there are none."""
+        query = {"q": asked, "limit": _PAGE}
+        if len(self._cells):
+            return await self._cells.ask("/v1/search", JobHits, query)
+        here: JobHits = await self._api.call("search", query=query)
+        return [Told("", "", here)]
 
     async def jobs(self, _: Parameters, query: Parameters) -> Shown:
         page = await self._list("listJobs", query)
