@@ -75,7 +75,12 @@ async def test_an_event_and_a_job_are_found_in_their_cell(cells: TwoCells, capsy
     assert await run(cells, "events", "show", "--job-id", "job-3", "--json") == 0
     event = json.loads(capsys.readouterr().out)
     assert await run(cells, "events", "show", event["id"], "--json") == 0
-    assert json.loads(capsys.readouterr().out) == event | {"cell": "east"}
+    assert json.loads(capsys.readouterr().out) == event
+    assert event["cell"] == "east"
+    assert await run(cells, "events", "show", event["id"]) == 0
+    assert capsys.readouterr().out.startswith("cell east\n")
+    assert await run(cells, "jobs", "show", "job-3", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["cell"] == "east"
     # A job of both cells is listed, with the cell to name.
     assert await run(cells, "jobs", "show", "job-both") == 0
     assert [(row[1], row[-1]) for row in rows(capsys)] == [("job-both", "east"), ("job-both", "west")]

@@ -12,6 +12,7 @@ from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import (
     AdminClient,
     add_admin_options,
+    path_of_job,
     read_answer,
     requested_by,
     run_with_client,
@@ -178,7 +179,7 @@ def show_jobs(client: Reader, arguments: argparse.Namespace) -> int:
     if len(alike) > 1:
         return _show_hits(arguments, found, hits)
     account = {} if arguments.account is None else {"account": arguments.account}
-    document = client.of(found[0]).get_job(hits[0].product, hits[0].id, account)
+    document = client.get_more(found[0], path_of_job(hits[0].product, hits[0].id), account)
     if arguments.json:
         print_json(document)
         return 0
@@ -186,6 +187,8 @@ def show_jobs(client: Reader, arguments: argparse.Namespace) -> int:
     if not can_draw(sys.stdout):
         print_table((), map(plain_row_of_entry, job.timeline))
         return 0
+    if "cell" in document:
+        print_line((f"cell {document['cell']}", "bold"))
     for line in draw_job(job):
         print_line(*line)
     if len(hits) > 1:

@@ -181,9 +181,9 @@ class AdminClient:
         """What there is in one of the cells."""
         return self.get(path)
 
-    def of(self, document: Json) -> "AdminClient":
-        """Who to ask more of a document."""
-        return self
+    def get_more(self, of: Json, path: str, query: Mapping[str, str] | None = None) -> Json:
+        """Of the cell that a document came from."""
+        return self.get(path, query)
 
     def get_list(self, path: str, name: str) -> list[Json]:
         """The member ``name`` of an answer that is not in pages."""
@@ -209,10 +209,6 @@ class AdminClient:
         """Jobs that this names, and refused requests in which it stands."""
         found = self.get("/v1/search", {"q": text, "limit": str(limit)})
         return self._objects(found.get("hits")), self._objects(found.get("refused", []))
-
-    def get_job(self, product: str, id_: str, query: Mapping[str, str] | None = None) -> Json:
-        """The life of a job."""
-        return self.get(f"/v1/jobs/{product}/{quote(id_, safe='')}", query)
 
     def read_feed(self, query: Mapping[str, str]) -> tuple[list[Json], str]:
         """Events in order of acceptance, and the cursor for what follows."""
@@ -285,6 +281,11 @@ class AdminClient:
             message = said or f"HTTP {status}: {self._not_ours()}"
         since = answer.document.get("since") if isinstance(answer.document, dict) else None
         return AdminError(message, status=status, since=since if isinstance(since, str) else None)
+
+
+def path_of_job(product: str, id_: str) -> str:
+    """Of its life."""
+    return f"/v1/jobs/{product}/{quote(id_, safe='')}"
 
 
 def run_with_client(arguments: argparse.Namespace, command: Callable[[AdminClient, argparse.Namespace], int]) -> int:

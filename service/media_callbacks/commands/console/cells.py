@@ -33,9 +33,8 @@ class Cells:
         self._clients = clients
         self.has_silent = False
 
-    def of(self, document: Json) -> AdminClient:
-        """The cell that a document came from."""
-        return self._clients[document["cell"]]
+    def get_more(self, of: Json, path: str, query: Mapping[str, str] | None = None) -> Json:
+        return self._clients[of["cell"]].get(path, query) | {"cell": of["cell"]}
 
     def get_each(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Json]:
         return {

@@ -35,7 +35,8 @@ def show_events(client: Reader, arguments: argparse.Namespace) -> int:
         found = list(client.list_events({"job_id": arguments.job_id}))
         # Oldest first: the life of a job reads downwards.
         details = [
-            client.of(document).get(f"/v1/events/{read_answer(EventItem, document).id}") for document in reversed(found)
+            client.get_more(document, f"/v1/events/{read_answer(EventItem, document).id}")
+            for document in reversed(found)
         ]
     if not details:
         raise AdminError(_tell_of(client, arguments.job_id))
@@ -45,6 +46,8 @@ def show_events(client: Reader, arguments: argparse.Namespace) -> int:
             continue
         if number:
             print_line("")
+        if "cell" in document:
+            print_line((f"cell {document['cell']}", "bold"))
         for line in draw_life(read_answer(EventDetail, document), now=utc_now()):
             print_line(*line)
     return 0
