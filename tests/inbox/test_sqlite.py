@@ -217,6 +217,58 @@ async def test_nothing_is_answered_before_its_flush_and_nothing_waits_for_that_o
     may_end.release(10)
 
 
+async def test_deliveries_wait_for_the_flush_of_what_they_have_seen_and_for_no_further_one(
+    inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_end = threading.Semaphore(0), threading.Semaphore(0)
+
+    def flush(_: int) -> None:
+        begun.release()
+        may_end.acquire()
+
+    monkeypatch.setattr(writer, "_SYNC", flush)
+    # Nobody comes for so long that they are flushed for their own sake.
+    monkeypatch.setattr(writer, "_LATE_FLUSH_S", PATIENCE_S)
+    accepting = inbox.put(make_receipt(make_event()))
+    await asyncio.to_thread(begun.acquire)
+    claiming = asyncio.ensure_future(inbox.claim("a", limit=10, max_bytes=10_000, lease_s=LEASE_S))
+    await inbox.count_waiting()
+    assert not accepting.done()
+    assert not claiming.done()
+    may_end.release()
+    await accepting
+    [delivery] = await claiming
+    assert await inbox.record([AttemptResult(delivery, "delivered", started_at=NOW)]) == [True]
+    assert not begun.acquire(blocking=False)
+    may_end.release(10)
+
+
+async def test_what_became_of_deliveries_is_flushed_though_nobody_comes(
+    inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await inbox.put(make_receipt(make_event()))
+    flushed = threading.Semaphore(0)
+    monkeypatch.setattr(writer, "_SYNC", lambda _: flushed.release())
+    await inbox.claim("a", limit=10, max_bytes=10_000, lease_s=LEASE_S)
+    assert await asyncio.to_thread(flushed.acquire, timeout=PATIENCE_S)
+
+
+async def test_what_became_of_deliveries_is_on_disk_when_it_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = TimedSqliteInbox(tmp_path / "closed.db")
+    await inbox.open()
+    await inbox.put(make_receipt(make_event()))
+    flushed = threading.Semaphore(0)
+    monkeypatch.setattr(writer, "_SYNC", lambda _: flushed.release())
+    monkeypatch.setattr(writer, "_LATE_FLUSH_S", PATIENCE_S)
+    claiming = asyncio.ensure_future(inbox.claim("a", limit=10, max_bytes=10_000, lease_s=LEASE_S))
+    await asyncio.sleep(0)
+    await inbox.close()
+    assert claiming.done()
+    assert flushed.acquire(blocking=False)
+
+
 async def test_after_a_flush_that_failed_nothing_is_taken(
     inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

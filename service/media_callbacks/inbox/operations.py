@@ -85,13 +85,16 @@ class Operations(ABC):
         self._purge_position = purging.Position()
 
     @abstractmethod
-    async def _write(self, run: Run[_T], *, is_one_statement: bool = False, may_take_long: bool = False) -> _T:
+    async def _write(
+        self, run: Run[_T], *, is_one_statement: bool = False, may_take_long: bool = False, needs_flush: bool = True
+    ) -> _T:
         """
         Do something in a transaction; durable when it returns. It may be run again after having been taken back.
 
         Args:
             is_one_statement: It is a transaction by itself, if the database takes one round trip for each statement.
             may_take_long: It must delay no dispatcher.
+            needs_flush: Otherwise a crash of the machine may take it back, if it comes within a moment.
         """
 
     @abstractmethod
@@ -159,10 +162,13 @@ class Operations(ABC):
         return await self._write(
             lambda d: d.claim_deliveries(sink, limit=limit, max_bytes=max_bytes, lease_ms=lease_ms, lease=lease),
             is_one_statement=True,
+            needs_flush=False,
         )
 
     async def record(self, results: Sequence[AttemptResult]) -> Sequence[bool]:
-        kept, released = await self._write(lambda d: d.record_attempts(results), is_one_statement=True)
+        kept, released = await self._write(
+            lambda d: d.record_attempts(results), is_one_statement=True, needs_flush=False
+        )
         self._tell(released)
         return kept
 

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from media_callbacks.model.errors import InboxUnavailable
@@ -22,11 +22,13 @@ class Pending(Generic[_T]):
 
     Attributes:
         size_bytes: What it counts for; None for what is no receipt, which is not counted.
+        needs_flush: Whether who waits is told only when it is on disk.
         future: What came of it, for who waits. He may be gone.
     """
 
     item: _T
     size_bytes: int | None
+    needs_flush: bool
     future: "asyncio.Future[Any]"
 
 
@@ -69,10 +71,11 @@ class PendingQueue(Generic[_T]):
         """What was not taken yet, in order."""
         return iter(self._waiting)
 
-    def add(self, item: _T, size_bytes: int | None) -> "asyncio.Future[Any]":
+    def add(self, item: _T, size_bytes: int | None, *, needs_flush: bool = True) -> "asyncio.Future[Any]":
         """
         Args:
             size_bytes: What a receipt takes in memory; None for other work.
+            needs_flush: See ``Pending``.
 
         Raises:
             InboxUnavailable: There is no room. It was not added.
@@ -86,7 +89,7 @@ class PendingQueue(Generic[_T]):
             self.receipts += 1
             self.size_bytes += size_bytes
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append(Pending(item, size_bytes, future))
+        self._waiting.append(Pending(item, size_bytes, needs_flush, future))
         return future
 
     def raise_if_full(self) -> None:
@@ -136,9 +139,12 @@ class Handover(Generic[_T]):
         """Nothing is given any more."""
         self._batches.put(None)
 
-    def take(self) -> list[_T] | None:
-        """All that was given, once there is anything; None at the end."""
-        taken = self._batches.get()
+    def take(self, within_s: float | None = None) -> list[_T] | None:
+        """All that was given, once there is anything, or nothing when the time is over; None at the end."""
+        try:
+            taken = self._batches.get(timeout=within_s)
+        except Empty:
+            return []
         while taken is not None and not self._batches.empty():
             further = self._batches.get()
             if further is None:

@@ -201,7 +201,9 @@ class PostgresqlInbox(Operations):
             raise InboxUnavailable(self._writer.problem)
         return self._writer
 
-    async def _write(self, run: Run[_T], *, is_one_statement: bool = False, may_take_long: bool = False) -> _T:
+    async def _write(
+        self, run: Run[_T], *, is_one_statement: bool = False, may_take_long: bool = False, needs_flush: bool = True
+    ) -> _T:
         async with self._listing if may_take_long else contextlib.nullcontext():
             return await self._run(run, self._pool, in_transaction=not is_one_statement)
 

@@ -196,8 +196,10 @@ class SqliteInbox(Operations):
             raise InboxUnavailable("the store is not open")
         return self._writer
 
-    async def _write(self, run: Run[_T], *, is_one_statement: bool = False, may_take_long: bool = False) -> _T:
-        return cast(_T, await self._open_writer().submit(run, None))
+    async def _write(
+        self, run: Run[_T], *, is_one_statement: bool = False, may_take_long: bool = False, needs_flush: bool = True
+    ) -> _T:
+        return cast(_T, await self._open_writer().submit(run, None, needs_flush=needs_flush))
 
     async def _write_each(self, runs: Sequence[Run[_T]]) -> list[_T | BaseException]:
         # They are done in this order, mostly with one flush.

@@ -6,6 +6,9 @@ flushes the WAL and then says what became of all that was committed before; whil
 is committed meanwhile shares the next flush. So batches and flushes grow by themselves when there is much to do or the
 disk is slow. Why two: see docs/decisions/sqlite-threads.md.
 
+What deliveries need of it is told before it is flushed, when all is that was committed before it: a crash of the
+machine may take leases and results of the last moment back, and a delivery is made again.
+
 An error of the database (disk full, I/O) fails the whole batch, as it would fail each alone. Any other error is
 looked for by doing each piece of work again in a transaction of its own, so that one cannot fail its neighbours. After
 a flush that failed nothing is taken any more: the kernel may have dropped what it could not write, and would not say so
@@ -35,6 +38,8 @@ from media_callbacks.model.errors import InboxUnavailable
 _FULL_BATCH = 64
 # One transaction: some thousand usual receipts, and so some thousand rows, or two that are as large as may be.
 _MAX_BATCH_BYTES = 16 * 2**20
+# How long what nobody waits for is kept from the disk at most.
+_LATE_FLUSH_S = 0.1
 # Not on every system there is the one that leaves out what only `stat` shows.
 _SYNC: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
@@ -93,18 +98,19 @@ class Writer:
 
     # The event loop's side
 
-    def submit(self, item: Item, size_bytes: int | None) -> "asyncio.Future[Any]":
+    def submit(self, item: Item, size_bytes: int | None, *, needs_flush: bool = True) -> "asyncio.Future[Any]":
         """
         Args:
             item: A receipt, which is kept; or what is to be done inside a transaction.
             size_bytes: Of a receipt.
+            needs_flush: Whether it is on disk when it is answered.
 
         Raises:
             InboxUnavailable: It was not taken.
         """
         if self.failure is not None:
             raise InboxUnavailable(self.failure)
-        future = self._pending.add(item, size_bytes)
+        future = self._pending.add(item, size_bytes, needs_flush=needs_flush)
         if not self._is_gathering:
             self._is_gathering = True
             self._loop.call_soon(self._hand_over, 0)
@@ -216,11 +222,12 @@ class Writer:
     # The thread that flushes
 
     def _flush_on(self) -> None:
-        while (done := self._committed.take()) is not None:
-            try:
-                _SYNC(self._wal)
-            except OSError as error:
-                self._fail(f"a flush has failed ({error.strerror})")
+        is_behind = False
+        while (done := self._committed.take(_LATE_FLUSH_S if is_behind else None)) is not None:
+            # Also when nobody has come for a while. All that these have seen is on disk.
+            is_behind = bool(done) and not any(work.needs_flush for work, _ in done)
+            if not is_behind:
+                self._flush()
             if self.failure is not None:
                 done = [(work, InboxUnavailable(self.failure)) for work, _ in done]
             try:
@@ -228,7 +235,15 @@ class Writer:
             except RuntimeError:
                 # The loop was closed under us: everything is on disk, and nobody is left to be told.
                 break
+        if is_behind:
+            self._flush()
         os.close(self._wal)
+
+    def _flush(self) -> None:
+        try:
+            _SYNC(self._wal)
+        except OSError as error:
+            self._fail(f"a flush has failed ({error.strerror})")
 
     # Either thread
 
