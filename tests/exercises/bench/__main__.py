@@ -18,6 +18,7 @@ from tests.exercises.bench.buses import Buses
 from tests.exercises.bench.callbacks import EVENT, body_size
 from tests.exercises.bench.compare import Comparison, choose_cores
 from tests.exercises.bench.delivery import CONCURRENCY, Delivering
+from tests.exercises.bench.latency import Latencies
 from tests.exercises.bench.load import CONNECTIONS, InvalidRun
 from tests.exercises.bench.profiling import print_profile, profile
 from tests.exercises.bench.report import (
@@ -26,6 +27,7 @@ from tests.exercises.bench.report import (
     print_buses,
     print_delivery,
     print_isolation,
+    print_latencies,
     print_stores,
     print_tables,
     to_json,
@@ -34,7 +36,7 @@ from tests.exercises.bench.servers import CHECKOUT, file_system
 from tests.exercises.bench.stores import Stores, why_not
 
 # In this order, one after the other; what is left out needs asking.
-PARTS = ("parse", "accept", "delivery", "buses", "isolation", "backlog", "postgresql")
+PARTS = ("parse", "accept", "latency", "delivery", "buses", "isolation", "backlog", "postgresql")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,7 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"any of {', '.join(PARTS)} (default: all that can run here); or profile alone",
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each thing is measured (default: 5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement of accepting (default: 3)")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="of one measurement of accepting or latency (default: 3)"
+    )
     parser.add_argument(
         "--events",
         type=int,
@@ -114,7 +118,7 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
     if not arguments.what and (reason := why_not()) is not None:
         parts.remove("postgresql")
         print(f"the part postgresql is left out: {reason}", file=sys.stderr)
-    costs = figures = delivery = buses = isolation = backlog = stores = None
+    costs = figures = delivery = buses = isolation = backlog = latencies = stores = None
     for part in PARTS:
         if part not in parts:
             continue
@@ -126,6 +130,8 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
                 costs = parsing.measure(arguments.rounds, arguments.against)
             case "accept":
                 figures = runner.run(Comparison(inside, **sizes, seconds=arguments.seconds).run())
+            case "latency":
+                latencies = runner.run(Latencies(inside, **sizes, seconds=arguments.seconds).measure())
             case "delivery":
                 delivering = Delivering(inside, **sizes, events=arguments.events)
                 delivery = runner.run(delivering.measure(waiting=arguments.waiting))
@@ -151,7 +157,12 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
             accept |= {"parse": [asdict(cost) for cost in costs]}
         print(
             json.dumps(
-                {"setting": setting, **accept, **parts_to_json(delivery, buses, isolation, backlog, stores)}, indent=2
+                {
+                    "setting": setting,
+                    **accept,
+                    **parts_to_json(delivery, buses, isolation, backlog, stores, latencies=latencies),
+                },
+                indent=2,
             )
         )
         return 0
@@ -160,6 +171,8 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
         parsing.print_costs(costs)
     if figures is not None:
         print_tables(figures)
+    if latencies is not None:
+        print_latencies(latencies)
     if delivery is not None:
         print_delivery(delivery)
     if buses is not None:

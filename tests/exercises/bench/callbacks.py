@@ -34,9 +34,15 @@ URL = _SOURCE.urls[0]
 
 
 class Jobs:
-    """Numbers the jobs of a run, so that none comes twice whichever server it goes to."""
+    """
+    Numbers the jobs of a run, so that none comes twice whichever server it goes to.
+
+    Attributes:
+        job_id: That of the latest request.
+    """
 
     def __init__(self) -> None:
+        self.job_id = b""
         self._count = 0
 
     def requests(
@@ -55,7 +61,8 @@ class Jobs:
 
         def make() -> bytes:
             self._count += 1
-            return (b"%032x" % (self._count * _MULTIPLIER & _MASK)).join(pieces)
+            self.job_id = b"%032x" % (self._count * _MULTIPLIER & _MASK)
+            return self.job_id.join(pieces)
 
         return make
 

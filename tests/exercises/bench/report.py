@@ -12,6 +12,8 @@ from tests.exercises.bench.backlog import RATE_PER_S
 from tests.exercises.bench.buses import BusFigures
 from tests.exercises.bench.compare import DURABLE, NO_SINK, WATCHED, Figures
 from tests.exercises.bench.delivery import ALONE, BURST, DeliveryFigures, Window
+from tests.exercises.bench.latency import RATE_PER_S as EVENTS_PER_S
+from tests.exercises.bench.latency import Latency
 from tests.exercises.bench.load import CONNECTIONS, Load
 from tests.exercises.bench.stores import EMPTY, FULL, POSTGRESQL, SQLITE, Accepting
 
@@ -63,6 +65,7 @@ GOALS = {
     WATCHED: "1 within noise",
 }
 P99_GOAL = "under 15 ms"
+LATENCY_GOALS = {0.5: "under 4 ms", 0.99: "under 10 ms"}
 DELIVERY_GOAL = "at least 0.70"
 BUS_GOAL = "at least 0.60"
 WAITING_GOAL = "near 1"
@@ -277,6 +280,25 @@ def print_backlog(found: dict[str, list[Load]], *, waiting: int) -> None:
     Console(width=max(Console().width, 110)).print(table)
 
 
+# From callback to webhook
+
+
+def print_latencies(found: list[Latency]) -> None:
+    table = Table("share", "callback to webhook, ms", "goal", "one flush, ms", title=f"At {EVENTS_PER_S:g} a second")
+    for q, goal in LATENCY_GOALS.items():
+        table.add_row(
+            f"p{q * 100:g}",
+            spread([_quantile(one.seconds, q) * 1000 for one in found]).show(".2f"),
+            goal,
+            spread([_quantile(one.flush_s, q) * 1000 for one in found]).show(".2f"),
+        )
+    Console(width=max(Console().width, 110)).print(table)
+
+
+def _quantile(ascending: Sequence[float], q: float) -> float:
+    return ascending[min(int(len(ascending) * q), len(ascending) - 1)]
+
+
 # Stores
 
 
@@ -326,6 +348,8 @@ def parts_to_json(
     isolation: dict[str, list[Window]] | None,
     backlog: dict[str, list[Load]] | None,
     stores: Accepting | None,
+    *,
+    latencies: list[Latency] | None,
 ) -> dict[str, Any]:
     """What was measured of these, one entry per round, and what the tables say of it."""
     found: dict[str, Any] = {}
@@ -342,6 +366,12 @@ def parts_to_json(
             name: [{f"p{q * 100:g}_s": load.quantile_s(q) for q in (0.5, 0.99, 1.0)} for load in loads]
             for name, loads in backlog.items()
         }
+    if latencies is not None:
+        found["latency"] = [
+            {f"p{q * 100:g}_s": _quantile(one.seconds, q) for q in LATENCY_GOALS}
+            | {f"flush_p{q * 100:g}_s": _quantile(one.flush_s, q) for q in LATENCY_GOALS}
+            for one in latencies
+        ]
     if stores is not None:
         found["postgresql"] = {
             "stored": stores.stored,
