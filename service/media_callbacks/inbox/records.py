@@ -837,7 +837,8 @@ class WaitingCounts:
     first_deadlines: Mapping[str, datetime] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, see ``Delivery``.
+@dataclass(slots=True)
 class AttemptResult:
     """
     What an attempt came to.

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from media_callbacks.model.events import Delivery
-from media_callbacks.model.identity import event_id, outcome_of
+from media_callbacks.model.identity import numbered_event_id
 from media_callbacks.model.receipts import Receipt
 
 _MAX_ID = 2**63 - 1
@@ -85,12 +85,4 @@ def user_data_row(row_id: int, text: str) -> tuple[int, str, int]:
 def delivery_of(row: Sequence[Any], sink: str, lease: str) -> Delivery:
     """A claimed delivery: event, replay, attempts so far, and of the event key digest, outcome and body."""
     row_id, replay, attempts, digest, outcome, body = row
-    return Delivery(
-        row_id=row_id,
-        sink=sink,
-        event_id=event_id(digest, outcome_of(digest, outcome)),
-        body=body.encode(),
-        attempt=attempts + 1,
-        lease=lease,
-        replay=replay,
-    )
+    return Delivery(row_id, sink, numbered_event_id(digest, outcome), body.encode(), attempts + 1, lease, replay)

@@ -339,7 +339,8 @@ def _read_event(document: Any) -> Event:
 # On the way out
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, which would cost more than all else about making one; nobody changes it.
+@dataclass(slots=True)
 class Delivery:
     """
     One event on its way to one sink, leased to whoever holds this.

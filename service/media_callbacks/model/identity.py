@@ -65,7 +65,12 @@ def _sha256(text: str) -> bytes:
 
 def event_id(key_digest: bytes, outcome: AnyOutcome) -> str:
     """The public id: derived from key and outcome only, so that every instance and replay agrees."""
-    return f"evt_{key_digest.hex()}{_NUMBERS[outcome]:02x}"
+    return numbered_event_id(key_digest, _NUMBERS[outcome])
+
+
+def numbered_event_id(key_digest: bytes, number: int) -> str:
+    """The same, of an outcome's number."""
+    return f"evt_{key_digest.hex()}{number:02x}"
 
 
 def outcome_number(outcome: AnyOutcome) -> int:
