@@ -53,8 +53,6 @@ INBOX_RETRY_S = 1.0
 # How long a sink may take to close.
 CLOSE_TIMEOUT_S = 5.0
 
-log = structlog.get_logger()
-
 
 @dataclass(frozen=True, slots=True)
 class Destination:
@@ -175,6 +173,8 @@ class _SinkWorker:
         wait: Wait,
     ) -> None:
         sink = self._sink = destination.sink
+        # Bound once: the lazy logger would be made anew for every line.
+        self._log = structlog.get_logger().bind(sink=sink.name)
         self._delays_s = destination.delays_s
         self._inbox = inbox
         self._clock = clock
@@ -247,7 +247,7 @@ class _SinkWorker:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._sink.close()
         except Exception as error:  # noqa: BLE001 - everything is recorded, and the others are to be closed too
-            log.error("sink_not_closed", sink=self._sink.name, error=f"{type(error).__name__}: {error}")
+            self._log.error("sink_not_closed", error=f"{type(error).__name__}: {error}")
 
     # Claiming
 
@@ -259,7 +259,7 @@ class _SinkWorker:
             async with asyncio.timeout(self._sink.timeout_s):
                 await self._sink.open()
         except Exception as error:  # noqa: BLE001 - attempts will say what is wrong, and are tried again
-            log.error("sink_not_opened", sink=self._sink.name, error=f"{type(error).__name__}: {error}")
+            self._log.error("sink_not_opened", error=f"{type(error).__name__}: {error}")
         return 0.0
 
     async def _claim(self) -> float:
@@ -395,7 +395,7 @@ class _SinkWorker:
             problem = f"no answer within its timeout_s, {self._sink.timeout_s:g} s"
         except Exception as error:  # noqa: BLE001 - a sink written by others must not end its worker
             problem = type(error).__name__
-        log.error("sink_failed", sink=self._sink.name, error=problem)
+        self._log.error("sink_failed", error=problem)
         return [SinkRetry(f"the sink failed: {problem}")] * len(deliveries)
 
     def _decide(
@@ -424,6 +424,9 @@ class _SinkWorker:
         if None in errors:
             self.breaker.succeeded()
             self._concurrency.succeeded()
+            if state_before == "closed" and not any(errors):
+                self._begin_attempts()
+                return
         elif all(isinstance(error, SinkRejected) for error in errors):
             self.breaker.undecided()
         else:
@@ -437,7 +440,7 @@ class _SinkWorker:
         if self.breaker.state == "open" or self._blocked_s(now):
             self._give_back()
         if state_before != self.breaker.state:
-            log.warning("breaker", sink=self._sink.name, state=self.breaker.state)
+            self._log.warning("breaker", state=self.breaker.state)
             self._claimer.wake()
         self._begin_attempts()
 
@@ -477,7 +480,7 @@ class _SinkWorker:
                     await self._disable(self._gone)
                 kept = await self._inbox.record(results)
             except Exception as error:  # noqa: BLE001 - what comes later is to be recorded after whatever it was
-                log.warning("record_failed", sink=self._sink.name, error=f"{type(error).__name__}: {error}")
+                self._log.warning("record_failed", error=f"{type(error).__name__}: {error}")
                 if self._claimer.stopping.is_set():
                     for result in results:
                         self._report(result, "unrecorded")
@@ -492,7 +495,7 @@ class _SinkWorker:
         """Before its deliveries are recorded, so that none of them is claimed again meanwhile."""
         await self._inbox.set_sink_state(self._sink.name, "disabled", reason=reason, changed_by="media-callbacks")
         self._gone = None
-        log.error("sink_disabled", sink=self._sink.name, reason=reason)
+        self._log.error("sink_disabled", reason=reason)
 
     def _report(self, result: AttemptResult, trouble: Literal["late", "unrecorded"] | None) -> None:
         if result.state == "pending":
@@ -504,9 +507,8 @@ class _SinkWorker:
         )
         if state == "dead" and not is_operational(result.delivery.event_id):
             self.died += 1
-        log.info(
+        self._log.info(
             "attempt",
-            sink=self._sink.name,
             event_id=result.delivery.event_id,
             attempt=result.delivery.attempt,
             result=state,
