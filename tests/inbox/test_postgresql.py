@@ -50,6 +50,7 @@ from tests.inbox.conformance import (
 )
 from tests.inbox.conformance_accounts import AccountsConformance
 from tests.inbox.conformance_activity import ActivityConformance
+from tests.inbox.conformance_counts import CountsConformance
 from tests.inbox.conformance_erasures import ErasuresConformance
 from tests.inbox.conformance_feed import FeedConformance
 from tests.inbox.conformance_jobs import (
@@ -219,6 +220,10 @@ class TestPostgresqlAccounts(AccountsConformance):
 
 class TestPostgresqlActivity(ActivityConformance):
     """The suite about what came in and went out."""
+
+
+class TestPostgresqlCounts(CountsConformance):
+    """The suite about counts of deliveries."""
 
 
 class TestPostgresqlErasures(ErasuresConformance):
@@ -842,7 +847,9 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
                 message = str(result)
                 await asyncio.sleep(0.01)
 
-    await until_not_ready("migrations are missing (initial, jobs, clock, operating); run `media-callbacks migrate`")
+    await until_not_ready(
+        "migrations are missing (initial, jobs, clock, operating, counts); run `media-callbacks migrate`"
+    )
     assert (await journaled.put(make_receipt(make_event()))).is_journaled, "it is kept all the same"
     await migrate(own_server.url())
     await eventually(journaled.check)
@@ -853,7 +860,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
     await until_not_ready("migrations are missing (jobs)")
     # Another database.
     await execute(own_server.url(), "DROP TABLE migrations")
-    await until_not_ready("migrations are missing (initial, jobs, clock, operating)")
+    await until_not_ready("migrations are missing (initial, jobs, clock, operating, counts)")
     # Away again, which the journal is for.
     await asyncio.to_thread(own_server.stop)
     await eventually(journaled.check)
@@ -1154,7 +1161,7 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(dat
     inbox = TimedPostgresqlInbox(database_url, auto_migrate=False)
     with pytest.raises(
         ConfigError,
-        match=r"store\.auto_migrate: .* \(initial, jobs, clock, operating\); run `media-callbacks migrate`",
+        match=r"store\.auto_migrate: .* \(initial, jobs, clock, operating, counts\); run `media-callbacks migrate`",
     ):
         await inbox.open()
     assert await migrate(database_url) == [
@@ -1162,6 +1169,7 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(dat
         "002_jobs",
         "003_clock",
         "004_operating",
+        "005_counts",
     ]
     await inbox.open()
     await inbox.close()

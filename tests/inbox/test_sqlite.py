@@ -46,6 +46,7 @@ from tests.inbox.conformance import (
 )
 from tests.inbox.conformance_accounts import AccountsConformance
 from tests.inbox.conformance_activity import ActivityConformance
+from tests.inbox.conformance_counts import CountsConformance
 from tests.inbox.conformance_erasures import ErasuresConformance
 from tests.inbox.conformance_feed import FeedConformance
 from tests.inbox.conformance_jobs import (
@@ -100,6 +101,10 @@ class TestSqliteAccounts(AccountsConformance):
 
 class TestSqliteActivity(ActivityConformance):
     """The suite about what came in and went out."""
+
+
+class TestSqliteCounts(CountsConformance):
+    """The suite about counts of deliveries."""
 
 
 class TestSqliteErasures(ErasuresConformance):
@@ -553,6 +558,7 @@ async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(tmp
             "002_jobs",
             "003_clock",
             "004_operating",
+            "005_counts",
         ]
         assert migrate(connection) == []
     inbox = TimedSqliteInbox(path, auto_migrate=False)

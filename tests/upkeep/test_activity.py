@@ -52,11 +52,14 @@ class Store:
         self.sources.append(configurations)
 
     async def note_activity(
-        self, news: Sequence[SourceNews], counts: Sequence[tuple[ActivityWord, str, int]] = ()
+        self, news: Sequence[SourceNews], counted: Sequence[tuple[ActivityWord, str, int]] = ()
     ) -> None:
         self._write()
         self.news.append(news)
-        self.counts.append(sorted(counts))
+        self.counts.append(sorted(counted))
+
+    async def fold_counts(self) -> None:
+        self._write()
 
 
 class Noted:

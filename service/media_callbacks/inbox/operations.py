@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from media_callbacks.inbox.asking import inquiries, jobs
 from media_callbacks.inbox.database import Database
-from media_callbacks.inbox.keeping import clock, purging, troubles
+from media_callbacks.inbox.keeping import clock, counts, purging, troubles
 from media_callbacks.inbox.operating import activity, erasures, feed, lives, reads, refusals, replays, searches, sinks
 from media_callbacks.inbox.pending import Answered
 from media_callbacks.inbox.receiving import accepting
@@ -272,13 +272,17 @@ class Operations(ABC):
         await self._write(lambda d: refusals.note_sources(d, configurations))
 
     async def note_activity(
-        self, news: Sequence[SourceNews], counts: Sequence[tuple[ActivityWord, str, int]] = ()
+        self, news: Sequence[SourceNews], counted: Sequence[tuple[ActivityWord, str, int]] = ()
     ) -> None:
         async def note(database: Database) -> None:
             await refusals.note_activity(database, news)
-            await activity.note(database, counts)
+            await activity.note(database, counted)
 
         await self._write(note)
+
+    async def fold_counts(self) -> None:
+        if groups := await self._read(counts.find_foldable):
+            await self._write(lambda d: counts.fold(d, groups), may_take_long=True)
 
     async def list_activity(self, *, since: datetime) -> Sequence[ActivityCount]:
         return await self._read(lambda d: activity.list_counts(d, since=since))

@@ -410,9 +410,13 @@ class ActivityLog(Protocol):
         ...
 
     async def note_activity(
-        self, news: Sequence[SourceNews], counts: Sequence[tuple[ActivityWord, str, int]] = ()
+        self, news: Sequence[SourceNews], counted: Sequence[tuple[ActivityWord, str, int]] = ()
     ) -> None:
         """Something came through sources, was refused or delivered just now: how much, by source or sink."""
+        ...
+
+    async def fold_counts(self) -> None:
+        """Keep the counts of deliveries short, which transactions have added to."""
         ...
 
 

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import cast
 
 from media_callbacks.inbox.database import Database, Row
+from media_callbacks.inbox.keeping import counts
 from media_callbacks.inbox.records import DeliveryState, SinkRecord, SinkState
 from media_callbacks.inbox.rows import from_milliseconds
 
@@ -92,24 +93,21 @@ async def release_stranded(database: Database, name: str) -> int:
 async def list_sinks(database: Database) -> tuple[SinkRecord, ...]:
     rows = await database.fetch("SELECT name, state, reason, changed_by, changed_at FROM sinks WHERE state <> 'active'")
     inactive: dict[str, Row] = {name: about for name, *about in rows}
-    counts: dict[str, dict[DeliveryState, int]] = {}
-    oldest: dict[str, int] = {}
-    next_at: dict[str, int] = {}
-    for sink, stored, count, first_id, due_at in await database.fetch(
-        f"SELECT sink, state, count(*), min(event_id), min(due_at) FROM deliveries{database.using('deliveries_due')}"
-        " WHERE due_at IS NOT NULL GROUP BY sink, state UNION ALL"
-        f" SELECT sink, state, count(*), min(event_id), NULL FROM deliveries{database.using('deliveries_waiting')}"
-        " WHERE due_at IS NULL AND state IN ('pending', 'dead') GROUP BY sink, state"
-    ):
-        if stored == "retrying":
-            next_at[sink] = due_at
+    by_sink: dict[str, dict[DeliveryState, int]] = {}
+    first_span: dict[str, int] = {}
+    retrying = set()
+    for sink, stored, count, span in await counts.read(database):
         shown = shown_state(stored, is_active=sink not in inactive)
-        by_state = counts.setdefault(sink, {})
+        by_state = by_sink.setdefault(sink, {})
         by_state[shown] = by_state.get(shown, 0) + count
         if shown != "dead":
-            oldest[sink] = min(first_id, oldest.get(sink, first_id))
+            first_span[sink] = min(span, first_span.get(sink, span))
+        if stored == "retrying":
+            retrying.add(sink)
+    oldest = {sink: await counts.find_first_event(database, sink, span) for sink, span in first_span.items()}
     accepted_at = await database.fetch_map(
-        "SELECT id, accepted_at FROM events WHERE id IN ({values})", list(set(oldest.values()))
+        "SELECT id, accepted_at FROM events WHERE id IN ({values})",
+        sorted({row_id for row_id in oldest.values() if row_id is not None}),
     )
     taken_at: dict[str, int] = {
         name: minute * _MINUTE_MS
@@ -118,12 +116,13 @@ async def list_sinks(database: Database) -> tuple[SinkRecord, ...]:
         )
     }
     records = []
-    for name in sorted(inactive.keys() | counts.keys()):
+    for name in sorted(inactive.keys() | by_sink.keys()):
         state, reason, changed_by, changed_at = inactive.get(name, ("active", None, None, None))
         # It may be gone since it was found.
         oldest_at = accepted_at.get(oldest.get(name))
-        refusals = await _find_refused(database, name) if name in next_at else []
-        given_up = await _find_given_up(database, name) if counts.get(name, {}).get("dead") else []
+        next_at = await _find_next_at(database, name) if name in retrying else None
+        refusals = await _find_refused(database, name) if name in retrying else []
+        given_up = await _find_given_up(database, name) if by_sink.get(name, {}).get("dead") else []
         error_at, error = max([*refusals, *given_up[-1:]], default=(None, None))
         records.append(
             SinkRecord(
@@ -132,9 +131,9 @@ async def list_sinks(database: Database) -> tuple[SinkRecord, ...]:
                 reason=reason,
                 changed_by=changed_by,
                 changed_at=_moment(changed_at),
-                deliveries=counts.get(name, {}),
+                deliveries=by_sink.get(name, {}),
                 oldest_pending_at=_moment(oldest_at),
-                next_attempt_at=_moment(next_at.get(name)) if state == "active" else None,
+                next_attempt_at=_moment(next_at) if state == "active" else None,
                 last_error=error or None,
                 last_error_at=_moment(error_at),
                 first_given_up_at=_moment(given_up[0][0]) if given_up else None,
@@ -149,12 +148,24 @@ def _moment(milliseconds: int | None) -> datetime | None:
     return None if milliseconds is None else from_milliseconds(milliseconds)
 
 
+async def _find_next_at(database: Database, sink: str) -> int | None:
+    """When what a sink did not take is tried again next."""
+    return cast(
+        int | None,
+        await database.fetch_value(
+            f"SELECT min(due_at) FROM deliveries{database.using('deliveries_retrying')}"
+            " WHERE sink = $1 AND state = 'retrying'",
+            sink,
+        ),
+    )
+
+
 async def _find_refused(database: Database, sink: str) -> list[tuple[int, str]]:
     """When a sink did not take something that is tried again, and why: of what is tried next, and of what is last."""
     found: list[Row] = []
     for order in ("", " DESC"):
         found += await database.fetch(
-            f"SELECT changed_at, coalesce(error, '') FROM deliveries{database.using('deliveries_due')}"
+            f"SELECT changed_at, coalesce(error, '') FROM deliveries{database.using('deliveries_retrying')}"
             " WHERE sink = $1 AND due_at > $2 AND state = 'retrying'"
             f" ORDER BY due_at{order} LIMIT $3",
             sink,

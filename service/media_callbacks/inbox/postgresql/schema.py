@@ -33,6 +33,7 @@ TABLES = (
     "receipt_keys",
     "event_user_data",
     "feed",
+    "delivery_counts",
 )
 _SEQUENCES = (
     "receipts_id_seq",
