@@ -18,6 +18,7 @@ from tests.exercises.bench.buses import Buses
 from tests.exercises.bench.callbacks import EVENT, body_size
 from tests.exercises.bench.compare import Comparison, choose_cores
 from tests.exercises.bench.delivery import CONCURRENCY, Delivering
+from tests.exercises.bench.flat import Flat, flat_to_json, print_flat
 from tests.exercises.bench.latency import Latencies
 from tests.exercises.bench.load import CONNECTIONS, InvalidRun
 from tests.exercises.bench.profiling import print_profile, profile
@@ -33,10 +34,11 @@ from tests.exercises.bench.report import (
     to_json,
 )
 from tests.exercises.bench.servers import CHECKOUT, file_system
-from tests.exercises.bench.stores import Stores, why_not
+from tests.exercises.bench.stores import POSTGRESQL, SQLITE, Stores, why_not
 
 # In this order, one after the other; what is left out needs asking.
 PARTS = ("parse", "accept", "latency", "delivery", "buses", "isolation", "backlog", "postgresql")
+ALONE = ("profile", "flat")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         "what",
         nargs="*",
         metavar="PART",
-        help=f"any of {', '.join(PARTS)} (default: all that can run here); or profile alone",
+        help=f"any of {', '.join(PARTS)} (default: all that can run here); or one of {', '.join(ALONE)} alone",
     )
     parser.add_argument("--rounds", type=int, default=5, help="how often each thing is measured (default: 5)")
     parser.add_argument(
@@ -64,9 +66,12 @@ def build_parser() -> argparse.ArgumentParser:
         " shows the memory that the project promises",
     )  # fmt: skip
     parser.add_argument(
-        "--stored", type=int, default=200_000, help="events in a full store (default: 200000); the goal is for 5000000,"
-        " which takes about 30 GB of disk",
+        "--stored", type=int, nargs="+", default=[200_000], help="events in a full store (default: 200000), for flat any"
+        " number of sizes; 5000000 take about 10 GB of disk on SQLite and 13 on PostgreSQL",
     )  # fmt: skip
+    parser.add_argument(
+        "--database", choices=("sqlite", "postgresql"), help="which one flat measures (default: both in turn)"
+    )
     parser.add_argument(
         "--against", type=Path, help="another checkout of this project, whose parsing is measured in turn"
     )
@@ -84,8 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main() -> int:
     parser = build_parser()
     arguments = parser.parse_args()
-    if unknown := set(arguments.what) - {*PARTS, "profile"}:
-        parser.error(f"expected any of {', '.join(PARTS)}, or profile; came {', '.join(sorted(unknown))}")
+    if unknown := set(arguments.what) - {*PARTS, *ALONE}:
+        parser.error(f"expected any of {', '.join((*PARTS, *ALONE))}; came {', '.join(sorted(unknown))}")
     try:
         server_core, load_core = choose_cores()
         os.sched_setaffinity(0, {load_core})
@@ -111,6 +116,14 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
             print(json.dumps({thread: [asdict(one) for one in found] for thread, found in functions.items()}))
         else:
             print_profile(functions, top=arguments.top)
+        return 0
+    if "flat" in arguments.what:
+        databases = [name for name in (SQLITE, POSTGRESQL) if arguments.database in (None, name.lower())]
+        sized = runner.run(Flat(folder, stored=arguments.stored, databases=databases).run())
+        if arguments.json:
+            print(flat_to_json(sized))
+        else:
+            print_flat(sized)
         return 0
     parts = arguments.what or list(PARTS)
     if "delivery" in parts and "buses" not in parts:
@@ -143,7 +156,7 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
                 sizes |= {"seconds": arguments.seconds, "waiting": arguments.waiting}
                 backlog = runner.run(Backlog(inside, **sizes).measure())
             case _:
-                sizes |= {"stored": arguments.stored}
+                sizes |= {"stored": arguments.stored[-1]}
                 stores = runner.run(Stores(inside, **sizes, seconds=arguments.seconds).run())
         shutil.rmtree(inside)
     setting = (

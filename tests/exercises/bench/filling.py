@@ -51,18 +51,18 @@ _CLONES = (
     ),
     "DROP TABLE clones",
 )
-_SQLITE_KEYS = (
+SQLITE_KEYS = (
     (
         "INSERT OR IGNORE INTO event_keys SELECT key_digest, outcome, id FROM events"
         " WHERE id > (SELECT last_event_id FROM keys_moved) ORDER BY key_digest, outcome"
     ),
     "UPDATE keys_moved SET last_event_id = (SELECT max(id) FROM events)",
 )
-_SQLITE_SERIES = (
+SQLITE_SERIES = (
     "WITH RECURSIVE numbers (id) AS (SELECT {begin} UNION ALL SELECT id + 1 FROM numbers WHERE id < {end})"
     " SELECT id, randomblob(16) AS digest FROM numbers"
 )
-_POSTGRESQL_SERIES = (
+POSTGRESQL_SERIES = (
     "SELECT id, decode(md5(random()::text || id), 'hex') AS digest FROM generate_series({begin}, {end}) AS id"
 )
 # Rows of a transaction, so that a log of changes stays small.
@@ -96,10 +96,10 @@ async def fill_sqlite(path: Path, count: int, sinks: Sequence[str], *, is_delive
         for begin in range(2, count + 1, _STEP):
             end = min(begin + _STEP - 1, count)
             connection.execute("BEGIN")
-            series = _SQLITE_SERIES.format(begin=begin, end=end)
+            series = SQLITE_SERIES.format(begin=begin, end=end)
             for statement in _CLONES:
                 connection.execute(_build(statement, series, "lower(hex(c.digest))", event_id, job_id))
-            for statement in _SQLITE_KEYS:
+            for statement in SQLITE_KEYS:
                 connection.execute(statement)
             connection.execute("COMMIT")
     if (found := count_sqlite(path, "SELECT count(*) FROM events")) != count:
@@ -116,7 +116,7 @@ async def fill_postgresql(url: str, count: int, sinks: Sequence[str], *, is_deli
     try:
         for begin in range(2, count + 1, _STEP):
             end = min(begin + _STEP - 1, count)
-            series = _POSTGRESQL_SERIES.format(begin=begin, end=end)
+            series = POSTGRESQL_SERIES.format(begin=begin, end=end)
             async with connection.transaction():
                 for statement in _CLONES:
                     await connection.execute(_build(statement, series, "encode(c.digest, 'hex')", event_id, job_id))
@@ -135,7 +135,7 @@ def add_waiting(path: Path, count: int, first: tuple[str, str]) -> None:
     with closing(sqlite3.connect(path, isolation_level=None, timeout=10)) as connection:
         (last,) = connection.execute("SELECT max(id) FROM events").fetchone()
         now_ms = int(datetime.now(UTC).timestamp() * 1000)
-        series = _SQLITE_SERIES.format(begin=last + 1, end=last + count)
+        series = SQLITE_SERIES.format(begin=last + 1, end=last + count)
         connection.execute("BEGIN IMMEDIATE")
         for statement in _CLONES:
             if not statement.startswith("INSERT INTO attempts"):

@@ -1,0 +1,454 @@
+"""
+What it costs with ever more events stored: accepting and delivering beside an empty store, each list and search, what
+status and metrics ask for, removing what is old, and bytes.
+
+The inbox is used as the service does, in this process. Rows are inserted by SQL and are what a service of a month
+leaves: outcomes, kinds, media ids and user data as they come, one event in two hundred given up, one in a thousand
+waiting for a sink that is paused, one receipt in a thousand not understood.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import asyncpg
+from rich.console import Console
+from rich.table import Table
+
+from media_callbacks.inbox.factory import build_inbox
+from media_callbacks.inbox.records import AttemptResult, EventFilter, FeedFilter, JobFilter, JobName
+from media_callbacks.inbox.roles import Inbox
+from tests.exercises.bench.callbacks import first_receipt
+from tests.exercises.bench.compare import progress
+from tests.exercises.bench.filling import POSTGRESQL_SERIES, SQLITE_KEYS, SQLITE_SERIES, put_first
+from tests.exercises.bench.stores import POSTGRESQL, SETTINGS, SQLITE
+from tests.factories.postgresql import PostgresqlServer, execute
+
+# The second one is paused.
+SINKS = ("orders", "bus")
+AGE = timedelta(days=30)
+# Of more events only these have their payloads yet, as where these are kept for a month and keys for longer.
+WITH_PAYLOADS = 5_000_000
+# Rows of a transaction.
+_STEP = 100_000
+_LIMIT = 50
+_ROUNDS = 7
+_PUTS = 200
+_PURGES = 20
+_PURGE_LIMIT = 500
+
+# A clone of row 1 under other keys, and otherwise as rows differ from each other. {at} is when row c.id came.
+_CLONES = (
+    "CREATE TEMPORARY TABLE clones AS {series}",
+    (
+        "INSERT INTO receipts (id, received_at, source, product, transport, verified_by, state, reason, warnings, meta,"
+        " parser, event_ids, body, stored_at)"
+        " SELECT c.id, {at}, source, product, transport, verified_by,"
+        " CASE WHEN c.id % 1000 = 1 THEN 'unparsed' ELSE state END, reason, warnings, meta, parser,"
+        " CASE WHEN c.id % 1000 = 1 THEN NULL ELSE 'evt_' || {hex} || '00' END, body, {at}"
+        " FROM clones c, receipts r WHERE r.id = 1 ORDER BY c.id"
+    ),
+    (
+        "INSERT INTO event_bodies (event_id, body) SELECT c.id, replace(replace(replace(body, '{event_id}',"
+        " 'evt_' || {hex} || '00'), '{job_id}', {hex}), '\"user_data\":null', CASE WHEN c.id % 2 = 0"
+        " THEN '\"user_data\":\"order ' || c.id || '\"' ELSE '\"user_data\":null' END)"
+        " FROM clones c, event_bodies b WHERE b.event_id = 1 ORDER BY c.id"
+    ),
+    (
+        "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, lease, changed_at, error)"
+        " SELECT c.id, sink, replay,"
+        " CASE WHEN sink = 'bus' AND c.id % 200 = 5 THEN 'dead' WHEN sink = 'bus' AND c.id % 1000 = 7 THEN 'pending'"
+        " WHEN sink = 'bus' AND c.id % 20000 = 9 THEN 'retrying' ELSE state END,"
+        " CASE WHEN sink = 'bus' AND (c.id % 1000 = 7 OR c.id % 20000 = 9) THEN {at} END, attempts, NULL, {at} + 250,"
+        " CASE WHEN sink = 'bus' AND c.id % 200 = 5 THEN 'answered HTTP 503' END"
+        " FROM clones c, deliveries d WHERE d.event_id = 1 ORDER BY c.id, sink"
+    ),
+    (
+        "INSERT INTO attempts (event_id, sink, replay, started_at, number, duration_ms, result, error)"
+        " SELECT c.id, sink, replay, {at} + 200, number, duration_ms, result, error"
+        " FROM clones c, attempts a WHERE a.event_id = 1 ORDER BY c.id, sink"
+    ),
+    (
+        "INSERT INTO events (id, key_digest, outcome, revision, receipt_id, accepted_at, product, kind, job_id, media_id,"
+        " is_routed)"
+        " SELECT c.id, c.digest, CASE WHEN c.id % 50 = 3 THEN 1 ELSE outcome END, revision, c.id, {at}, product,"
+        " CASE WHEN c.id % 40000 = 11 THEN 'upload' WHEN c.id % 10 = 4 THEN 'transcode' ELSE kind END, {hex},"
+        " 'media-' || c.id / 3, CASE WHEN c.id % 50000 = 13 THEN {false} ELSE is_routed END"
+        " FROM clones c, events e WHERE e.id = 1 ORDER BY c.id"
+    ),
+    (
+        "INSERT INTO jobs (key_digest, product, account, family, job_id, user_data, registered_at, deadline_at, state,"
+        " ended_at, transport, outcome, attempts)"
+        " SELECT digest, 'vod', 'default', 'animated_image', {hex}, 'order ' || id, {at} - 60000, {at} + 3600000,"
+        " CASE WHEN id % 100000 = 20 THEN 'expected' ELSE 'completed' END,"
+        " CASE WHEN id % 100000 <> 20 THEN {at} END, CASE WHEN id % 100000 <> 20 THEN 'http' END,"
+        " CASE WHEN id % 100000 <> 20 THEN 'succeeded' END, 0 FROM clones c WHERE id % 10 = 0 ORDER BY id"
+    ),
+)
+_WITHOUT_PAYLOADS = ("CREATE", "INSERT INTO events", "INSERT INTO jobs")
+_USER_DATA = "INSERT INTO event_user_data SELECT id >> 10, 'order ' || id, id FROM clones WHERE id % 2 = 0"
+
+
+@dataclass(slots=True)
+class Sized:
+    """
+    What was measured with so many events.
+
+    Attributes:
+        reads_ms: Of each read the first one and the median of the others.
+        accepting, claiming: What each cost in the empty store against what it cost in this one, by processor time;
+            those of a database's server included.
+        purge_ms: Of each step.
+        bytes: Of an event, by table and index.
+    """
+
+    database: str
+    stored: int
+    reads_ms: dict[str, tuple[float, float]] = field(default_factory=dict)
+    accepting: list[float] = field(default_factory=list)
+    claiming: list[float] = field(default_factory=list)
+    purge_ms: list[float] = field(default_factory=list)
+    purged: int = 0
+    bytes: dict[str, float] = field(default_factory=dict)
+
+
+class Flat:
+    """
+    Args:
+        folder: An empty one on a real disk. A store is removed before the next one is filled.
+        databases: Any of SQLITE and POSTGRESQL.
+    """
+
+    def __init__(self, folder: Path, *, stored: Sequence[int], databases: Sequence[str]) -> None:
+        self._folder = folder
+        self._stored = stored
+        self._databases = databases
+        self._server: PostgresqlServer | None = None
+
+    async def run(self) -> list[Sized]:
+        found = []
+        for name in self._databases:
+            if name == POSTGRESQL:
+                self._server = PostgresqlServer(settings=SETTINGS)
+                self._server.start()
+            try:
+                found += [await self._measure(name, count) for count in self._stored]
+            finally:
+                if self._server is not None:
+                    self._server.remove()
+                    self._server = None
+        return found
+
+    async def _measure(self, name: str, count: int) -> Sized:
+        sized = Sized(name, count)
+        urls = [await self._make(name, kind) for kind in ("empty", "full")]
+        started = time.monotonic()
+        await (fill_sqlite if name == SQLITE else fill_postgresql)(urls[1], count)
+        progress(f"{name}: {count:,} events were filled in {time.monotonic() - started:.0f} s")
+        sized.bytes = await (_sqlite_bytes if name == SQLITE else _postgresql_bytes)(urls[1], count)
+        empty, full = map(build_inbox, urls)
+        await empty.open()
+        await full.open()
+        try:
+            await full.trust_clock()
+            await _summarise(full, count)
+            reads = await find_reads(full, count)
+            for what, read in reads.items():
+                sized.reads_ms[what] = await _time(read)
+            await self._compare(sized, empty, full)
+            await _purge(sized, full, count)
+        finally:
+            await empty.close()
+            await full.close()
+        for kind in ("empty", "full"):
+            await self._remove(name, kind)
+        return sized
+
+    async def _make(self, name: str, kind: str) -> str:
+        if name == SQLITE:
+            (self._folder / kind).mkdir()
+            return f"sqlite:///{self._folder / kind / 'store.db'}"
+        assert self._server is not None
+        await execute(self._server.url(), f"CREATE DATABASE store_{kind}")
+        return self._server.url(f"store_{kind}")
+
+    async def _remove(self, name: str, kind: str) -> None:
+        if self._server is None:
+            shutil.rmtree(self._folder / kind)
+        else:
+            await execute(self._server.url(), f"DROP DATABASE store_{kind}")
+
+    def _processor_s(self) -> float:
+        own = time.process_time()
+        if self._server is None:
+            return own
+        ticks = 0
+        for pid in self._server.processes():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return own + ticks / os.sysconf("SC_CLK_TCK")
+
+    async def _compare(self, sized: Sized, *inboxes: Inbox) -> None:
+        """Accepting and delivering in turn, to and from each store."""
+        for _ in range(_ROUNDS):
+            costs: list[list[float]] = []
+            for inbox in inboxes:
+                now = datetime.now(UTC)
+                receipts = [first_receipt(now, SINKS[:1], job_id=secrets.token_hex(16)) for _ in range(_PUTS * 5)]
+                before = self._processor_s()
+                for start in range(0, len(receipts), _PUTS):
+                    await asyncio.gather(*map(inbox.put, receipts[start : start + _PUTS]))
+                between = self._processor_s()
+                while claimed := await inbox.claim(SINKS[0], limit=50, max_bytes=1 << 24, lease_s=30):
+                    await inbox.record([AttemptResult(one, "delivered", started_at=now) for one in claimed])
+                costs.append([between - before, self._processor_s() - between])
+            (accepted, delivered), (accepted_full, delivered_full) = costs
+            sized.accepting.append(accepted / accepted_full)
+            sized.claiming.append(delivered / delivered_full)
+
+
+# Filling
+
+
+def _statements(
+    series: str, digits: str, first: tuple[str, str], count: int, false: str, *, has_payloads: bool
+) -> list[str]:
+    start_ms = int((time.time() - AGE.total_seconds()) * 1000)
+    event_id, job_id = first
+    at = f"({start_ms} + c.id * {AGE.total_seconds() * 1000 / count:.6f})"
+    at = f"CAST({at} AS bigint)"
+    values = {"series": series, "hex": digits, "event_id": event_id, "job_id": job_id, "at": at, "false": false}
+    return [
+        statement.format(**values) for statement in _CLONES if has_payloads or statement.startswith(_WITHOUT_PAYLOADS)
+    ]
+
+
+def _steps(count: int) -> Iterator[tuple[int, int, bool]]:
+    """The first and the last row of each transaction, and whether these have payloads."""
+    for begin in range(2, count + 1, _STEP):
+        end = min(begin + _STEP - 1, count)
+        yield begin, end, end > count - WITH_PAYLOADS
+
+
+async def fill_sqlite(url: str, count: int) -> None:
+    path = Path(url.removeprefix("sqlite:///"))
+    first = await put_first(url, SINKS, is_delivered=True)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        # Nobody needs it when this machine fails. The service goes back to WAL when it opens the file.
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = -500000")
+        for begin, end, has_payloads in _steps(count):
+            connection.execute("BEGIN")
+            series, digits = SQLITE_SERIES.format(begin=begin, end=end), "lower(hex(c.digest))"
+            statements = _statements(series, digits, first, count, "0", has_payloads=has_payloads)
+            for statement in (*statements, *([_USER_DATA] if has_payloads else ()), *SQLITE_KEYS):
+                connection.execute(statement)
+            connection.execute("DROP TABLE clones")
+            connection.execute("COMMIT")
+        _set_paused(connection)
+    os.sync()
+
+
+def _set_paused(connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO sinks VALUES (?, 'paused', NULL, NULL, 0)", (SINKS[1],))
+
+
+async def fill_postgresql(url: str, count: int) -> None:
+    first = await put_first(url, SINKS, is_delivered=True)
+    connection = await asyncpg.connect(url)
+    try:
+        for begin, end, has_payloads in _steps(count):
+            series, digits = POSTGRESQL_SERIES.format(begin=begin, end=end), "encode(c.digest, 'hex')"
+            async with connection.transaction():
+                for statement in _statements(series, digits, first, count, "false", has_payloads=has_payloads):
+                    await connection.execute(statement)
+                await connection.execute("DROP TABLE clones")
+        for table in ("receipts", "events"):
+            await connection.execute(f"SELECT setval('{table}_id_seq', {count})")
+        await connection.execute("INSERT INTO sinks VALUES ($1, 'paused', NULL, NULL, 0)", SINKS[1])
+        for statement in ("VACUUM (ANALYZE)", "CHECKPOINT"):
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _sqlite_bytes(url: str, count: int) -> dict[str, float]:
+    path = Path(url.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(path)) as connection:
+        sizes = connection.execute("SELECT name, sum(pgsize) FROM dbstat GROUP BY name")
+        return {
+            **{name: size / count for name, size in sizes if size / count > 0.5},
+            "all": os.stat(path).st_size / count,
+        }
+
+
+async def _postgresql_bytes(url: str, count: int) -> dict[str, float]:
+    rows = await execute(
+        url,
+        "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relkind IN ('r', 'i', 't')"
+        " UNION ALL SELECT 'all', pg_database_size(current_database())",
+    )
+    return {name: size / count for name, size in rows if size / count > 0.5}
+
+
+async def _summarise(inbox: Inbox, count: int) -> None:
+    """As services do every few seconds, until there is nothing left to do."""
+    started = time.monotonic()
+    # More than there are steps; without the method, an older version is measured.
+    for _ in range(count // 20_000 + 10) if hasattr(inbox, "summarise") else ():
+        await inbox.summarise()
+    progress(f"summarised in {time.monotonic() - started:.1f} s")
+
+
+# What is read
+
+Read = Callable[[], Awaitable[Any]]
+
+
+async def find_reads(inbox: Inbox, count: int) -> dict[str, Read]:
+    """Each as an operator or a scrape asks for it, by what it is."""
+    now = datetime.now(UTC)
+    (old,) = await inbox.list_events(EventFilter(), before=max(count // 3, count - WITH_PAYLOADS // 2) + 1, limit=1)
+    since, day, hour = now - AGE / 2, now - timedelta(days=1), now - timedelta(hours=1)
+    # The others are clones of this one, which can't be found by their jobs.
+    (first,) = await inbox.list_events(EventFilter(), before=2, limit=1)
+    job_id = str(first.job_id)
+    event_filters: Mapping[str, Mapping[str, Any]] = {
+        "newest": {},
+        "of a rare kind": {"kind": "upload"},
+        "of no kind that there is": {"kind": "snapshot"},
+        "of a rare kind that failed": {"kind": "upload", "outcome": "failed"},
+        "failed": {"outcome": "failed"},
+        "of a product that has none": {"product": "ims"},
+        "of an old asset": {"media_id": old.media_id},
+        "of no asset that there is": {"media_id": "nothing"},
+        "of a job": {"job_id": job_id},
+        "one": {"event_id": old.id},
+        "given up": {"state": "dead"},
+        "given up by a sink": {"state": "dead", "sink": "bus"},
+        "given up today": {"given_up_since": day},
+        "parked": {"state": "parked"},
+        "waiting": {"state": "pending"},
+        "delivered to a sink": {"state": "delivered", "sink": "bus"},
+        "to no sink that there is": {"sink": "nobody"},
+        "that matched no sink": {"state": "unrouted"},
+        "of a day long ago": {"since": since, "until": since + timedelta(days=1)},
+        "failed, of a day long ago": {"since": since, "until": since + timedelta(days=1), "outcome": "partial"},
+    }
+    reads: dict[str, Read] = {
+        f"events {name}": partial(inbox.list_events, EventFilter(**wanted), limit=_LIMIT)
+        for name, wanted in event_filters.items()
+    }
+    receipts: Mapping[str, Mapping[str, Any]] = {
+        "newest": {},
+        "not understood": {"state": "unparsed"},
+        "duplicate": {"state": "duplicate"},
+        "of a source that has none": {"source": "ims"},
+        "of a job": {"job_id": job_id},
+        "since then": {"since": since},
+    }
+    for name, options in receipts.items():
+        reads[f"receipts {name}"] = partial(inbox.list_receipts, **options, limit=_LIMIT)
+    jobs: Mapping[str, Mapping[str, Any]] = {
+        "newest": {},
+        "overdue": {"state": "overdue"},
+        "healed": {"state": "healed"},
+        "of a product that has none": {"product": "ims"},
+        "of an id": {"job_id": job_id},
+        "of a day long ago": {"since": since, "until": since + timedelta(days=1)},
+    }
+    for name, options in jobs.items():
+        reads[f"jobs {name}"] = partial(inbox.list_jobs, JobFilter(**options), limit=_LIMIT)
+    texts = {
+        "job id": job_id,
+        "media id": str(old.media_id),
+        "event id": old.id,
+        "user data": f"order {(count - 5) // 2 * 2}",
+        "beginning of user data": f"order {(count - 5) // 2 * 2}"[:-1],
+        "nothing that there is": "nothing",
+    }
+    for name, text in texts.items():
+        reads[f"search: {name}"] = partial(inbox.search, text, limit=20)
+    start = (await inbox.read_feed(since, [FeedFilter()], limit=1, max_bytes=1 << 20)).end
+    hours = [now - timedelta(hours=n) for n in range(24, -1, -1)]
+    return reads | {
+        "life of a job": lambda: inbox.find_life(JobName(product="vod", id=job_id)),
+        "feed, from a cursor": lambda: inbox.read_feed(start, [FeedFilter()], limit=100, max_bytes=1 << 22),
+        "feed, from a time": lambda: inbox.read_feed(since, [FeedFilter()], limit=100, max_bytes=1 << 22),
+        "feed, of a rare kind": lambda: inbox.read_feed(
+            start, [FeedFilter(kind="upload")], limit=100, max_bytes=1 << 22
+        ),
+        "refused": lambda: inbox.list_refused(limit=_LIMIT),
+        "report of an hour": lambda: inbox.report_jobs(since=hour, until=now),
+        "status: sinks": inbox.list_sinks,
+        "status: jobs and holds": inbox.count_waiting,
+        "status: times of a day": lambda: inbox.sample_times(hours),
+        "status: activity of a day": lambda: inbox.list_activity(since=day),
+        "status: sources": inbox.list_source_activity,
+        "how many were given up": lambda: inbox.count_events(EventFilter(state="dead")),
+        "when the next is due": lambda: inbox.due_in_s(SINKS[0]),
+    }
+
+
+async def _time(read: Read) -> tuple[float, float]:
+    times = []
+    for _ in range(_ROUNDS):
+        started = time.perf_counter()
+        await read()
+        times.append((time.perf_counter() - started) * 1000)
+    return times[0], median(times[1:])
+
+
+async def _purge(sized: Sized, inbox: Inbox, count: int) -> None:
+    """The first steps of a pass for which the oldest tenth is too old."""
+    keep = AGE * 0.9
+    for _ in range(_PURGES):
+        started = time.perf_counter()
+        purged = await inbox.purge(keep_payloads=keep, keep_keys=keep * 2, limit=_PURGE_LIMIT)
+        sized.purge_ms.append((time.perf_counter() - started) * 1000)
+        sized.purged += purged.payloads
+
+
+# The report
+
+
+def print_flat(found: Sequence[Sized]) -> None:
+    console = Console(width=max(Console().width, 110))
+    for database in dict.fromkeys(sized.database for sized in found):
+        sizes = [sized for sized in found if sized.database == database]
+        titles = [f"{sized.stored:,}" for sized in sizes]
+        costs = Table("with so many stored", *titles, title=f"{database}: as much as with an empty store is 1.00")
+        for name, ratios in (
+            ("accepting, by processor time", [sized.accepting for sized in sizes]),
+            ("claiming and recording", [sized.claiming for sized in sizes]),
+        ):
+            costs.add_row(name, *(f"{median(one):.2f} [{min(one):.2f} .. {max(one):.2f}]" for one in ratios))
+        costs.add_row("purge, ms a step", *(f"{median(s.purge_ms):.1f} .. {max(s.purge_ms):.1f}" for s in sizes))
+        costs.add_row("purge, ms an event", *(f"{sum(s.purge_ms) / max(s.purged, 1):.3f}" for s in sizes))
+        console.print(costs)
+        reads = Table("read", *titles, title=f"{database}: milliseconds, the first time and then")
+        for name in sizes[0].reads_ms:
+            reads.add_row(name, *("{:.1f}, {:.1f}".format(*sized.reads_ms[name]) for sized in sizes))
+        console.print(reads)
+        space = Table("table or index", *titles, title=f"{database}: bytes an event, {len(SINKS)} sinks")
+        names = sorted({name for sized in sizes for name in sized.bytes}, key=lambda n: -sizes[-1].bytes.get(n, 0))
+        for name in names:
+            space.add_row(name, *(f"{sized.bytes.get(name, 0):.0f}" for sized in sizes))
+        console.print(space)
+
+
+def flat_to_json(found: Sequence[Sized]) -> str:
+    return json.dumps([asdict(sized) for sized in found], indent=2)
