@@ -78,8 +78,8 @@ async def test_a_run_takes_small_steps_until_nothing_is_left():
     inbox, waits = Scripted(Purged(500, 0, False), Purged(20, 500, False), Purged(0, 7, True)), Waits()
     totals = await run_purge(inbox, waits)
     assert (totals.payloads, totals.keys, totals.is_finished) == (520, 507, True)
-    assert inbox.asked == [{"keep_payloads": 30 * DAY, "keep_keys": 400 * DAY, "limit": 500}] * 3
-    assert waits.seconds == [0.05, 0.05]
+    assert inbox.asked == [{"keep_payloads": 30 * DAY, "keep_keys": 400 * DAY, "limit": 100}] * 3
+    assert waits.seconds == [0.02, 0.02]
 
 
 async def test_others_get_as_much_time_as_a_step_took():
@@ -109,7 +109,7 @@ async def test_it_runs_every_hour_and_each_run_is_one_line():
     logs = await run_retention(inbox, waits)
     assert [(log["event"], log["payloads"], log["keys"]) for log in logs] == [("purged", 4, 6), ("purged", 0, 0)]
     first, step, *hours = waits.seconds
-    assert step == 0.05
+    assert step == 0.02
     assert 0.8 * FIRST_DELAY_S <= first <= 1.2 * FIRST_DELAY_S
     assert all(0.8 * INTERVAL_S <= hour <= 1.2 * INTERVAL_S for hour in hours)
     # Several instances do not come at the same time.

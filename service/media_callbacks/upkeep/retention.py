@@ -17,9 +17,9 @@ from media_callbacks.model.errors import ClockDoubted
 from media_callbacks.timing.loop import Loop
 from media_callbacks.timing.waiting import Wait, wait_for
 
-# Rows of each kind in one transaction.
-STEP_ROWS = 500
-MIN_PAUSE_S = 0.05
+# Rows of each kind in one transaction: some milliseconds, for which callbacks wait on SQLite.
+STEP_ROWS = 100
+MIN_PAUSE_S = 0.02
 INTERVAL_S = 3600.0
 # After the start, when there is most to do.
 FIRST_DELAY_S = 60.0

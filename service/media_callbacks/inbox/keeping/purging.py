@@ -87,7 +87,23 @@ def _next_id(rows: Sequence[Row], before: int, limit: int) -> int | None:
     return int(max(row_id for row_id, *_ in rows))
 
 
-async def _remove(database: Database, table: str, column: str, values: Collection[int | bytes]) -> None:
+async def _remove(database: Database, table: str, column: str, row_ids: Collection[int]) -> None:
+    """Rows that follow each other, as nearly all do, go by one statement: what else there is of each costs more."""
+    await database.execute_many(f"DELETE FROM {table} WHERE {column} >= $1 AND {column} <= $2", _runs(row_ids))
+
+
+def _runs(row_ids: Collection[int]) -> list[tuple[int, int]]:
+    """The first and the last of those that follow each other without a gap."""
+    runs: list[tuple[int, int]] = []
+    for row_id in sorted(row_ids):
+        if runs and runs[-1][1] == row_id - 1:
+            runs[-1] = runs[-1][0], row_id
+        else:
+            runs.append((row_id, row_id))
+    return runs
+
+
+async def _remove_each(database: Database, table: str, column: str, values: Collection[int | bytes]) -> None:
     await database.execute_many(f"DELETE FROM {table} WHERE {column} = $1", [(value,) for value in values])
 
 
@@ -173,7 +189,7 @@ async def _purge_keys(database: Database, after: int, before: int, limit: int) -
     # Deliveries of erased events had no body that they could have gone with.
     for table in ("attempts", "deliveries", "erased_events"):
         await _remove(database, table, "event_id", removed)
-    await _remove(database, "bindings", "key_digest", list(old))
+    await _remove_each(database, "bindings", "key_digest", list(old))
     return len(removed), _next_id(rows, before, limit)
 
 
@@ -212,7 +228,7 @@ async def _purge_jobs(database: Database, after: int, before: int, limit: int) -
     )
     await _remove(database, "jobs", "id", [row_id for row_id, _ in locked])
     needed = {event.key_digest for event in await database.find_events([digest for _, digest in locked])}
-    await _remove(database, "bindings", "key_digest", [digest for _, digest in locked if digest not in needed])
+    await _remove_each(database, "bindings", "key_digest", [digest for _, digest in locked if digest not in needed])
     return len(locked), _next_id(rows, before, limit)
 
 
@@ -225,7 +241,7 @@ async def _purge_by_time(database: Database, columns: tuple[str, str, str], befo
         before,
         limit,
     )
-    await _remove(database, table, key, [value for (value,) in rows])
+    await _remove_each(database, table, key, [value for (value,) in rows])
     return len(rows)
 
 
