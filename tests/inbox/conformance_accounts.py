@@ -362,7 +362,7 @@ FOR_ALL = {
     "find_endings": "wakes who waits for a job of this id, who then looks whether it was his",
     **dict.fromkeys(("keep_refused", "list_refused", "find_refused"), "a request names a source, which is of one"),
     **dict.fromkeys(("note_sources", "note_activity", "list_source_activity"), "a source is of one account"),
-    **dict.fromkeys(("list_activity", "sample_times", "fold_counts"), "counts by source and sink"),
+    **dict.fromkeys(("list_activity", "sample_times", "summarise"), "counts by source and sink"),
 }
 """By design, and why."""
 
@@ -377,7 +377,7 @@ class AccountsConformance:
         of_nobody = {
             "activity", "clock", "erasures", "event_keys", "feed", "heartbeat", "keys_moved", "migrations", "refused",
             "replays", "sinks", "source_activity", "sqlite_sequence", "sqlite_stat1", "troubles", "sources",
-            "delivery_counts",
+            "delivery_counts", "delivery_spans", "event_spans", "job_spans", "receipt_spans", "spans_noted",
         }  # fmt: skip
 
         async def read(database: Database) -> set[str]:

@@ -236,6 +236,12 @@ class LivesConformance:
         assert (hit.user_data, hit.state, hit.outcome, hit.event_id) == ('{"order": 7}', None, "succeeded", event.id)
         assert hit.at == NOW
 
+    async def test_what_is_searched_for_is_found_before_all_that_begins_with_it(self, inbox: Timed) -> None:
+        await put(inbox, *(with_data(make_event(f"job-{n}"), user_data=f"order-{n}") for n in (1, 10, 11, 12, 13)))
+        hits = await inbox.search("order-1", limit=3)
+        assert (hits[0].id, hits[0].found_by) == ("job-1", "user_data")
+        assert {hit.found_by for hit in hits[1:]} == {"user_data_prefix"}
+
     async def test_a_job_that_is_registered_is_found_before_anything_came(self, inbox: Timed) -> None:
         minted = JobReference(product="multimediaai", account="default", family="animated_image", nonce=NONCE)
         await inbox.expect([ExpectedJob(reference=minted, deadline=DEADLINE)])

@@ -339,7 +339,7 @@ async def test_no_table_and_no_column_is_forgotten(tmp_path: Path, database_url:
         found = connection.execute(
             "SELECT s.name, c.name FROM sqlite_schema s JOIN pragma_table_info(s.name) c WHERE s.type = 'table'"
             " AND s.name NOT IN ('sqlite_sequence', 'migrations', 'event_keys', 'keys_moved', 'event_user_data',"
-            " 'delivery_counts')"
+            " 'delivery_counts', 'event_spans', 'receipt_spans', 'delivery_spans', 'job_spans', 'spans_noted')"
         ).fetchall()
         numbered = connection.execute("SELECT name FROM sqlite_schema WHERE sql LIKE '%AUTOINCREMENT%'").fetchall()
     assert set(found) == described
@@ -348,7 +348,8 @@ async def test_no_table_and_no_column_is_forgotten(tmp_path: Path, database_url:
     try:
         rows = await pg.fetch(
             "SELECT table_name, column_name, data_type FROM information_schema.columns"
-            " WHERE table_schema = 'public' AND table_name NOT IN ('migrations', 'event_user_data', 'delivery_counts')"
+            " WHERE table_schema = 'public' AND table_name NOT IN ('migrations', 'event_user_data', 'delivery_counts', 'event_spans',"
+            " 'receipt_spans', 'delivery_spans', 'job_spans', 'spans_noted')"
         )
         sequences = await pg.fetch("SELECT relname FROM pg_class WHERE relkind = 'S'")
     finally:

@@ -1,9 +1,10 @@
 import asyncio
 import contextlib
 import gc
+import json
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from media_callbacks.inbox.asking import jobs
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.journal.store import JournaledStore
 from media_callbacks.inbox.keeping.migrations import Migration, load_migrations, missing_migrations
-from media_callbacks.inbox.operating import replays
+from media_callbacks.inbox.operating import reads, replays
 from media_callbacks.inbox.postgresql import connecting, receipts, schema, tasks
 from media_callbacks.inbox.postgresql import writer as writer_module
 from media_callbacks.inbox.postgresql.database import PostgresqlDatabase
@@ -32,6 +33,7 @@ from media_callbacks.model.events import Event
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.jobs import ExpectedJob
 from media_callbacks.model.receipts import Receipt, Verdict
+from tests.exercises.bench.flat import find_reads
 from tests.factories.postgresql import PostgresqlServer, execute, with_database
 from tests.factories.running import PATIENCE_S
 from tests.inbox.conformance import (
@@ -42,6 +44,7 @@ from tests.inbox.conformance import (
     DatabaseConformance,
     InboxConformance,
     Reopen,
+    attempt,
     deliver,
     find,
     make_event,
@@ -993,9 +996,9 @@ async def test_a_writer_that_has_stopped_is_not_ready(inbox: TimedPostgresqlInbo
 
 async def test_a_closed_inbox_says_so(postgresql_url: str) -> None:
     inbox = TimedPostgresqlInbox(postgresql_url)
-    for attempt in (inbox.check(), inbox.put(make_receipt()), inbox.next_due_at("a")):
+    for operation in (inbox.check(), inbox.put(make_receipt()), inbox.next_due_at("a")):
         with pytest.raises(InboxUnavailable, match="not open"):
-            await attempt
+            await operation
     await inbox.close()
 
 
@@ -1287,3 +1290,52 @@ async def test_instances_that_note_the_same_at_the_same_time_tell_once(
     assert sorted(told) == ["ops", *(f"sink-{number}" for number in range(10))]
     rows = await inbox._read(lambda d: d.fetch("SELECT count(*), count(DISTINCT key_digest) FROM events"))
     assert [tuple(row) for row in rows] == [(11, 11)]
+
+
+GROWING = {"receipts", "events", "event_bodies", "event_user_data", "deliveries", "attempts"}
+
+
+def scans(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The steps of a plan that go through all of what grows with what is stored."""
+    is_by_key = "Index Cond" in node or node["Node Type"] in ("Bitmap Heap Scan", "ModifyTable")
+    # Of these, which are few, some of the last.
+    is_of_few = node.get("Index Name") == "receipts_in_trouble"
+    if node.get("Relation Name") in GROWING and not is_by_key and not is_of_few:
+        yield node
+    for further in node.get("Plans", ()):
+        yield from scans(further)
+
+
+async def test_no_list_and_no_search_goes_through_all_that_is_stored(
+    inbox: TimedPostgresqlInbox, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "_NEWEST", 1)
+    events = [make_event(f"job-{n}", user_data="order 2", media_id=f"media-{n}") for n in range(6)]
+    for event in events:
+        await inbox.put(make_receipt(event, sinks=("orders", "bus")))
+        await attempt(inbox, "orders", "delivered")
+    await attempt(inbox, "bus", "dead")
+    await inbox.put(make_receipt(body=b"unparsed"))
+    await inbox.set_sink_state("bus", "paused", reason=None, changed_by=None)
+    asked: dict[str, Sequence[Any]] = {}
+    fetch = asyncpg.Connection.fetch
+
+    async def fetch_noted(connection: Any, query: str, *parameters: Any, **options: Any) -> Any:
+        asked[query] = parameters
+        return await fetch(connection, query, *parameters, **options)
+
+    found = await find_reads(inbox, 3)
+    monkeypatch.setattr(asyncpg.Connection, "fetch", fetch_noted)
+    for name, read in found.items():
+        # This one, of what is to be sent again, costs as much as there is of it.
+        if name != "how many were given up":
+            await read()
+    monkeypatch.undo()
+    assert len(asked) > 60
+    pg = await asyncpg.connect(database_url, server_settings={"enable_seqscan": "off"})
+    try:
+        for query, parameters in asked.items():
+            (explained,) = json.loads(await pg.fetchval(f"EXPLAIN (FORMAT JSON) {query}", *parameters))
+            assert not list(scans(explained["Plan"])), (query, explained)
+    finally:
+        await pg.close()

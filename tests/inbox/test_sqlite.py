@@ -2,11 +2,12 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import shutil
 import sqlite3
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from media_callbacks.inbox.asking import inquiries, jobs
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.keeping.migrations import load_migrations
-from media_callbacks.inbox.operating import sinks
+from media_callbacks.inbox.operating import reads, sinks
 from media_callbacks.inbox.operating.filters import compile_filter, find_ids
 from media_callbacks.inbox.records import AttemptResult, EventFilter, Finding, JobFilter
 from media_callbacks.inbox.sqlite import checkpoints, receipts, writer
@@ -30,6 +31,7 @@ from media_callbacks.inbox.sqlite.keys import RecentKeys
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.receipts import NamelessJob
+from tests.exercises.bench.flat import find_reads
 from tests.factories.memory import find_memory
 from tests.factories.running import PATIENCE_S
 from tests.inbox.conformance import (
@@ -39,6 +41,7 @@ from tests.inbox.conformance import (
     DatabaseConformance,
     InboxConformance,
     Reopen,
+    attempt,
     deliver,
     make_event,
     make_receipt,
@@ -420,9 +423,9 @@ async def test_all_that_it_makes_is_for_its_user_alone(tmp_path: Path) -> None:
 
 async def test_a_closed_inbox_says_so(tmp_path: Path) -> None:
     inbox = TimedSqliteInbox(tmp_path / "inbox.db")
-    for attempt in (inbox.check(), inbox.put(make_receipt()), inbox.next_due_at("a")):
+    for operation in (inbox.check(), inbox.put(make_receipt()), inbox.next_due_at("a")):
         with pytest.raises(InboxUnavailable, match="not open"):
-            await attempt
+            await operation
     await inbox.close()
 
 
@@ -520,6 +523,49 @@ async def test_events_are_found_by_their_keys_without_going_through_all(
         steps = [step[-1] for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
     assert "SEARCH e USING PRIMARY KEY (key_digest=?)" in steps
     assert not any(step.startswith("SCAN e") for step in steps), steps
+
+
+# What grows with what is stored, under the names that queries give it.
+GROWING = re.compile(
+    r"SCAN (receipts|events|event_bodies|event_user_data|deliveries|attempts|r|e|b|u|d|a|l|m|o|w)\b"
+    # Of these, which are few, some of the last.
+    r"(?! USING INDEX receipts_in_trouble)"
+)
+
+
+@pytest.mark.parametrize("newest", [1, 1000])
+async def test_no_list_and_no_search_goes_through_all_that_is_stored(
+    inbox: TimedSqliteInbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newest: int
+) -> None:
+    monkeypatch.setattr(reads, "_NEWEST", newest)
+    events = [make_event(f"job-{n}", user_data="order 2", media_id=f"media-{n}") for n in range(6)]
+    for event in events:
+        await inbox.put(make_receipt(event, sinks=("orders", "bus")))
+        await attempt(inbox, "orders", "delivered")
+    await attempt(inbox, "bus", "dead")
+    await inbox.put(make_receipt(events[0]))
+    await inbox.put(make_receipt(body=b"unparsed"))
+    await inbox.set_sink_state("bus", "paused", reason=None, changed_by=None)
+    statements: list[str] = []
+    for reader in (inbox._listing, inbox._dispatching):
+        await reader.close()
+        connect = reader._connect
+
+        def connect_traced(connect: Callable[[], sqlite3.Connection] = connect) -> sqlite3.Connection:
+            connection = connect()
+            connection.set_trace_callback(statements.append)
+            return connection
+
+        monkeypatch.setattr(reader, "_connect", connect_traced)
+    for name, read in (await find_reads(inbox, 3)).items():
+        # This one, of what is to be sent again, costs as much as there is of it.
+        if name != "how many were given up":
+            await read()
+    assert len(set(statements)) > 100
+    with contextlib.closing(sqlite3.connect(tmp_path / "inbox.db")) as connection:
+        for statement in sorted(set(statements) - {"BEGIN", "COMMIT"}):
+            steps = [step[-1] for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
+            assert not [step for step in steps if GROWING.match(step)], (statement, steps)
 
 
 def test_an_operation_that_would_wait_is_ended_where_it_does() -> None:

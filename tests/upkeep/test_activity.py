@@ -58,7 +58,7 @@ class Store:
         self.news.append(news)
         self.counts.append(sorted(counted))
 
-    async def fold_counts(self) -> None:
+    async def summarise(self) -> None:
         self._write()
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from media_callbacks.inbox.asking import inquiries, jobs
 from media_callbacks.inbox.database import Database
-from media_callbacks.inbox.keeping import clock, counts, purging, troubles
+from media_callbacks.inbox.keeping import clock, counts, purging, spans, troubles
 from media_callbacks.inbox.operating import activity, erasures, feed, lives, reads, refusals, replays, searches, sinks
 from media_callbacks.inbox.pending import Answered
 from media_callbacks.inbox.receiving import accepting
@@ -280,9 +280,11 @@ class Operations(ABC):
 
         await self._write(note)
 
-    async def fold_counts(self) -> None:
+    async def summarise(self) -> None:
         if groups := await self._read(counts.find_foldable):
             await self._write(lambda d: counts.fold(d, groups), may_take_long=True)
+        for found in await self._read(spans.look):
+            await self._write(partial(spans.note, found=found), may_take_long=True)
 
     async def list_activity(self, *, since: datetime) -> Sequence[ActivityCount]:
         return await self._read(lambda d: activity.list_counts(d, since=since))

@@ -415,8 +415,8 @@ class ActivityLog(Protocol):
         """Something came through sources, was refused or delivered just now: how much, by source or sink."""
         ...
 
-    async def fold_counts(self) -> None:
-        """Keep the counts of deliveries short, which transactions have added to."""
+    async def summarise(self) -> None:
+        """Keep what lists and counts go by short and complete, a step at a time."""
         ...
 
 

@@ -72,7 +72,7 @@ class ActivityKeeper(Loop):
             await self._note_counts()
             if rows := await self._rows():
                 await self._store.keep_refused(rows)
-            await self._store.fold_counts()
+            await self._store.summarise()
         except Unavailable as error:
             log.warning("activity_not_noted", error=str(error))
         return INTERVAL_S

@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from media_callbacks.inbox.database import Database, Row, StoredEvent, Value, identity
-from media_callbacks.inbox.operating.filters import Conditions
+from media_callbacks.inbox.keeping.spans import Candidates
+from media_callbacks.inbox.operating.filters import Conditions, ids_between
 from media_callbacks.inbox.records import NO_ENDINGS, JobFilter, JobRecord, JobState, ReportRow, WaitingCounts
-from media_callbacks.inbox.rows import from_milliseconds, to_id, to_milliseconds
+from media_callbacks.inbox.rows import from_milliseconds, to_milliseconds
 from media_callbacks.model.errors import JobConflict
 from media_callbacks.model.events import Event
 from media_callbacks.model.identity import Key, event_id, key_digest
@@ -377,10 +378,31 @@ async def list_jobs(
     database: Database, wanted: JobFilter, *, before_id: int | None, limit: int
 ) -> tuple[JobRecord, ...]:
     now = await database.now()
-    query = Conditions("jobs")
-    query.add("id < {}", to_id(before_id))
+    since, until = (None if at is None else to_milliseconds(at) for at in (wanted.since, wanted.until))
+    ids = await ids_between(database, "jobs", since, until, before_id=before_id)
+    candidates = Candidates(database, "jobs", ids)
+    if wanted.job_id is None and wanted.state in (None, "completed"):
+        # Of others there are few, and indexes of them.
+        await candidates.ask("job_spans", product=wanted.product)
+    rows: list[Row] = []
+    for some in candidates.newest_first():
+        query = _select_jobs(database, wanted, some, now)
+        sql = f"{query.select(RECORD)} ORDER BY id DESC LIMIT {query.mark(limit - len(rows))}"
+        rows += await database.fetch(sql, *query.parameters)
+        if len(rows) >= limit:
+            break
+    return tuple([record_of(row, now) for row in rows])
+
+
+def _select_jobs(database: Database, wanted: JobFilter, ids: range, now: int) -> Conditions:
+    is_healed = wanted.state == "healed" and wanted.job_id is None
+    query = Conditions("jobs" + (database.using("jobs_healed") if is_healed else ""))
+    query.add("id >= {} AND id < {}", ids.start, ids.stop)
     if wanted.state in ("expected", "overdue"):
         query.add(f"state = 'expected' AND deadline_at {'>' if wanted.state == 'expected' else '<='} {{}}", now)
+    elif wanted.state == "healed":
+        # As it stands in the condition of the index.
+        query.add("state = 'healed'")
     elif wanted.state is not None:
         query.add("state = {}", wanted.state)
     if wanted.state in ("expected", "overdue", "unknown"):
@@ -395,9 +417,7 @@ async def list_jobs(
     ):
         if value is not None:
             query.add(condition, value)
-    sql = f"{query.select(RECORD)} ORDER BY id DESC LIMIT {query.mark(limit)}"
-    rows = await database.fetch(sql, *query.parameters)
-    return tuple([record_of(row, now) for row in rows])
+    return query
 
 
 async def report(database: Database, *, since: int, until: int) -> tuple[ReportRow, ...]:

@@ -2,8 +2,8 @@
 The tables of a store, for whoever takes all of it elsewhere.
 
 Left out is what a database has for itself: the migrations that were applied, what is made anew from other tables (where
-SQLite finds events by their keys, where both find events by their user data, and counts of deliveries), and what orders
-PostgreSQL's feed, where its server counts transactions.
+SQLite finds events by their keys, where both find events by their user data, counts of deliveries, and what there is in
+spans), and what orders PostgreSQL's feed, where its server counts transactions.
 """
 
 from collections.abc import Sequence

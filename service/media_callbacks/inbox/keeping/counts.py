@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from media_callbacks.inbox.database import Database
+from media_callbacks.inbox.keeping.spans import SPAN_BITS
 
-# As inbox/sql/005_counts has them.
-_SPAN_BITS = 12
 # Of those that have several rows: so many are folded at once, which takes some milliseconds.
 _MOST_FOLDED = 200
 
@@ -44,8 +43,8 @@ async def find_first_event(database: Database, sink: str, span: int) -> int | No
     row = await database.fetch_row(
         "SELECT event_id FROM deliveries WHERE event_id >= $1 AND event_id < $2 AND sink = $3"
         " AND state IN ('pending', 'retrying') ORDER BY event_id LIMIT 1",
-        span << _SPAN_BITS,
-        (span + 1) << _SPAN_BITS,
+        span << SPAN_BITS,
+        (span + 1) << SPAN_BITS,
         sink,
     )
     return None if row is None else int(row[0])
@@ -58,7 +57,8 @@ async def find_foldable(database: Database) -> list[Group]:
         " HAVING count(*) > 1 OR sum(count) = 0 LIMIT $1",
         _MOST_FOLDED,
     )
-    return [(sink, state, span) for sink, state, span in rows]
+    # In one order, or two instances that fold at once might wait for each other.
+    return sorted((sink, state, span) for sink, state, span in rows)
 
 
 async def fold(database: Database, groups: Sequence[Group]) -> None:

@@ -1,12 +1,15 @@
 """Which events a filter means, in SQL. Queries name the table of events ``e``."""
 
+from collections.abc import Mapping, Sequence
+
 from media_callbacks.inbox.database import Database, StoredEvent, Value, identity_of
+from media_callbacks.inbox.keeping.spans import STORED_AT, Candidates, Rows
 from media_callbacks.inbox.records import EventFilter
-from media_callbacks.inbox.rows import to_id, to_milliseconds
+from media_callbacks.inbox.rows import SPAN_BITS, START_CHARACTERS, to_id, to_milliseconds
 from media_callbacks.model.identity import job_prefix
 from media_callbacks.model.kinds import OPERATIONAL, OUTCOMES, PHASES
 
-# Events are accepted nearly in order of their ids; clocks that differ or are set back may disturb that for this long.
+# Rows are stored nearly in order of their ids; clocks that differ or are set back may disturb that for this long.
 _DISORDER_MS = 3_600_000
 
 _IS_INACTIVE = "EXISTS (SELECT 1 FROM sinks s WHERE s.name = d.sink AND s.state <> 'active')"
@@ -19,6 +22,25 @@ _STATES = {
     "parked": f"d.state IN ('pending', 'retrying') AND {_IS_INACTIVE}",
     "dead": "d.state = 'dead'",
     "delivered": "d.state = 'delivered'",
+}
+
+
+def spans_down_to(first: str) -> str:
+    """Spans of ids from the newest on, as events_by_media and event_user_data have them."""
+    return (
+        f"WITH RECURSIVE spans (n) AS (SELECT (SELECT coalesce(max(id), 0) FROM events) >> {SPAN_BITS} UNION ALL"
+        f" SELECT n - 1 FROM spans WHERE n > {first})"
+    )
+
+
+SPANS = spans_down_to(f"(SELECT coalesce(min(id), 0) FROM events) >> {SPAN_BITS}")
+_GIVEN_UP_BY = "SELECT sink FROM delivery_counts WHERE state = 'dead'"
+# Of each state that is shown, those that delivery_counts has, and whether the sink is active.
+_COUNTED: Mapping[str | None, tuple[Sequence[str], bool | None]] = {
+    "pending": (["pending"], True),
+    "retrying": (["retrying"], True),
+    "parked": (["pending", "retrying"], False),
+    "dead": (["dead"], None),
 }
 
 
@@ -53,11 +75,19 @@ async def find_ids(database: Database, wanted: EventFilter) -> range:
     if wanted.event_id is not None:
         known = await _find_event(database, wanted.event_id)
         return range(0) if known is None else range(known.row_id, known.row_id + 1)
-    first_id, end_id = 0, to_id(None)
-    if wanted.since is not None:
-        first_id = await first_id_at(database, to_milliseconds(wanted.since) - _DISORDER_MS)
-    if wanted.until is not None:
-        end_id = await first_id_at(database, to_milliseconds(wanted.until) + _DISORDER_MS)
+    since, until = (None if at is None else to_milliseconds(at) for at in (wanted.since, wanted.until))
+    return await ids_between(database, "events", since, until)
+
+
+async def ids_between(
+    database: Database, rows: Rows, since: int | None, until: int | None, *, before_id: int | None = None
+) -> range:
+    """The range of ids that two times leave, of rows that there are."""
+    first_id = 0 if since is None else await first_id_at(database, since - _DISORDER_MS, rows=rows)
+    last_id = int(await database.fetch_value(f"SELECT coalesce(max(id), 0) FROM {rows}"))
+    end_id = min(last_id + 1, to_id(before_id))
+    if until is not None:
+        end_id = min(end_id, await first_id_at(database, until + _DISORDER_MS, rows=rows))
     return range(first_id, end_id)
 
 
@@ -68,29 +98,63 @@ async def _find_event(database: Database, event_id: str) -> StoredEvent | None:
         return None
 
 
-async def first_id_at(database: Database, at: int, *, low: int | None = None) -> int:
+async def first_id_at(database: Database, at: int, *, low: int | None = None, rows: Rows = "events") -> int:
     """
-    An id below which everything was accepted before ``at``, give or take the disorder.
+    An id below which everything was stored before ``at``, give or take the disorder.
 
     Args:
         low: It is known not to be below this one.
     """
-    # Two queries: asked for both at once, SQLite would go through everything between.
-    if low is None:
-        low = int(await database.fetch_value("SELECT coalesce(min(id), 1) FROM events"))
-    high = int(await database.fetch_value("SELECT coalesce(max(id), 0) + 1 FROM events"))
-    while low < high:
-        middle = (low + high) // 2
-        row = await database.fetch_row("SELECT id, accepted_at FROM events WHERE id >= $1 ORDER BY id LIMIT 1", middle)
-        row_id, accepted_at = (middle, at) if row is None else row
-        if accepted_at < at:
-            low = int(row_id) + 1
-        else:
-            high = middle
-    return low
+    following = "(SELECT {} FROM {} WHERE id >= (low + high) / 2 ORDER BY id LIMIT 1)"
+    is_before = f"coalesce({following.format(STORED_AT[rows], rows)} < $1, false)"
+    # In one statement: PostgreSQL is asked over a network.
+    return int(
+        await database.fetch_value(
+            "WITH RECURSIVE stretch (low, high) AS ("
+            f"SELECT coalesce(CAST($2 AS bigint), (SELECT min(id) FROM {rows}), 1),"
+            f" (SELECT coalesce(max(id), 0) + 1 FROM {rows})"
+            f" UNION ALL SELECT CASE WHEN {is_before} THEN {following.format('id', rows)} + 1 ELSE low END,"
+            f" CASE WHEN {is_before} THEN high ELSE (low + high) / 2 END FROM stretch WHERE low < high)"
+            " SELECT low FROM stretch WHERE low >= high",
+            at,
+            low,
+        )
+    )
 
 
-def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_index: bool = True) -> Conditions:
+def is_by_index(wanted: EventFilter) -> bool:
+    """Whether events are found by something that there is little of, and need not be gone through by their ids."""
+    return (
+        wanted.job_id is not None
+        or wanted.media_id is not None
+        or wanted.asks_when_given_up
+        or wanted.state == "unrouted"
+    )
+
+
+async def find_candidates(database: Database, wanted: EventFilter, ids: range) -> Candidates:
+    """The spans of ids that may have events that a filter means."""
+    candidates = Candidates(database, "events", ids)
+    await candidates.ask("event_spans", product=wanted.product, kind=wanted.kind, outcome=_outcome_number(wanted))
+    if wanted.state in _COUNTED:
+        states, is_active = _COUNTED[wanted.state]
+        await candidates.ask_counts(states, wanted.sink, is_active=is_active)
+    elif wanted.sink is not None:
+        await candidates.ask("delivery_spans", sink=wanted.sink)
+    return candidates
+
+
+def _outcome_number(wanted: EventFilter) -> int | None:
+    if wanted.outcome is None:
+        return None
+    words: tuple[str, ...] = PHASES if wanted.kind == OPERATIONAL else OUTCOMES
+    # One that there is not has no events.
+    return words.index(wanted.outcome) if wanted.outcome in words else -1
+
+
+def compile_filter(
+    database: Database, wanted: EventFilter, ids: range, *, by_index: bool = True, is_short: bool = False
+) -> Conditions:
     """
     Args:
         ids: Only these, of those that ``find_ids`` returns. There is no other condition about ids: of several, SQLite
@@ -98,6 +162,7 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
         by_index: Gather the events of a state from the indexes of what is not delivered, which costs as much as there
             is of those. Otherwise go through events by their ids and look at the deliveries of each, which suits a
             short range of ids.
+        is_short: Instead of each event's, all deliveries in the range are gone through at once.
     """
     by_index = by_index and wanted.event_id is None and wanted.job_id is None
     is_unrouted = wanted.state == "unrouted"
@@ -105,8 +170,8 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
     first_id, end_id = query.mark(ids.start), query.mark(ids.stop)
     is_by_end = by_index and wanted.asks_when_given_up
     if not is_by_end:
-        # With the sign it is an expression that is in no index, so that a job's events are found by its key.
-        column = "e.id" if wanted.job_id is None else "+e.id"
+        # With the sign it is an expression that is in no index, so that events are found by what is below.
+        column = "e.id" if wanted.job_id is None and not (by_index and wanted.media_id is not None) else "+e.id"
         query.add(f"{column} >= {first_id} AND {column} < {end_id}")
     if wanted.job_id is not None:
         # The digest has only a hash of the job id, and what is bound may not be a job id: so the column is the judge.
@@ -122,6 +187,14 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
             f"e.id IN (SELECT e.id FROM events e WHERE {has_job} UNION ALL"
             f" SELECT e.id FROM events e WHERE {is_bound}) AND e.job_id = {job_id}"
         )
+    if wanted.media_id is not None and by_index:
+        # Not as a condition on the whole of it, from which SQLite would conclude the other one, and not use the index.
+        query.add(
+            f"e.id IN ({SPANS} SELECT m.id FROM spans CROSS JOIN events m{database.using('events_by_media')}"
+            f" WHERE (m.id >> {SPAN_BITS}) = spans.n AND m.media_id IS NOT NULL"
+            f" AND substr(m.media_id, 1, {START_CHARACTERS}) = {{}})",
+            wanted.media_id[:START_CHARACTERS],
+        )
     for name in ("media_id", "product", "kind"):
         value = getattr(wanted, name)
         if value is not None:
@@ -136,19 +209,20 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
     if wanted.kind is None and wanted.event_id is None:
         # Who asks for events means those of jobs.
         query.add(f"e.kind <> '{OPERATIONAL}'")
-    if wanted.outcome is not None:
-        words: tuple[str, ...] = PHASES if wanted.kind == OPERATIONAL else OUTCOMES
-        # One that there is not has no events.
-        query.add("e.outcome = {}", words.index(wanted.outcome) if wanted.outcome in words else -1)
+    outcome = _outcome_number(wanted)
+    if outcome is not None:
+        query.add("e.outcome = {}", outcome)
     if is_unrouted:
         query.add("NOT e.is_routed")
     if wanted.sink is not None or wanted.state not in (None, "unrouted") or wanted.asks_when_given_up:
         condition = _delivery_condition(query, wanted, by_index=by_index)
         if is_by_end:
             # The range is that of the deliveries, or SQLite would go through all events in it, and so would PostgreSQL.
+            # The sinks, because the index has them before the times.
+            has_any = "" if wanted.sink is not None else f" AND d.sink IN ({_GIVEN_UP_BY})"
             query.add(
                 f"e.id IN (SELECT d.event_id FROM deliveries d{database.using('deliveries_given_up')}"
-                f" WHERE d.event_id >= {first_id} AND d.event_id < {end_id} AND {condition})"
+                f" WHERE d.event_id >= {first_id} AND d.event_id < {end_id}{has_any} AND {condition})"
             )
         elif by_index and wanted.state in ("pending", "retrying", "parked", "dead"):
             query.add(
@@ -156,6 +230,11 @@ def compile_filter(database: Database, wanted: EventFilter, ids: range, *, by_in
                 f" WHERE d.due_at IS NOT NULL AND {condition}"
                 f" UNION ALL SELECT d.event_id FROM deliveries d{database.using('deliveries_waiting')}"
                 f" WHERE d.due_at IS NULL AND d.state IN ('pending', 'dead') AND {condition})"
+            )
+        elif is_short:
+            query.add(
+                f"e.id IN (SELECT d.event_id FROM deliveries d WHERE d.event_id >= {first_id}"
+                f" AND d.event_id < {end_id} AND {condition})"
             )
         else:
             # The range once more, because PostgreSQL does not conclude it, and may read the whole table.

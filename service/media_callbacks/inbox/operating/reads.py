@@ -5,7 +5,15 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from media_callbacks.inbox.database import Database, Row, identity_of
-from media_callbacks.inbox.operating.filters import Conditions, compile_filter, find_ids
+from media_callbacks.inbox.keeping.spans import Candidates
+from media_callbacks.inbox.operating.filters import (
+    Conditions,
+    compile_filter,
+    find_candidates,
+    find_ids,
+    ids_between,
+    is_by_index,
+)
 from media_callbacks.inbox.operating.sinks import find_inactive, shown_state
 from media_callbacks.inbox.records import (
     AttemptRecord,
@@ -54,17 +62,28 @@ async def list_receipts(
         ]
         return tuple(found[::-1][:limit])
     is_in_trouble = state in ("unparsed", "conflict", "differing")
-    query = Conditions("receipts" + (database.using("receipts_in_trouble") if is_in_trouble else ""))
-    if is_in_trouble:
-        query.add(IN_TROUBLE)
-    query.add("id < {}", to_id(before_id))
-    for condition, value in (("state = {}", state), ("source = {}", source), ("received_at >= {}", since)):
-        if value is not None:
-            query.add(condition, value)
-    rows = await database.fetch(
-        f"{query.select(_RECEIPT_COLUMNS)} ORDER BY id DESC LIMIT {query.mark(limit)}", *query.parameters
+    # They are stored when they were received, or later.
+    candidates = Candidates(
+        database, "receipts", await ids_between(database, "receipts", since, None, before_id=before_id)
     )
-    return tuple(map(_receipt_record, rows))
+    if not is_in_trouble:
+        await candidates.ask("receipt_spans", source=source, state=state)
+    found_rows: list[Row] = []
+    for some in candidates.newest_first():
+        query = Conditions("receipts" + (database.using("receipts_in_trouble") if is_in_trouble else ""))
+        if is_in_trouble:
+            query.add(IN_TROUBLE)
+        query.add("id >= {} AND id < {}", some.start, some.stop)
+        for condition, value in (("state = {}", state), ("source = {}", source), ("received_at >= {}", since)):
+            if value is not None:
+                query.add(condition, value)
+        found_rows += await database.fetch(
+            f"{query.select(_RECEIPT_COLUMNS)} ORDER BY id DESC LIMIT {query.mark(limit - len(found_rows))}",
+            *query.parameters,
+        )
+        if len(found_rows) >= limit:
+            break
+    return tuple(map(_receipt_record, found_rows))
 
 
 def _receipt_record(row: Sequence[Any]) -> ReceiptRecord:
@@ -119,15 +138,13 @@ async def list_events(
     database: Database, wanted: EventFilter, *, before: int | None, limit: int
 ) -> tuple[EventSummary, ...]:
     ids = await find_ids(database, wanted)
-    last_id = await database.fetch_value("SELECT coalesce(max(id), 0) FROM events")
-    end_id = min(ids.stop, last_id + 1, to_id(before))
+    end_id = min(ids.stop, to_id(before))
     # Where most events are of the state that is asked for, the newest are enough, and gathering all would take long.
     newest = range(max(ids.start, end_id - _NEWEST), end_id)
     rows = await _find_rows(database, compile_filter(database, wanted, newest, by_index=False), limit)
     if len(rows) < limit and newest.start > ids.start:
-        # With the sign no index is gone through in this order: what was given up is found by when, and sorted.
-        order = "+e.id" if wanted.asks_when_given_up else "e.id"
-        rows = await _find_rows(database, compile_filter(database, wanted, range(ids.start, end_id)), limit, order)
+        older = range(ids.start, newest.start)
+        rows = [*rows, *await _find_older(database, wanted, older, limit - len(rows))]
     states = await _latest_states(database, [row_id for row_id, *_ in rows])
     return tuple(
         EventSummary(
@@ -144,6 +161,22 @@ async def list_events(
         )
         for row_id, digest, outcome, accepted_at, product, kind, revision, job_id, media_id in rows
     )
+
+
+async def _find_older(database: Database, wanted: EventFilter, ids: range, limit: int) -> Sequence[Row]:
+    candidates = await find_candidates(database, wanted, ids)
+    if candidates.are_all or is_by_index(wanted):
+        # With the sign no index is gone through in this order: what was given up is found by when, and sorted.
+        order = "+e.id" if wanted.asks_when_given_up or wanted.media_id is not None else "e.id"
+        return await _find_rows(database, compile_filter(database, wanted, ids), limit, order)
+    rows: list[Row] = []
+    for some in candidates.newest_first():
+        rows += await _find_rows(
+            database, compile_filter(database, wanted, some, by_index=False, is_short=True), limit - len(rows)
+        )
+        if len(rows) >= limit:
+            break
+    return rows
 
 
 async def _find_rows(database: Database, query: Conditions, limit: int, order: str = "e.id") -> Sequence[Row]:

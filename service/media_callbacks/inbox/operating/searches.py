@@ -8,10 +8,11 @@ Media ids and user data of events are looked for in spans of ids, newest first; 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from media_callbacks.inbox.asking import jobs
 from media_callbacks.inbox.database import Database, Value, identity_of
+from media_callbacks.inbox.operating.filters import SPANS, spans_down_to
 from media_callbacks.inbox.operating.lives import EVENT, FoundEvent, find_events_of, find_jobs, find_unread, key_range
 from media_callbacks.inbox.records import FoundBy, JobHit, JobRecord
 from media_callbacks.inbox.rows import (
@@ -19,19 +20,16 @@ from media_callbacks.inbox.rows import (
     START_CHARACTERS,
     from_milliseconds,
     to_column,
+    to_id,
     to_milliseconds,
     user_data_start,
 )
 from media_callbacks.model.identity import is_operational
 from media_callbacks.model.kinds import OUTCOMES, Product
 
+_USER_DATA_SPANS = spans_down_to(f"(SELECT coalesce(min(span), {to_id(None)}) FROM event_user_data)")
 # Beyond all that begins with what is before it.
 _END = "\U0010ffff"
-_SPANS = (
-    "WITH RECURSIVE spans (n) AS ("
-    f"SELECT (SELECT coalesce(max(id), 0) FROM events) >> {SPAN_BITS} UNION ALL"
-    f" SELECT n - 1 FROM spans WHERE n > (SELECT coalesce(min(id), 0) FROM events) >> {SPAN_BITS})"
-)
 
 
 @dataclass(slots=True)
@@ -49,6 +47,13 @@ class _Hit:
     at: int
     job: JobRecord | None = None
     event: FoundEvent | None = None
+
+
+class _Told(NamedTuple):
+    """An event, with the user data that it says."""
+
+    event: FoundEvent
+    user_data: str | None
 
 
 class _Hits:
@@ -90,8 +95,11 @@ async def search(database: Database, text: str, *, limit: int) -> tuple[JobHit, 
     id_ = text.strip()
     await _search_ids(database, hits, id_, now)
     await _search_media(database, hits, id_, now)
+    # Each look costs as much as there are spans.
+    room = hits.room
+    begun = await _find_by_user_data(database, text, room, is_whole=False)
     for is_whole in (True, False):
-        await _search_user_data(database, hits, text, now, is_whole=is_whole)
+        await _search_user_data(database, hits, text, now, begun if len(begun) < room else None, is_whole=is_whole)
     if not hits.found:
         for receipt in await find_unread(database, {id_}):
             hits.add(_Hit(receipt.product, id_, "receipt", receipt.received_at))
@@ -129,7 +137,7 @@ async def _search_media(database: Database, hits: _Hits, id_: str, now: int) -> 
     )
     hits.add_jobs([jobs.record_of(row, now) for row in rows], "media_id")
     rows = await database.fetch(
-        f"{_SPANS} SELECT {EVENT} FROM spans CROSS JOIN events e{database.using('events_by_media')}"
+        f"{SPANS} SELECT {EVENT} FROM spans CROSS JOIN events e{database.using('events_by_media')}"
         f" WHERE (e.id >> {SPAN_BITS}) = spans.n AND e.media_id IS NOT NULL"
         f" AND substr(e.media_id, 1, {START_CHARACTERS}) = $1 LIMIT $2",
         id_[:START_CHARACTERS],
@@ -142,7 +150,10 @@ async def _search_media(database: Database, hits: _Hits, id_: str, now: int) -> 
     )
 
 
-async def _search_user_data(database: Database, hits: _Hits, text: str, now: int, *, is_whole: bool) -> None:
+async def _search_user_data(
+    database: Database, hits: _Hits, text: str, now: int, begun: Sequence[_Told] | None, *, is_whole: bool
+) -> None:
+    """Args: begun: All events whose user data begins with the text; None where there are more than were looked for."""
     found_by: FoundBy = "user_data" if is_whole else "user_data_prefix"
 
     def is_meant(user_data: str | None) -> bool:
@@ -157,16 +168,24 @@ async def _search_user_data(database: Database, hits: _Hits, text: str, now: int
         hits.room,
     )
     hits.add_jobs([job for job in (jobs.record_of(row, now) for row in rows) if is_meant(job.user_data)], found_by)
+    found = begun
+    if found is None:
+        found = await _find_by_user_data(database, text, hits.room, is_whole=is_whole)
+    hits.add_events([one.event for one in found if is_meant(one.user_data)], found_by)
+
+
+async def _find_by_user_data(database: Database, text: str, limit: int, *, is_whole: bool) -> list[_Told]:
+    """Those whose user data begins with the beginning of a text, or has that alone."""
     rows = await database.fetch(
-        f"{_SPANS} SELECT {EVENT} FROM spans CROSS JOIN event_user_data u JOIN events e ON e.id = u.event_id"
+        f"{_USER_DATA_SPANS} SELECT {EVENT} FROM spans CROSS JOIN event_user_data u JOIN events e ON e.id = u.event_id"
         f" WHERE u.span = spans.n AND u.user_data >= $1 AND u.user_data {_below(is_whole)} LIMIT $3",
         *_bounds(user_data_start(text), is_whole=is_whole),
-        hits.room,
+        limit,
     )
     events = [FoundEvent(*row) for row in rows]
     bodies = await database.find_bodies([event.row_id for event in events])
     told = {row_id: json.loads(body)["data"]["user_data"] for row_id, body in bodies.items()}
-    hits.add_events([event for event in events if is_meant(told.get(event.row_id))], found_by)
+    return [_Told(event, told.get(event.row_id)) for event in events]
 
 
 def _below(is_whole: bool) -> str:

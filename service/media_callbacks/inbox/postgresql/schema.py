@@ -34,6 +34,11 @@ TABLES = (
     "event_user_data",
     "feed",
     "delivery_counts",
+    "event_spans",
+    "receipt_spans",
+    "delivery_spans",
+    "job_spans",
+    "spans_noted",
 )
 _SEQUENCES = (
     "receipts_id_seq",

@@ -63,3 +63,58 @@ CREATE TRIGGER count_gone_deliveries AFTER DELETE ON deliveries REFERENCING OLD 
 FOR EACH STATEMENT EXECUTE FUNCTION count_gone_deliveries_1();
 
 CREATE INDEX deliveries_retrying ON deliveries (sink, due_at) WHERE state = 'retrying';
+
+CREATE TABLE event_spans (
+    span    bigint   NOT NULL,
+    product text     NOT NULL,
+    kind    text     NOT NULL,
+    outcome smallint NOT NULL,
+    PRIMARY KEY (span, product, kind, outcome)
+);
+CREATE TABLE receipt_spans (
+    span   bigint NOT NULL,
+    source text   NOT NULL,
+    state  text   NOT NULL,
+    PRIMARY KEY (span, source, state)
+);
+CREATE TABLE delivery_spans (
+    span bigint NOT NULL,
+    sink text   NOT NULL,
+    PRIMARY KEY (span, sink)
+);
+CREATE TABLE job_spans (
+    span    bigint NOT NULL,
+    product text   NOT NULL,
+    PRIMARY KEY (span, product)
+);
+CREATE TABLE spans_noted (
+    events   bigint NOT NULL,
+    receipts bigint NOT NULL,
+    jobs     bigint NOT NULL
+);
+INSERT INTO spans_noted VALUES (0, 0, 0);
+CREATE FUNCTION note_changed_receipt_1() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO receipt_spans (span, source, state) VALUES (new.id >> 12, new.source, new.state) ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END
+$$;
+CREATE FUNCTION note_replayed_delivery_1() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT
+AS $$
+BEGIN
+    INSERT INTO delivery_spans (span, sink) VALUES (new.event_id >> 12, new.sink) ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_changed_receipt AFTER UPDATE OF state ON receipts FOR EACH ROW
+WHEN (old.state <> new.state) EXECUTE FUNCTION note_changed_receipt_1();
+CREATE TRIGGER note_replayed_delivery AFTER INSERT ON deliveries FOR EACH ROW
+WHEN (new.replay > 0) EXECUTE FUNCTION note_replayed_delivery_1();
+
+-- There are few.
+CREATE INDEX jobs_healed ON jobs (id) WHERE state = 'healed';
