@@ -73,7 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--database", choices=("sqlite", "postgresql"), help="which one flat measures (default: both in turn)"
     )
     parser.add_argument(
-        "--against", type=Path, help="another checkout of this project, whose parsing is measured in turn"
+        "--against",
+        type=Path,
+        help="another checkout of this project, whose parsing and accepting are measured in turn",
     )
     parser.add_argument("--top", type=int, default=25, help="how many functions the profile shows (default: 25)")
     parser.add_argument("--json", action="store_true", help="print all figures as JSON instead of tables")
@@ -142,7 +144,8 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
             case "parse":
                 costs = parsing.measure(arguments.rounds, arguments.against)
             case "accept":
-                figures = runner.run(Comparison(inside, **sizes, seconds=arguments.seconds).run())
+                compared = Comparison(inside, **sizes, seconds=arguments.seconds, against=arguments.against)
+                figures = runner.run(compared.run())
             case "latency":
                 latencies = runner.run(Latencies(inside, **sizes, seconds=arguments.seconds).measure())
             case "delivery":

@@ -4,7 +4,8 @@ The comparison: rounds in which every server is loaded in turn, then a look at w
 The headline is ``durable``: the service with one sink, so that an event and a delivery of it are written before the
 answer. Its receiver never answers, which keeps one attempt in flight and the rest waiting: what is measured is
 accepting, not sending. ``durable, no sink`` is the same service without one, ``durable, watched`` the headline's with
-the page open and a client of the feed that takes every event, for as long as it is loaded.
+the page open and a client of the feed that takes every event, for as long as it is loaded. ``durable, against`` is the
+headline as another checkout of this project has it.
 """
 
 import gc
@@ -22,6 +23,7 @@ from pathlib import Path
 from tests.exercises.bench.callbacks import Jobs
 from tests.exercises.bench.load import InvalidRun, Load, closed_loop, open_loop
 from tests.exercises.bench.servers import (
+    CHECKOUT,
     Server,
     SilentReceiver,
     check_counts,
@@ -41,8 +43,9 @@ from tests.exercises.bench.watching import watched
 DURABLE = "durable"
 NO_SINK = "durable, no sink"
 WATCHED = "durable, watched"
+AGAINST = "durable, against"
 # Where each of the services has its store.
-_FOLDERS = {DURABLE: "one-sink", NO_SINK: "no-sink", WATCHED: "watched"}
+_FOLDERS = {DURABLE: "one-sink", NO_SINK: "no-sink", WATCHED: "watched", AGAINST: "against"}
 _DEBIANS = {"json2file-go": start_json2file, "webhook": start_webhook}
 # Before every measurement, on its own connections: caches and branch predictors belong to another server until then.
 WARM_UP_S = 0.5
@@ -88,13 +91,15 @@ class Comparison:
     Args:
         folder: An empty one on a real disk.
         core: Where the servers run; the caller runs on another one.
+        against: Another checkout, or None.
     """
 
-    def __init__(self, folder: Path, *, core: int, rounds: int, seconds: float) -> None:
+    def __init__(self, folder: Path, *, core: int, rounds: int, seconds: float, against: Path | None = None) -> None:
         self._folder = folder
         self._core = core
         self._rounds = rounds
         self._seconds = seconds
+        self._against = against
         self._jobs = Jobs()
         self._acknowledged: Counter[str] = Counter()
         self._servers: dict[str, Server] = {}
@@ -138,8 +143,10 @@ class Comparison:
                     folder / inside,
                     core=core,
                     receiver=None if name == NO_SINK else receiver.address,
+                    checkout=(self._against if name == AGAINST else None) or CHECKOUT,
                 )
                 for name, inside in _FOLDERS.items()
+                if name != AGAINST or self._against is not None
             ],
             *[partial(start, folder, core=core) for start in (start_flask, start_fastapi, *_DEBIANS.values())],
         ]
@@ -196,6 +203,8 @@ class Comparison:
 
     def _check(self) -> None:
         for name, folder in _FOLDERS.items():
+            if name not in self._servers:
+                continue
             check_counts(
                 name, count_rows(self._folder / folder), acknowledged=self._acknowledged[name], has_sink=name != NO_SINK
             )

@@ -90,11 +90,11 @@ def measure(rounds: int, against: Path | None = None) -> list[Cost]:
 
 
 class Other:
-    """The same of another checkout, whose ``service`` is imported by a process of its own."""
+    """The same of another checkout, whose service is imported by a process of its own."""
 
     def __init__(self, checkout: Path, payloads: list[tuple[str, str, bytes]]) -> None:
         code = (
-            f"import sys; sys.path.insert(0, {str(checkout.resolve())!r}); import runpy;"
+            f"import sys; sys.path.insert(0, {str(checkout.resolve() / 'service')!r}); import runpy;"
             f" runpy.run_path({__file__!r}, run_name='worker')"
         )
         self._process = subprocess.Popen(

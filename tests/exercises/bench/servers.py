@@ -174,6 +174,7 @@ def start_service(
     store: str | None = None,
     stop_timeout_s: float = 0,
     command: Sequence[str] = ("-m", "media_callbacks"),
+    checkout: Path = CHECKOUT,
 ) -> Server:
     """
     The service itself, logging every callback and every attempt to a file.
@@ -184,6 +185,7 @@ def start_service(
         store: The URL of the database; without it, an SQLite file in the folder.
         stop_timeout_s: How long it waits for attempts in flight when it stops.
         command: What Python runs in place of ``-m media_callbacks``.
+        checkout: Whose service it is.
     """
     folder.mkdir(exist_ok=True)
     config, log = folder / "media-callbacks.toml", folder / "log"
@@ -200,7 +202,12 @@ def start_service(
             if issubclass(SINK_MODELS[there["kind"]], AliyunSinkSettings):
                 text += _table("vendor.main", VENDOR)
     config.write_text(text)
-    process = spawn([sys.executable, *command, "serve", "--config", str(config)], core=core, log=log)
+    process = spawn(
+        [sys.executable, *command, "serve", "--config", str(config)],
+        core=core,
+        log=log,
+        environ={"PYTHONPATH": str(checkout.resolve() / "service")},
+    )
     deadline = time.monotonic() + START_PATIENCE_S
     while True:
         for line in log.read_text().splitlines():
