@@ -27,7 +27,7 @@ from media_callbacks.inbox.postgresql.news import News, _payloads
 from media_callbacks.inbox.postgresql.schema import migrate
 from media_callbacks.inbox.receiving import accepting
 from media_callbacks.inbox.records import INQUIRIES, AttemptResult, EventFilter, Finding, JobFilter, ReplayRequest
-from media_callbacks.inbox.rows import Arrival
+from media_callbacks.inbox.rows import size_bytes
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.events import Event
 from media_callbacks.model.identity import key_digest
@@ -160,7 +160,7 @@ async def transaction(url: str, *, now: datetime = NOW) -> AsyncIterator[Postgre
 
 
 async def accept(database: PostgresqlDatabase, receipt: Receipt) -> None:
-    await receipts.put(database, [Arrival(receipt)])
+    await receipts.put(database, [receipt])
 
 
 class Hanging:
@@ -1242,9 +1242,9 @@ async def test_a_batch_is_bounded_by_what_was_made_of_it(
     sizes: list[int] = []
     real = receipts.put
 
-    async def observed(connection: Any, arrivals: Any) -> Any:
-        sizes.append(sum(arrival.size_bytes for arrival in arrivals))
-        return await real(connection, arrivals)
+    async def observed(connection: Any, kept: Any) -> Any:
+        sizes.append(sum(map(size_bytes, kept)))
+        return await real(connection, kept)
 
     monkeypatch.setattr(receipts, "put", observed)
     monkeypatch.setattr(writer_module, "_MAX_BATCH_BYTES", 300_000)

@@ -23,6 +23,7 @@ from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.operating import reads, sinks
 from media_callbacks.inbox.operating.filters import compile_filter, find_ids
 from media_callbacks.inbox.records import AttemptResult, EventFilter, Finding, JobFilter
+from media_callbacks.inbox.rows import size_bytes
 from media_callbacks.inbox.sqlite import checkpoints, receipts, writer
 from media_callbacks.inbox.sqlite import file as sqlite_file
 from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
@@ -802,9 +803,9 @@ async def test_a_transaction_is_bounded_by_what_was_made_of_its_receipts(
     sizes: list[int] = []
     real = receipts.put
 
-    def observed(database: SqliteDatabase, arrivals: Any, **arguments: Any) -> Any:
-        sizes.append(sum(arrival.size_bytes for arrival in arrivals))
-        return real(database, arrivals, **arguments)
+    def observed(database: SqliteDatabase, kept: Any, **arguments: Any) -> Any:
+        sizes.append(sum(map(size_bytes, kept)))
+        return real(database, kept, **arguments)
 
     monkeypatch.setattr(receipts, "put", observed)
     monkeypatch.setattr(writer, "_MAX_BATCH_BYTES", 300_000)

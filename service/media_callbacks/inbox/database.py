@@ -9,38 +9,19 @@ deliveries out), locks, and where one planner needs to be told something.
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from media_callbacks.inbox.records import AttemptResult
 from media_callbacks.model.events import Delivery, Event
 from media_callbacks.model.identity import key_digest, outcome_number, parse_event_id
+from media_callbacks.model.receipts import Entry
 
 Value = str | bytes | int | float | None
 Row = Sequence[Any]
 
 
-@dataclass(slots=True)
-class Candidate:
-    """
-    An event that a receipt brings, new or not.
-
-    Attributes:
-        body: The event in JSON, with its first revision.
-        binding: What its key may be bound to alone; see ``model.receipts.Entry``.
-        digest, outcome: What the event is known by in the tables.
-    """
-
-    receipt_id: int
-    event: Event
-    body: str
-    binding: str | None
-    sinks: tuple[str, ...]
-    digest: bytes = field(init=False)
-    outcome: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.digest, self.outcome = identity(self.event)
+Candidate = tuple[int, Entry]
+"""The number of a receipt, and what it brings that may become an event: it is new or not."""
 
 
 class Fate(NamedTuple):

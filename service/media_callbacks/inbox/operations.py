@@ -428,11 +428,11 @@ def needs_care(receipt: Receipt) -> bool:
 
 
 def news_of(answered: Iterable[Answered[Any]]) -> set[str]:
-    """Who is to be told of what was just answered: of arrivals, as far as there is a verdict."""
+    """Who is to be told of what was just answered: of receipts, as far as there is a verdict."""
     told: set[str] = set()
     for one, result in answered:
         if isinstance(result, Verdict) and result.state in ("accepted", "differing"):
-            _tell_of(told, one.item.receipt, has_accepted=bool(result.accepted))
+            _tell_of(told, one.item, has_accepted=bool(result.accepted))
     return told
 
 

@@ -1,7 +1,6 @@
 """What is written to rows of both databases, and read of them: times, ids, receipts, deliveries."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,27 +35,11 @@ def from_milliseconds(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-@dataclass(slots=True)
-class Arrival:
-    """
-    A receipt with what the database needs of it.
-
-    Attributes:
-        at: When it was received, in milliseconds.
-        size_bytes: About what it takes in memory, which is also about what it gives to write.
-    """
-
-    receipt: Receipt
-    at: int = field(init=False)
-    size_bytes: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.at = to_milliseconds(self.receipt.received_at)
-        self.size_bytes = size_bytes(self.receipt)
-
-
 def size_bytes(receipt: Receipt) -> int:
-    """About what a receipt takes in memory: it may be five hundred times what was received."""
+    """
+    About what a receipt takes in memory, which is also about what it gives to write: it may be five hundred times what
+    was received.
+    """
     size = _RECEIPT_BYTES + len(receipt.body)
     for entry in receipt.entries:
         body = entry.body
@@ -69,7 +52,7 @@ def size_bytes(receipt: Receipt) -> int:
 
 def to_column(text: str | None) -> str | None:
     """An id in a list of events: as much as can be asked for. All of it is in the event, and hashed in its key."""
-    return text if text is None or len(text) <= _MAX_COLUMN_CHARACTERS else text[:_MAX_COLUMN_CHARACTERS]
+    return text and text[:_MAX_COLUMN_CHARACTERS]
 
 
 def user_data_start(text: str) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from media_callbacks.model.events import Event
+from media_callbacks.model.identity import key_digest, outcome_number
 from media_callbacks.model.jobs import JobReference
 from media_callbacks.model.kinds import Product, Transport, VerifiedBy
 
@@ -64,6 +65,8 @@ class Entry:
             outcome, so that a lie that is held can't suppress the truth.
         nameless: Set when the message names no job, and an expected one may be meant.
         body: The event in JSON, with its first revision.
+        digest, outcome: What the event is known by in the tables of the inbox: the digest of its key, and the number of
+            its outcome.
     """
 
     event: Event
@@ -72,9 +75,14 @@ class Entry:
     hold: Hold | None = None
     nameless: NamelessJob | None = None
     body: bytes = field(init=False, repr=False)
+    digest: bytes = field(init=False, repr=False)
+    outcome: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.body = self.event.to_json()
+        event = self.event
+        self.body = event.to_json()
+        self.digest = key_digest(event.id)
+        self.outcome = outcome_number(event.data.outcome)
 
 
 @dataclass(slots=True, kw_only=True)

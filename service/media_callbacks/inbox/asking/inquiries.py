@@ -12,7 +12,7 @@ from media_callbacks.inbox.receiving import accepting, holds
 from media_callbacks.inbox.receiving.accepting import Brought
 from media_callbacks.inbox.receiving.holds import Held
 from media_callbacks.inbox.records import INQUIRIES, Finding, Inquiry, Settled
-from media_callbacks.inbox.rows import Arrival, from_milliseconds, to_id, to_milliseconds
+from media_callbacks.inbox.rows import from_milliseconds, to_id, to_milliseconds
 from media_callbacks.model.events import parse_event
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.kinds import Outcome, Product
@@ -294,7 +294,7 @@ async def _put_receipt(database: Database, finding: Finding, woken: set[str]) ->
     receipt = finding.receipt
     if receipt is None:
         return Settled(is_ours=True), None
-    verdict, brought = await accepting.put_locked(database, Arrival(receipt))
+    verdict, brought = await accepting.put_locked(database, receipt)
     if verdict.accepted:
         woken.update(*(entry.sinks for entry in receipt.entries))
     return Settled(is_ours=True, accepted=verdict.accepted), brought

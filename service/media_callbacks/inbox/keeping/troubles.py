@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from media_callbacks.inbox.database import Candidate, Database
+from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.records import SeenTrouble, TroubleRecord
 from media_callbacks.inbox.rows import from_milliseconds
 from media_callbacks.model.events import Event
 from media_callbacks.model.kinds import Trouble
 from media_callbacks.model.operational import RULES, OperationalEvent, build_event
+from media_callbacks.model.receipts import Entry
 
 # Stands for all of them: who writes any of them has it.
 _LOCK = b"media-callbacks/troubles"
@@ -125,11 +126,7 @@ async def _send(
     database: Database, events: Sequence[OperationalEvent], route: Callable[[OperationalEvent], Sequence[str]]
 ) -> set[str]:
     # They have all that is asked of an event here.
-    candidates = [
-        Candidate(_NO_RECEIPT, cast(Event, event), event.to_json().decode(), None, sinks)
-        for event in events
-        if (sinks := tuple(route(event)))
-    ]
-    if candidates:
-        await database.accept_events(candidates)
-    return {sink for candidate in candidates for sink in candidate.sinks}
+    entries = [Entry(cast(Event, event), sinks) for event in events if (sinks := tuple(route(event)))]
+    if entries:
+        await database.accept_events([(_NO_RECEIPT, entry) for entry in entries])
+    return {sink for entry in entries for sink in entry.sinks}

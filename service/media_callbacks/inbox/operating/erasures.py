@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from pydantic_core import to_json
 
-from media_callbacks.inbox.database import Candidate, Database, identity_of
+from media_callbacks.inbox.database import Database, identity_of
 from media_callbacks.inbox.operating import refusals, sinks
 from media_callbacks.inbox.operating.filters import compile_filter
 from media_callbacks.inbox.operating.spellings import says, spellings_of
@@ -306,12 +306,11 @@ async def _erase_held(database: Database, row_ids: Sequence[int], order: _Order)
         if held is None:
             continue
         # It becomes an event that goes to nobody, so that whoever says the same again says nothing new.
-        event = held.entry.event
-        candidate = Candidate(held.receipt_id, event, event.to_json().decode(), None, ())
-        (fate,) = await database.accept_events([candidate])
-        await holds.forget(database, held, brought=[event.id], conflict=None, waits=None)
+        entry = replace(held.entry, sinks=(), binding=None)
+        (fate,) = await database.accept_events([(held.receipt_id, entry)])
+        await holds.forget(database, held, brought=[entry.event.id], conflict=None, waits=None)
         order.counts += ErasureCounts(held=1)
-        known = await database.find_event(candidate.digest, candidate.outcome)
+        known = await database.find_event(entry.digest, entry.outcome)
         # One that was there before may say that it is of somebody else.
         if fate.accepted is not None and known is not None:
             await _erase_locked(database, [known.row_id], order)

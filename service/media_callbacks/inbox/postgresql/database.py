@@ -90,7 +90,7 @@ class PostgresqlDatabase(Database):
             "SELECT * FROM accept_events_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
             self.told_now,
             [],
-            [candidate.receipt_id for candidate in candidates],
+            [receipt_id for receipt_id, _ in candidates],
             *event_arrays(candidates),
         )
         fates = [Fate(bound=bound) for bound in row["bound"] or [None] * len(candidates)]

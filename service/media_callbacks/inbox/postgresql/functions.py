@@ -32,18 +32,20 @@ def to_text(value: str | None) -> str | None:
 
 def event_arrays(candidates: Sequence[Candidate]) -> tuple[list[Any], ...]:
     """The parameters of ``accept_events_2`` from ``e_digest`` to ``e_sinks``."""
-    data = [candidate.event.data for candidate in candidates]
+    entries = [entry for _, entry in candidates]
+    data = [entry.event.data for entry in entries]
+    bodies = [entry.body.decode() for entry in entries]
     return (
-        [candidate.digest for candidate in candidates],
-        [candidate.outcome for candidate in candidates],
+        [entry.digest for entry in entries],
+        [entry.outcome for entry in entries],
         [one.product for one in data],
         [one.kind for one in data],
         [to_text(to_column(one.job_id)) for one in data],
         [to_text(to_column(one.media_id)) for one in data],
-        [candidate.body for candidate in candidates],
-        [_revision_at(candidate.body) for candidate in candidates],
-        [to_text(candidate.binding) for candidate in candidates],
-        [" ".join(candidate.sinks) for candidate in candidates],
+        bodies,
+        [_revision_at(body) for body in bodies],
+        [to_text(entry.binding) for entry in entries],
+        [" ".join(entry.sinks) for entry in entries],
     )
 
 
@@ -55,7 +57,7 @@ def _revision_at(body: str) -> int:
 def accepted_events(candidates: Sequence[Candidate], row: Any) -> Iterator[tuple[int, Event]]:
     """The events that are new, each with the place of its candidate."""
     for n, revision in zip(row["new_positions"] or (), row["new_revisions"] or (), strict=True):
-        event = candidates[n - 1].event
+        event = candidates[n - 1][1].event
         yield n - 1, event if revision == 1 else event.with_revision(revision)
 
 

@@ -32,7 +32,6 @@ from media_callbacks.inbox.postgresql.news import News
 from media_callbacks.inbox.postgresql.schema import prepare
 from media_callbacks.inbox.postgresql.writer import Writer
 from media_callbacks.inbox.records import StoreSpace
-from media_callbacks.inbox.rows import Arrival
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.receipts import Receipt, Verdict
 
@@ -79,7 +78,7 @@ class PostgresqlInbox(Operations):
         self._must_connect = must_connect
         self._clock = clock
         self._pool_size = max(pool_size, _MIN_POOL_SIZE)
-        self._pending: PendingQueue[Arrival] = PendingQueue(
+        self._pending: PendingQueue[Receipt] = PendingQueue(
             "the database", max_receipts=max_pending, max_bytes=max_pending_bytes
         )
         # Why nothing can be done while it is not open.
@@ -167,7 +166,7 @@ class PostgresqlInbox(Operations):
     # Operations
 
     async def put(self, receipt: Receipt) -> Verdict:
-        return await self._usable_writer().submit(Arrival(receipt))
+        return await self._usable_writer().submit(receipt)
 
     async def measure(self) -> StoreSpace:
         size_bytes = await self._read(_measure, may_take_long=False)

@@ -29,9 +29,9 @@ from media_callbacks.inbox.postgresql.driver import (
     may_be_about_one,
     unavailable,
 )
-from media_callbacks.inbox.rows import Arrival
+from media_callbacks.inbox.rows import size_bytes
 from media_callbacks.model.errors import InboxUnavailable
-from media_callbacks.model.receipts import Verdict
+from media_callbacks.model.receipts import Receipt, Verdict
 
 # One transaction: enough to share a flush well, little enough to be done soon.
 _MAX_BATCH_RECEIPTS = 256
@@ -41,7 +41,7 @@ _MAX_CAREFUL_EVENTS = 64
 _MAX_BATCH_EVENTS = 512
 _MAX_BATCH_BYTES = 16 * 2**20
 
-_Work = Pending[Arrival]
+_Work = Pending[Receipt]
 
 log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ class Writer:
         self,
         pool: Any,
         clock: Callable[[], float] | None,
-        pending: PendingQueue[Arrival],
+        pending: PendingQueue[Receipt],
         tell: Callable[[Collection[str]], None],
     ) -> None:
         self._pool = pool
@@ -78,14 +78,14 @@ class Writer:
         self._is_closing = False
         self._task = asyncio.create_task(self._work())
 
-    def submit(self, arrival: Arrival) -> "asyncio.Future[Verdict]":
+    def submit(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
         """
         Keep a receipt.
 
         Raises:
             InboxUnavailable: It was not taken.
         """
-        future = self._pending.add(arrival, arrival.size_bytes)
+        future = self._pending.add(receipt, size_bytes(receipt))
         self._arrived.set()
         return future
 
@@ -134,12 +134,12 @@ class Writer:
         count = events = size = 0
         is_careful = False
         for one in self._pending:
-            receipt = one.item.receipt
+            receipt = one.item
             if count and needs_care(receipt) is not is_careful:
                 break
             is_careful = needs_care(receipt)
             events += len(receipt.entries)
-            size += one.item.size_bytes
+            size += one.size_bytes or 0
             most = _MAX_CAREFUL_EVENTS if is_careful else _MAX_BATCH_EVENTS
             if count and (events > most or size > _MAX_BATCH_BYTES):
                 break
@@ -156,16 +156,16 @@ class Writer:
         Raises:
             InboxUnavailable: None of them can be kept; where the server is away, ``problem`` says so.
         """
-        arrivals = [one.item for one in batch]
+        kept = [one.item for one in batch]
         try:
             async with lend(self._pool) as connection:
                 database = PostgresqlDatabase(connection, self._clock)
                 try:
-                    verdicts = await receipts.put(database, arrivals)
+                    verdicts = await receipts.put(database, kept)
                 except errors() as error:
                     if not is_deadlock(error):
                         raise
-                    verdicts = await receipts.put(database, arrivals)
+                    verdicts = await receipts.put(database, kept)
         except errors() as error:
             failure = unavailable(error)
             failure.__cause__ = error
@@ -186,7 +186,7 @@ class Writer:
             raise failure
         self._parts.extendleft([batch[start : start + part] for start in reversed(range(0, len(batch), part))])
 
-    def _answer(self, done: Sequence[Answered[Arrival]]) -> None:
+    def _answer(self, done: Sequence[Answered[Receipt]]) -> None:
         self._pending.answer(done)
         self._tell(news_of(done))
 

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from media_callbacks.inbox.asking import jobs
-from media_callbacks.inbox.database import Candidate, Database, StoredEvent, identity
+from media_callbacks.inbox.database import Candidate, Database, StoredEvent
 from media_callbacks.inbox.receiving import holds
 from media_callbacks.inbox.receiving.differing import describe, differing_members
 from media_callbacks.inbox.records import Reparsed
-from media_callbacks.inbox.rows import Arrival, to_column, user_data_row
+from media_callbacks.inbox.rows import to_column, to_milliseconds, user_data_row
 from media_callbacks.model.events import Event
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.receipts import Entry, NamelessJob, Receipt, ReceiptState, Verdict
@@ -26,7 +26,7 @@ async def lock(database: Database, entries: Sequence[Entry], others: Collection[
     Args:
         others: Further keys.
     """
-    keys = {*others, *(key_digest(entry.event.id) for entry in entries)}
+    keys = {*others, *(entry.digest for entry in entries)}
     messages = [(entry.event, entry.nameless) for entry in entries if entry.nameless is not None]
     assets = {asset for _, message in messages if (asset := jobs.asset_of(message)) is not None}
     if assets:
@@ -35,28 +35,24 @@ async def lock(database: Database, entries: Sequence[Entry], others: Collection[
     await database.lock(keys=keys)
 
 
-def candidates_of(arrivals: Sequence[Arrival], first_id: int) -> list[Candidate]:
-    """The events of receipts that are numbered from this one on."""
-    return [
-        Candidate(receipt_id, entry.event, entry.body.decode(), entry.binding, entry.sinks)
-        for receipt_id, arrival in enumerate(arrivals, first_id)
-        for entry in arrival.receipt.entries
-    ]
+def candidates_of(receipts: Sequence[Receipt], first_id: int) -> list[Candidate]:
+    """What receipts bring that are numbered from this one on."""
+    return [(receipt_id, entry) for receipt_id, receipt in enumerate(receipts, first_id) for entry in receipt.entries]
 
 
-async def put(database: Database, arrivals: Sequence[Arrival]) -> list[Verdict]:
+async def put(database: Database, receipts: Sequence[Receipt]) -> list[Verdict]:
     """Keep receipts whatever is in them, in order."""
-    await lock(database, [entry for arrival in arrivals for entry in arrival.receipt.entries])
-    return [verdict for verdict, _ in [await put_locked(database, arrival) for arrival in arrivals]]
+    await lock(database, [entry for receipt in receipts for entry in receipt.entries])
+    return [verdict for verdict, _ in [await put_locked(database, receipt) for receipt in receipts]]
 
 
-async def put_locked(database: Database, arrival: Arrival) -> tuple[Verdict, "Brought"]:
+async def put_locked(database: Database, receipt: Receipt) -> tuple[Verdict, "Brought"]:
     """One where what it is about is locked; what became of it, and of its entries."""
-    receipt, now = arrival.receipt, await database.now()
+    now = await database.now()
     receipt_id = await database.fetch_value(
         "INSERT INTO receipts (received_at, source, product, transport, verified_by, state, reason, warnings, meta,"
         " parser, body, stored_at) VALUES ($1, $2, $3, $4, $5, 'unparsed', $6, $7, $8, $9, $10, $11) RETURNING id",
-        arrival.at,
+        to_milliseconds(receipt.received_at),
         receipt.source,
         receipt.product,
         receipt.transport,
@@ -81,7 +77,7 @@ async def put_locked(database: Database, arrival: Arrival) -> tuple[Verdict, "Br
             receipt_id,
         )
     if new_state == "conflict" or not brought.events:
-        await note_keys(database, [(key_digest(entry.event.id), receipt_id) for entry in receipt.entries])
+        await note_keys(database, [(entry.digest, receipt_id) for entry in receipt.entries])
     return Verdict(new_state, brought.accepted, brought.held, differs=differs), brought
 
 
@@ -96,7 +92,7 @@ def conflict(bound: str, binding: str) -> str:
     return f"the key is bound to {bound[:64]}, this receipt says {binding[:64]}"
 
 
-async def differences(database: Database, repeated: Sequence[tuple[Candidate, str]], body: bytes) -> tuple[str, ...]:
+async def differences(database: Database, repeated: Sequence[tuple[Entry, str]], body: bytes) -> tuple[str, ...]:
     """
     In which members what a receipt brings is another completion than what was accepted.
 
@@ -105,19 +101,19 @@ async def differences(database: Database, repeated: Sequence[tuple[Candidate, st
         body: The receipt's.
     """
     differs: dict[str, None] = {}
-    for candidate, known in repeated:
-        found = differing_members(known, candidate.body)
-        if found and not await _is_what_first_came(database, candidate, body):
+    for entry, known in repeated:
+        found = differing_members(known, entry.body.decode())
+        if found and not await _is_what_first_came(database, entry, body):
             differs |= dict.fromkeys(found)
     return tuple(differs)
 
 
-async def _is_what_first_came(database: Database, candidate: Candidate, body: bytes) -> bool:
+async def _is_what_first_came(database: Database, entry: Entry, body: bytes) -> bool:
     """
     Whether the receipt that brought an event first is of these very bytes. Then the event has become another one by
     what the vendor's job API has said, or by a later parser, and not because the sender says something else.
     """
-    event = await database.find_event(candidate.digest, candidate.outcome)
+    event = await database.find_event(entry.digest, entry.outcome)
     if event is None:
         return False
     first_body = await database.fetch_value("SELECT body FROM receipts WHERE id = $1", event.receipt_id)
@@ -176,13 +172,13 @@ async def _reparse(database: Database, receipt_id: int, receipt: Receipt) -> Rep
     entries, kept = _under_their_old_ids(receipt.entries, await holds.brought_by(database, receipt_id, before_ids))
     brought = await bring(database, entries, receipt_id, await database.now(), body=receipt.body)
     changed: list[str] = []
-    repeated: list[tuple[Candidate, str]] = []
-    for candidate, known in brought.repeated:
-        became = await _update_event(database, candidate)
+    repeated: list[tuple[Entry, str]] = []
+    for entry, known in brought.repeated:
+        became = await _update_event(database, receipt_id, entry)
         if became is None:
-            repeated.append((candidate, known))
+            repeated.append((entry, known))
         elif became:
-            changed.append(candidate.event.id)
+            changed.append(entry.event.id)
     differs = await differences(database, repeated, receipt.body)
     ids = {*before_ids, *(event.id for event in brought.events)}
     has_events = bool(await holds.brought_by(database, receipt_id, ids)) or brought.waits is not None
@@ -197,7 +193,7 @@ async def _reparse(database: Database, receipt_id: int, receipt: Receipt) -> Rep
         receipt_id,
     )
     if new_state == "conflict" or not brought.events:
-        await note_keys(database, [(key_digest(entry.event.id), receipt_id) for entry in receipt.entries])
+        await note_keys(database, [(entry.digest, receipt_id) for entry in receipt.entries])
     return Reparsed(new_state, tuple([event.id for event in brought.accepted]), tuple(changed))
 
 
@@ -221,19 +217,19 @@ def _under_their_old_ids(entries: Sequence[Entry], own: Collection[str]) -> tupl
     return new, kept
 
 
-async def _update_event(database: Database, candidate: Candidate) -> bool | None:
+async def _update_event(database: Database, receipt_id: int, entry: Entry) -> bool | None:
     """
     Put the present content into an event that this receipt brought first. False where it is the same, None where
     another receipt has brought the event.
     """
-    known = await database.find_event(candidate.digest, candidate.outcome)
-    if known is None or known.receipt_id != candidate.receipt_id:
+    known = await database.find_event(entry.digest, entry.outcome)
+    if known is None or known.receipt_id != receipt_id:
         return None
     bodies = await database.find_bodies([known.row_id])
     if not bodies:
         return None
-    data = candidate.event.data
-    new_body = candidate.event.with_revision(known.revision).to_json().decode()
+    data = entry.event.data
+    new_body = entry.event.with_revision(known.revision).to_json().decode()
     if new_body == bodies[known.row_id]:
         return False
     await database.execute("UPDATE event_bodies SET body = $1 WHERE event_id = $2", new_body, known.row_id)
@@ -278,7 +274,7 @@ class Brought:
 
     accepted: tuple[Event, ...]
     events: tuple[Event, ...]
-    repeated: tuple[tuple[Candidate, str], ...]
+    repeated: tuple[tuple[Entry, str], ...]
     held: int
     waits: str | None
     conflict: str | None
@@ -318,22 +314,20 @@ async def bring(
     found = _Sorted(body)
     for entry in entries:
         await _sort(database, entry, receipt_id, at, found)
-    candidates = [
-        Candidate(receipt_id, entry.event, entry.body.decode(), entry.binding, entry.sinks) for entry in found.leaving
-    ]
     accepted: list[Event] = []
     events: list[Event] = []
-    repeated: list[tuple[Candidate, str]] = []
+    repeated: list[tuple[Entry, str]] = []
     nameless: list[tuple[Event, NamelessJob]] = []
+    candidates = [(receipt_id, entry) for entry in found.leaving]
     fates = await database.accept_events(candidates) if candidates else []
-    for entry, candidate, (event, bound, known) in zip(found.leaving, candidates, fates, strict=True):
+    for entry, (event, bound, known) in zip(found.leaving, fates, strict=True):
         if bound is not None:
             found.conflict = conflict(bound, entry.binding or "")
             continue
-        events.append(candidate.event)
+        events.append(entry.event)
         if event is None:
-            if known is not None and candidate.event.id not in found.known:
-                repeated.append((candidate, known))
+            if known is not None and entry.event.id not in found.known:
+                repeated.append((entry, known))
             continue
         accepted.append(event)
         if entry.nameless is not None:
@@ -355,12 +349,12 @@ async def _sort(database: Database, entry: Entry, receipt_id: int, at: int, foun
         return
     event = entry.event
     if entry.binding is not None:
-        bound = await jobs.other_binding(database, key_digest(event.id), entry.binding)
+        bound = await jobs.other_binding(database, entry.digest, entry.binding)
         if bound is not None:
             found.conflict = conflict(bound, entry.binding)
             return
-    if (known := await database.find_event(*identity(event))) is not None:
-        differs = await _differences_of_claim(database, entry, known, receipt_id, found.body)
+    if (known := await database.find_event(entry.digest, entry.outcome)) is not None:
+        differs = await _differences_of_claim(database, entry, known, found.body)
         if differs:
             found.conflict = describe(differs)
             return
@@ -376,18 +370,17 @@ async def _sort(database: Database, entry: Entry, receipt_id: int, at: int, foun
 
 
 async def _differences_of_claim(
-    database: Database, entry: Entry, known: StoredEvent, receipt_id: int, body: bytes | None
+    database: Database, entry: Entry, known: StoredEvent, body: bytes | None
 ) -> tuple[str, ...]:
     """In which members a claim that would be held is another completion than the one that was accepted."""
-    candidate = Candidate(receipt_id, entry.event, entry.event.to_json().decode(), None, ())
-    accepted = [(candidate, text) for text in (await database.find_bodies([known.row_id])).values()]
+    accepted = [(entry, text) for text in (await database.find_bodies([known.row_id])).values()]
     return await differences(database, accepted, body or b"")
 
 
 async def _name(database: Database, entry: Entry, message: NamelessJob, at: int, found: _Sorted) -> Entry | None:
     """The entry of the job that it was found to be about, or as it is; None when it gives no event."""
     event = entry.event
-    digest = key_digest(event.id)
+    digest = entry.digest
     if await database.find_events([digest]):
         # Nobody took it when it came before.
         return entry

@@ -8,6 +8,7 @@ from media_callbacks.inbox.database import Candidate, Fate
 from media_callbacks.inbox.rows import to_column, user_data_row
 from media_callbacks.inbox.sqlite.keys import Keys, last_event_id
 from media_callbacks.inbox.sqlite.statements import insert, select_in
+from media_callbacks.model.receipts import Entry
 
 
 def accept_events(connection: sqlite3.Connection, keys: Keys, candidates: Sequence[Candidate], now: int) -> list[Fate]:
@@ -18,46 +19,47 @@ def accept_events(connection: sqlite3.Connection, keys: Keys, candidates: Sequen
     bodies: list[tuple[object, ...]] = []
     deliveries: list[tuple[object, ...]] = []
     user_data: list[tuple[object, ...]] = []
-    further: list[tuple[Candidate, int]] = []
-    outcomes_by_key = _outcomes(connection, keys, [candidate.digest for candidate in candidates])
+    further: list[tuple[Entry, int]] = []
+    outcomes_by_key = _outcomes(connection, keys, [entry.digest for _, entry in candidates])
     row_id = last_event_id(connection)
-    for candidate in candidates:
-        if candidate.binding is not None:
-            bound = _bind(connection, candidate.digest, candidate.binding)
-            if bound != candidate.binding:
+    for receipt_id, entry in candidates:
+        digest, outcome = entry.digest, entry.outcome
+        if entry.binding is not None:
+            bound = _bind(connection, digest, entry.binding)
+            if bound != entry.binding:
                 fates.append(Fate(bound=bound))
                 continue
-        outcomes = outcomes_by_key.setdefault(candidate.digest, set())
-        if candidate.outcome in outcomes:
-            repeated.append(candidate)
+        outcomes = outcomes_by_key.setdefault(digest, [])
+        if outcome in outcomes:
+            repeated.append((receipt_id, entry))
             fates.append(_REPEATED)
             continue
-        outcomes.add(candidate.outcome)
-        event, body, revision = candidate.event, candidate.body, len(outcomes)
+        outcomes.append(outcome)
+        event, body, revision = entry.event, entry.body, len(outcomes)
         row_id += 1
         if revision == 1:
-            deliveries += [(row_id, sink, now, now) for sink in candidate.sinks]
+            deliveries += [(row_id, sink, now, now) for sink in entry.sinks]
         else:
             event = event.with_revision(revision)
-            body = event.to_json().decode()
-            further.append((candidate, row_id))
+            body = event.to_json()
+            further.append((entry, row_id))
         data = event.data
         rows.append(
             (
                 row_id,
-                candidate.digest,
-                candidate.outcome,
+                digest,
+                outcome,
                 revision,
-                candidate.receipt_id,
+                receipt_id,
                 now,
                 data.product,
                 data.kind,
                 to_column(data.job_id),
                 to_column(data.media_id),
-                1 if candidate.sinks else 0,
+                1 if entry.sinks else 0,
             )
         )
-        bodies.append((row_id, body))
+        bodies.append((row_id, body.decode()))
         if data.user_data is not None:
             user_data.append(user_data_row(row_id, data.user_data))
         fates.append(Fate(event))
@@ -74,18 +76,18 @@ def accept_events(connection: sqlite3.Connection, keys: Keys, candidates: Sequen
     head = "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at)"
     insert(connection, head, "(?,?,0,'pending',?,0,?)", deliveries)
     # Only now, one after the other: what holds a further outcome back may be in this very batch.
-    for candidate, row_id in further:
-        for sink in candidate.sinks:
-            due_at = None if _is_any_on_its_way(connection, keys, candidate.digest, sink) else now
+    for entry, row_id in further:
+        for sink in entry.sinks:
+            due_at = None if _is_any_on_its_way(connection, keys, entry.digest, sink) else now
             connection.execute(f"{head} VALUES (?,?,0,'pending',?,0,?)", (row_id, sink, due_at, now))
     if repeated:
         condition = keys.condition("e.key_digest = ?2 AND e.outcome = ?3")
         connection.executemany(
             "INSERT OR IGNORE INTO event_receipts"
             f" SELECT e.id, ?1 FROM events e WHERE {condition} AND e.receipt_id <> ?1",
-            [(candidate.receipt_id, candidate.digest, candidate.outcome) for candidate in repeated],
+            [(receipt_id, entry.digest, entry.outcome) for receipt_id, entry in repeated],
         )
-        known = iter(_known_bodies(connection, keys, repeated))
+        known = iter(_known_bodies(connection, keys, [entry for _, entry in repeated]))
         return [fate if fate is not _REPEATED else Fate(known=next(known)) for fate in fates]
     return fates
 
@@ -94,16 +96,16 @@ def accept_events(connection: sqlite3.Connection, keys: Keys, candidates: Sequen
 _REPEATED = Fate()
 
 
-def _known_bodies(connection: sqlite3.Connection, keys: Keys, repeated: Sequence[Candidate]) -> list[str | None]:
+def _known_bodies(connection: sqlite3.Connection, keys: Keys, repeated: Sequence[Entry]) -> list[str | None]:
     """What was accepted of each, as far as it is still kept."""
     rows = select_in(
         connection,
         "SELECT e.key_digest, e.outcome, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
         f" WHERE {keys.condition('e.key_digest IN ({values})')}",
-        [candidate.digest for candidate in repeated],
+        [entry.digest for entry in repeated],
     )
     bodies = {(digest, outcome): body for digest, outcome, body in rows}
-    return [bodies.get((candidate.digest, candidate.outcome)) for candidate in repeated]
+    return [bodies.get((entry.digest, entry.outcome)) for entry in repeated]
 
 
 def _bind(connection: sqlite3.Connection, digest: bytes, value: str) -> str:
@@ -113,12 +115,12 @@ def _bind(connection: sqlite3.Connection, digest: bytes, value: str) -> str:
     return cast(str, bound)
 
 
-def _outcomes(connection: sqlite3.Connection, keys: Keys, digests: Sequence[bytes]) -> dict[bytes, set[int]]:
+def _outcomes(connection: sqlite3.Connection, keys: Keys, digests: Sequence[bytes]) -> dict[bytes, list[int]]:
     """The outcomes known of each key; keys without any are left out. True until the transaction ends."""
-    found: dict[bytes, set[int]] = {}
+    found: dict[bytes, list[int]] = {}
     sql = f"SELECT e.key_digest, e.outcome FROM events e WHERE {keys.condition('e.key_digest IN ({values})')}"
     for digest, outcome in select_in(connection, sql, digests):
-        found.setdefault(digest, set()).add(outcome)
+        found.setdefault(digest, []).append(outcome)
     return found
 
 

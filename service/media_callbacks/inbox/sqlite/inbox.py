@@ -26,7 +26,7 @@ from media_callbacks.inbox.keeping import clock
 from media_callbacks.inbox.operations import Operations, Run
 from media_callbacks.inbox.pending import MAX_BYTES, MAX_RECEIPTS, PendingQueue
 from media_callbacks.inbox.records import FeedCursor, FeedFilter, FeedPart, JobRecord, Purged, StoreSpace
-from media_callbacks.inbox.rows import Arrival
+from media_callbacks.inbox.rows import size_bytes
 from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
 from media_callbacks.inbox.sqlite.file import StoreFile, migrate, prepare_file, transaction
 from media_callbacks.inbox.sqlite.keys import RecentKeys
@@ -140,9 +140,8 @@ class SqliteInbox(Operations):
     # Operations
 
     def put(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
-        arrival = Arrival(receipt)
         try:
-            return self._open_writer().submit(arrival, arrival.size_bytes)
+            return self._open_writer().submit(receipt, size_bytes(receipt))
         except InboxUnavailable as error:
             refused: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)

@@ -1,21 +1,19 @@
 """Receipts in: what a transaction of the writer does for those that have gathered."""
 
-import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from media_callbacks.inbox.asking import jobs
-from media_callbacks.inbox.database import Candidate
 from media_callbacks.inbox.operations import needs_care
 from media_callbacks.inbox.receiving import accepting
-from media_callbacks.inbox.rows import Arrival
+from media_callbacks.inbox.rows import to_milliseconds
 from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
 from media_callbacks.inbox.sqlite.events import accept_events
 from media_callbacks.inbox.sqlite.statements import insert
 from media_callbacks.model.events import Event
-from media_callbacks.model.receipts import Verdict
+from media_callbacks.model.receipts import Entry, Receipt, Verdict
 
 
-def put(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_jobs_awaited: bool) -> list[Verdict]:
+def put(database: SqliteDatabase, receipts: Sequence[Receipt], *, are_jobs_awaited: bool) -> list[Verdict]:
     """
     Keep receipts, their events, and the deliveries of the events that are new, in order.
 
@@ -24,97 +22,70 @@ def put(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_jobs_await
     """
     verdicts: list[Verdict] = []
     start = 0
-    for number, arrival in enumerate(arrivals):
-        if needs_care(arrival.receipt):
+    for number, receipt in enumerate(receipts):
+        if needs_care(receipt):
             # What this one comes to depends on what those before it have changed.
             if start < number:
-                verdicts += _put_plain(database, arrivals[start:number], are_jobs_awaited=are_jobs_awaited)
-            verdicts += run_now(accepting.put(database, [arrival]))
+                verdicts += _put_plain(database, receipts[start:number], are_jobs_awaited=are_jobs_awaited)
+            verdicts += run_now(accepting.put(database, [receipt]))
             start = number + 1
-    if start < len(arrivals):
+    if start < len(receipts):
         # Of a batch as it usually is, this is all.
-        rest = arrivals[start:] if start else arrivals
+        rest = receipts[start:] if start else receipts
         verdicts += _put_plain(database, rest, are_jobs_awaited=are_jobs_awaited)
     return verdicts
 
 
-def _put_plain(database: SqliteDatabase, arrivals: Sequence[Arrival], *, are_jobs_awaited: bool) -> list[Verdict]:
+def _put_plain(database: SqliteDatabase, receipts: Sequence[Receipt], *, are_jobs_awaited: bool) -> list[Verdict]:
     connection, now = database.connection, run_now(database.now())
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'receipts'").fetchone()
     (last_id,) = row or (0,)
     first_id = last_id + 1
-    candidates = accepting.candidates_of(arrivals, first_id)
-    accepted: dict[int, list[Event]] = {}
-    reasons: dict[int, str | None] = {}
-    conflicts: dict[int, str] = {}
+    fates = iter(accept_events(connection, database.keys, accepting.candidates_of(receipts, first_id), now))
+    verdicts: list[Verdict] = []
+    rows: list[tuple[object, ...]] = []
     refused: list[tuple[bytes, int]] = []
-    repeated: dict[int, list[tuple[Candidate, str]]] = {}
-    ended: list[tuple[Event, int]] = []
-    without_body: set[int] = set()
-    for candidate, fate in zip(candidates, accept_events(connection, database.keys, candidates, now), strict=True):
-        if fate.accepted is not None:
-            accepted.setdefault(candidate.receipt_id, []).append(fate.accepted)
-            ended.append((fate.accepted, now))
-        elif fate.bound is not None:
-            conflicts[candidate.receipt_id] = accepting.conflict(fate.bound, candidate.binding or "")
-            refused.append((candidate.digest, candidate.receipt_id))
-        elif fate.known is not None:
-            repeated.setdefault(candidate.receipt_id, []).append((candidate, fate.known))
-        else:
-            without_body.add(candidate.receipt_id)
-    if are_jobs_awaited:
-        run_now(jobs.end(database, ended))
-    verdicts = []
-    for receipt_id, arrival in enumerate(arrivals, first_id):
-        receipt, events, refusal = arrival.receipt, accepted.get(receipt_id), conflicts.get(receipt_id)
+    without_body: list[tuple[int]] = []
+    for receipt_id, receipt in enumerate(receipts, first_id):
+        events: list[Event] = []
+        repeated: list[tuple[Entry, str]] = []
+        refusal = None
         differs: tuple[str, ...] = ()
-        if receipt_id in repeated:
-            differs = run_now(accepting.differences(database, repeated[receipt_id], receipt.body))
-        if differs or refusal is not None:
-            reasons[receipt_id] = accepting.reason(receipt, conflict=refusal, differs=differs)
-        state = accepting.state(receipt, has_events=events is not None, conflict=refusal, differs=differs)
-        verdicts.append(Verdict(state, tuple(events) if events else (), differs=differs))
-    _insert_receipts(connection, arrivals, verdicts, reasons, first_id=first_id, now=now)
-    if refused:
-        run_now(accepting.note_keys(database, refused))
-    if without_body:
-        # What they bring again may have been erased: the trigger `keep_erased` looks at them.
-        connection.executemany(
-            "UPDATE receipts SET event_ids = event_ids WHERE id = ?", [(receipt_id,) for receipt_id in without_body]
-        )
-    return verdicts
-
-
-def _insert_receipts(
-    connection: sqlite3.Connection,
-    arrivals: Sequence[Arrival],
-    verdicts: Sequence[Verdict],
-    reasons: Mapping[int, str | None],
-    *,
-    first_id: int,
-    now: int,
-) -> None:
-    rows = []
-    for receipt_id, (arrival, verdict) in enumerate(zip(arrivals, verdicts, strict=True), first_id):
-        receipt = arrival.receipt
+        for entry in receipt.entries:
+            accepted, bound, known = next(fates)
+            if accepted is not None:
+                events.append(accepted)
+            elif bound is not None:
+                refusal = accepting.conflict(bound, entry.binding or "")
+                refused.append((entry.digest, receipt_id))
+            elif known is not None:
+                repeated.append((entry, known))
+            else:
+                without_body.append((receipt_id,))
+        if repeated:
+            differs = run_now(accepting.differences(database, repeated, receipt.body))
+        state = accepting.state(receipt, has_events=bool(events), conflict=refusal, differs=differs)
+        verdicts.append(Verdict(state, tuple(events), differs=differs))
         rows.append(
             (
                 receipt_id,
-                arrival.at,
+                to_milliseconds(receipt.received_at),
                 receipt.source,
                 receipt.product,
                 receipt.transport,
                 receipt.verified_by,
-                verdict.state,
-                reasons.get(receipt_id, receipt.reason),
+                state,
+                accepting.reason(receipt, conflict=refusal, differs=differs) if refusal or differs else receipt.reason,
                 accepting.dump(receipt.warnings) if receipt.warnings else None,
                 accepting.dump(dict(receipt.meta)) if receipt.meta else None,
                 receipt.parser_version,
-                accepting.event_ids([entry.event.id for entry in receipt.entries], verdict.state),
+                accepting.event_ids([entry.event.id for entry in receipt.entries], state),
                 receipt.body,
                 now,
             )
         )
+    if are_jobs_awaited:
+        run_now(jobs.end(database, [(event, now) for verdict in verdicts for event in verdict.accepted]))
     insert(
         connection,
         "INSERT INTO receipts (id, received_at, source, product, transport, verified_by, state, reason, warnings,"
@@ -122,3 +93,9 @@ def _insert_receipts(
         "(?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         rows,
     )
+    if refused:
+        run_now(accepting.note_keys(database, refused))
+    if without_body:
+        # What they bring again may have been erased: the trigger `keep_erased` looks at them.
+        connection.executemany("UPDATE receipts SET event_ids = event_ids WHERE id = ?", without_body)
+    return verdicts

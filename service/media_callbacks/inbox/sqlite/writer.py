@@ -27,12 +27,12 @@ import structlog
 
 from media_callbacks.inbox.operations import Run, news_of
 from media_callbacks.inbox.pending import Answered, Handover, Pending, PendingQueue
-from media_callbacks.inbox.rows import Arrival
 from media_callbacks.inbox.sqlite import receipts
 from media_callbacks.inbox.sqlite.checkpoints import Checkpoints
 from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
 from media_callbacks.inbox.sqlite.file import StoreFile, transaction
 from media_callbacks.model.errors import InboxUnavailable
+from media_callbacks.model.receipts import Receipt
 
 # More make a batch hardly cheaper for each.
 _FULL_BATCH = 64
@@ -44,7 +44,7 @@ _LATE_FLUSH_S = 0.1
 _SYNC: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)
 
 # A receipt, or what is to be done inside a transaction.
-Item = Arrival | Run[Any]
+Item = Receipt | Run[Any]
 _Work = Pending[Item]
 _Done = Answered[Item]
 
@@ -193,16 +193,16 @@ class Writer:
         database = self._database
         with transaction(self._connection):
             database.keys.begin()
-            arrived, arrivals, others = [], [], []
+            arrived, kept, others = [], [], []
             for work in batch:
-                if isinstance(work.item, Arrival):
+                if isinstance(work.item, Receipt):
                     arrived.append(work)
-                    arrivals.append(work.item)
+                    kept.append(work.item)
                 else:
                     others.append((work, work.item))
             done: list[_Done] = []
-            if arrivals:
-                verdicts = receipts.put(database, arrivals, are_jobs_awaited=self.are_jobs_awaited)
+            if kept:
+                verdicts = receipts.put(database, kept, are_jobs_awaited=self.are_jobs_awaited)
                 done += zip(arrived, verdicts, strict=True)
                 self.full = None
             done += [(work, run_now(run(database))) for work, run in others]
