@@ -254,16 +254,14 @@ class Exchange:
         return "none" if self.endpoint is None else self.endpoint.source.name
 
     def read_framing(self) -> None:
-        for name, value in self.callback.headers:
-            if name == b"content-length" and value.isdigit():
-                # Beyond all that is taken; Python would not read an endless one.
-                self.content_length = int(value) if len(value) <= 12 else 10**12
-            elif name == b"transfer-encoding":
-                self.is_chunked = True
-            elif name == b"upgrade":
-                self._wants_upgrade = True
-            elif name == b"expect":
-                self.is_expecting = True
+        named = self.callback.named
+        length = named.get(b"content-length")
+        if length is not None and length.isdigit():
+            # Beyond all that is taken; Python would not read an endless one.
+            self.content_length = int(length) if len(length) <= 12 else 10**12
+        self.is_chunked = b"transfer-encoding" in named
+        self._wants_upgrade = b"upgrade" in named
+        self.is_expecting = b"expect" in named
 
     # The body
 

@@ -39,6 +39,7 @@ class Callback:
         raw_path: Percent-encoded, as on the request line, without the query.
         query: Percent-encoded, without the question mark; empty when there is none.
         headers: Names in lower case, values as received, doubled headers kept apart.
+        named: The last of each name.
     """
 
     method: str
@@ -46,6 +47,10 @@ class Callback:
     query: bytes
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes
+    named: dict[bytes, bytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.named = dict(self.headers)
 
     def header(self, name: bytes) -> bytes | None:
         """
@@ -54,15 +59,9 @@ class Callback:
         Raises:
             MalformedCallback: It came twice. Which of the two was signed cannot be known.
         """
-        value = None
-        for key, candidate in self.headers:
-            if key == name:
-                if value is not None:
-                    raise MalformedCallback(
-                        f"header {name.decode()} came twice, expected once", reason="doubled_header"
-                    )
-                value = candidate
-        return value
+        if len(self.named) < len(self.headers) and [key for key, _ in self.headers].count(name) > 1:
+            raise MalformedCallback(f"header {name.decode()} came twice, expected once", reason="doubled_header")
+        return self.named.get(name)
 
 
 @dataclass(slots=True)
