@@ -248,13 +248,13 @@ class Event(Frozen, Generic[DataT_co]):
     def to_json(self) -> bytes:
         """Structured CloudEvents JSON. ``subject`` and ``traceparent`` are left out when there is none."""
         # Not by model_dump_json, which takes half as long again for its options and for calling back for each time.
-        attributes, data = dict(self.__dict__), dict(self.data.__dict__)
-        attributes["time"] = format_time(self.time)
+        attributes, data = self.__dict__.copy(), self.data.__dict__.copy()
+        attributes["time"] = format_time(attributes["time"])
         data["received_at"] = format_time(data["received_at"])
         attributes["data"] = data
-        if self.subject is None:
+        if attributes["subject"] is None:
             del attributes["subject"]
-        if self.traceparent is None:
+        if attributes["traceparent"] is None:
             del attributes["traceparent"]
         return to_json(attributes)
 

@@ -43,7 +43,7 @@ class Key:
         # The usual ones are few, and kept. A sender may choose its families: what is kept of them is short.
         text = _kept(first) if len(self.family) <= MAX_ID_CHARACTERS else _with_lengths(first)
         text += _with_lengths(self.id)
-        return job_prefix(self.id[0]) + hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]
+        return job_prefix(self.id[0]) + _sha256(text)[:8]
 
 
 def _with_lengths(parts: tuple[str, ...]) -> str:

@@ -2,16 +2,20 @@
 
 from datetime import UTC, datetime, timedelta
 
-from pydantic_core import to_json
+from pydantic_core import SchemaSerializer, core_schema
+
+_serializer = SchemaSerializer(core_schema.datetime_schema())
 
 
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC, to the second, or to the millisecond where there are any."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    # "2019-11-05T09:12:58.120000Z" with its quotes, in a third of the time that isoformat takes.
-    text = to_json(moment).decode()
-    return f"{text[1 : 24 if moment.microsecond >= 1000 else 20]}Z"
+    # 2019-11-05T09:12:58.120000Z, or without what is nought, in a third of the time that isoformat takes.
+    text: str = _serializer.to_python(moment, mode="json")
+    if moment.microsecond:
+        text = f"{text[: 23 if moment.microsecond >= 1000 else 19]}Z"
+    return text
 
 
 def in_words(duration: timedelta) -> str:

@@ -177,34 +177,38 @@ def build_event(completion: Completion, *, source: Source, message: Message, rec
     kind, outcome = completion.kind, completion.outcome
     key = completion.key(source.product, source.account)
     return Event.trusted(
-        specversion="1.0",
-        id=event_id(key.digest(), outcome),
-        source=f"/aliyun/{source.product}/{source.account}",
-        type=f"media.{kind}.{outcome}",
-        subject=completion.job_id or completion.media_id or completion.subject,
-        time=completion.occurred_at or message.published_at or received_at,
-        datacontenttype="application/json",
-        dataschema=f"urn:media-callbacks:{kind}:{SCHEMA_VERSION}",
-        data=DATA_MODELS[kind].trusted(
-            product=source.product,
-            kind=kind,
-            outcome=outcome,
-            job_id=completion.job_id,
-            media_id=completion.media_id,
-            vendor_event=completion.vendor_event,
-            outputs=completion.outputs
-            if completion.placeholder is None
-            else _expand(completion, completion.placeholder),
-            error=completion.error,
-            user_data=completion.user_data,
-            revision=1,
-            source=source.name,
-            transport=source.transport,
-            verified_by=message.verified_by,
-            outcome_verified_by=message.verified_by,
-            received_at=received_at,
-        ),
-        traceparent=message.meta.get(TRACEPARENT),
+        {
+            "specversion": "1.0",
+            "id": event_id(key.digest(), outcome),
+            "source": f"/aliyun/{source.product}/{source.account}",
+            "type": f"media.{kind}.{outcome}",
+            "subject": completion.job_id or completion.media_id or completion.subject,
+            "time": completion.occurred_at or message.published_at or received_at,
+            "datacontenttype": "application/json",
+            "dataschema": f"urn:media-callbacks:{kind}:{SCHEMA_VERSION}",
+            "data": DATA_MODELS[kind].trusted(
+                {
+                    "product": source.product,
+                    "kind": kind,
+                    "outcome": outcome,
+                    "job_id": completion.job_id,
+                    "media_id": completion.media_id,
+                    "vendor_event": completion.vendor_event,
+                    "outputs": completion.outputs
+                    if completion.placeholder is None
+                    else _expand(completion, completion.placeholder),
+                    "error": completion.error,
+                    "user_data": completion.user_data,
+                    "revision": 1,
+                    "source": source.name,
+                    "transport": source.transport,
+                    "verified_by": message.verified_by,
+                    "outcome_verified_by": message.verified_by,
+                    "received_at": received_at,
+                }
+            ),
+            "traceparent": message.meta.get(TRACEPARENT),
+        }
     )
 
 

@@ -128,7 +128,7 @@ def build_error(
     code, message = code or None, message or None
     if outcome != "failed" and (code or message or "ok").lower() in _NO_ERROR:
         return None
-    return EventError.trusted(code=code, message=message, retryable=is_retryable(code, retryable))
+    return EventError.trusted({"code": code, "message": message, "retryable": is_retryable(code, retryable)})
 
 
 def read_error(

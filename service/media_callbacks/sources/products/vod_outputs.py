@@ -43,12 +43,14 @@ def animated_image_output(
     info: messages.AnimatedImageInfo | messages.DynamicImage, url: str | None
 ) -> AnimatedImageOutput:
     return AnimatedImageOutput.trusted(
-        url=url,
-        format=info.get("Format") or url_suffix(url),
-        width=info.get("Width"),
-        height=info.get("Height"),
-        fps=info.get("Fps"),
-        size_bytes=info.get("FileSize"),
+        {
+            "url": url,
+            "format": info.get("Format") or url_suffix(url),
+            "width": info.get("Width"),
+            "height": info.get("Height"),
+            "fps": info.get("Fps"),
+            "size_bytes": info.get("FileSize"),
+        }
     )
 
 
@@ -79,7 +81,9 @@ def _picture_outputs(
     if not (template or count is not None or found or sort):
         return ()
     return (
-        SnapshotOutput.trusted(url_template=template or None, count=count, urls=found, snapshot_type=sort, times_s=()),
+        SnapshotOutput.trusted(
+            {"url_template": template or None, "count": count, "urls": found, "snapshot_type": sort, "times_s": ()}
+        ),
     )
 
 
@@ -105,18 +109,20 @@ def _object_url(body: messages.Snapshot) -> str | None:
 
 def stream_outputs(stream: messages.Stream) -> tuple[Frozen, ...]:
     output = TranscodeOutput.trusted(
-        job_id=stream.get("JobId") or None,
-        url=stream.get("FileUrl") or None,
-        format=stream.get("Format") or None,
-        definition=stream.get("Definition") or None,
-        width=stream.get("Width"),
-        height=stream.get("Height"),
-        fps=stream.get("Fps"),
-        bitrate_kbps=stream.get("Bitrate"),
-        duration_s=stream.get("Duration"),
-        size_bytes=stream.get("Size"),
-        encrypted=stream.get("Encrypt"),
-        audio_only=stream.get("IsAudio"),
+        {
+            "job_id": stream.get("JobId") or None,
+            "url": stream.get("FileUrl") or None,
+            "format": stream.get("Format") or None,
+            "definition": stream.get("Definition") or None,
+            "width": stream.get("Width"),
+            "height": stream.get("Height"),
+            "fps": stream.get("Fps"),
+            "bitrate_kbps": stream.get("Bitrate"),
+            "duration_s": stream.get("Duration"),
+            "size_bytes": stream.get("Size"),
+            "encrypted": stream.get("Encrypt"),
+            "audio_only": stream.get("IsAudio"),
+        }
     )
     return (output,)
 
@@ -134,30 +140,34 @@ def _file_output(
         url = first(file, ("OutputUrl", "Url") if file.get("Type") == "Media" else ("OutputUrl", "Url", "Media"))
     url = url or info.get("FileUrl") or None
     return TranscodeOutput.trusted(
-        job_id=job_id or None,
-        url=url,
-        format=url_suffix(url) or info.get("FormatName") or None,
-        definition=None,
-        width=info.get("Width"),
-        height=info.get("Height"),
-        fps=videos[0].get("Fps") if videos else None,
-        bitrate_kbps=info.get("Bitrate"),
-        duration_s=info.get("Duration"),
-        size_bytes=info.get("FileSize"),
-        encrypted=None,
-        audio_only=None,
+        {
+            "job_id": job_id or None,
+            "url": url,
+            "format": url_suffix(url) or info.get("FormatName") or None,
+            "definition": None,
+            "width": info.get("Width"),
+            "height": info.get("Height"),
+            "fps": videos[0].get("Fps") if videos else None,
+            "bitrate_kbps": info.get("Bitrate"),
+            "duration_s": info.get("Duration"),
+            "size_bytes": info.get("FileSize"),
+            "encrypted": None,
+            "audio_only": None,
+        }
     )
 
 
 def media_info_outputs(body: messages.VideoAnalysis) -> tuple[Frozen, ...]:
     return (
         MediaInfoOutput.trusted(
-            width=body.get("Width"),
-            height=body.get("Height"),
-            fps=body.get("Fps"),
-            bitrate_kbps=body.get("Bitrate"),
-            duration_s=body.get("Duration"),
-            size_bytes=body.get("Size"),
+            {
+                "width": body.get("Width"),
+                "height": body.get("Height"),
+                "fps": body.get("Fps"),
+                "bitrate_kbps": body.get("Bitrate"),
+                "duration_s": body.get("Duration"),
+                "size_bytes": body.get("Size"),
+            }
         ),
     )
 
@@ -165,14 +175,16 @@ def media_info_outputs(body: messages.VideoAnalysis) -> tuple[Frozen, ...]:
 def upload_outputs(body: messages.Upload) -> tuple[Frozen, ...]:
     return (
         UploadOutput.trusted(
-            url=first(body, ("FileUrl", "FileURL", "StreamFileURL", "RecordUrl")),
-            size_bytes=body.get("Size"),
-            media_type=body.get("MediaType") or None,
-            source_url=body.get("SourceURL") or None,
-            record_id=None,
-            record_started_at=None,
-            record_ended_at=None,
-            duration_s=None,
+            {
+                "url": first(body, ("FileUrl", "FileURL", "StreamFileURL", "RecordUrl")),
+                "size_bytes": body.get("Size"),
+                "media_type": body.get("MediaType") or None,
+                "source_url": body.get("SourceURL") or None,
+                "record_id": None,
+                "record_started_at": None,
+                "record_ended_at": None,
+                "duration_s": None,
+            }
         ),
     )
 
@@ -205,39 +217,45 @@ def production_outputs(body: messages.Production) -> tuple[Frozen, ...]:
     if subs:
         return tuple(
             ProductionOutput.trusted(
-                url=sub.get("MediaURL") or None,
-                media_id=sub.get("MediaId") or None,
-                project_id=sub.get("ProjectId") or None,
-                function=None,
-                job_id=sub.get("JobId") or None,
-                duration_s=sub.get("Duration"),
-                result=None,
+                {
+                    "url": sub.get("MediaURL") or None,
+                    "media_id": sub.get("MediaId") or None,
+                    "project_id": sub.get("ProjectId") or None,
+                    "function": None,
+                    "job_id": sub.get("JobId") or None,
+                    "duration_s": sub.get("Duration"),
+                    "result": None,
+                }
             )
             for sub in subs
         )
     if results:
         return tuple(
             ProductionOutput.trusted(
-                url=result.get("MediaUrl") or None,
-                media_id=result.get("MediaId") or None,
-                project_id=None,
-                function=body.get("JobType") or None,
-                job_id=result.get("JobId") or None,
-                duration_s=None,
-                result=decoded(result.get("AiResult")),
+                {
+                    "url": result.get("MediaUrl") or None,
+                    "media_id": result.get("MediaId") or None,
+                    "project_id": None,
+                    "function": body.get("JobType") or None,
+                    "job_id": result.get("JobId") or None,
+                    "duration_s": None,
+                    "result": decoded(result.get("AiResult")),
+                }
             )
             for result in results
             if read_outcome(first(result, STATUS_NAMES), missing="succeeded") == "succeeded"
         )
     return (
         ProductionOutput.trusted(
-            url=body.get("MediaURL") or None,
-            media_id=first(body, ("MediaId", "VodMediaId")),
-            project_id=body.get("ProjectId") or None,
-            function=body.get("JobType") or None,
-            job_id=None,
-            duration_s=body.get("Duration"),
-            result=decoded(body.get("Output")),
+            {
+                "url": body.get("MediaURL") or None,
+                "media_id": first(body, ("MediaId", "VodMediaId")),
+                "project_id": body.get("ProjectId") or None,
+                "function": body.get("JobType") or None,
+                "job_id": None,
+                "duration_s": body.get("Duration"),
+                "result": decoded(body.get("Output")),
+            }
         ),
     )
 
@@ -251,7 +269,7 @@ def review_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
     suggestion, label = fields.text("Suggestion"), fields.text("Label")
     if not (suggestion or label):
         return ()
-    return (ReviewOutput.trusted(suggestion=suggestion, label=label, reviewer=None, reason=None),)
+    return (ReviewOutput.trusted({"suggestion": suggestion, "label": label, "reviewer": None, "reason": None}),)
 
 
 _MANUAL_VERDICTS = {"normal": "pass", "blocked": "block"}
@@ -262,7 +280,12 @@ def manual_review_outputs(body: messages.ManualReview) -> tuple[Frozen, ...]:
     suggestion = _MANUAL_VERDICTS.get(status.lower(), status.lower()) if status else None
     return (
         ReviewOutput.trusted(
-            suggestion=suggestion, label=None, reviewer=body.get("Auditor") or None, reason=body.get("Reason") or None
+            {
+                "suggestion": suggestion,
+                "label": None,
+                "reviewer": body.get("Auditor") or None,
+                "reason": body.get("Reason") or None,
+            }
         ),
     )
 
@@ -271,7 +294,7 @@ def fingerprint_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
     data = decoded(body.get("Data"))
     matches = Fields(data).objects("VideoDNA") if isinstance(data, dict) else []
     return tuple(
-        FingerprintOutput.trusted(primary_key=match.text("PrimaryKey"), similarity=match.number("Similarity"))
+        FingerprintOutput.trusted({"primary_key": match.text("PrimaryKey"), "similarity": match.number("Similarity")})
         for match in matches
         if match.says_anything()
     )
@@ -279,7 +302,7 @@ def fingerprint_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
 
 def ai_outputs(body: messages.Ai) -> tuple[Frozen, ...]:
     result = opened(body.get("Data"), body.get("Result"), body.get("Output"))
-    return () if result is None else (AiOutput.trusted(result=result),)
+    return () if result is None else (AiOutput.trusted({"result": result}),)
 
 
 def workflow_outputs(body: messages.Workflow) -> tuple[Frozen, ...]:
@@ -289,11 +312,13 @@ def workflow_outputs(body: messages.Workflow) -> tuple[Frozen, ...]:
         result = decoded(node.get("Result"))
         found.append(
             WorkflowOutput.trusted(
-                name=name.strip() or node.get("ActivityInstanceId") or None,
-                type=node.get("ActivityId") or None,
-                job_id=_job_of_result(result),
-                outcome="unknown" if outcome == "progress" else outcome,
-                result=result,
+                {
+                    "name": name.strip() or node.get("ActivityInstanceId") or None,
+                    "type": node.get("ActivityId") or None,
+                    "job_id": _job_of_result(result),
+                    "outcome": "unknown" if outcome == "progress" else outcome,
+                    "result": result,
+                }
             )
         )
     return tuple(found)
@@ -315,12 +340,14 @@ def asset_outputs(operation: str | None) -> Callable[[messages.AssetChange], tup
         urls = body.get("SuccessPlayUrls")
         return (
             AssetOutput.trusted(
-                operation=operation or (first(body, ("OperateMode", "TaskType")) or "").lower() or None,
-                media_type=body.get("MediaType") or None,
-                scope=first(body, ("Scope", "DeleteType")),
-                storage_class=body.get("StorageClass") or None,
-                restored_until=_time(body.get("RestoreExpiration")),
-                urls=tuple(url.strip() for url in urls.split(",") if url.strip()) if urls else (),
+                {
+                    "operation": operation or (first(body, ("OperateMode", "TaskType")) or "").lower() or None,
+                    "media_type": body.get("MediaType") or None,
+                    "scope": first(body, ("Scope", "DeleteType")),
+                    "storage_class": body.get("StorageClass") or None,
+                    "restored_until": _time(body.get("RestoreExpiration")),
+                    "urls": tuple(url.strip() for url in urls.split(",") if url.strip()) if urls else (),
+                }
             ),
         )
 
