@@ -1142,6 +1142,38 @@ def test_a_queue_elsewhere_needs_its_endpoint(host, endpoint_url, is_warned):
     assert [warning.partition(":")[0] for warning in warnings] == (["sinks.bus.endpoint_url"] if is_warned else [])
 
 
+_KAFKA = {"kind": "kafka", "brokers": ["127.0.0.1:9092", "kafka.example.com:9092"], "user": "u", "password": "p4ss"}
+_NATS = {"kind": "nats", "servers": ["nats://nats.example.com:4222"]}
+_RABBITMQ = {"kind": "rabbitmq", "user": "u", "password": "p4ss", "exchange": "media"}
+_WEBHOOK = {"kind": "webhook", "secrets": [f"whsec_{base64.b64encode(bytes(24)).decode()}"], "bearer_token": "p4ss"}
+
+
+@pytest.mark.parametrize(
+    ("sink", "key"),
+    [
+        (_KAFKA, "tls"),
+        (_KAFKA | {"tls": True}, None),
+        (_KAFKA | {"mechanism": "SCRAM-SHA-512"}, None),
+        (_KAFKA | {"brokers": ["127.0.0.1:9092", "[::1]:9092"]}, None),
+        ({"kind": "kafka", "brokers": "kafka.example.com:9092"}, None),
+        (_NATS | {"user": "u", "password": "p4ss"}, "servers"),
+        (_NATS | {"token": "p4ss"}, "servers"),
+        (_NATS | {"token": "p4ss", "servers": "tls://nats.example.com:4222"}, None),
+        (_NATS, None),
+        (_RABBITMQ | {"servers": "amqp://rabbitmq.example.com"}, "servers"),
+        (_RABBITMQ | {"servers": "amqp://localhost:5672"}, None),
+        (_RABBITMQ | {"servers": "amqps://rabbitmq.example.com"}, None),
+        (_WEBHOOK | {"url": "http://hooks.example.com/x"}, "url"),
+        (_WEBHOOK | {"url": "http://localhost:9000/x"}, None),
+        (_WEBHOOK | {"url": "https://hooks.example.com/x"}, None),
+    ],
+)
+def test_credentials_that_anyone_on_the_way_can_read_deserve_a_look(sink, key):
+    warnings = build_settings(BASE | {"sinks": {"bus": sink}}, environ={}).warnings
+    assert [warning.partition(":")[0] for warning in warnings] == ([] if key is None else [f"sinks.bus.{key}"])
+    assert "p4ss" not in str(warnings)
+
+
 def test_warnings_name_what_deserves_a_look():
     assert build_settings(BASE, environ={}).warnings == ()
     tables = changed(

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
@@ -40,10 +41,14 @@ from media_callbacks.config.sinks import (
     AliyunSinkSettings,
     BusSinkSettings,
     Conditions,
+    KafkaSinkSettings,
     Match,
+    NatsSinkSettings,
+    RabbitMqSinkSettings,
     SinkSettings,
     SqsSinkSettings,
     ThirdPartySinkSettings,
+    WebhookSinkSettings,
     installed_sinks,
 )
 from media_callbacks.config.sources import (
@@ -113,9 +118,12 @@ class Settings(BaseModel):
         return tuple(_warn(self))
 
 
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
 def _warn(settings: Settings) -> Iterator[str]:
     admin = settings.admin
-    if not admin.token and admin.host not in ("127.0.0.1", "::1", "localhost"):
+    if not admin.token and admin.host not in _LOOPBACK:
         yield f'admin.token: not set, so admin answers only on loopback, although admin.host is "{admin.host}"'
     if not settings.sinks:
         yield "sinks: none is configured, so every event is kept as unrouted; add a table [sinks.<name>]"
@@ -167,6 +175,27 @@ def _warn(settings: Settings) -> Iterator[str]:
                     f"sinks.{name}.endpoint_url: left out, though the host of queue_url is none of AWS; set it to that"
                     " scheme, host and port, or messages go to AWS"
                 )
+        yield from _warn_of_readable_credentials(name, sink)
+
+
+def _warn_of_readable_credentials(name: str, sink: SinkSettings) -> Iterator[str]:
+    """Of a password or token that goes over a network as it is."""
+    match sink:
+        case KafkaSinkSettings(tls=False, mechanism="PLAIN", user=str(), brokers=brokers):
+            key, urls, remedy = "tls", [f"//{broker}" for broker in brokers], "set tls = true"
+        case NatsSinkSettings(servers=servers) if sink.user is not None or sink.token is not None:
+            key, urls, remedy = "servers", [url for url in servers if url.startswith("nats:")], "use tls://"
+        case RabbitMqSinkSettings(servers=servers):
+            key, urls, remedy = "servers", [url for url in servers if url.startswith("amqp:")], "use amqps://"
+        case WebhookSinkSettings(bearer_token=str(), url=url) if url.startswith("http:"):
+            key, urls, remedy = "url", [url], "use https://"
+        case _:
+            return
+    if any(urlsplit(url).hostname not in _LOOPBACK for url in urls):
+        yield (
+            f"sinks.{name}.{key}: without TLS, so that anyone on the way can read the credentials and every event;"
+            f" {remedy}"
+        )
 
 
 def _warn_of_unused_credentials(settings: Settings) -> Iterator[str]:
