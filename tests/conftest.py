@@ -26,11 +26,28 @@ settings.load_profile("any machine")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # What ``-n auto`` is: some exercises wait for most of their time, and would hold up the others.
-os.environ.setdefault("PYTEST_XDIST_AUTO_NUM_WORKERS", str((os.cpu_count() or 1) + 1))
+os.environ.setdefault("PYTEST_XDIST_AUTO_NUM_WORKERS", str((os.cpu_count() or 1) + 2))
 
 # Where ``tmp_path`` is. On a disk, most of the time of most tests would be waiting until it has flushed.
 if (memory := find_memory()) is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Each worker begins with its share of what takes long, or one would be left with it when all others are done. At
+    first each has as many tests as any other, in a row (``--dist=worksteal``).
+    """
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    share = len(items) / workers
+    items.clear()
+    for worker in range(workers):
+        items += slow[worker::workers]
+        left = max(0, round(share * (worker + 1)) - len(items))
+        items += others[:left]
+        del others[:left]
 
 
 @pytest.fixture(autouse=True, scope="module")

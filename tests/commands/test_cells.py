@@ -57,10 +57,11 @@ async def test_pages_are_read_of_each_cell_as_far_as_they_are_wanted(
 ) -> None:
     monkeypatch.setattr("media_callbacks.commands.console.admin_client._PAGE", 1)
     assert await run(cells, "events", "list") == 0
-    everything = rows(capsys)
+    # By their ids: whether they are delivered by then is up to the machine.
+    everything = [row[1] for row in rows(capsys)]
     assert len(everything) == 5
     assert await run(cells, "events", "list", "--limit", "4") == 0
-    assert rows(capsys) == everything[:4]
+    assert [row[1] for row in rows(capsys)] == everything[:4]
 
 
 async def test_one_cell_is_asked_alone(cells: TwoCells, capsys: pytest.CaptureFixture[str]) -> None:
