@@ -15,7 +15,8 @@ from media_callbacks.process.workers import Workers
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 def run(worker, lifeline, listening):
-    print("begun", file=sys.stderr, flush=True)
+    # By one write, or those of two come between each other.
+    sys.stderr.write("begun\\n")
     signal.pause()
 
 listeners = SimpleNamespace(close=lambda: None)
