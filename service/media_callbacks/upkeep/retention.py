@@ -88,12 +88,14 @@ class Retention(Loop):
         dedup_days: float,
         rng: Random,
         wait: Wait = wait_for,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(self._purge, name="retention", failure="purge_failed", retry_s=INTERVAL_S, wait=wait)
         self._inbox = inbox
         self._retention_days = retention_days
         self._dedup_days = dedup_days
         self._rng = rng
+        self._monotonic = monotonic
 
     def start(self, *, after_s: float = FIRST_DELAY_S) -> None:
         super().start(after_s=self._jittered(after_s))
@@ -106,6 +108,7 @@ class Retention(Loop):
                 dedup_days=self._dedup_days,
                 stopping=self.stopping,
                 wait=self._wait,
+                monotonic=self._monotonic,
             )
         except ClockDoubted as error:
             log.warning("purge_refused", reason=str(error))
