@@ -13,7 +13,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help runtime environment demo test check lint coverage check-lowest format reference screenshots site lock export dist bench chaos hostile promise clean
+.PHONY: help runtime environment demo test check lint coverage check-lowest format reference screenshots site lock export dist bench chaos hostile promise simulate mutants clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -133,6 +133,14 @@ hostile: environment ## attack a running service as strangers would, in full, be
 
 promise: environment ## register twenty thousand jobs, let everything go wrong, and compare with the truth
 	$(BIN)/python -m tests.exercises.promise
+
+SEEDS := 100000
+SECONDS := 120
+simulate: environment ## weeks of the service on a virtual clock, a seed each, for two minutes; new seeds each day, or FROM=<seed>
+	$(BIN)/python -m tests.exercises.simulation --seeds $(SEEDS) --seconds $(SECONDS) $(if $(FROM),--from $(FROM))
+
+mutants: environment ## put each of some twenty bugs into the service: the simulation must find it
+	$(BIN)/python -m tests.exercises.simulation --mutants
 
 clean: ## remove what the other targets made
 	rm -rf .uv .uv.part .venv .site .cache $(LOWEST) $(LOWEST).txt dist .import_linter_cache .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

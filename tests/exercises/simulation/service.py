@@ -154,6 +154,7 @@ class Service:
             dedup_days=settings.store.dedup_days,
             rng=rng,
             wait=loop.wait,
+            monotonic=loop.time,
         )
         products = {source.product for source in settings.sources.values()}
         self.reconciler = Reconciler(
