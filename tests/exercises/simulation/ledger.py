@@ -34,7 +34,8 @@ class DeliveryHistory:
         under_way: The attempt that has begun and not ended.
         not_before_ms: When the next attempt may come at the earliest, by the store's clock.
         troubles: How many reasons there had been to send something again, when the latest attempt ended.
-        has_ended: It was delivered, or will never be.
+        has_ended: It was delivered, or will never be: the next one of its job may go.
+        is_over: No further attempt may come, unless something goes wrong.
     """
 
     number: int = 0
@@ -42,6 +43,7 @@ class DeliveryHistory:
     not_before_ms: int = 0
     troubles: int = 0
     has_ended: bool = False
+    is_over: bool = False
     is_dead: bool = False
 
 
@@ -55,12 +57,14 @@ class Ledger:
         time: The loop's.
         confirms: Whether the vendor is asked about what VOD says.
         can_always_ask: Whether the vendor's APIs are never away, so that no lie need be believed.
+        keeps_keys_s: For how long events are known by their key at least.
     """
 
     cloud: FakeCloud
     time: Any
     confirms: bool
     can_always_ask: bool
+    keeps_keys_s: float
     violations: list[str] = field(default_factory=list)
     lines: list[tuple[float, str]] = field(default_factory=list)
     troubles: int = 0
@@ -70,10 +74,13 @@ class Ledger:
     _hash: Any = field(default_factory=hashlib.sha256)
     # What was acknowledged: the event's id, and when first.
     _registered: dict[str, float] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
     _promised: dict[str, float] = field(default_factory=dict)
     _histories: dict[tuple[str, str, int], DeliveryHistory] = field(
         default_factory=lambda: defaultdict(DeliveryHistory)
     )
+    # By event: which row it is, and when it was first seen.
+    _rows: dict[str, tuple[int, float]] = field(default_factory=dict)
     _taken: dict[tuple[str, str], tuple[float, bytes]] = field(default_factory=dict)
     _jobs: dict[str, list[CloudJob]] = field(default_factory=lambda: defaultdict(list))
     _numbers: dict[str, int] = field(default_factory=dict)
@@ -123,8 +130,10 @@ class Ledger:
         self.note(f"{self._job_name(job)}: {what} is answered {status}")
         if veracity == "forged" and status < 300:
             self.violate(f"a forged callback about {self._job_name(job)} was answered {status}")
-        if veracity == "true" and status < 300:
-            self.promised(job)
+        if status < 300:
+            self._told.add(job.job_id)
+            if veracity == "true":
+                self.promised(job)
 
     def _may_be_refuted(self, event: str) -> bool:
         """Who asks the vendor is told of the last time alone that a job was run, and not how it ended before."""
@@ -136,6 +145,7 @@ class Ledger:
         self._registered.setdefault(job.job_id, self.time())
 
     def promised(self, job: CloudJob) -> None:
+        self._told.add(job.job_id)
         self._promised.setdefault(event_id(job.reference().key().digest(), job.outcome), self.time())
 
     # Deliveries
@@ -146,6 +156,7 @@ class Ledger:
         name = f"attempt {delivery.attempt} of {self.name(delivery.event_id)} to {arrival.sink}"
         if delivery.replay:
             name += f", replay {delivery.replay}"
+        self._forget(delivery.event_id, arrival.sink)
         history = self._histories[delivery.event_id, arrival.sink, delivery.replay]
         self.note(f"{name} begins")
         if history.under_way is not None and not _is_over(history.under_way) and history.troubles == self.troubles:
@@ -153,7 +164,7 @@ class Ledger:
         if delivery.attempt > len(RETRY_DELAYS_S) + 1:
             self.violate(f"{name} is one more than its schedule has")
         if history.troubles == self.troubles and history.number:
-            if history.has_ended:
+            if history.is_over:
                 self.violate(f"{name} begins although it had ended, and nothing went wrong since")
             elif delivery.attempt == history.number:
                 self.violate(f"{name} is made again, and nothing went wrong since")
@@ -162,9 +173,18 @@ class Ledger:
         if is_early and self.time() > self._replayed_at + _REPLAYS_TAKE_S:
             self.violate(f"{name} begins {(history.not_before_ms - now_ms) / 1000:.1f} s before its time")
         history.number, history.under_way, history.troubles = delivery.attempt, arrival, self.troubles
+        history.is_over = False
         self._judge_truth(arrival, name)
         if not delivery.replay:
             self._judge_order(arrival, name)
+
+    def _forget(self, event: str, sink: str) -> None:
+        """What was taken so long ago that its key is gone, and is told again, is another event."""
+        taken_at, _ = self._taken.get((event, sink), (math.inf, b""))
+        if self.time() > taken_at + self.keeps_keys_s:
+            del self._taken[event, sink]
+            for key in [key for key in self._histories if key[:2] == (event, sink)]:
+                del self._histories[key]
 
     def _judge_truth(self, arrival: Arrival, name: str) -> None:
         data = arrival.event["data"]
@@ -212,9 +232,10 @@ class Ledger:
         )
         history.troubles = self.troubles
         is_last = delivery.attempt > len(RETRY_DELAYS_S)
-        history.has_ended |= error is None or isinstance(error, SinkRejected) or is_last
+        history.is_over = error is None or isinstance(error, SinkRejected) or is_last
+        history.has_ended |= history.is_over
         history.is_dead |= isinstance(error, SinkRejected) or (error is not None and is_last)
-        if error is not None and not history.has_ended:
+        if not history.is_over:
             delay_s = RETRY_DELAYS_S[delivery.attempt - 1] * (1 - JITTER)
             if isinstance(error, SinkRetry) and error.retry_after_s is not None:
                 delay_s = max(delay_s, error.retry_after_s)
@@ -234,6 +255,7 @@ class Ledger:
     def judge_start(self, connection: sqlite3.Connection) -> None:
         """After a start: what was promised before is there."""
         self._judge_promises(connection)
+        self._judge_identity(connection)
         self._judge_books(connection)
 
     def _judge_promises(self, connection: sqlite3.Connection) -> None:
@@ -248,6 +270,17 @@ class Ledger:
             ).fetchone()
             if found is None:
                 self.violate(f"{self.name(event)} was acknowledged and is not in the store")
+
+    def _judge_identity(self, connection: sqlite3.Connection) -> None:
+        """What was taken once is no other event when it is told again, as long as keys are kept."""
+        for row_id, digest, outcome in connection.execute("SELECT id, key_digest, outcome FROM events"):
+            event = f"evt_{digest.hex()}{outcome:02x}"
+            if (event, "orders") not in self._taken:
+                continue
+            known, seen_at = self._rows.get(event, (row_id, self.time()))
+            if known != row_id and self.time() < seen_at + self.keeps_keys_s:
+                self.violate(f"{self.name(event)} was taken, and is accepted as another event")
+            self._rows[event] = row_id, seen_at if known == row_id else self.time()
 
     def _is_dead(self, event: str, sink: str) -> bool:
         history = self._histories.get((event, sink, 0))
@@ -278,6 +311,8 @@ class Ledger:
             self.violate(f"{product} {job_id} is still expected in the end")
         elif job is not None and state == "unknown" and job.is_learnable and self.can_always_ask:
             self.violate(f"{self._job_name(job)} was given up, and the vendor could be asked")
+        elif job is not None and state == "completed" and job_id not in self._told:
+            self.violate(f"{self._job_name(job)} is said to have been told of, and was asked about")
 
     def judge_size(self, tasks: int, waiting: int, held: int) -> None:
         if tasks > _MOST_TASKS or waiting > 100 or held > 100:
@@ -296,10 +331,10 @@ _BOOKS = (
     (
         (
             "SELECT count(*) FROM events e WHERE NOT EXISTS (SELECT 1 FROM receipts WHERE id = e.receipt_id)"
-            # What was held is younger than its receipt, which is removed first.
-            " AND EXISTS (SELECT 1 FROM receipts WHERE id < e.receipt_id)"
+            " AND EXISTS (SELECT 1 FROM deliveries WHERE event_id = e.id AND replay = 0"
+            " AND state IN ('pending', 'retrying'))"
         ),
-        "events have no receipt",
+        "events wait and have no receipt",
     ),
     (
         (

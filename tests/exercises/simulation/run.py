@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import shutil
 import sqlite3
 import tempfile
@@ -32,7 +33,7 @@ from tests.exercises.simulation.machine import BEGAN_AT, DB, DiskFaults, Machine
 from tests.exercises.simulation.operators import Operator
 from tests.exercises.simulation.plan import HOUR_S, Fault, Plan, PlannedJob
 from tests.exercises.simulation.receivers import Mood, Receiver
-from tests.exercises.simulation.service import Configuration, Service, close_all, settings_of
+from tests.exercises.simulation.service import DEDUP_S, Configuration, Service, close_all, settings_of
 from tests.exercises.simulation.threads import HUB, Life
 from tests.exercises.simulation.vendor import Vendor
 
@@ -142,6 +143,8 @@ class Run:
             self.loop.time,
             plan.confirms,
             plan.confirms and not any(fault.kind in _NOT_ASKED for fault in plan.faults),
+            # By the day, less what clocks are off.
+            DEDUP_S - 2 * HOUR_S if plan.keeps_short else math.inf,
         )
         self.vendor.deleted = self.ledger.promised
         self.process: Process | None = None
@@ -364,6 +367,8 @@ class Run:
                 self.ledger.trouble("the disk is full")
                 self.machine.set_full(True)
                 end = self._roomy_disk
+            case "vendor_repeats":
+                self.ledger.note(f"the vendor tells {self.vendor.repeat(1 + int(20 * fault.chance))} things again")
             case "vendor_away" | "vendor_slow":
                 self.ledger.note(f"the vendor's APIs are {what}")
                 self.vendor.is_away, self.vendor.is_slow = what == "away", what == "slow"
@@ -503,6 +508,7 @@ class Run:
         day = 86_400.0
         for number in range(1, int(plan.length_s / day)):
             self.at(number * day, self._look_at_size)
+            self.at(number * day, self._look_at_books)
         self.at(plan.length_s - 1.5 * day, self.heal)
         await asyncio.sleep(plan.length_s)
         process = self.process
@@ -522,6 +528,10 @@ class Run:
             tasks += 0 if life.is_over else len(life.tasks)
         workers = [worker for service in process.services.values() for worker in service.dispatcher._workers.values()]
         self.ledger.judge_size(tasks, process.inbox._pending.receipts, sum(worker._held for worker in workers))
+
+    def _look_at_books(self) -> None:
+        if self.process is not None and self.process.services:
+            self._look(self.ledger.judge_start)
 
     def carry_out(self) -> Outcome:
         loop = self.loop

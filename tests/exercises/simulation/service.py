@@ -43,6 +43,8 @@ from tests.exercises.simulation.vendor import QUEUE, SimulatedQueue, Vendor
 RETRY_DELAYS_S = (5.0, 30.0, 120.0, 600.0, 3600.0)
 SINK_TIMEOUT_S = 10.0
 GIVE_UP_S = 6 * 3600.0
+# Where keys are not kept for longer than the week.
+DEDUP_S = 3 * 86_400.0
 STOP_TIMEOUT_S = 5.0
 
 
@@ -54,7 +56,7 @@ class Configuration:
     Attributes:
         has_audit: Whether there is a second sink.
         confirms: Whether what VOD's callbacks say is confirmed before it leaves.
-        keeps_short: Whether payloads are kept for two days and keys for four, so that a week sees them go.
+        keeps_short: Whether payloads are kept for a day and keys for three, so that a week sees them go.
     """
 
     has_audit: bool = True
@@ -68,7 +70,7 @@ def settings_of(configuration: Configuration) -> Settings:
     webhook = {"kind": "webhook", "url": "http://127.0.0.1:9/", "secrets": ["whsec_" + "c2VjcmV0" * 6]}
     tables: dict[str, Any] = {
         "store": {"url": "sqlite:////nowhere/inbox.db"}
-        | ({"retention_days": 2, "dedup_days": 4} if configuration.keeps_short else {}),
+        | ({"retention_days": 1, "dedup_days": DEDUP_S / 86_400} if configuration.keeps_short else {}),
         "jobs": {"deadline_s": 1800, "retry_s": 60, "give_up_s": GIVE_UP_S},
         "sources": {
             "vod": {

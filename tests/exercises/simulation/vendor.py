@@ -67,6 +67,8 @@ class Vendor:
         # Who wrote which message to a queue.
         self.told: dict[str, CloudJob] = {}
         self.deleted: Callable[[CloudJob], None] = lambda _: None
+        # Each true callback or message that was sent.
+        self.sent: list[Sending] = []
         self.door: Door | None = None
         self.is_away = False
         self.is_slow = False
@@ -89,6 +91,8 @@ class Vendor:
 
     async def _post(self, sending: Sending, destination: HttpDestination) -> str:
         teller = self.cloud.teller
+        if sending.veracity == "true" and sending.attempt == 0:
+            self.sent.append(sending)
         request = build_request(
             sending,
             destination,
@@ -112,7 +116,16 @@ class Vendor:
 
     def _remember(self, job: CloudJob, destination: QueueDestination) -> None:
         self.told[json.dumps(describe(job, job.outcome), ensure_ascii=False)] = job
+        self.sent.append(Sending(job, destination))
         self._write(job, destination)
+
+    def repeat(self, most: int) -> int:
+        """Tell again what was told, whenever that was."""
+        again = self._rng.sample(self.sent, min(most, len(self.sent)))
+        for sending in again:
+            self.cloud.teller._push(self.now().timestamp() + self._rng.uniform(0.0, 60.0), sending)
+        self.cloud.teller._wake.set()
+        return len(again)
 
     async def call(self, request: ApiRequest) -> Mapping[str, Any]:
         """A ``aliyun.calls.CallApi``."""
