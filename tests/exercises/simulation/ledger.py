@@ -124,16 +124,18 @@ class Ledger:
             f"{self._job_name(job)} is submitted{again}; it ends {job.outcome}{', untold' if job.is_lost else ''}"
         )
 
+    def told(self, job: CloudJob) -> None:
+        """The service has got a callback, true or not, whatever becomes of it."""
+        self._told.add(job.job_id)
+
     def answered(self, job: CloudJob, veracity: str, status: int) -> None:
         """The service has answered a callback."""
         what = "its end" if veracity == "true" else f"a callback that is {veracity}"
         self.note(f"{self._job_name(job)}: {what} is answered {status}")
         if veracity == "forged" and status < 300:
             self.violate(f"a forged callback about {self._job_name(job)} was answered {status}")
-        if status < 300:
-            self._told.add(job.job_id)
-            if veracity == "true":
-                self.promised(job)
+        if veracity == "true" and status < 300:
+            self.promised(job)
 
     def _may_be_refuted(self, event: str) -> bool:
         """Who asks the vendor is told of the last time alone that a job was run, and not how it ended before."""
@@ -145,7 +147,6 @@ class Ledger:
         self._registered.setdefault(job.job_id, self.time())
 
     def promised(self, job: CloudJob) -> None:
-        self._told.add(job.job_id)
         self._promised.setdefault(event_id(job.reference().key().digest(), job.outcome), self.time())
 
     # Deliveries
@@ -311,7 +312,7 @@ class Ledger:
             self.violate(f"{product} {job_id} is still expected in the end")
         elif job is not None and state == "unknown" and job.is_learnable and self.can_always_ask:
             self.violate(f"{self._job_name(job)} was given up, and the vendor could be asked")
-        elif job is not None and state == "completed" and job_id not in self._told:
+        elif job is not None and state == "completed" and job.is_lost and job_id not in self._told:
             self.violate(f"{self._job_name(job)} is said to have been told of, and was asked about")
 
     def judge_size(self, tasks: int, waiting: int, held: int) -> None:

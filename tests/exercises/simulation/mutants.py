@@ -18,7 +18,7 @@ import media_callbacks
 
 PACKAGE = Path(media_callbacks.__file__).parent
 # Within so many seeds each is found.
-MOST_SEEDS = 60
+MOST_SEEDS = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,6 +198,7 @@ class Run:
                 answered.set_result(given)
 
         number, service = next(iter(process.services.items()))
+        self.ledger.told(sending.job)
         process.lives[number].run(service.receive, request, answer)
         return True
 
