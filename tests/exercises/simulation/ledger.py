@@ -79,8 +79,8 @@ class Ledger:
     _histories: dict[tuple[str, str, int], DeliveryHistory] = field(
         default_factory=lambda: defaultdict(DeliveryHistory)
     )
-    # By event: which row it is, and when it was first seen.
-    _rows: dict[str, tuple[int, float]] = field(default_factory=dict)
+    # By event: which row it is.
+    _rows: dict[str, int] = field(default_factory=dict)
     _taken: dict[tuple[str, str], tuple[float, bytes]] = field(default_factory=dict)
     _jobs: dict[str, list[CloudJob]] = field(default_factory=lambda: defaultdict(list))
     _numbers: dict[str, int] = field(default_factory=dict)
@@ -184,6 +184,7 @@ class Ledger:
         taken_at, _ = self._taken.get((event, sink), (math.inf, b""))
         if self.time() > taken_at + self.keeps_keys_s:
             del self._taken[event, sink]
+            self._rows.pop(event, None)
             for key in [key for key in self._histories if key[:2] == (event, sink)]:
                 del self._histories[key]
 
@@ -253,9 +254,15 @@ class Ledger:
 
     # What is in the store
 
-    def judge_start(self, connection: sqlite3.Connection) -> None:
-        """After a start: what was promised before is there."""
-        self._judge_promises(connection)
+    def judge_start(self, connection: sqlite3.Connection, *, has_journaled: bool = False) -> None:
+        """
+        After a start: what was promised before is there.
+
+        Args:
+            has_journaled: What is not may still be in a journal.
+        """
+        if not has_journaled:
+            self._judge_promises(connection)
         self._judge_identity(connection)
         self._judge_books(connection)
 
@@ -278,10 +285,11 @@ class Ledger:
             event = f"evt_{digest.hex()}{outcome:02x}"
             if (event, "orders") not in self._taken:
                 continue
-            known, seen_at = self._rows.get(event, (row_id, self.time()))
-            if known != row_id and self.time() < seen_at + self.keeps_keys_s:
+            known = self._rows.setdefault(event, row_id)
+            taken_at, _ = self._taken[event, "orders"]
+            if known != row_id and self.time() < taken_at + self.keeps_keys_s:
                 self.violate(f"{self.name(event)} was taken, and is accepted as another event")
-            self._rows[event] = row_id, seen_at if known == row_id else self.time()
+            self._rows[event] = row_id
 
     def _is_dead(self, event: str, sink: str) -> bool:
         history = self._histories.get((event, sink, 0))

@@ -22,9 +22,11 @@ from unittest.mock import patch
 from media_callbacks.delivery import dispatcher
 from media_callbacks.edge import core
 from media_callbacks.inbox import operations, pending
+from media_callbacks.inbox.journal import attempts, segments, store
 from media_callbacks.inbox.keeping.clock import AnchoredClock
 from media_callbacks.inbox.sqlite import checkpoints, writer
 from media_callbacks.inbox.sqlite.inbox import SqliteInbox
+from tests.exercises.simulation.journals import JournalDisk, OperatingSystem, Way
 from tests.exercises.simulation.loop import SimulatedLoop
 from tests.exercises.simulation.threads import HUB, Executor, Queue, Thread
 
@@ -80,6 +82,10 @@ class Machine:
         self.inbox: SqliteInbox | None = None
         # How much of which WAL was flushed: its salt and a size.
         self._flushed = (b"", 0)
+        shadow = folder / "shadow"
+        shadow.mkdir()
+        self._journals = JournalDisk(shadow)
+        self.way = Way()
         self.disk = self._next_folder()
         shutil.copy(template, self.disk / DB)
 
@@ -115,6 +121,14 @@ class Machine:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._flushed = mark
 
+    def fsync(self, descriptor: int) -> None:
+        """Of a journal's file or folder, in the journal's thread."""
+        HUB.sleep(self._rng.uniform(*self.faults.flush_s))
+        self._journals.flushed(descriptor)
+
+    def journals(self) -> list[Path]:
+        return sorted(self.disk.glob("journal-*"))
+
     def _mark(self, wal: int) -> tuple[bytes, int]:
         return os.pread(wal, 8, 16), os.fstat(wal).st_size
 
@@ -144,6 +158,8 @@ class Machine:
                     torn[start:end] = bytes(end - start)
         if wal:
             (self.disk / f"{DB}-wal").write_bytes(torn)
+        for journal in sorted(old.glob("journal-*")):
+            self._journals.lose_power(journal, self.disk / journal.name, self._rng)
         self._release()
         return len(wal) - kept
 
@@ -153,6 +169,9 @@ class Machine:
         for name in (DB, f"{DB}-wal"):
             if (old / name).exists():
                 shutil.copy(old / name, self.disk / name)
+        for journal in sorted(old.glob("journal-*")):
+            shutil.copytree(journal, self.disk / journal.name)
+            self._journals.copied(self.disk / journal.name)
         self._release()
 
     def _release(self) -> None:
@@ -194,11 +213,15 @@ def limit_pages(connection: sqlite3.Connection, *, is_full: bool) -> None:
 def installed(machine: Callable[[], Machine], loop: SimulatedLoop, rng: Random) -> Iterator[None]:
     """The service's modules find threads, queues, flushes, timers and lease names of the simulation."""
     timers = SimpleNamespace(perf_counter=loop.time)
+    system = OperatingSystem(lambda descriptor: machine().fsync(descriptor), lambda: machine().faults.is_full)
     with ExitStack() as stack:
         for module, name, replacement in (
             (writer, "threading", SimpleNamespace(Thread=Thread)),
             (writer, "_SYNC", lambda wal: machine().flush(wal)),
             (pending, "SimpleQueue", Queue),
+            (store, "threading", SimpleNamespace(Thread=Thread)),
+            (segments, "os", system),
+            (attempts, "os", system),
             (checkpoints, "ThreadPoolExecutor", Executor),
             (operations, "token_hex", lambda size: rng.randbytes(size).hex()),
             (dispatcher, "time", timers),

@@ -30,6 +30,8 @@ FaultKind = Literal[
     "vendor_away",
     "vendor_slow",
     "vendor_repeats",
+    "store_away",
+    "store_slow",
     "service_dies",
     "service_freezes",
     "clock_step",
@@ -58,6 +60,8 @@ FAULTS: dict[FaultKind, tuple[int, float, float]] = {
     "vendor_away": (2, 10.0, 6 * HOUR_S),
     "vendor_slow": (2, 10.0, HOUR_S),
     "vendor_repeats": (4, 0.0, 0.0),
+    "store_away": (4, 10.0, HOUR_S),
+    "store_slow": (2, 10.0, HOUR_S),
     "service_dies": (3, 1.0, HOUR_S),
     "service_freezes": (3, 1.0, 600.0),
     "clock_step": (3, 60.0, DAY_S),
@@ -119,6 +123,7 @@ class Plan:
     Attributes:
         seed: Of all chance that is not drawn here: how long things take, which answers are lost.
         services: How many work on the store.
+        has_journals: Whether each of them keeps what comes while the store is away.
     """
 
     seed: int
@@ -128,6 +133,7 @@ class Plan:
     services: int
     confirms: bool
     keeps_short: bool
+    has_journals: bool
 
     def without(self, *, jobs: slice | None = None, faults: slice | None = None) -> "Plan":
         """The same with fewer of them."""
@@ -153,6 +159,7 @@ def make_plan(seed: int, *, length_s: float = 7 * DAY_S) -> Plan:
         services=1 + (rng.random() < 0.3),
         confirms=rng.random() < 0.6,
         keeps_short=rng.random() < 0.5,
+        has_journals=rng.random() < 0.5,
     )
 
 

@@ -27,6 +27,7 @@ from media_callbacks.rehearsal.fake_cloud.callbacks import Sending
 from media_callbacks.rehearsal.fake_cloud.faults import Faults
 from media_callbacks.rehearsal.fake_cloud.jobs import CloudJob
 from media_callbacks.rehearsal.simulate import SimulatedRequest
+from tests.exercises.simulation.journals import holds_receipts
 from tests.exercises.simulation.ledger import Ledger
 from tests.exercises.simulation.loop import SimulatedLoop, Stuck
 from tests.exercises.simulation.machine import BEGAN_AT, DB, DiskFaults, Machine, installed
@@ -81,6 +82,7 @@ class Process:
         self.settings = settings_of(run.configuration)
         self.inbox = run.machine.make_inbox()
         self.services: dict[int, Service] = {}
+        self._all: list[Service] = []
 
     async def open(self) -> None:
         await self.inbox.open()
@@ -100,11 +102,23 @@ class Process:
             vendor=run.vendor,
             receivers=run.receivers,
             ledger=run.ledger,
+            way=run.machine.way,
+            journal=run.machine.disk / f"journal-{number}" if run.plan.has_journals else None,
         )
         self.lives[number] = life = Life(f"service {number}", within=self.life)
         run.lives.append(life)
-        life.run(service.start)
-        self.services[number] = service
+        task = run.loop.create_task(service.start(), context=life.context)
+        task.add_done_callback(partial(self._started, number, service), context=Context())
+        self._all.append(service)
+
+    def _started(self, number: int, service: Service, task: "asyncio.Task[None]") -> None:
+        task.result()
+        if not self.lives[number].is_over:
+            self.services[number] = service
+
+    def release(self) -> None:
+        for service in self._all:
+            service.release()
 
     async def stop(self) -> None:
         stopping = [
@@ -270,7 +284,7 @@ class Run:
             # By another clock, what waits may be due.
             self._started_at_step_s = self.machine.step_s
             self.ledger.released()
-        self._look(self.ledger.judge_start)
+        self._look_at_store()
         for number in range(self.plan.services):
             process.start_service(number)
 
@@ -294,6 +308,7 @@ class Run:
     def _die(self, process: Process, *, is_power_loss: bool) -> None:
         self.process = None
         process.life.kill()
+        process.release()
         self._close_looking()
         if is_power_loss:
             lost = self.machine.lose_power()
@@ -370,6 +385,10 @@ class Run:
                 end = self._roomy_disk
             case "vendor_repeats":
                 self.ledger.note(f"the vendor tells {self.vendor.repeat(1 + int(20 * fault.chance))} things again")
+            case "store_away" | "store_slow":
+                self.ledger.note(f"the way to the store is {what}")
+                self.machine.way.state = "away" if what == "away" else "slow"
+                end = self._way_well
             case "vendor_away" | "vendor_slow":
                 self.ledger.note(f"the vendor's APIs are {what}")
                 self.vendor.is_away, self.vendor.is_slow = what == "away", what == "slow"
@@ -411,11 +430,11 @@ class Run:
             return
         self.ledger.trouble(f"service {number} dies")
         life.kill()
-        del process.services[number]
+        process.services.pop(number).release()
         self.at(now + fault.for_s, self._start_service, process, number)
 
     def _start_service(self, process: Process, number: int) -> None:
-        if process is self.process and number not in process.services:
+        if process is self.process and process.lives[number].is_over:
             self.ledger.trouble(f"service {number} is started again")
             process.start_service(number)
 
@@ -443,6 +462,10 @@ class Run:
         self.ledger.trouble("there is room on the disk again")
         self.machine.set_full(False)
 
+    def _way_well(self) -> None:
+        self.ledger.note("the way to the store is well")
+        self.machine.way.state = "well"
+
     def _vendor_well(self) -> None:
         self.ledger.note("the vendor's APIs are well")
         self.vendor.is_away = self.vendor.is_slow = False
@@ -465,6 +488,7 @@ class Run:
         self._quick_disk()
         self._roomy_disk()
         self._vendor_well()
+        self._way_well()
         self.machine.step_s = 0.0
         self.machine.faults.fails_flush = None
         for receiver in self.receivers.values():
@@ -474,6 +498,9 @@ class Run:
         self.at(self.loop.time() + 600.0, self.order, "resume all", lambda o: o.resume())
 
     # Looking at the store
+
+    def _has_journaled(self) -> bool:
+        return any(map(holds_receipts, self.machine.journals()))
 
     def _look(self, look: Callable[[sqlite3.Connection], Any]) -> Any:
         if self._looking is None:
@@ -517,6 +544,8 @@ class Run:
             self.ledger.violate("the service is not up in the end")
             return
         self._look_at_size()
+        if self._has_journaled():
+            self.ledger.violate("a journal is not empty in the end")
         self._look(partial(self.ledger.judge_end, sinks=set(process.settings.sinks)))
 
     def _look_at_size(self) -> None:
@@ -532,7 +561,10 @@ class Run:
 
     def _look_at_books(self) -> None:
         if self.process is not None and self.process.services:
-            self._look(self.ledger.judge_start)
+            self._look_at_store()
+
+    def _look_at_store(self) -> None:
+        self._look(partial(self.ledger.judge_start, has_journaled=self._has_journaled()))
 
     def carry_out(self) -> Outcome:
         loop = self.loop
@@ -558,7 +590,7 @@ class Run:
         if self._is_over:
             return
         if event in _DEFECTS or (event.endswith("_failed") and error and not error.startswith(_MAY_FAIL)):
-            if event == "store_failed":
+            if event in {"store_failed", "journal_failed"}:
                 return
             self.ledger.violate(f"the service logs {event}: {details}")
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -23,7 +24,9 @@ from media_callbacks.healing.queries.catalogue import QUERIES, build_query_sourc
 from media_callbacks.healing.queries.findings import Patience
 from media_callbacks.healing.queue_poller import QueuePoller
 from media_callbacks.healing.reconciler import Desk, Reconciler
+from media_callbacks.inbox.journal.store import JournaledStore
 from media_callbacks.inbox.records import Inquiry
+from media_callbacks.inbox.roles import ReceiptStore
 from media_callbacks.inbox.sqlite.inbox import SqliteInbox
 from media_callbacks.model.receipts import Receipt
 from media_callbacks.observe.logs import LimitedLog
@@ -36,6 +39,7 @@ from media_callbacks.sources.intake import build_receipt
 from media_callbacks.sources.transports.mns_queue import MnsQueueSource
 from media_callbacks.upkeep.clock_watch import ClockWatch
 from media_callbacks.upkeep.retention import Retention
+from tests.exercises.simulation.journals import DistantStore, Way
 from tests.exercises.simulation.loop import SimulatedLoop
 from tests.exercises.simulation.receivers import DeliveryLedger, Receiver, SimulatedSink
 from tests.exercises.simulation.vendor import QUEUE, SimulatedQueue, Vendor
@@ -46,6 +50,7 @@ GIVE_UP_S = 6 * 3600.0
 # Where keys are not kept for longer than the week.
 DEDUP_S = 3 * 86_400.0
 STOP_TIMEOUT_S = 5.0
+_JOURNAL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +125,17 @@ class Service:
         vendor: Vendor,
         receivers: Mapping[str, Receiver],
         ledger: DeliveryLedger,
+        way: Way,
+        journal: Path | None,
     ) -> None:
         self.settings, self.inbox, self.clock = settings, inbox, clock
         self._vendor, self._loop = vendor, loop
+        self.read_again = build_reader(settings)
+        self.receipts: ReceiptStore = DistantStore(inbox, way, rng)
+        if journal is not None:
+            self.receipts = JournaledStore(
+                self.receipts, journal, max_bytes=_JOURNAL_BYTES, rebuild=self.read_again, wait=loop.wait
+            )
         self.metrics = Metrics()
         self._route = partial(route, settings.sinks)
         sinks = [
@@ -172,7 +185,6 @@ class Service:
         )
         self.poller = self._build_poller(rng, elapsed)
         self.edge = self._build_edge()
-        self.read_again = build_reader(settings)
 
     def _find_desk(self, inquiry: Inquiry) -> Desk:
         product, account = inquiry.reference.product, inquiry.reference.account
@@ -190,7 +202,7 @@ class Service:
         return QueuePoller(
             source,
             SimulatedQueue(self._vendor, self._loop, rng),
-            self.inbox,
+            self.receipts,
             build=build,
             report=Reporter(self.metrics).report,
             observe=partial(self.metrics.queue_polled, "mts"),
@@ -206,7 +218,7 @@ class Service:
             source = build_source(name, table)
             (below if source.transport == "token-url" else exact)[source.path] = CallbackEndpoint(
                 source,
-                inbox=self.inbox,
+                inbox=self.receipts,
                 route=self._route,
                 certificates=CertificateStore(),
                 clock=self.clock,
@@ -217,14 +229,15 @@ class Service:
         return Edge(
             exact,
             below,
-            readiness=Readiness(self.inbox, monotonic=self._loop.time),
+            readiness=Readiness(self.receipts, monotonic=self._loop.time),
             refusals=Refusals(self.metrics, LimitedLog(monotonic=self._loop.time), RefusedRequests(self.clock)),
             reporter=Reporter(self.metrics),
             max_body_bytes=server.max_body_bytes,
             body_timeout_s=server.body_timeout_s,
         )
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        await self.receipts.open()
         self.dispatcher.start()
         self.replayer.start()
         self.clock_watch.start()
@@ -241,6 +254,12 @@ class Service:
             self.dispatcher.stop(),
             self.poller.stop(STOP_TIMEOUT_S),
         )
+        await self.receipts.close()
+
+    def release(self) -> None:
+        """It has died: what it had open, the operating system closes."""
+        if isinstance(self.receipts, JournaledStore):
+            self.receipts._journal.close()
 
     def receive(self, request: SimulatedRequest, answered: Callable[[Answer], None]) -> None:
         """A request has come, to its last byte."""
