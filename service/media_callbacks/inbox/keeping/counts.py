@@ -1,6 +1,6 @@
 """
 How many deliveries have not arrived, by sink and state. The database counts them itself, in the transaction that
-changes them; see ``inbox/sql/005_counts``.
+changes them; see ``inbox/sql/004_operating``.
 """
 
 from collections import Counter

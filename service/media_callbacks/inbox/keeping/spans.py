@@ -12,7 +12,7 @@ from typing import Literal
 
 from media_callbacks.inbox.database import Database, Row, Value
 
-# As inbox/sql/005_counts has them.
+# As inbox/sql/004_operating has them.
 SPAN_BITS = 12
 # How long after the next span has begun one is complete: no transaction takes as long (see postgresql/connecting).
 _SETTLED_MS = 120_000
