@@ -19,7 +19,7 @@ from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.journal.store import JournaledStore
 from media_callbacks.inbox.keeping.migrations import Migration, load_migrations, missing_migrations
 from media_callbacks.inbox.operating import reads, replays
-from media_callbacks.inbox.postgresql import connecting, receipts, schema, tasks
+from media_callbacks.inbox.postgresql import connecting, migrating, receipts, tasks
 from media_callbacks.inbox.postgresql import writer as writer_module
 from media_callbacks.inbox.postgresql.database import PostgresqlDatabase
 from media_callbacks.inbox.postgresql.functions import lock_of
@@ -850,9 +850,7 @@ async def test_a_store_that_comes_back_without_its_tables_is_not_ready_though_th
                 message = str(result)
                 await asyncio.sleep(0.01)
 
-    await until_not_ready(
-        "migrations are missing (initial, jobs, clock, operating); run `media-callbacks migrate`"
-    )
+    await until_not_ready("migrations are missing (initial, jobs, clock, operating); run `media-callbacks migrate`")
     assert (await journaled.put(make_receipt(make_event()))).is_journaled, "it is kept all the same"
     await migrate(own_server.url())
     await eventually(journaled.check)
@@ -1182,7 +1180,7 @@ async def test_a_migration_that_breaks_off_leaves_what_was_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = [load_migrations("postgresql")[0], Migration(2, "broken", "CREATE TABLE half (x int);\nSELECT 1/0;")]
-    monkeypatch.setattr(schema, "load_migrations", lambda _: known)
+    monkeypatch.setattr(migrating, "load_migrations", lambda _: known)
     with pytest.raises(InboxUnavailable, match="division by zero"):
         await migrate(database_url)
     assert await execute(database_url, "SELECT to_regclass('half'), max(number) FROM migrations") == [(None, 1)]

@@ -5,16 +5,18 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import pytest
 
-from media_callbacks.inbox.keeping.migrations import load_migrations
+from media_callbacks.inbox.keeping.migrations import load_migrations, missing_migrations
 from media_callbacks.inbox.records import AttemptResult, EventFilter, ReplayRequest
 from media_callbacks.model.events import Event
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.kinds import OUTCOMES
+from tests.factories import earlier
+from tests.factories.earlier import RELEASED
 from tests.inbox.conformance import (
     DAY,
     LEASE_S,
@@ -29,6 +31,7 @@ from tests.inbox.conformance import (
     make_receipt,
     purge,
 )
+from tests.inbox.conformance_feed import follow
 from tests.inbox.timed import Clock, Timed, TimedPostgresqlInbox, TimedSqliteInbox
 
 # What there was when the first migration after these was written.
@@ -191,3 +194,39 @@ async def test_what_was_there_is_found_by_what_names_it(inbox: Timed) -> None:
     for text in ('order "7"\n', 'order "', OTHER.id, "job-2"):
         assert [hit.event_id for hit in await inbox.search(text, limit=9)] == ids(OTHER), text
     assert {hit.id for hit in await inbox.search("media-1", limit=9)} == {"job-1", "job-2"}
+
+
+# The version before, while the new one is rolled out
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
+def test_the_version_before_goes_on_with_what_this_one_migrates(dialect: str) -> None:
+    known = load_migrations(dialect)
+    released = [one for one in known if one.number <= RELEASED]
+    assert missing_migrations(released, {one.number for one in known}, apply=False) == []
+    # As somebody has them who ran what was between releases.
+    assert missing_migrations(known, {1, 2, 3, 4, 5}, apply=False) == []
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_what_the_version_before_calls_works_on_what_this_one_migrates(
+    database_url: str, version: Literal[1, 2]
+) -> None:
+    inbox = TimedPostgresqlInbox(database_url, clock=Clock(NOW))
+    await inbox.open()
+    old = await asyncpg.connect(database_url)
+    events = [make_event(f"job-{n}", user_data=f"order {n}") for n in range(4)]
+    bodies = {key_digest(event.id): event.to_json().decode() for event in events}
+    at = milliseconds(-HOUR)
+    for state in ("accepted", "duplicate"):
+        assert await earlier.accept(old, bodies, at=at, sinks="a b", version=version) == [state] * 4
+    now = milliseconds(HOUR)
+    for became in ("delivered", "retrying", "dead"):
+        claimed = await earlier.claim(old, "a", at=now, limit=1, version=version)
+        await earlier.record(old, "a", claimed, became, at=now, version=version)
+    await old.close()
+    assert await backlog(inbox) == {("a", "pending"): 1, ("a", "retrying"): 1, ("a", "dead"): 1, ("b", "pending"): 4}
+    assert await follow(inbox, NOW - DAY) == ids(*events)
+    for event in events:
+        assert [hit.event_id for hit in await inbox.search(str(event.data.user_data), limit=9)] == ids(event)
+    await inbox.close()

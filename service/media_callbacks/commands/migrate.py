@@ -15,7 +15,8 @@ def add_options(parser: CommandParser) -> None:
     parser.examples = ("media-callbacks migrate",)
     parser.description = (
         "Applies the migrations that are missing. `serve` does so by itself unless store.auto_migrate is"
-        " false. Works beside running services, also of the version before."
+        " false. Works beside running services, also of the version before; what takes long on PostgreSQL is told as it"
+        " goes on, and begun again where it was broken off."
     )
     add_config_option(parser)
     add_json_option(parser)
@@ -25,7 +26,7 @@ def add_options(parser: CommandParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     settings = read_settings(arguments)
     try:
-        applied = asyncio.run(migrate_store(settings.store.url))
+        applied = asyncio.run(migrate_store(settings.store.url, lambda text: print(text, file=sys.stderr, flush=True)))
     except InboxUnavailable as error:
         print(f"store.url: {error}", file=sys.stderr)
         return 1

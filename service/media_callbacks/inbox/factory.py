@@ -1,6 +1,6 @@
 """Which inbox a ``store.url`` means."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from media_callbacks.inbox.roles import Inbox
@@ -33,9 +33,12 @@ def build_inbox(
     return PostgresqlInbox(url, auto_migrate=auto_migrate, pool_size=pool_size, must_connect=must_connect)
 
 
-async def migrate_store(url: str) -> Sequence[str]:
+async def migrate_store(url: str, tell: Callable[[str], None] = lambda _: None) -> Sequence[str]:
     """
     Apply the migrations that are missing; safe beside running services.
+
+    Args:
+        tell: What is going on, where it may take a while.
 
     Returns:
         The names of those that were applied, in order.
@@ -48,7 +51,7 @@ async def migrate_store(url: str) -> Sequence[str]:
         return migrate_file(_path(url))
     from media_callbacks.inbox.postgresql.schema import migrate  # noqa: PLC0415
 
-    return await migrate(url)
+    return await migrate(url, tell)
 
 
 async def try_needs(url: str) -> Sequence[CheckResult]:

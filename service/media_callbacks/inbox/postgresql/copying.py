@@ -9,7 +9,7 @@ from media_callbacks.inbox.copying.copying import check_schema
 from media_callbacks.inbox.copying.tables import TABLES, Row, Table, to_plain
 from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.postgresql.connecting import connected
-from media_callbacks.inbox.postgresql.schema import applied_migrations
+from media_callbacks.inbox.postgresql.migrating import applied_migrations
 from media_callbacks.model.errors import Unusable
 
 _LOCK_TIMEOUT_MS = 5000

@@ -49,6 +49,11 @@ def is_deadlock(error: Exception) -> bool:
     return isinstance(error, asyncpg.DeadlockDetectedError)
 
 
+def is_lost_lock(error: Exception) -> bool:
+    """Whether others had a lock for longer than it was waited for."""
+    return isinstance(error, (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError))
+
+
 def is_without_tables(error: BaseException | None) -> bool:
     """Whether the database, or its schema, is none of ours."""
     return isinstance(error, (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError))

@@ -37,6 +37,8 @@ from media_callbacks.model.receipts import Receipt, Verdict
 
 # How long a start is held up by a server that does not answer, where it may start without.
 _FIRST_CONNECT_S = 0.7
+# How long it is held up by migrations: those of a new database take less than a second.
+_MIGRATION_S = 10.0
 # Two of a service's connections accept receipts and one hears news.
 _WRITERS = 2
 _LISTENERS = 1
@@ -85,6 +87,7 @@ class PostgresqlInbox(Operations):
         self._problem = _NOT_OPEN
         # Why the server, though it is there, can't be used as configured; None when that is not known.
         self._misfit: ConfigError | None = None
+        self._is_migrating = False
         self._migrations: Sequence[Migration] = ()
         self._pool: Any = None
         self._writer_pool: Any = None
@@ -101,19 +104,21 @@ class PostgresqlInbox(Operations):
         Raises:
             ConfigError: The database can't be used as configured.
             InboxUnavailable: The server can't be reached, and must be.
+
+        Migrations that take long go on in the background; until they are done, nothing can be done here.
         """
-        if self._must_connect:
-            await self._open()
-            return
         first = asyncio.create_task(self._open())
         try:
+            await asyncio.wait([first], timeout=_MIGRATION_S if self._must_connect else _FIRST_CONNECT_S)
             # What takes longer, such as a migration, is not broken off.
-            await asyncio.wait([first], timeout=_FIRST_CONNECT_S)
-            if first.done():
+            if first.done() or (self._must_connect and not self._is_migrating):
                 await first
                 return
-            self._problem = "the database can't be used just now: no answer yet"
+            if not self._is_migrating:
+                self._problem = "the database can't be used just now: no answer yet"
         except InboxUnavailable as error:
+            if self._must_connect:
+                raise
             self._problem = str(error)
         except asyncio.CancelledError:
             first.cancel()
@@ -123,13 +128,18 @@ class PostgresqlInbox(Operations):
 
     async def _open(self) -> None:
         self._migrations = load_migrations("postgresql")
-        schema = await prepare(self._url, apply=self._auto_migrate)
+        schema = await prepare(self._url, self._note_migrating, apply=self._auto_migrate)
         shared = self._pool_size - _WRITERS - _LISTENERS
         self._writer_pool = await connecting.create_pool(self._url, _WRITERS, connecting.PUT_TIMEOUT_S)
         self._pool = await connecting.create_pool(self._url, shared, connecting.STATEMENT_TIMEOUT_S)
         self._news = News(self._url, schema, super()._tell)
         self._writer = Writer(self._writer_pool, self._clock, self._pending, self._tell)
         self._misfit = None
+
+    def _note_migrating(self, text: str) -> None:
+        self._is_migrating = True
+        self._problem = f"the database is being brought up to date: {text}"
+        log.info("store_migrating", progress=text)
 
     async def _open_later(self, attempt: "asyncio.Task[None]") -> None:
         async for _ in tasks.attempts():

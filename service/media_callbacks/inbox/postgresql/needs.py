@@ -14,7 +14,8 @@ from typing import Any
 from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.postgresql.connecting import check_server, connect
 from media_callbacks.inbox.postgresql.driver import asyncpg, describe, errors
-from media_callbacks.inbox.postgresql.schema import LOCK_CLASS, TABLES, applied_migrations
+from media_callbacks.inbox.postgresql.migrating import LOCK_CLASS, applied_migrations
+from media_callbacks.inbox.postgresql.schema import TABLES
 from media_callbacks.model.check_results import CheckResult, Severity
 from media_callbacks.model.errors import Unusable
 

@@ -1,15 +1,12 @@
 """The schema of the database: brought up to date, and ours to use."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
-from media_callbacks.inbox.keeping.migrations import load_migrations, missing_migrations
 from media_callbacks.inbox.postgresql.connecting import connected
+from media_callbacks.inbox.postgresql.migrating import Tell, apply_missing
 from media_callbacks.model.errors import Unusable
 
-# Of the advisory locks; those of keys and assets, in the database's functions, have it too.
-LOCK_CLASS = 7105
-_MIGRATION_LOCK = (LOCK_CLASS, -1)
 TABLES = (
     "receipts",
     "events",
@@ -51,9 +48,12 @@ _SEQUENCES = (
 )
 
 
-async def migrate(url: str) -> Sequence[str]:
+async def migrate(url: str, tell: Tell = lambda _: None) -> Sequence[str]:
     """
-    Bring the schema up to date; safe when several services try at once.
+    Bring the schema up to date; safe when several services try at once, and beside those that run.
+
+    Args:
+        tell: What is going on, where it may take a while.
 
     Returns:
         The names of the migrations that were applied.
@@ -63,13 +63,13 @@ async def migrate(url: str) -> Sequence[str]:
         InboxUnavailable: The server can't be reached.
     """
     async with connected(url) as connection:
-        return await _migrate(connection, apply=True)
+        return await apply_missing(connection, apply=True, tell=tell)
 
 
-async def prepare(url: str, *, apply: bool) -> str:
+async def prepare(url: str, tell: Tell, *, apply: bool) -> str:
     """See that the database can be used, and return the name of the schema."""
     async with connected(url) as connection:
-        await _migrate(connection, apply=apply)
+        await apply_missing(connection, apply=apply, tell=tell)
         refused = await connection.fetch(
             "SELECT relname FROM pg_class WHERE relnamespace ="
             " (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND CASE"
@@ -90,33 +90,3 @@ async def prepare(url: str, *, apply: bool) -> str:
                 ]
             )
         return cast(str, await connection.fetchval("SELECT current_schema()"))
-
-
-async def _migrate(connection: Any, *, apply: bool) -> Sequence[str]:
-    known = load_migrations("postgresql")
-    if not missing_migrations(known, await applied_migrations(connection), apply=apply):
-        return []
-    await connection.execute("SELECT pg_advisory_lock($1, $2)", *_MIGRATION_LOCK)
-    try:
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY, name text NOT NULL)"
-        )
-        # Another service may have been faster.
-        missing = missing_migrations(known, await applied_migrations(connection))
-        for migration in missing:
-            async with connection.transaction():
-                await connection.execute(migration.sql)
-                await connection.execute(
-                    "INSERT INTO migrations (number, name) VALUES ($1, $2)", migration.number, migration.name
-                )
-    finally:
-        if not connection.is_closed():
-            await connection.execute("SELECT pg_advisory_unlock($1, $2)", *_MIGRATION_LOCK)
-    return [str(migration) for migration in missing]
-
-
-async def applied_migrations(connection: Any) -> set[int]:
-    """Their numbers."""
-    if await connection.fetchval("SELECT to_regclass('migrations')") is None:
-        return set()
-    return {number for (number,) in await connection.fetch("SELECT number FROM migrations")}
