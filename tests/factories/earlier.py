@@ -6,11 +6,69 @@ are the first three.
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.postgresql.functions import lock_of
+from media_callbacks.model.events import Event
 
 # The last migration of the last release.
 RELEASED = 3
+# Rows of a transaction.
+_STEP = 100_000
 _REVISION = '"revision":1,'
+_BODIES = (
+    "INSERT INTO event_bodies SELECT n, replace(replace($1, $2, 'evt_' || encode(digest, 'hex') || '00'),"
+    """ '"user_data":null', CASE n % 2 WHEN 0 THEN '"user_data":"order ' || n || '"' ELSE '"user_data":null' END)"""
+    " FROM clones"
+)
+_CLONES = (
+    (
+        "INSERT INTO receipts (id, received_at, source, product, transport, verified_by, state, parser, event_ids, body,"
+        " stored_at) SELECT n, $1::bigint, 'vod', 'vod', 'http', 'signature', 'accepted', 1,"
+        " 'evt_' || encode(digest, 'hex') || '00', repeat('x', 700)::bytea, $1::bigint FROM clones"
+    ),
+    (
+        "INSERT INTO events (id, key_digest, outcome, revision, receipt_id, accepted_at, product, kind, job_id, media_id,"
+        " is_routed) SELECT n, digest, 0, 1, n, $1::bigint, 'vod', 'animated_image', encode(digest, 'hex'),"
+        " 'media-' || n / 3, true FROM clones"
+    ),
+    (
+        "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at) SELECT n, sink, 0, state,"
+        " CASE WHEN state IN ('pending', 'retrying') THEN $1::bigint END, 1, $1::bigint FROM (SELECT n, sink, CASE"
+        " WHEN n % 100 = 7 THEN 'pending' WHEN n % 200 = 5 THEN 'dead' WHEN n % 1000 = 9 THEN 'retrying'"
+        " ELSE 'delivered' END AS state FROM clones, unnest(ARRAY['a', 'b']) AS sink) AS made"
+    ),
+    (
+        "INSERT INTO jobs (key_digest, product, account, family, job_id, user_data, registered_at, deadline_at, state,"
+        " ended_at) SELECT digest, 'vod', 'default', 'animated_image', encode(digest, 'hex'), 'order ' || n,"
+        " $1::bigint - 60000, $1::bigint + 3600000, 'completed', $1::bigint FROM clones WHERE n % 10 = 0"
+    ),
+)
+
+
+async def make(connection: Any) -> None:
+    """Its schema, in a new database."""
+    await connection.execute("CREATE TABLE migrations (number integer PRIMARY KEY, name text NOT NULL)")
+    for migration in load_migrations("postgresql"):
+        if migration.number <= RELEASED:
+            await connection.execute(migration.sql)
+            await connection.execute("INSERT INTO migrations VALUES ($1, $2)", migration.number, migration.name)
+
+
+async def fill(connection: Any, event: Event, count: int, *, at: int) -> None:
+    """
+    Clones of an event without user data, and what was kept with each: of two sinks, ``a`` and ``b``, one delivery in a
+    hundred waits, one in two hundred was given up and one in a thousand is tried again; every second has user data,
+    every tenth a job that was expected.
+    """
+    for begin in range(1, count + 1, _STEP):
+        series = f"generate_series({begin}, {min(begin + _STEP - 1, count)}) AS n"
+        clones = f"SELECT n, decode(md5('a' || n) || md5('b' || n), 'hex') AS digest FROM {series}"
+        await connection.execute(f"CREATE TEMPORARY TABLE clones AS {clones}")
+        for sql, *values in (*((sql, at) for sql in _CLONES), (_BODIES, event.to_json().decode(), event.id)):
+            await connection.execute(sql, *values)
+        await connection.execute("DROP TABLE clones")
+    for table in ("receipts", "events"):
+        await connection.execute(f"SELECT setval('{table}_id_seq', {count})")
 
 
 async def accept(
