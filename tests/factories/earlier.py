@@ -1,47 +1,60 @@
 """
-What services of the version before do on PostgreSQL: they call the functions of the migrations that it knows, which
-are the first three.
+The version before: its databases, and what its services do on PostgreSQL, where they call the functions of the
+migrations that it knows.
 """
 
-from collections.abc import Mapping, Sequence
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any, Literal
 
 from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.postgresql.functions import lock_of
 from media_callbacks.model.events import Event
 
-# The last migration of the last release.
+# The last migration that it knows.
 RELEASED = 3
+# Of its connections.
+SETTINGS = {"jit": "off", "enable_seqscan": "off", "synchronous_commit": "on"}
 # Rows of a transaction.
 _STEP = 100_000
 _REVISION = '"revision":1,'
-_BODIES = (
-    "INSERT INTO event_bodies SELECT n, replace(replace($1, $2, 'evt_' || encode(digest, 'hex') || '00'),"
-    """ '"user_data":null', CASE n % 2 WHEN 0 THEN '"user_data":"order ' || n || '"' ELSE '"user_data":null' END)"""
-    " FROM clones"
-)
+# For both databases; what differs between them is put in.
 _CLONES = (
     (
         "INSERT INTO receipts (id, received_at, source, product, transport, verified_by, state, parser, event_ids, body,"
-        " stored_at) SELECT n, $1::bigint, 'vod', 'vod', 'http', 'signature', 'accepted', 1,"
-        " 'evt_' || encode(digest, 'hex') || '00', repeat('x', 700)::bytea, $1::bigint FROM clones"
+        " stored_at) SELECT n, {at}, 'vod', 'vod', 'http', 'signature', 'accepted', 1, 'evt_' || {hex} || '00', {bytes},"
+        " {at} FROM clones"
     ),
     (
         "INSERT INTO events (id, key_digest, outcome, revision, receipt_id, accepted_at, product, kind, job_id, media_id,"
-        " is_routed) SELECT n, digest, 0, 1, n, $1::bigint, 'vod', 'animated_image', encode(digest, 'hex'),"
-        " 'media-' || n / 3, true FROM clones"
+        " is_routed) SELECT n, digest, 0, 1, n, {at}, 'vod', 'animated_image', {hex}, 'media-' || n / 3, {true}"
+        " FROM clones"
+    ),
+    (
+        "INSERT INTO event_bodies (event_id, body) SELECT n, replace(replace('{body}', '{event_id}',"
+        """ 'evt_' || {hex} || '00'), '"user_data":null', CASE n % 2 WHEN 0 THEN '"user_data":"order ' || n || '"'"""
+        """ ELSE '"user_data":null' END) FROM clones"""
     ),
     (
         "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at) SELECT n, sink, 0, state,"
-        " CASE WHEN state IN ('pending', 'retrying') THEN $1::bigint END, 1, $1::bigint FROM (SELECT n, sink, CASE"
+        " CASE WHEN state IN ('pending', 'retrying') THEN {at} END, 1, {at} FROM (SELECT n, sink, CASE"
         " WHEN n % 100 = 7 THEN 'pending' WHEN n % 200 = 5 THEN 'dead' WHEN n % 1000 = 9 THEN 'retrying'"
-        " ELSE 'delivered' END AS state FROM clones, unnest(ARRAY['a', 'b']) AS sink) AS made"
+        " ELSE 'delivered' END AS state FROM clones, (SELECT 'a' AS sink UNION ALL SELECT 'b') AS sinks) AS made"
     ),
     (
         "INSERT INTO jobs (key_digest, product, account, family, job_id, user_data, registered_at, deadline_at, state,"
-        " ended_at) SELECT digest, 'vod', 'default', 'animated_image', encode(digest, 'hex'), 'order ' || n,"
-        " $1::bigint - 60000, $1::bigint + 3600000, 'completed', $1::bigint FROM clones WHERE n % 10 = 0"
+        " ended_at) SELECT digest, 'vod', 'default', 'animated_image', {hex}, 'order ' || n, {at} - 60000,"
+        " {at} + 3600000, 'completed', {at} FROM clones WHERE n % 10 = 0"
     ),
+)
+_POSTGRESQL_SERIES = (
+    "SELECT n, decode(md5('a' || n) || md5('b' || n), 'hex') AS digest FROM generate_series({begin}, {end}) AS n"
+)
+_SQLITE_SERIES = (
+    "WITH RECURSIVE numbers (n) AS (SELECT {begin} UNION ALL SELECT n + 1 FROM numbers WHERE n < {end})"
+    " SELECT n, randomblob(32) AS digest FROM numbers"
 )
 
 
@@ -54,21 +67,52 @@ async def make(connection: Any) -> None:
             await connection.execute("INSERT INTO migrations VALUES ($1, $2)", migration.number, migration.name)
 
 
+def make_file(path: Path) -> None:
+    """The same on SQLite."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)")
+        for migration in load_migrations("sqlite"):
+            if migration.number <= RELEASED:
+                connection.executescript(migration.sql)
+                connection.execute("INSERT INTO migrations VALUES (?, ?)", (migration.number, migration.name))
+
+
 async def fill(connection: Any, event: Event, count: int, *, at: int) -> None:
     """
     Clones of an event without user data, and what was kept with each: of two sinks, ``a`` and ``b``, one delivery in a
     hundred waits, one in two hundred was given up and one in a thousand is tried again; every second has user data,
     every tenth a job that was expected.
     """
-    for begin in range(1, count + 1, _STEP):
-        series = f"generate_series({begin}, {min(begin + _STEP - 1, count)}) AS n"
-        clones = f"SELECT n, decode(md5('a' || n) || md5('b' || n), 'hex') AS digest FROM {series}"
-        await connection.execute(f"CREATE TEMPORARY TABLE clones AS {clones}")
-        for sql, *values in (*((sql, at) for sql in _CLONES), (_BODIES, event.to_json().decode(), event.id)):
-            await connection.execute(sql, *values)
-        await connection.execute("DROP TABLE clones")
+    words = {"hex": "encode(digest, 'hex')", "bytes": "convert_to(repeat('x', 700), 'UTF8')", "true": "true"}
+    for statements in _clone(event, count, _POSTGRESQL_SERIES, at=at, **words):
+        for sql in statements:
+            await connection.execute(sql)
     for table in ("receipts", "events"):
         await connection.execute(f"SELECT setval('{table}_id_seq', {count})")
+
+
+def fill_file(path: Path, event: Event, count: int, *, at: int) -> None:
+    """The same on SQLite."""
+    words = {"hex": "lower(hex(digest))", "bytes": "randomblob(700)", "true": "1"}
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        for statements in _clone(event, count, _SQLITE_SERIES, at=at, **words):
+            for sql in ("BEGIN", *statements, "COMMIT"):
+                connection.execute(sql)
+
+
+def _clone(event: Event, count: int, series: str, *, at: int, **words: str) -> Iterator[Sequence[str]]:
+    # Of the same type on both.
+    words |= {"at": f"CAST({at} AS bigint)", "body": event.to_json().decode(), "event_id": event.id}
+    for begin in range(1, count + 1, _STEP):
+        clones = series.format(begin=begin, end=min(begin + _STEP - 1, count))
+        yield [
+            f"CREATE TEMPORARY TABLE clones AS {clones}",
+            *(sql.format(**words) for sql in _CLONES),
+            "DROP TABLE clones",
+        ]
 
 
 async def accept(

@@ -21,6 +21,7 @@ from tests.exercises.bench.delivery import CONCURRENCY, Delivering
 from tests.exercises.bench.flat import Flat, flat_to_json, print_flat
 from tests.exercises.bench.latency import Latencies
 from tests.exercises.bench.load import CONNECTIONS, InvalidRun
+from tests.exercises.bench.migrating import Migrating, migrated_to_json, print_migrated
 from tests.exercises.bench.profiling import print_profile, profile
 from tests.exercises.bench.report import (
     parts_to_json,
@@ -38,7 +39,7 @@ from tests.exercises.bench.stores import POSTGRESQL, SQLITE, Stores, why_not
 
 # In this order, one after the other; what is left out needs asking.
 PARTS = ("parse", "accept", "latency", "delivery", "buses", "isolation", "backlog", "postgresql")
-ALONE = ("profile", "flat")
+ALONE = ("profile", "flat", "migrate")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,11 +67,13 @@ def build_parser() -> argparse.ArgumentParser:
         " shows the memory that the project promises",
     )  # fmt: skip
     parser.add_argument(
-        "--stored", type=int, nargs="+", default=[200_000], help="events in a full store (default: 200000), for flat any"
-        " number of sizes; 5000000 take about 10 GB of disk on SQLite and 13 on PostgreSQL",
+        "--stored", type=int, nargs="+", default=[200_000], help="events in a full store (default: 200000), for flat and"
+        " migrate any number of sizes; 5000000 take about 10 GB of disk on SQLite and 13 on PostgreSQL",
     )  # fmt: skip
     parser.add_argument(
-        "--database", choices=("sqlite", "postgresql"), help="which one flat measures (default: both in turn)"
+        "--database",
+        choices=("sqlite", "postgresql"),
+        help="which one flat and migrate measure (default: both in turn)",
     )
     parser.add_argument(
         "--against",
@@ -126,6 +129,15 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
             print(flat_to_json(sized))
         else:
             print_flat(sized)
+        return 0
+    if "migrate" in arguments.what:
+        databases = [name for name in (SQLITE, POSTGRESQL) if arguments.database in (None, name.lower())]
+        cores = {server_core, load_core}
+        migrated = runner.run(Migrating(folder, cores=cores, stored=arguments.stored, databases=databases).run())
+        if arguments.json:
+            print(migrated_to_json(migrated))
+        else:
+            print_migrated(migrated)
         return 0
     parts = arguments.what or list(PARTS)
     if "delivery" in parts and "buses" not in parts:
