@@ -13,6 +13,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from media_callbacks.inbox.asking import jobs
 from media_callbacks.inbox.database import Database
@@ -20,6 +21,7 @@ from media_callbacks.inbox.journal.store import JournaledStore
 from media_callbacks.inbox.keeping.migrations import Migration, load_migrations, missing_migrations
 from media_callbacks.inbox.operating import reads, replays
 from media_callbacks.inbox.postgresql import connecting, migrating, receipts, tasks
+from media_callbacks.inbox.postgresql import inbox as inbox_module
 from media_callbacks.inbox.postgresql import writer as writer_module
 from media_callbacks.inbox.postgresql.database import PostgresqlDatabase
 from media_callbacks.inbox.postgresql.functions import lock_of
@@ -34,6 +36,7 @@ from media_callbacks.model.identity import key_digest
 from media_callbacks.model.jobs import ExpectedJob
 from media_callbacks.model.receipts import Receipt, Verdict
 from tests.exercises.bench.flat import find_reads
+from tests.factories import earlier
 from tests.factories.postgresql import PostgresqlServer, execute, with_database
 from tests.factories.running import PATIENCE_S
 from tests.inbox.conformance import (
@@ -1156,6 +1159,28 @@ async def test_services_that_start_at_once_migrate_once(database_url: str) -> No
     inboxes = [TimedPostgresqlInbox(database_url) for _ in range(4)]
     await asyncio.gather(*(inbox.open() for inbox in inboxes))
     await asyncio.gather(*(inbox.close() for inbox in inboxes))
+
+
+async def test_a_start_goes_on_without_the_store_while_migrations_take_long(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or whatever looks whether the process answers would end it, again and again."""
+    monkeypatch.setattr(inbox_module, "_MIGRATION_S", 0.0)
+    another = await asyncpg.connect(database_url)
+    await earlier.make(another)
+    await another.execute("SELECT pg_advisory_lock($1, -1)", migrating.LOCK_CLASS)
+    inbox = TimedPostgresqlInbox(database_url)
+    with capture_logs() as logs:
+        await inbox.open()
+        await until_problem(inbox, "is being brought up to date: another instance applies migrations")
+    assert [one["event"] for one in logs].count("store_migrating") == 1
+    with pytest.raises(InboxUnavailable, match="is being brought up to date"):
+        await inbox.check()
+    await another.close()
+    verdict = await eventually(lambda: inbox.put(make_receipt(make_event())))
+    assert verdict.state == "accepted"
+    await inbox.check()
+    await inbox.close()
 
 
 async def test_missing_migrations_are_refused_where_they_must_be_run_by_hand(database_url: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.console.output import print_json
 from media_callbacks.commands.console.parser import CommandParser
-from media_callbacks.inbox.factory import migrate_store
+from media_callbacks.commands.console.stores import migrate_and_tell
 from media_callbacks.model.errors import InboxUnavailable
 
 
@@ -26,7 +26,7 @@ def add_options(parser: CommandParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     settings = read_settings(arguments)
     try:
-        applied = asyncio.run(migrate_store(settings.store.url, lambda text: print(text, file=sys.stderr, flush=True)))
+        applied = asyncio.run(migrate_and_tell(settings.store))
     except InboxUnavailable as error:
         print(f"store.url: {error}", file=sys.stderr)
         return 1

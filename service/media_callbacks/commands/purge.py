@@ -10,6 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.console.output import print_json
 from media_callbacks.commands.console.parser import CommandParser
+from media_callbacks.commands.console.stores import migrate_and_tell
 from media_callbacks.config.settings import Settings
 from media_callbacks.inbox.factory import build_inbox
 from media_callbacks.model.errors import ClockDoubted, InboxUnavailable
@@ -57,6 +58,8 @@ async def purge_store(settings: Settings, *, is_clock_right: bool = False) -> To
         ClockDoubted: What is old can't be told.
     """
     store = settings.store
+    if store.auto_migrate:
+        await migrate_and_tell(store)
     inbox = build_inbox(store.url, is_exclusive=False, auto_migrate=store.auto_migrate, pool_size=store.pool_size)
     await inbox.open()
     try:

@@ -10,6 +10,7 @@ from media_callbacks.assembly.sources import build_reader
 from media_callbacks.commands.console.options import add_config_option, add_json_option, read_settings
 from media_callbacks.commands.console.output import showing_progress
 from media_callbacks.commands.console.parser import CommandParser
+from media_callbacks.commands.console.stores import migrate_and_tell
 from media_callbacks.config.settings import Settings
 from media_callbacks.inbox.factory import build_inbox
 from media_callbacks.model.errors import InboxUnavailable
@@ -64,6 +65,8 @@ async def reparse(settings: Settings, *, dry_run: bool, with_conflicts: bool = F
         InboxUnavailable: The store failed on the way; what was done stays done, and the rest can be done again.
     """
     read = build_reader(settings)
+    if settings.store.auto_migrate:
+        await migrate_and_tell(settings.store)
     inbox = build_inbox(settings.store.url, is_exclusive=False, auto_migrate=settings.store.auto_migrate)
     await inbox.open()
     counts: Counter[str] = Counter(receipts=0, accepted=0, changed=0, unparsed=0, skipped=0)

@@ -87,7 +87,7 @@ class PostgresqlInbox(Operations):
         self._problem = _NOT_OPEN
         # Why the server, though it is there, can't be used as configured; None when that is not known.
         self._misfit: ConfigError | None = None
-        self._is_migrating = False
+        self._is_migrating = asyncio.Event()
         self._migrations: Sequence[Migration] = ()
         self._pool: Any = None
         self._writer_pool: Any = None
@@ -109,12 +109,18 @@ class PostgresqlInbox(Operations):
         """
         first = asyncio.create_task(self._open())
         try:
+            if self._must_connect:
+                migrating = asyncio.create_task(self._is_migrating.wait())
+                try:
+                    await asyncio.wait([first, migrating], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    migrating.cancel()
             await asyncio.wait([first], timeout=_MIGRATION_S if self._must_connect else _FIRST_CONNECT_S)
             # What takes longer, such as a migration, is not broken off.
-            if first.done() or (self._must_connect and not self._is_migrating):
+            if first.done():
                 await first
                 return
-            if not self._is_migrating:
+            if not self._is_migrating.is_set():
                 self._problem = "the database can't be used just now: no answer yet"
         except InboxUnavailable as error:
             if self._must_connect:
@@ -137,7 +143,7 @@ class PostgresqlInbox(Operations):
         self._misfit = None
 
     def _note_migrating(self, text: str) -> None:
-        self._is_migrating = True
+        self._is_migrating.set()
         self._problem = f"the database is being brought up to date: {text}"
         log.info("store_migrating", progress=text)
 
