@@ -13,7 +13,9 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help runtime environment demo test check lint coverage check-lowest format reference screenshots site lock export dist bench chaos hostile promise simulate mutants clean
+# Of bench: `make bench delivery` measures that one alone.
+PARTS := parse accept latency delivery buses isolation backlog postgresql profile flat migrate
+.PHONY: help runtime environment demo test check lint coverage check-lowest format reference screenshots site lock export dist bench $(PARTS) chaos hostile promise simulate mutants clean
 
 help: ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/'
@@ -120,8 +122,11 @@ dist: $(UV) ## build and check the release: sdist, wheel, SBOM; run the demo fro
 	rm -rf dist/.try
 	@ls -l dist
 
-bench: environment ## measure accepting, delivering, isolation and both stores, each against its yardstick in one run
-	$(BIN)/python -m tests.exercises.bench
+bench: environment ## measure accepting, delivering, isolation and both stores, each against its yardstick in one run; `make bench delivery BUS=kafka` a part of it
+	$(BIN)/python -m tests.exercises.bench $(filter $(PARTS),$(MAKECMDGOALS)) $(addprefix --bus ,$(BUS))
+
+$(PARTS): bench
+	@:
 
 chaos: environment ## break everything under load, ten times, and look for what was lost or came twice
 	$(BIN)/python -m tests.exercises.chaos --seeds 10 --jobs 2000 --rate 100

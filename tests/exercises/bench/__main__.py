@@ -14,7 +14,7 @@ import uvloop
 
 from tests.exercises.bench import parsing
 from tests.exercises.bench.backlog import Backlog
-from tests.exercises.bench.buses import Buses
+from tests.exercises.bench.buses import BUSES, Buses
 from tests.exercises.bench.callbacks import EVENT, body_size
 from tests.exercises.bench.compare import Comparison, choose_cores
 from tests.exercises.bench.delivery import CONCURRENCY, Delivering
@@ -74,6 +74,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--database",
         choices=("sqlite", "postgresql"),
         help="which one flat and migrate measure (default: both in turn)",
+    )
+    parser.add_argument(
+        "--bus", action="append", choices=BUSES, help="which ones buses measures (default: all that can run here)"
     )
     parser.add_argument(
         "--against",
@@ -164,7 +167,7 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
                 delivering = Delivering(inside, **sizes, events=arguments.events)
                 delivery = runner.run(delivering.measure(waiting=arguments.waiting))
             case "buses":
-                buses = runner.run(Buses(inside, **sizes, events=arguments.events).measure())
+                buses = runner.run(Buses(inside, **sizes, events=arguments.events).measure(arguments.bus or BUSES))
             case "isolation":
                 isolation = runner.run(Delivering(inside, **sizes, events=arguments.events).isolate())
             case "backlog":
