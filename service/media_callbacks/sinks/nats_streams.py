@@ -13,6 +13,7 @@ import aiohttp
 from nats.aio.client import Client
 from nats.errors import Error, NoRespondersError
 
+from media_callbacks.http_client.bounded_connector import read_body
 from media_callbacks.http_client.session import open_session
 from media_callbacks.model.check_results import CheckResult
 from media_callbacks.sinks.connections import explain_connection
@@ -22,6 +23,8 @@ _USUAL_BYTES = 2**20
 # Some attempts after the first; what every stream has that says nothing of it.
 _USUAL_WINDOW_S = 120
 _TIMEOUT_S = 2
+# Of what it tells of itself, which has a kilobyte.
+_MAX_JSZ_BYTES = 2**20
 # For this account, or at all.
 _NOT_ENABLED = (10039, 10076)
 _FLUSH = "set sync_interval: always in the server's jetstream block, or keep three replicas in three places"
@@ -43,7 +46,7 @@ async def check_streams(
     except NoRespondersError:
         text = "JetStream is not enabled for this account, so that nothing would be stored"
         return [CheckResult("error", subject, text, "enable it, or correct servers and credentials")]
-    except (Error, ValueError, TypeError, KeyError):
+    except (Error, ValueError, TypeError, KeyError, AttributeError):
         text = "it lets us in; whether a stream takes the events can't be told, for nobody answers that to this user"
         remedy = "allow it to publish to $JS.API.STREAM.LIST and $JS.API.STREAM.INFO.*, or see for yourself"
         return [CheckResult("warning", subject, text, remedy)]
@@ -123,8 +126,11 @@ async def _judge_flushing(subject: str, monitoring_url: str | None) -> Sequence[
         return [CheckResult("warning", subject, text, f"set that; by default it does not: {_FLUSH}")]
     url = f"{monitoring_url.rstrip('/')}/jsz"
     try:
-        async with open_session(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session, session.get(url) as answer:
-            flushes = (await answer.json(content_type=None))["config"].get("sync_always", False)
+        async with (
+            open_session(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
+            session.get(url, allow_redirects=False) as answer,
+        ):
+            flushes = json.loads(await read_body(answer, _MAX_JSZ_BYTES))["config"].get("sync_always", False)
     except (aiohttp.ClientConnectorError, TimeoutError) as error:
         reason = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         return [CheckResult("warning", f"{subject}.monitoring_url", *explain_connection(reason))]
