@@ -242,11 +242,12 @@ async def test_a_broker_that_speaks_no_tls_is_not_spoken_to_without(rabbit, open
     "raw, text",
     [
         (b"", "the connection to RabbitMQ broke"),
-        (b"HTTP/1.1 400 hidden\r\n\r\n", "the connection to RabbitMQ broke"),
+        (b"HTTP/1.1 400 hidden\r\n\r\n", "no usable answer (InvalidFrameError)"),
         (b"AMQP\0\1\0\0", "no usable answer (ProtocolSyntaxError); check host and port: what answers there?"),
         (b"\1\0\0\0\0\0\x06hidden\xce", "no usable answer (InvalidFrameError)"),
+        (b"\1\0\0\x7f\0\0\0" + b"x" * 1_000_000, "no usable answer (InvalidFrameError)"),
     ],
-    ids=["nothing", "HTTP", "AMQP 1.0", "no frame"],
+    ids=["nothing", "HTTP", "AMQP 1.0", "no frame", "a frame of two gigabytes"],
 )
 async def test_what_is_no_broker_is_a_retry(rabbit, raw_server, opened, make_delivery, *, raw, text):
     async def serve(reader, writer):

@@ -55,6 +55,8 @@ _PERSISTENT = 2
 _SMALL_BYTES = 65_536
 # A broker that was silent for three times as long is gone.
 _HEARTBEAT_S = 10
+# An event that is returned may come in one; brokers have 131,072 bytes for it unless they are told otherwise.
+_MAX_FRAME_BYTES = 8 * 2**20
 _CONNECT_TIMEOUT_S = 5.0
 _CLOSE_TIMEOUT_S = 1.0
 # Closing resets, and what the kernel has not sent is thrown away.
@@ -267,6 +269,15 @@ class RabbitMqSink:
         return True
 
 
+class _Reader(asyncio.StreamReader):
+    """Of frames. What speaks another protocol may announce gigabytes, which the client would gather."""
+
+    async def readexactly(self, n: int) -> bytes:
+        if n > _MAX_FRAME_BYTES:
+            raise InvalidFrameError
+        return await super().readexactly(n)
+
+
 class _Transport(TransportFactory):
     """Makes the client's connections, and ends the latest one so that nothing more leaves."""
 
@@ -274,7 +285,7 @@ class _Transport(TransportFactory):
         self._tls_files = tls_files
         self._writer: asyncio.StreamWriter | None = None
 
-    async def create(self, url: URL, **_: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def create(self, url: URL, **__: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         options: dict[str, Any] = {}
         if url.scheme == "amqps":
             try:
@@ -283,7 +294,13 @@ class _Transport(TransportFactory):
                 reason = error.strerror or type(error).__name__
                 raise SinkRetry(f"ca_file, certificate_file or key_file can't be used: {reason}; see them") from error
             options = {"ssl": context, "ssl_shutdown_timeout": _CLOSE_TIMEOUT_S}
-        reader, self._writer = await asyncio.open_connection(url.host, url.port, **options)
+        assert url.host is not None
+        assert url.port is not None, "the client knows which"
+        loop = asyncio.get_running_loop()
+        reader = _Reader(loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        transport, _ = await loop.create_connection(lambda: protocol, url.host, url.port, **options)
+        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         return reader, self._writer
 
