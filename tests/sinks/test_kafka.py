@@ -5,7 +5,7 @@ import json
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -492,6 +492,25 @@ async def test_check_tells_why_nobody_answers(cluster):
     cluster.stop_broker(1)
     ((severity, text, _),) = await check(KafkaSink("test", cluster.addresses[:1], MEDIA), "media")
     assert (severity, text) == ("error", "nothing takes connections there")
+
+
+async def test_an_answer_that_is_larger_than_any_is_not_gathered(raw_server, opened):
+    taken_bytes, hung_up = 0, asyncio.Event()
+
+    async def serve(reader, writer):
+        nonlocal taken_bytes
+        await reader.read(4)
+        writer.write((64_000_000).to_bytes(4, "big"))
+        with suppress(ConnectionError):
+            for _ in range(63):
+                await writer.drain()
+                writer.write(bytes(1_000_000))
+                taken_bytes += 1_000_000
+        hung_up.set()
+
+    await opened(KafkaSink("test", [f"127.0.0.1:{await raw_server(serve)}"], NameTemplate("media")))
+    await hung_up.wait()
+    assert taken_bytes < 32_000_000
 
 
 def test_the_page_about_it_does_what_it_says(tmp_path):

@@ -41,6 +41,7 @@ Headers = list[tuple[str, str | bytes | None]]
 MAX_BATCH_BYTES = 65_536
 # The topic may take less, which its owner alone knows.
 MAX_MESSAGE_BYTES = 16 * 2**20
+_MAX_ANSWER_BYTES = 16 * 2**20
 # Of our own time, what the client has to deliver: it looks only once a second for what is too old.
 _CLIENT_SHARE = 0.8
 # The highest that librdkafka takes.
@@ -173,6 +174,8 @@ class KafkaSink:
             "socket.connection.setup.timeout.ms": int(_CONNECT_TIMEOUT_S * 1000),
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 500,
+            # The longest tells of all brokers and of the topics that are asked for; by default it may have 100 MB.
+            "receive.message.max.bytes": _MAX_ANSWER_BYTES,
             "log_level": 0,
         }
         given = {
