@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -198,6 +200,53 @@ async def test_what_is_no_nats_server_is_a_retry(raw_server, opened, make_delive
     assert 5 < len(str(result)) < 250
 
 
+INFO = b'INFO {"server_id":"x","version":"2.12.0","max_payload":16777216,"headers":true}\r\n'
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"x" * 32_000_000, b"MSG a 1 1000000000000\r\n" + b"x" * 32_000_000, b"-ERR '\xff'\r\n", b"INFO {\r\n"],
+    ids=["a line without end", "a message of a terabyte", "an error in no UTF-8", "half an INFO"],
+)
+async def test_who_says_later_what_no_server_says_is_hung_up_on(raw_server, opened, make_delivery, caplog, said):
+    async def serve(reader, writer):
+        writer.write(INFO + b"PONG\r\n")
+        await reader.readuntil(b"HPUB ")
+        with contextlib.suppress(ConnectionError):
+            writer.write(said)
+            await reader.read()
+
+    sink = await opened(sink_of({"kind": "nats", "servers": f"nats://127.0.0.1:{await raw_server(serve)}"}))
+    (result,) = await sink.send([make_delivery()])
+    assert type(result) is SinkRetry
+    assert str(result) == "the connection was lost before an acknowledgement came"
+    assert caplog.records == []
+
+
+async def test_a_server_that_reads_nothing_is_left_at_once_when_the_time_is_over(raw_server, make_delivery, loop_clock):
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    asked = asyncio.Event()
+
+    async def serve(reader, writer):
+        writer.write(INFO + b"PONG\r\n")
+        await reader.readuntil(b"HPUB ")
+        asked.set()
+        await asyncio.Event().wait()
+
+    sink = sink_of({"kind": "nats", "servers": f"nats://127.0.0.1:{await raw_server(serve)}"})
+    await sink.open()
+    # More than what is between can hold.
+    sending = asyncio.create_task(sink.send([make_delivery(n, user_data="x" * 2_000_000) for n in range(20)]))
+    await asked.wait()
+    loop_clock.skip(sink.timeout_s)
+    assert {str(result) for result in await sending} == {"no acknowledgement within 15 s"}
+    await sink.close()
+    del sink, sending
+    gc.collect()
+    assert complaints == []
+
+
 @pytest.mark.parametrize(
     "changes, text",
     [
@@ -372,6 +421,25 @@ async def test_check_warns_of_a_server_that_acknowledges_before_it_flushes(start
     for url in (nobody, "http://127.0.0.1:1"):
         (found,) = await sink_of(careful.table(), monitoring_url=url).check(careful.names)
         assert (found.severity, found.subject) == ("warning", "sinks.test.monitoring_url")
+
+
+@pytest.mark.parametrize("way", ["a redirect", "an answer of three megabytes"])
+async def test_what_monitors_no_server_is_neither_followed_nor_gathered(start, raw_server, way):
+    broker = start()
+    await broker.prepare()
+    body = json.dumps({"padding": "x" * 3_000_000, "config": {"sync_always": True}}).encode()
+    answers = {
+        "a redirect": f"HTTP/1.1 307 \r\nLocation: {broker.monitoring_url}/jsz\r\nContent-Length: 0\r\n\r\n".encode(),
+        "an answer of three megabytes": b"HTTP/1.1 200 \r\nContent-Length: %d\r\n\r\n%b" % (len(body), body),
+    }
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answers[way])
+
+    url = f"http://127.0.0.1:{await raw_server(serve)}"
+    (found,) = await sink_of(broker.table(), monitoring_url=url).check(broker.names)
+    assert (found.severity, found.subject) == ("warning", "sinks.test.monitoring_url")
 
 
 @pytest.mark.parametrize(

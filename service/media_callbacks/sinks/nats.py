@@ -22,7 +22,8 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error, NoServersError, SecureConnWantedError
+from nats.errors import Error, NoServersError, ProtocolError, SecureConnWantedError
+from nats.protocol.parser import Parser
 
 from media_callbacks.model.check_results import CheckResult
 from media_callbacks.model.errors import SinkError, SinkRejected, SinkRetry
@@ -39,6 +40,8 @@ _CONNECT_TIMEOUT_S = 5
 _CLOSE_TIMEOUT_S = 1.0
 # The client stops taking messages at this size, in a way that can't be cancelled.
 _MAX_PENDING_BYTES = 2**30
+# Of one thing that a server says; a page of its list of streams is the longest.
+_MAX_ANSWER_BYTES = 4 * 2**20
 
 _MAX_TEXT_CHARACTERS = 120
 # The client tells it in small letters.
@@ -50,8 +53,42 @@ _TOO_LARGE = 10054
 _OVERLOAD = frozenset({10167})
 
 
+class _Parser(Parser):
+    """Hangs up on what has no end, and what can't be read: the client would gather it or read no more."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        try:
+            await super().parse(data)
+        except OSError:
+            raise
+        except Exception as error:  # what is said may be anything
+            raise ProtocolError from error
+        if len(self.buf) > _MAX_ANSWER_BYTES:
+            raise ProtocolError
+        # While there is always more to read the client never waits.
+        await asyncio.sleep(0)
+
+
 class _Client(Client):
     """Never without TLS where the URL asks for it, whatever somebody on the way says for the server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps = _Parser(self)
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        # Nobody waits for it any more. With a connection that is broken it would be all that the client gets done.
+        self._pending.clear()
+        self._pending_data_size = 0
+        try:
+            await super()._close(status, do_cbs)
+        finally:
+            # It breaks off where a connection breaks meanwhile.
+            for subscription in self._subs.values():
+                subscription._stop_processing()  # noqa: SLF001 - there is no other way
+            self._subs.clear()
+            if self._closed_cb is not None:
+                await self._closed_cb()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         server = self._current_server
@@ -93,22 +130,31 @@ class Connection:
             self._inbox = self.client.new_inbox()
             await self.client.subscribe(f"{self._inbox}.*", cb=self._receive)
         except BaseException as error:
-            await self.close()
+            await self.close(at_once=True)
             if isinstance(error, NoServersError) and self.failure is not None:
                 raise self.failure from error
             raise
 
-    async def close(self) -> None:
+    async def close(self, *, at_once: bool = False) -> None:
+        """
+        Args:
+            at_once: Without waiting for the server.
+        """
         await self._lose()
+        if at_once:
+            self._abort()
         with suppress(Exception):
             async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                 await self.client.close()
         # A server that takes nothing any more keeps the client flushing.
+        self._abort()
+        # It is closed in the next turn of the loop.
+        await asyncio.sleep(0)
+
+    def _abort(self) -> None:
         writer = getattr(self.client._transport, "_io_writer", None)  # noqa: SLF001 - there is no other way
         if writer is not None:
             abort(writer)
-            # It is closed in the next turn of the loop.
-            await asyncio.sleep(0)
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> asyncio.Future[SinkError | None]:
         """
@@ -276,7 +322,7 @@ class NatsSink:
     async def _drop(self, connection: Connection) -> None:
         if self._connection is connection:
             self._connection = None
-        await connection.close()
+        await connection.close(at_once=True)
 
     async def check(self, names: Sequence[str]) -> Sequence[CheckResult]:
         subject = f"sinks.{self.name}"
