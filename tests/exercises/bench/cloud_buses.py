@@ -1,14 +1,16 @@
 """
 What Alibaba Cloud has of queues, topics and buses, as the fake cloud plays it, for the measurement of delivering:
 
-    python -m tests.exercises.bench.cloud_buses PORT
+    python -m tests.exercises.bench.cloud_buses PORT [RECORD]
 
-is the fake on a port, and what it has been sent it counts and forgets. It is written in Python, too, and slower than
+is the fake on a port, and what it has been sent it counts and forgets. With RECORD each request that it takes is in
+that file before it is answered, as JSON on a line. It is written in Python, too, and slower than
 whoever sends: what counts of these rows is processor time.
 """
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +42,7 @@ class CloudBus:
 
     kind: ClassVar[str]
     name_key: ClassVar[str]
+    record: Path | None = None
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -50,6 +53,8 @@ class CloudBus:
 
     def start(self) -> None:
         command = [sys.executable, "-m", __name__, str(self.port)]
+        if self.record is not None:
+            command.append(str(self.record))
         self._process = Process(command, ready=b"ready")
 
     def stop(self) -> None:
@@ -138,7 +143,7 @@ async def _in_threads(work: Any, number: int) -> None:
     await asyncio.gather(*(asyncio.to_thread(work) for _ in range(number)))
 
 
-def main(port: int) -> None:
+def main(port: int, record: Path | None = None) -> None:
     key_id, secret = VENDOR["access_key_id"], VENDOR["access_key_secret"]
     made: dict[str, Any] = {}
     before = 0
@@ -175,8 +180,28 @@ def main(port: int) -> None:
             response = JSONResponse(count())
         await response(scope, receive, send)
 
+    async def recording(scope: Any, receive: Any, send: Any) -> None:
+        body = b""
+
+        async def hear() -> Any:
+            nonlocal body
+            message = await receive()
+            body += message.get("body", b"")
+            return message
+
+        async def answer(message: Any) -> None:
+            if body and message.get("status") in (200, 201):
+                file.write(f"{json.dumps(body.decode())}\n")
+                file.flush()
+            await send(message)
+
+        await app(scope, hear, answer)
+
     make()
-    config = uvicorn.Config(app, port=port, lifespan="off", log_config=None, access_log=False)
+    file = (record or Path(os.devnull)).open("a", encoding="utf-8")
+    config = uvicorn.Config(
+        app if record is None else recording, port=port, lifespan="off", log_config=None, access_log=False
+    )
     server = uvicorn.Server(config)
 
     async def serve() -> None:
@@ -190,4 +215,4 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *map(Path, sys.argv[2:]))

@@ -7,12 +7,11 @@ import sys
 from collections.abc import Awaitable
 from pathlib import Path
 
-from tests.exercises.chaos.buses import run_bus_chaos
+from tests.exercises.chaos.buses import BUSES, run_bus_chaos
 from tests.exercises.chaos.cluster import make_folder, make_parent
 from tests.exercises.chaos.report import Report
 from tests.exercises.chaos.run import run_chaos, run_rolling
 from tests.factories.brokers.broker import NoBroker
-from tests.factories.brokers.kinds import BROKERS
 from tests.factories.clocks import find_faketime
 
 JOBS, RATE_PER_S = 20_000, 100.0
@@ -29,20 +28,20 @@ def main() -> int:
     parser.add_argument("--instances", type=int, help="how many (default: 3, short: 2)")
     parser.add_argument("--short", action="store_true", help="everything once, as in the tests")
     parser.add_argument("--keep", metavar="DIR", help="where logs stay; without it only those of failed runs do")
-    parser.add_argument("--bus", action="append", choices=BROKERS, help="brokers of this kind alone")
+    parser.add_argument("--bus", action="append", choices=BUSES, help="brokers of this kind alone")
     arguments = parser.parse_args()
     if find_faketime() is None:
         print("WARNING: no service's clock is set: apt-get install libfaketime")
     parent = Path(arguments.keep).resolve() if arguments.keep else make_parent()
     failed = 0
-    for kind in arguments.bus or BROKERS:
+    for kind in arguments.bus or BUSES:
         folder = make_folder(parent, kind)
         chaos = run_bus_chaos(
             folder,
             kind,
             seed=arguments.seed,
             # Each ends twice.
-            jobs=min(arguments.jobs or (BUS_SHORT_JOBS if arguments.short else BUS_JOBS), BROKERS[kind].max_read // 2),
+            jobs=min(arguments.jobs or (BUS_SHORT_JOBS if arguments.short else BUS_JOBS), BUSES[kind].max_read // 2),
             rate_per_s=arguments.rate or RATE_PER_S,
             kills=3 if arguments.short else 10,
             service_kills=1 if arguments.short else 3,

@@ -1,5 +1,6 @@
 """
-A service, and a real broker that is killed and started again while jobs end, at times together with the service.
+A service, and a real broker (of Alibaba Cloud's, one that is played) that is killed and started again while jobs end, at
+times together with the service.
 
 What was acknowledged to the vendor is in the broker in the end; of each job the first outcome before the second; and
 what is there twice has the same id.
@@ -10,7 +11,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ import aiohttp
 from media_callbacks.config.settings import build_settings
 from media_callbacks.sources.base import CallbackSource
 from tests.exercises.bench.filling import count_sqlite
+from tests.exercises.bench.servers import VENDOR
+from tests.exercises.chaos.clouds import CLOUDS, KeptCloud
 from tests.exercises.chaos.cluster import Instance, free_ports
 from tests.exercises.chaos.report import Report
 from tests.factories.brokers.broker import Broker, Stored
 from tests.factories.brokers.kinds import BROKERS
 from tests.factories.running import build_payload, make_source, make_tables, sign, to_toml
 
+BUSES: Mapping[str, type[Broker] | type[KeptCloud]] = {**BROKERS, **CLOUDS}
 HEALING_S = 120.0
 _AT_ONCE = 50
 _ANSWER_S = 10.0
@@ -43,7 +47,7 @@ async def run_bus_chaos(
     """
     report = Report(seed)
     rng = random.Random(f"{seed}:{kind}")
-    broker = BROKERS[kind](folder / kind)
+    broker = BUSES[kind](folder / kind)
     broker.start()
     instance = Instance("service", folder, port=free_ports(1)[0], complain=report.violations.append)
     try:
@@ -94,9 +98,10 @@ async def run_bus_chaos(
     return report
 
 
-def _configure(instance: Instance, broker: Broker, folder: Path) -> CallbackSource:
+def _configure(instance: Instance, broker: Broker | KeptCloud, folder: Path) -> CallbackSource:
     changes: dict[str, Any] = {
         "server.port": instance.port,
+        "vendor.main": VENDOR,
         # Nothing may be given up in a run, and little waited for at its end.
         "sinks.bus": broker.table() | {"timeout_s": 3.0, "retry_delays_s": [1] * 50},
     }
@@ -166,7 +171,9 @@ def _count(folder: Path, sql: str) -> int:
     return count_sqlite(folder / "inbox.db", sql)
 
 
-def _judge(acknowledged: set[Outcome], sent: set[Outcome], stored: Sequence[Stored], broker: Broker) -> Iterator[str]:
+def _judge(
+    acknowledged: set[Outcome], sent: set[Outcome], stored: Sequence[Stored], broker: Broker | KeptCloud
+) -> Iterator[str]:
     first: dict[Outcome, int] = {}
     last: dict[Outcome, int] = {}
     ids: dict[Outcome, set[str]] = {}

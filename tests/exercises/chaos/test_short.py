@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.exercises.chaos.buses import run_bus_chaos
+from tests.exercises.chaos.buses import BUSES, run_bus_chaos
 from tests.exercises.chaos.cluster import make_parent
 from tests.exercises.chaos.report import Report
 from tests.exercises.chaos.run import run_chaos, run_rolling
@@ -43,9 +43,10 @@ async def test_whatever_breaks_nothing_is_lost_and_nothing_comes_as_two(folder: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kind", BROKERS)
+@pytest.mark.parametrize("kind", BUSES)
 async def test_a_broker_that_dies_loses_nothing_and_keeps_the_order_of_each_job(folder: Path, kind: str) -> None:
-    need_broker(kind)
+    if kind in BROKERS:
+        need_broker(kind)
     # RabbitMQ takes seconds to start.
     jobs, kills = (300, 2) if kind == "rabbitmq" else (500, 3)
     report = await run_bus_chaos(folder, kind, seed=SEED, jobs=jobs, rate_per_s=100.0, kills=kills, service_kills=1)
