@@ -82,6 +82,19 @@ def test_what_is_written_is_right_and_holds_its_secrets_apart(tmp_path, capsys, 
             assert source.keys[0] in said
 
 
+@pytest.mark.parametrize(
+    "sink, needed",
+    [
+        ("kafka:kafka.example.com:9093", "Kafka has a topic media"),
+        ("nats:tls://nats.example.com:4222", "NATS has a stream of JetStream that takes the subjects media.>"),
+        ("rabbitmq:amqps://rabbitmq.example.com:5671", "RabbitMQ has an exchange media"),
+    ],
+)
+def test_what_a_broker_must_have_is_said(tmp_path, capsys, sink, needed):
+    assert main(["init", "--dir", str(tmp_path), "--product", "vod", *URL, "--sink", sink]) == 0
+    assert needed in capsys.readouterr().out
+
+
 async def test_a_service_starts_with_it_and_takes_a_first_callback(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run_command(["init", "--product", "vod", *URL, "--sink", "stdout"]) == 0

@@ -472,7 +472,7 @@ async def test_check_tells_what_topics_lack(broker, opened):
     create_topic(broker.options, "small", config={"max.message.bytes": "1000"})
     found = await check(KafkaSink("test", [broker.address], MEDIA), "media", "short", "small", "none", "nor-this")
     assert [(severity, text) for severity, text, _ in found] == [
-        ("error", "Kafka has not the topics none, nor-this"),
+        ("error", "Kafka lacks the topics none, nor-this"),
         ("error", "too few replicas are in sync for min.insync.replicas of the topic short: nothing is taken"),
         ("warning", "one replica has all there is of the topics media, small"),
         ("warning", "max.message.bytes is below 65536 for the topic small: events are refused for their company"),
@@ -485,7 +485,7 @@ async def test_check_makes_no_topic(broker):
     sink = KafkaSink("test", [broker.address], MEDIA)
     for _ in range(2):
         ((severity, text, _),) = await check(sink, "none")
-        assert (severity, text) == ("error", "Kafka has not the topic none")
+        assert (severity, text) == ("error", "Kafka lacks the topic none")
 
 
 async def test_check_tells_why_nobody_answers(cluster):

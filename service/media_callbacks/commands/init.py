@@ -338,6 +338,10 @@ def draft_sinks(draft: Draft, sinks: Sequence[str]) -> None:
                 f"RabbitMQ has an exchange {exchange}, and a user {user} who may write to it, with {variable} of the"
                 " environment file as password"
             )
+        if kind == "kafka":
+            draft.steps.append("Kafka has a topic media, which neither the service nor a broker makes by itself")
+        if kind == "nats":
+            draft.steps.append("NATS has a stream of JetStream that takes the subjects media.>")
         draft.table(f"sinks.{name}", values, comments=_SINK_COMMENTS.get(kind, ()))
 
 

@@ -514,7 +514,7 @@ def _judge_topics(
     described: Mapping[str, TopicDescription], errors: Mapping[str, str], settings: Mapping[str, Mapping[str, int]]
 ) -> Iterator[_Finding]:
     if missing := [topic for topic, code in errors.items() if code in _NO_TOPIC]:
-        yield "error", f"Kafka has not {_list(missing)}", "create what is missing; nothing is created by itself"
+        yield "error", f"Kafka lacks {_list(missing)}", "create what is missing; nothing is created by itself"
     if others := {topic: code for topic, code in errors.items() if code not in _NO_TOPIC}:
         codes = ", ".join(sorted(set(others.values())))
         yield "error", f"Kafka does not let us see {_list(list(others))} ({codes})", "allow Describe and Write"
