@@ -219,7 +219,8 @@ async def _vacuum(database: Database) -> bool:
     Returns:
         Whether there are more.
     """
-    for _ in range(_VACUUM_PAGES):
+    free = int(await database.fetch_value("PRAGMA freelist_count"))
+    for _ in range(min(free, _VACUUM_PAGES)):
         # A page each: ``sqlite3`` takes only the first step of a statement without columns.
         await database.execute("PRAGMA incremental_vacuum(1)")
-    return bool(await database.fetch_value("PRAGMA freelist_count"))
+    return free > _VACUUM_PAGES
