@@ -18,6 +18,7 @@ TICK_S = 1e-6
 # Whoever waits exactly so long, or longer than that, only looks whether something has come.
 _LOOKS_S = frozenset({dispatcher.POLL_S, reconciler.POLL_S, replayer.POLL_S, clock_watch.INTERVAL_S, 30})
 _LONG_S = 600.0
+_LOOKS_EVERY = 50
 
 
 class _NoSelector:
@@ -49,7 +50,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._patient: list[Any] = []
         self._is_patient = False
         self._selector = _NoSelector()
-        self.steps = self.tasks = self._frozen = 0
+        self.steps = self.tasks = self._frozen = self._advances = 0
         self.horizon: Callable[[], float] = lambda: 0.0
         self.watch: Callable[[], None] | None = None
         self.set_task_factory(_make_task)
@@ -124,14 +125,16 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         sooner, later = _first(self._scheduled), _first(self._patient)
         if sooner is None and later is None:
             raise Stuck
+        self._advances += 1
+        now, waiting = sooner, [self._scheduled]
         if later is not None and (sooner is None or later < sooner):
-            now = max(later, self.horizon())
-            now = now if sooner is None else min(now, sooner)
-        else:
-            assert sooner is not None
-            now = sooner
+            news = max(later, self.horizon())
+            # Now and then they look although there is nothing: what they do then is no accident, either.
+            if sooner is None or news < sooner or self._advances % _LOOKS_EVERY == 0:
+                now, waiting = news if sooner is None else min(news, sooner), [self._scheduled, self._patient]
+        assert now is not None
         self._time = max(self._time, now)
-        for timers in (self._scheduled, self._patient):
+        for timers in waiting:
             while timers and timers[0]._when <= now:
                 timer = heapq.heappop(timers)
                 timer._scheduled = False

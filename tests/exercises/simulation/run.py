@@ -168,6 +168,9 @@ class Run:
         self._started_at_step_s = 0.0
         self._looking: sqlite3.Connection | None = None
         self.loop.horizon = self._next_due
+        # The latest answer, and of what state of the store.
+        self._due_seen: tuple[Any, ...] = ()
+        self._due = 0.0
         self._world: set[asyncio.Task[Any]] = set()
 
     # The world
@@ -518,10 +521,14 @@ class Run:
         process = self.process
         if process is None or not process.services:
             return now
-        store_ms = process.inbox._clock.now()
-        due_ms = [self._look(partial(_first_of, query, store_ms)) for query in _DUE]
-        due_s = min(((due - store_ms) / 1000 for due in due_ms if due is not None), default=_LONGEST_IDLE_S)
-        return now + min(max(due_s, 0.0), _LONGEST_IDLE_S)
+        writer = process.inbox._writer
+        seen = (process, None if writer is None else writer._connection.total_changes, self.machine.step_s)
+        if seen != self._due_seen or now >= self._due:
+            store_ms = process.inbox._clock.now()
+            due_ms = [self._look(partial(_first_of, query, store_ms)) for query in _DUE]
+            due_s = min(((due - store_ms) / 1000 for due in due_ms if due is not None), default=_LONGEST_IDLE_S)
+            self._due_seen, self._due = seen, now + min(max(due_s, 0.0), _LONGEST_IDLE_S)
+        return self._due
 
     # From beginning to end
 
