@@ -13,6 +13,7 @@ from media_callbacks.model.kinds import OUTCOMES
 from media_callbacks.rehearsal.fake_cloud.cloud import FakeCloud
 from media_callbacks.rehearsal.fake_cloud.jobs import CloudJob
 from media_callbacks.timing.retry import JITTER
+from tests.exercises.simulation.machine import BEGAN_AT
 from tests.exercises.simulation.receivers import Arrival
 from tests.exercises.simulation.service import RETRY_DELAYS_S
 
@@ -181,12 +182,17 @@ class Ledger:
 
     def _forget(self, event: str, sink: str) -> None:
         """What was taken so long ago that its key is gone, and is told again, is another event."""
-        taken_at, _ = self._taken.get((event, sink), (math.inf, b""))
-        if self.time() > taken_at + self.keeps_keys_s:
+        if (event, sink) in self._taken and self._may_be_forgotten(event):
             del self._taken[event, sink]
             self._rows.pop(event, None)
             for key in [key for key in self._histories if key[:2] == (event, sink)]:
                 del self._histories[key]
+
+    def _may_be_forgotten(self, event: str) -> bool:
+        """Keys are kept from when an event was accepted, which is not before its job has ended."""
+        jobs = self._jobs.get(event[:-2], ())
+        ended = [job.ends_at.timestamp() - BEGAN_AT for job in jobs if job.outcome == _outcome(event)]
+        return self.time() > min(ended, default=0.0) + self.keeps_keys_s
 
     def _judge_truth(self, arrival: Arrival, name: str) -> None:
         data = arrival.event["data"]
@@ -286,8 +292,7 @@ class Ledger:
             if (event, "orders") not in self._taken:
                 continue
             known = self._rows.setdefault(event, row_id)
-            taken_at, _ = self._taken[event, "orders"]
-            if known != row_id and self.time() < taken_at + self.keeps_keys_s:
+            if known != row_id and not self._may_be_forgotten(event):
                 self.violate(f"{self.name(event)} was taken, and is accepted as another event")
             self._rows[event] = row_id
 

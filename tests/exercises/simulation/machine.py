@@ -9,14 +9,14 @@ import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 from unittest.mock import patch
 
 from media_callbacks.delivery import dispatcher
@@ -24,8 +24,11 @@ from media_callbacks.edge import core
 from media_callbacks.inbox import operations, pending
 from media_callbacks.inbox.journal import attempts, segments, store
 from media_callbacks.inbox.keeping.clock import AnchoredClock
-from media_callbacks.inbox.sqlite import checkpoints, writer
+from media_callbacks.inbox.sqlite import checkpoints, reader, writer
+from media_callbacks.inbox.sqlite.database import run_now
+from media_callbacks.inbox.sqlite.file import transaction
 from media_callbacks.inbox.sqlite.inbox import SqliteInbox
+from tests.exercises.simulation.earlier import step_back
 from tests.exercises.simulation.journals import JournalDisk, OperatingSystem, Way
 from tests.exercises.simulation.loop import SimulatedLoop
 from tests.exercises.simulation.threads import HUB, Executor, Queue, Thread
@@ -46,11 +49,13 @@ class DiskFaults:
         flush_s: How long a flush takes, at least and at most.
         fails_flush: The next flush fails, and what it was for is lost: any, or one that a callback waits for.
         is_full: Nothing grows any more.
+        errors: How likely what is read or written is not, and says so.
     """
 
     flush_s: tuple[float, float] = (0.0005, 0.004)
     fails_flush: Literal["any", "callback"] | None = None
     is_full: bool = False
+    errors: float = 0.0
 
 
 class Machine:
@@ -60,7 +65,7 @@ class Machine:
     Args:
         folder: Where its disk is; in memory, best.
         template: A store that is already made, so that not every seed makes one.
-        flush_failed: Told when a flush has.
+        failed: Told what the disk has not done.
 
     Attributes:
         step_s: How far its clock was set.
@@ -68,13 +73,13 @@ class Machine:
     """
 
     def __init__(
-        self, folder: Path, loop: SimulatedLoop, rng: Random, template: Path, flush_failed: Callable[[], None]
+        self, folder: Path, loop: SimulatedLoop, rng: Random, template: Path, failed: Callable[[str], None]
     ) -> None:
         self._folder = folder
         self._loop = loop
         self._rng = rng
         self.faults = DiskFaults()
-        self._flush_failed = flush_failed
+        self._failed = failed
         self.step_s = 0.0
         self.drift = 0.0
         self._number = 0
@@ -117,9 +122,29 @@ class Machine:
         is_meant = faults.fails_flush == "any" or (inbox is not None and inbox._pending.receipts > 0)
         if faults.fails_flush is not None and is_meant:
             faults.fails_flush = None
-            self._flush_failed()
+            self._failed("a flush has failed")
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         self._flushed = mark
+
+    @contextmanager
+    def transact(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """The writer's ``transaction``, which may fail when all is done."""
+        with transaction(connection):
+            yield
+            self._may_fail()
+
+    def read(self, read: Coroutine[Any, Any, Any]) -> Any:
+        """A reader's ``run_now``, which may fail."""
+        found = run_now(read)
+        self._may_fail()
+        return found
+
+    def _may_fail(self) -> None:
+        if self.faults.errors and self._rng.random() < self.faults.errors:
+            self._failed("something is not read or written")
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
 
     def fsync(self, descriptor: int) -> None:
         """Of a journal's file or folder, in the journal's thread."""
@@ -183,6 +208,10 @@ class Machine:
                 with suppress(OSError):
                     os.close(inbox._writer._wal)
 
+    def step_back(self) -> None:
+        """The store becomes one of the version before."""
+        step_back(self.disk / DB, self.disk / f"{DB}-wal")
+
     def set_full(self, is_full: bool) -> None:
         """From now on the files of the store can't grow; or can again."""
         self.faults.is_full = is_full
@@ -218,6 +247,8 @@ def installed(machine: Callable[[], Machine], loop: SimulatedLoop, rng: Random) 
         for module, name, replacement in (
             (writer, "threading", SimpleNamespace(Thread=Thread)),
             (writer, "_SYNC", lambda wal: machine().flush(wal)),
+            (writer, "transaction", lambda connection: machine().transact(connection)),
+            (reader, "run_now", lambda read: machine().read(read)),
             (pending, "SimpleQueue", Queue),
             (store, "threading", SimpleNamespace(Thread=Thread)),
             (segments, "os", system),

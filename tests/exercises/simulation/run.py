@@ -43,7 +43,18 @@ _LONGEST_IDLE_S = 6 * HOUR_S
 _FAULTS = Faults(duplication=0.2, delay=0.2, delay_s=(1.0, 900.0), reordering=0.2, forgery=0.05, alteration=0.15)
 _HONEST = Faults(duplication=0.2, delay=0.2, delay_s=(1.0, 900.0), reordering=0.2, forgery=0.05)
 # With these, the vendor is not asked in time, or time is not what it seems.
-_NOT_ASKED = ("vendor_away", "vendor_slow", "clock_step", "disk_full", "flush_fails")
+_NOT_ASKED = frozenset(
+    {
+        "vendor_away",
+        "vendor_slow",
+        "clock_step",
+        "service_clock",
+        "disk_full",
+        "disk_errors",
+        "flush_fails",
+        "reconfigured",
+    }
+)
 # What a service logs that never happens unless it has a defect.
 _DEFECTS = frozenset(
     {"callback_failed", "queue_message_failed", "queue_batch_failed", "sink_failed", "sink_not_closed"}
@@ -95,7 +106,7 @@ class Process:
         service = Service(
             self.settings,
             self.inbox,
-            clock=run.machine.now,
+            clock=lambda: run.machine.now() + timedelta(seconds=run.steps[number]),
             elapsed=lambda: run.machine.elapsed() * (1 + drift),
             loop=run.loop,
             rng=Random(f"{run.plan.seed}:service:{run.starts}"),
@@ -138,7 +149,7 @@ class Run:
         self.loop.set_exception_handler(self._complain)
         latency = Random(f"{plan.seed}:latency")
         HUB.begin(self.loop, lambda: latency.uniform(1e-5, 1e-3))
-        self.machine = Machine(folder, self.loop, Random(f"{plan.seed}:machine"), _template(), self._flush_failed)
+        self.machine = Machine(folder, self.loop, Random(f"{plan.seed}:machine"), _template(), self._failed)
         self.configuration = Configuration(confirms=plan.confirms, keeps_short=plan.keeps_short)
         drifting = Random(f"{plan.seed}:drift")
         self.drifts = [drifting.uniform(-2e-3, 2e-3) for _ in range(plan.services)]
@@ -155,12 +166,14 @@ class Run:
         self.ledger = Ledger(
             self.vendor.cloud,
             self.loop.time,
-            plan.confirms,
+            plan.confirms or any(fault.kind == "reconfigured" for fault in plan.faults),
             plan.confirms and not any(fault.kind in _NOT_ASKED for fault in plan.faults),
             # By the day, less what clocks are off.
             DEDUP_S - 2 * HOUR_S if plan.keeps_short else math.inf,
         )
         self.vendor.deleted = self.ledger.promised
+        # By service: how far its clock was set, if it is not the machine's.
+        self.steps: dict[int, float] = dict.fromkeys(range(plan.services), 0.0)
         self.process: Process | None = None
         self.starts = 0
         self.lives: list[Life] = []
@@ -320,7 +333,7 @@ class Run:
             self.machine.die()
             self.ledger.trouble("the process is killed")
 
-    async def restart(self, after_s: float) -> None:
+    async def restart(self, after_s: float, meanwhile: Callable[[], None] = lambda: None) -> None:
         process = self.process
         if process is None or not process.services:
             return
@@ -341,6 +354,7 @@ class Run:
             self.ledger.violate("the service does not stop")
             return
         self._die(process, is_power_loss=False)
+        meanwhile()
         await asyncio.sleep(after_s)
         self.start()
 
@@ -355,6 +369,18 @@ class Run:
                 self.die_soon(fault)
             case "restart":
                 self.spawn(self.restart(fault.for_s))
+            case "upgrade":
+                self.spawn(self._upgrade(fault))
+            case "reconfigured":
+                self.spawn(self._reconfigure(fault))
+            case "service_clock":
+                number = int(fault.chance * self.plan.services)
+                self._set_service_clock(number, (fault.chance * 1000 % 1 - 0.5) * 4 * HOUR_S)
+                end = partial(self._set_service_clock, number, 0.0)
+            case "disk_errors":
+                self.ledger.trouble("reading and writing may fail")
+                self.machine.faults.errors = 0.05 + 0.5 * fault.chance
+                end = self._sound_disk
             case "service_dies" | "service_freezes":
                 self._disturb_service(fault)
             case "clock_step":
@@ -445,6 +471,24 @@ class Run:
         self.ledger.note(f"the machine's clock is {step_s:+.0f} s off")
         self.machine.step_s = step_s
 
+    def _set_service_clock(self, number: int, step_s: float) -> None:
+        self.ledger.note(f"the clock of service {number} is {step_s:+.0f} s off the machine's")
+        self.steps[number] = step_s
+
+    async def _upgrade(self, fault: Fault) -> None:
+        """From the version before, which has worked with the store last; that may go wrong, too."""
+        self.ledger.note("the service is upgraded from the version before")
+        await self.restart(fault.for_s, self.machine.step_back)
+        if fault.chance < 0.5:
+            self.die_soon(replace(fault, kind="power_loss" if fault.chance < 0.3 else "kill", for_s=10.0))
+
+    async def _reconfigure(self, fault: Fault) -> None:
+        for confirms in (not self.plan.confirms, self.plan.confirms):
+            self.ledger.note(f"the service is told to confirm {'all' if confirms else 'nothing'} of what VOD says")
+            self.configuration = replace(self.configuration, confirms=confirms)
+            await self.restart(1.0)
+            await asyncio.sleep(fault.for_s)
+
     async def _remove_audit(self, fault: Fault) -> None:
         self.ledger.note("the sink audit is taken from the configuration")
         self.configuration = replace(self.configuration, has_audit=False)
@@ -465,6 +509,10 @@ class Run:
         self.ledger.trouble("there is room on the disk again")
         self.machine.set_full(False)
 
+    def _sound_disk(self) -> None:
+        self.ledger.trouble("reading and writing do not fail any more")
+        self.machine.faults.errors = 0.0
+
     def _way_well(self) -> None:
         self.ledger.note("the way to the store is well")
         self.machine.way.state = "well"
@@ -473,8 +521,8 @@ class Run:
         self.ledger.note("the vendor's APIs are well")
         self.vendor.is_away = self.vendor.is_slow = False
 
-    def _flush_failed(self) -> None:
-        self.ledger.trouble("a flush has failed")
+    def _failed(self, what: str) -> None:
+        self.ledger.trouble(what)
         self.at(self.loop.time() + 60.0, self._supervise)
 
     def _supervise(self) -> None:
@@ -490,9 +538,11 @@ class Run:
         self.ledger.note("from now on all is well")
         self._quick_disk()
         self._roomy_disk()
+        self._sound_disk()
         self._vendor_well()
         self._way_well()
         self.machine.step_s = 0.0
+        self.steps = dict.fromkeys(self.steps, 0.0)
         self.machine.faults.fails_flush = None
         for receiver in self.receivers.values():
             receiver.mood = "well"
