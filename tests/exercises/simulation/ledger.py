@@ -191,8 +191,8 @@ class Ledger:
     def _may_be_forgotten(self, event: str) -> bool:
         """Keys are kept from when an event was accepted, which is not before its job has ended."""
         jobs = self._jobs.get(event[:-2], ())
-        ended = [job.ends_at.timestamp() - BEGAN_AT for job in jobs if job.outcome == _outcome(event)]
-        return self.time() > min(ended, default=0.0) + self.keeps_keys_s
+        ended: list[float] = [job.ends_at.timestamp() - BEGAN_AT for job in jobs if job.outcome == _outcome(event)]
+        return bool(self.time() > min(ended, default=0.0) + self.keeps_keys_s)
 
     def _judge_truth(self, arrival: Arrival, name: str) -> None:
         data = arrival.event["data"]

@@ -168,8 +168,7 @@ class Run:
             self.loop.time,
             plan.confirms or any(fault.kind == "reconfigured" for fault in plan.faults),
             plan.confirms and not any(fault.kind in _NOT_ASKED for fault in plan.faults),
-            # By the day, less what clocks are off.
-            DEDUP_S - 2 * HOUR_S if plan.keeps_short else math.inf,
+            _keeps_keys_s(plan),
         )
         self.vendor.deleted = self.ledger.promised
         # By service: how far its clock was set, if it is not the machine's.
@@ -667,6 +666,13 @@ class Run:
                 coroutine.close()
         close_all(self.machine._old)
         HUB.end()
+
+
+def _keeps_keys_s(plan: Plan) -> float:
+    """By the day, less what clocks are off: a step of less than a day is believed, see inbox/keeping/clock.py."""
+    if not plan.keeps_short:
+        return math.inf
+    return DEDUP_S - (31 if any(fault.kind == "clock_step" for fault in plan.faults) else 2) * HOUR_S
 
 
 def _first_of(query: str, value: int, connection: sqlite3.Connection) -> int | None:
