@@ -6,9 +6,7 @@ from pathlib import Path
 
 from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.sqlite.file import prepare_file
-
-# The last migration of the last release.
-RELEASED = 3
+from tests.factories.earlier import RELEASED
 
 
 def step_back(path: Path, wal: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import math
 import sqlite3
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +72,7 @@ class Ledger:
     troubles: int = 0
     forwarded: int = 0
     attempts: int = 0
+    acknowledged: int = 0
     _replayed_at: float = -math.inf
     _hash: Any = field(default_factory=hashlib.sha256)
     # What was acknowledged: the event's id, and when first.
@@ -133,6 +135,7 @@ class Ledger:
         """The service has answered a callback."""
         what = "its end" if veracity == "true" else f"a callback that is {veracity}"
         self.note(f"{self._job_name(job)}: {what} is answered {status}")
+        self.acknowledged += status < 300
         if veracity == "forged" and status < 300:
             self.violate(f"a forged callback about {self._job_name(job)} was answered {status}")
         if veracity == "true" and status < 300:
@@ -301,14 +304,31 @@ class Ledger:
         return history is not None and history.is_dead
 
     def _judge_books(self, connection: sqlite3.Connection) -> None:
-        for query, what in _BOOKS:
-            (count,) = connection.execute(query).fetchone()
+        self._count(connection, _BOOKS)
+
+    def _count(self, connection: sqlite3.Connection, books: Sequence[tuple[str, str]], *parameters: int) -> None:
+        for query, what in books:
+            (count,) = connection.execute(query, parameters).fetchone()
             if count:
                 self.violate(f"{count} {what}")
 
-    def judge_end(self, connection: sqlite3.Connection, sinks: set[str]) -> None:
-        """When everything has been well for long enough."""
+    def judge_end(self, connection: sqlite3.Connection, sinks: set[str], *, removed_before_ms: int | None) -> None:
+        """
+        When everything has been well for long enough.
+
+        Args:
+            removed_before_ms: No payload is as old as that, by the store's clock; None when there may be some.
+        """
         self.judge_start(connection)
+        self._count(connection, _RECEIPTS)
+        if removed_before_ms is not None:
+            self._count(connection, _OLD, removed_before_ms)
+        if math.isinf(self.keeps_keys_s):
+            (kept,) = connection.execute(
+                "SELECT count(*) FROM receipts WHERE transport IN ('http', 'token-url')"
+            ).fetchone()
+            if kept < self.acknowledged:
+                self.violate(f"{self.acknowledged} callbacks were acknowledged, of which there are {kept} receipts")
         for event in self._promised:
             is_over = (event, "orders") in self._taken or self._is_dead(event, "orders")
             if not is_over and not self._may_be_refuted(event):
@@ -391,6 +411,41 @@ _BOOKS = (
     (
         ("SELECT count(*) FROM event_keys k WHERE NOT EXISTS (SELECT 1 FROM events WHERE id = k.event_id)"),
         "keys lead to no event",
+    ),
+    (
+        (
+            "SELECT count(*) FROM (SELECT 1 FROM (SELECT sink, state, event_id >> 12 AS span, 1 AS n FROM deliveries"
+            " WHERE state IN ('pending', 'retrying', 'dead') UNION ALL SELECT sink, state, span, -count"
+            " FROM delivery_counts) GROUP BY sink, state, span HAVING sum(n) <> 0)"
+        ),
+        "counts of deliveries are wrong",
+    ),
+)
+_RECEIPTS = (
+    (
+        (
+            "SELECT count(*) FROM receipts r WHERE state = 'accepted'"
+            " AND NOT EXISTS (SELECT 1 FROM events WHERE receipt_id = r.id)"
+            " AND NOT EXISTS (SELECT 1 FROM held WHERE receipt_id = r.id)"
+        ),
+        "receipts were accepted and have brought nothing",
+    ),
+    (
+        (
+            "SELECT count(*) FROM receipts r WHERE state IN ('duplicate', 'differing') AND event_ids IS NOT NULL"
+            " AND NOT EXISTS (SELECT 1 FROM event_receipts WHERE receipt_id = r.id)"
+        ),
+        "receipts bring something again and are not with it",
+    ),
+)
+_OLD = (
+    (
+        "SELECT count(*) FROM event_bodies b JOIN events e ON e.id = b.event_id WHERE e.accepted_at < ?",
+        "events have kept their content for too long",
+    ),
+    (
+        "SELECT count(*) FROM receipts WHERE coalesce(stored_at, received_at) < ?",
+        "receipts are kept for too long",
     ),
 )
 _LEFT_OVER = {

@@ -132,6 +132,42 @@ MUTANTS = (
         "        if event.accepted_at >= before or event.row_id in kept_ids:",
         "        if False:",
     ),
+    Mutant(
+        "keeps content for ever",
+        "inbox/keeping/purging.py",
+        '    for table in ("attempts", "deliveries", "event_bodies"):',
+        "    for table in ():",
+    ),
+    Mutant(
+        "counts what is no longer there",
+        "inbox/sql/004_operating.sqlite.sql",
+        "AFTER DELETE ON deliveries WHEN old.state <> 'delivered'",
+        "AFTER DELETE ON deliveries WHEN 0 AND old.state <> 'delivered'",
+    ),
+    Mutant(
+        "does not count what the version before has left",
+        "inbox/sql/004_operating.sqlite.sql",
+        ") GROUP BY 1, 2, 3;",
+        ") GROUP BY 1, 2, 3 HAVING count(*) < 0;",
+    ),
+    Mutant(
+        "says of what was not committed that it was",
+        "inbox/sqlite/writer.py",
+        "        return [(work, failure) for work in batch]",
+        "        return [(work, None) for work in batch]",
+    ),
+    Mutant(
+        "answers before its journal is flushed",
+        "inbox/journal/segments.py",
+        "        _write_all(self._file, data)\n        os.fsync(self._file)",
+        "        _write_all(self._file, data)",
+    ),
+    Mutant(
+        "does not keep the names of its journal's files",
+        "inbox/journal/segments.py",
+        "        os.fsync(self._folder)\n        self._segments[self._last_number].size = 1",
+        "        self._segments[self._last_number].size = 1",
+    ),
 )
 
 

@@ -49,6 +49,7 @@ SINK_TIMEOUT_S = 10.0
 GIVE_UP_S = 6 * 3600.0
 # Where keys are not kept for longer than the week.
 DEDUP_S = 3 * 86_400.0
+RETENTION_S = 86_400.0
 STOP_TIMEOUT_S = 5.0
 _JOURNAL_BYTES = 1 << 20
 
@@ -75,7 +76,11 @@ def settings_of(configuration: Configuration) -> Settings:
     webhook = {"kind": "webhook", "url": "http://127.0.0.1:9/", "secrets": ["whsec_" + "c2VjcmV0" * 6]}
     tables: dict[str, Any] = {
         "store": {"url": "sqlite:////nowhere/inbox.db"}
-        | ({"retention_days": 1, "dedup_days": DEDUP_S / 86_400} if configuration.keeps_short else {}),
+        | (
+            {"retention_days": RETENTION_S / 86_400, "dedup_days": DEDUP_S / 86_400}
+            if configuration.keeps_short
+            else {}
+        ),
         "jobs": {"deadline_s": 1800, "retry_s": 60, "give_up_s": GIVE_UP_S},
         "sources": {
             "vod": {

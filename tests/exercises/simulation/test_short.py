@@ -55,7 +55,8 @@ def test_a_mutant_changes_the_service_as_it_is(mutant, tmp_path: Path) -> None:
     copy.parent.mkdir(parents=True)
     shutil.copy(PACKAGE / mutant.file, copy)
     mutant.apply(tmp_path)
-    compile(copy.read_text(), mutant.file, "exec")
+    if copy.suffix == ".py":
+        compile(copy.read_text(), mutant.file, "exec")
 
 
 @pytest.mark.parametrize("name", ["leases nothing", "always waits as after the first attempt"])
