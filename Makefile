@@ -141,8 +141,8 @@ promise: environment ## register twenty thousand jobs, let everything go wrong, 
 
 SEEDS := 100000
 SECONDS := 120
-simulate: environment ## weeks of the service on a virtual clock, a seed each, for two minutes; new seeds each day, or FROM=<seed>
-	$(BIN)/python -m tests.exercises.simulation --seeds $(SEEDS) --seconds $(SECONDS) $(if $(FROM),--from $(FROM))
+simulate: environment ## weeks of the service on a virtual clock, a seed each, for two minutes; new seeds each day, or from SEED=<seed> on
+	$(BIN)/python -m tests.exercises.simulation --seeds $(SEEDS) --seconds $(SECONDS) $(if $(SEED),--from $(SEED))
 
 mutants: environment ## put each of some twenty bugs into the service: the simulation must find it
 	$(BIN)/python -m tests.exercises.simulation --mutants

@@ -6,6 +6,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 
+from tests.exercises.simulation.kept import PLANS
 from tests.exercises.simulation.machine import BEGAN_AT
 from tests.exercises.simulation.mutants import MOST_SEEDS, MUTANTS, hunt
 from tests.exercises.simulation.plan import Plan, make_plan
@@ -29,10 +30,14 @@ def main() -> int:
         metavar="WORD",
         help="simulate bugs instead, all or those whose names have a word",
     )
+    parser.add_argument("--kept", action="store_true", help="carry out the plans that once failed instead (kept.py)")
     arguments = parser.parse_args()
     first = int(f"{datetime.now(UTC):%Y%m%d}") * 10_000 if arguments.first is None else arguments.first
     if arguments.mutants is not None:
         return _hunt(arguments.mutants)
+    if arguments.kept:
+        return _carry_out_kept()
+    print(f"the first seed is {first}", flush=True)
     began, used = time.monotonic(), time.process_time()
     carried_out = failed = steps = attempts = 0
     for seed in range(first, first + arguments.seeds):
@@ -69,6 +74,8 @@ def _show(outcome: Outcome, *, is_long: bool) -> None:
         smaller = shrink(outcome)
         print(f"the least of seed {seed} that fails so: {_describe(smaller.plan)}")
         _tell(smaller)
+        print(f"to be kept in kept.py: {smaller.plan}")
+        print(f"all of it again: .venv/bin/python -m tests.exercises.simulation --from {seed} --seeds 1 --story")
 
 
 def _describe(plan: Plan) -> str:
@@ -83,6 +90,15 @@ def _tell(outcome: Outcome) -> None:
     for at, line in outcome.lines:
         print(f"{began_at + timedelta(seconds=at):%a %H:%M:%S.%f} {line}")
     print(f"seed {outcome.plan.seed}, history {outcome.digest}")
+
+
+def _carry_out_kept() -> int:
+    failed = 0
+    for what, plan in PLANS.items():
+        outcome = carry_out(plan)
+        failed += bool(outcome.violations)
+        print(f"{what}: {'; '.join(outcome.violations) or 'no violation'}", flush=True)
+    return 1 if failed else 0
 
 
 def _hunt(word: str) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.exercises.simulation.kept import PLANS
 from tests.exercises.simulation.mutants import MUTANTS, PACKAGE
 from tests.exercises.simulation.plan import Fault, Plan, make_plan
 from tests.exercises.simulation.run import Outcome
@@ -36,10 +37,16 @@ def simulate(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProce
 def test_whatever_goes_wrong_in_a_week_every_promise_is_kept() -> None:
     done = simulate("--seeds", str(SEEDS), "--from", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads(done.stdout)
+    figures = json.loads(done.stdout.splitlines()[-1])
     assert (figures["seeds"], figures["failed"]) == (SEEDS, 0)
     # Something goes on in them.
     assert figures["attempts"] > 20 * SEEDS
+
+
+def test_what_once_failed_does_so_no_more() -> None:
+    done = simulate("--kept")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(": no violation\n") == len(PLANS)
 
 
 def test_a_seed_has_one_history() -> None:
