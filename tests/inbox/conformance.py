@@ -526,6 +526,17 @@ class InboxConformance:
         assert result.accepted == (succeeded.id,)
         assert await deliver(inbox, "a") == [unknown.id, succeeded.id]
 
+    async def test_what_the_vendor_was_asked_about_is_not_replaced_by_what_a_receipt_says(self, inbox: Timed) -> None:
+        """As when nothing is confirmed any more, and receipts are read again."""
+        said = make_event()
+        proof = {"verified_by": "query", "outcome_verified_by": "query"}
+        certain = said.model_copy(update={"data": said.data.model_copy(update=proof)})
+        await inbox.put(make_receipt(certain, parser_version=1))
+        (stored,) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=10)
+        result = await inbox.reparse(stored.id, make_receipt(said, parser_version=2), now=NOW, dry_run=False)
+        assert result == Reparsed("accepted")
+        assert (await find(inbox, said)).body == certain.to_json()
+
     async def test_a_duplicate_read_again_does_not_touch_the_event_that_another_receipt_brought(
         self, inbox: Timed
     ) -> None:

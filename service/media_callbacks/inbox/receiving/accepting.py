@@ -219,8 +219,8 @@ def _under_their_old_ids(entries: Sequence[Entry], own: Collection[str]) -> tupl
 
 async def _update_event(database: Database, receipt_id: int, entry: Entry) -> bool | None:
     """
-    Put the present content into an event that this receipt brought first. False where it is the same, None where
-    another receipt has brought the event.
+    Put the present content into an event that this receipt brought first. False where it is the same, or where the
+    vendor was asked about the event, which says more than the receipt does; None where another receipt has brought it.
     """
     known = await database.find_event(entry.digest, entry.outcome)
     if known is None or known.receipt_id != receipt_id:
@@ -230,7 +230,9 @@ async def _update_event(database: Database, receipt_id: int, entry: Entry) -> bo
         return None
     data = entry.event.data
     new_body = entry.event.with_revision(known.revision).to_json().decode()
-    if new_body == bodies[known.row_id]:
+    told = json.loads(bodies[known.row_id])["data"]
+    is_less_certain = told.get("outcome_verified_by") == "query" and data.outcome_verified_by != "query"
+    if new_body == bodies[known.row_id] or is_less_certain:
         return False
     await database.execute("UPDATE event_bodies SET body = $1 WHERE event_id = $2", new_body, known.row_id)
     await database.execute(
@@ -240,11 +242,10 @@ async def _update_event(database: Database, receipt_id: int, entry: Entry) -> bo
         to_column(data.media_id),
         known.row_id,
     )
-    told = json.loads(bodies[known.row_id])["data"]["user_data"]
-    if told is not None:
+    if told["user_data"] is not None:
         await database.execute(
             "DELETE FROM event_user_data WHERE span = $1 AND user_data = $2 AND event_id = $3",
-            *user_data_row(known.row_id, told),
+            *user_data_row(known.row_id, told["user_data"]),
         )
     if data.user_data is not None:
         await database.execute(
