@@ -43,4 +43,19 @@ PLANS = {
         keeps_short=True,
         has_journals=False,
     ),
+    # The service's: what the vendor had confirmed became what the callback alone had said.
+    "read again while nothing is confirmed any more, and sent again": Plan(
+        seed=1000514,
+        length_s=7 * DAY_S,
+        jobs=_JOBS,
+        faults=(
+            Fault(13 * HOUR_S, "reconfigured", for_s=10 * HOUR_S),
+            Fault(14 * HOUR_S, "operator_reparses", for_s=0.0),
+            Fault(15 * HOUR_S, "operator_replays", for_s=0.0, chance=0.5),
+        ),
+        services=1,
+        confirms=True,
+        keeps_short=False,
+        has_journals=False,
+    ),
 }

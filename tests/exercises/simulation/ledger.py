@@ -35,7 +35,7 @@ class DeliveryHistory:
         number: Of the latest attempt.
         under_way: The attempt that has begun and not ended.
         not_before_ms: When the next attempt may come at the earliest, by the store's clock.
-        troubles: How many reasons there had been to send something again, when the latest attempt ended.
+        troubles: How many reasons there had been to send something again, when the latest attempt began.
         has_ended: It was delivered, or will never be: the next one of its job may go.
         is_over: No further attempt may come, unless something goes wrong.
     """
@@ -241,7 +241,6 @@ class Ledger:
             f"attempt {delivery.attempt} of {self.name(delivery.event_id)} to {arrival.sink}:"
             f" {'delivered' if error is None else error}"
         )
-        history.troubles = self.troubles
         is_last = delivery.attempt > len(RETRY_DELAYS_S)
         history.is_over = error is None or isinstance(error, SinkRejected) or is_last
         history.has_ended |= history.is_over
@@ -411,6 +410,10 @@ _BOOKS = (
     (
         ("SELECT count(*) FROM event_keys k WHERE NOT EXISTS (SELECT 1 FROM events WHERE id = k.event_id)"),
         "keys lead to no event",
+    ),
+    (
+        "SELECT count(*) FROM event_bodies b WHERE NOT EXISTS (SELECT 1 FROM events WHERE id = b.event_id)",
+        "contents belong to no event",
     ),
     (
         (

@@ -157,7 +157,7 @@ def make_plan(seed: int, *, length_s: float = 7 * DAY_S) -> Plan:
     busy_s = length_s - QUIET_S
     # Jobs come in bursts, and faults where something goes on.
     bursts = sorted(rng.uniform(0.0, busy_s) for _ in range(rng.randint(2, 6)))
-    jobs = [_make_job(rng, rng.choice(bursts) + rng.uniform(0.0, 300.0)) for _ in range(rng.randint(5, 40))]
+    jobs = [_make_job(rng, rng.choice(bursts) + rng.uniform(0.0, 300.0), busy_s) for _ in range(rng.randint(5, 40))]
     faults = [_make_fault(rng, rng.choice(bursts), busy_s) for _ in range(rng.randint(0, 20))]
     return Plan(
         seed=seed,
@@ -171,10 +171,15 @@ def make_plan(seed: int, *, length_s: float = 7 * DAY_S) -> Plan:
     )
 
 
-def _make_job(rng: Random, at: float) -> PlannedJob:
+def _make_job(rng: Random, at: float, busy_s: float) -> PlannedJob:
     _, product, family, outcomes = rng.choices(_JOBS, [weight for weight, *_ in _JOBS])[0]
     outcome = rng.choice(outcomes)
     may_rerun = outcome == "failed" and product != "multimediaai"
+    again_after_s = rng.uniform(700.0, 4000.0)
+    # So late that its key is about to go.
+    late_s = rng.uniform(1.0, 3.5) * DAY_S
+    if rng.random() < 0.4 and at + late_s < busy_s:
+        again_after_s = late_s
     return PlannedJob(
         at=at,
         product=product,
@@ -182,7 +187,7 @@ def _make_job(rng: Random, at: float) -> PlannedJob:
         outcome=outcome,
         is_lost=rng.random() < 0.15,
         registered_after_s=rng.choice((0.0, 1.0, 5.0, 900.0)) if rng.random() < 0.8 else None,
-        again_after_s=rng.uniform(700.0, 4000.0) if may_rerun and rng.random() < 0.5 else None,
+        again_after_s=again_after_s if may_rerun and rng.random() < 0.5 else None,
     )
 
 
