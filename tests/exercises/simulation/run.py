@@ -297,8 +297,9 @@ class Run:
             self.at(self.loop.time() + 60.0, self.start)
             return
         self.ledger.note("the service is up")
-        if self._started_at_step_s != self.machine.step_s:
-            # By another clock, what waits may be due.
+        if self._started_at_step_s != self.machine.step_s or self.machine.step_s < 0:
+            # By another clock, what waits may be due; one that is behind begins where it was noted last, which may be
+            # before what was claimed in time and not begun.
             self._started_at_step_s = self.machine.step_s
             self.ledger.released()
         self._look_at_store()
