@@ -126,5 +126,5 @@ def test_a_file_without_steps_is_one() -> None:
     assert (step.kind, step.sql) == ("transaction", first.sql)
     assert str(read_steps(last)[0]) == "CREATE TABLE erasures"
     assert {table for one in read_steps(last) for table in one.tables} == {
-        "receipts", "event_bodies", "events", "jobs", "deliveries",
+        "receipts", "event_bodies", "events", "jobs", "deliveries", "attempts",
     }  # fmt: skip

@@ -83,6 +83,7 @@ class Operations(ABC):
     def __init__(self) -> None:
         self._listeners: list[Callable[[Collection[str]], None]] = []
         self._purge_position = purging.Position()
+        self._spared: purging.Spared = {}
 
     @abstractmethod
     async def _write(
@@ -322,7 +323,9 @@ class Operations(ABC):
         position = self._purge_position
         payloads_ms, keys_ms = (int(kept.total_seconds() * 1000) for kept in (keep_payloads, keep_keys))
         purged, self._purge_position = await self._write(
-            lambda d: purging.purge(d, position, keep_payloads_ms=payloads_ms, keep_keys_ms=keys_ms, limit=limit),
+            lambda d: purging.purge(
+                d, position, keep_payloads_ms=payloads_ms, keep_keys_ms=keys_ms, limit=limit, spared=self._spared
+            ),
             may_take_long=True,
         )
         if isinstance(purged, str):

@@ -33,6 +33,10 @@ class Target(Source, Protocol):
 
     async def clear(self, table: Table) -> None: ...
 
+    async def make_room(self, table: Table, last_id: int) -> None:
+        """Be prepared for rows with ids up to this one."""
+        ...
+
     async def write(self, table: Table, rows: Sequence[Row]) -> None: ...
 
     async def go_on_after(self, table: Table, last_id: int) -> None:
@@ -83,6 +87,8 @@ async def copy(source: Source, target: Target, progress: Callable[[int, int | No
         digest = copied[table.name] = Digest()
         if table.is_singleton:
             await target.clear(table)
+        if table.numbers_rows:
+            await target.make_room(table, await source.last_id(table))
         before: Row | None = None
         async for read in source.read(table):
             rows = read if table.name != "attempts" else apart(read, before)

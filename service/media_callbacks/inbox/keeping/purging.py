@@ -1,12 +1,13 @@
 """Removing what is old, a step in a transaction. What somebody else is working on is left for the next pass."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from media_callbacks.inbox.database import Database, Row, identity_of
 from media_callbacks.inbox.keeping import clock
 from media_callbacks.inbox.operating import refusals
 from media_callbacks.inbox.records import Purged
+from media_callbacks.inbox.rows import to_id
 
 # What is asked of a second table is asked by a subquery for each row: a planner that takes tables for empty may join
 # them by going through all of one.
@@ -15,6 +16,8 @@ _IS_WAITING = "d.state IN ('pending', 'retrying')"
 _STORED_AT = "coalesce(r.stored_at, r.received_at)"
 # Keys that a step may lock: receipts of these wait for it, and of those that share their locks.
 _MAX_LOCKED = 100
+# By what numbers them, ``receipts`` or ``events``: stretches of ids that are to be left, in order.
+Spared = Mapping[str, Sequence[range]]
 # Tables, with the columns of what is remembered and of the time.
 _ANSWERS = ("answers", "id", "answered_at")
 _NAMELESS = (("nameless_keys", "key_digest", "matched_at"), ("nameless_events", "event_id", "accepted_at"))
@@ -39,11 +42,20 @@ class Position:
 
 
 async def purge(
-    database: Database, position: Position, *, keep_payloads_ms: int, keep_keys_ms: int, limit: int
+    database: Database,
+    position: Position,
+    *,
+    keep_payloads_ms: int,
+    keep_keys_ms: int,
+    limit: int,
+    spared: Spared,
 ) -> tuple[Purged | str, Position]:
     """
     Look at the next rows of a kind or two, and remove what is old and no longer needed; or say why it can't be told
     what is old.
+
+    Args:
+        spared: Payloads that go otherwise.
     """
     doubt = await clock.doubt(database)
     if doubt is not None:
@@ -57,10 +69,12 @@ async def purge(
         if position == Position():
             await refusals.purge(database, payloads_before)
         if position.receipt_id is not None:
-            payloads, receipt_id = await _purge_receipts(database, position.receipt_id, payloads_before, limit)
+            ids = _next_ids(position.receipt_id, spared.get("receipts", ()))
+            payloads, receipt_id = await _purge_receipts(database, ids, payloads_before, limit)
             position = replace(position, receipt_id=receipt_id)
         if position.body_id is not None:
-            body_id = await _purge_bodies(database, position.body_id, payloads_before, limit)
+            ids = _next_ids(position.body_id, spared.get("events", ()))
+            body_id = await _purge_bodies(database, ids, payloads_before, limit)
             position = replace(position, body_id=body_id)
     elif position.key_id is not None:
         keys, key_id = await _purge_keys(database, position.key_id, keys_before, min(limit, _MAX_LOCKED))
@@ -77,11 +91,25 @@ async def purge(
     return Purged(payloads, keys, is_finished), Position() if is_finished else position
 
 
-def _next_id(rows: Sequence[Row], before: int, limit: int) -> int | None:
+def _next_ids(after: int, spared: Sequence[range]) -> range:
+    """Those after an id that are looked at next: all, or up to what is to be left."""
+    for ids in spared:
+        if after + 1 < ids.start:
+            return range(after + 1, ids.start)
+        after = max(after, ids.stop - 1)
+    return range(after + 1, to_id(None))
+
+
+def _next_id(rows: Sequence[Row], before: int, limit: int, ids: range | None = None) -> int | None:
     """
     Where to go on after rows that begin with id and time; None where no older ones are to be expected. A row or two out
     of order, because a clock was set, do not end the pass.
+
+    Args:
+        ids: Among which they are; None for all.
     """
+    if len(rows) < limit and ids is not None and ids.stop < to_id(None):
+        return ids.stop - 1
     if len(rows) < limit or all(at >= before for _, at, *_ in rows):
         return None
     return int(max(row_id for row_id, *_ in rows))
@@ -107,12 +135,16 @@ async def _remove_each(database: Database, table: str, column: str, values: Coll
     await database.execute_many(f"DELETE FROM {table} WHERE {column} = $1", [(value,) for value in values])
 
 
-async def _purge_receipts(database: Database, after: int, before: int, limit: int) -> tuple[int, int | None]:
+async def _purge_receipts(database: Database, ids: range, before: int, limit: int) -> tuple[int, int | None]:
+    after = ids.start - 1
     rows = await database.fetch(
-        f"SELECT r.id, {_STORED_AT} FROM receipts r WHERE r.id > $1 ORDER BY r.id LIMIT $2", after, limit
+        f"SELECT r.id, {_STORED_AT} FROM receipts r WHERE r.id > $1 AND r.id < $2 ORDER BY r.id LIMIT $3",
+        after,
+        ids.stop,
+        limit,
     )
     if not any(stored_at < before for _, stored_at in rows):
-        return 0, _next_id(rows, before, limit)
+        return 0, _next_id(rows, before, limit, ids)
     last = max(row_id for row_id, _ in rows)
     locked = await database.fetch(
         f"SELECT r.id, r.event_ids FROM receipts r WHERE r.id > $1 AND r.id <= $2 AND {_STORED_AT} < $3 ORDER BY r.id"
@@ -144,20 +176,22 @@ async def _purge_receipts(database: Database, after: int, before: int, limit: in
         [(row_id, receipt_id) for receipt_id in removed for row_id in rows_of[receipt_id]],
     )
     await _remove(database, "receipts", "id", removed)
-    return len(removed), _next_id(rows, before, limit)
+    return len(removed), _next_id(rows, before, limit, ids)
 
 
-async def _purge_bodies(database: Database, after: int, before: int, limit: int) -> int | None:
+async def _purge_bodies(database: Database, ids: range, before: int, limit: int) -> int | None:
     """Bodies of events, with deliveries and attempts."""
+    after = ids.start - 1
     rows = await database.fetch(
         "SELECT b.event_id, coalesce((SELECT e.accepted_at FROM events e WHERE e.id = b.event_id), 0)"
-        " FROM event_bodies b WHERE b.event_id > $1 ORDER BY b.event_id LIMIT $2",
+        " FROM event_bodies b WHERE b.event_id > $1 AND b.event_id < $2 ORDER BY b.event_id LIMIT $3",
         after,
+        ids.stop,
         limit,
     )
     old = {event_id for event_id, accepted_at in rows if accepted_at < before}
     if not old:
-        return _next_id(rows, before, limit)
+        return _next_id(rows, before, limit, ids)
     last = max(old)
     locked = await database.fetch(
         "SELECT b.event_id FROM event_bodies b WHERE b.event_id > $1 AND b.event_id <= $2 ORDER BY b.event_id"
@@ -172,7 +206,7 @@ async def _purge_bodies(database: Database, after: int, before: int, limit: int)
     removed = old & {event_id for (event_id,) in locked} - {event_id for (event_id,) in waiting}
     for table in ("attempts", "deliveries", "event_bodies"):
         await _remove(database, table, "event_id", removed)
-    return _next_id(rows, before, limit)
+    return _next_id(rows, before, limit, ids)
 
 
 async def _purge_keys(database: Database, after: int, before: int, limit: int) -> tuple[int, int | None]:

@@ -15,7 +15,7 @@ from media_callbacks.inbox.database import Database, Row, Value
 # As inbox/sql/004_operating has them.
 SPAN_BITS = 12
 # How long after the next span has begun one is complete: no transaction takes as long (see postgresql/connecting).
-_SETTLED_MS = 120_000
+SETTLED_MS = 120_000
 # At a time: some ten milliseconds, of which a writer waits for one.
 _SPANS_PER_LOOK = 10
 # As they are gone through by lists.
@@ -57,7 +57,7 @@ class Look:
 
 async def look(database: Database) -> list[Look]:
     found = []
-    settled_at = await database.now() - _SETTLED_MS
+    settled_at = await database.now() - SETTLED_MS
     for rows in _WORDS:
         first_id = await database.fetch_value(f"SELECT min(id) FROM {rows}")
         if first_id is None:

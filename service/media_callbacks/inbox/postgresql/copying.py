@@ -8,7 +8,9 @@ from typing import Any
 from media_callbacks.inbox.copying.copying import check_schema
 from media_callbacks.inbox.copying.tables import TABLES, Row, Table, to_plain
 from media_callbacks.inbox.keeping.migrations import load_migrations
+from media_callbacks.inbox.postgresql import partitions
 from media_callbacks.inbox.postgresql.connecting import connected
+from media_callbacks.inbox.postgresql.database import PostgresqlDatabase
 from media_callbacks.inbox.postgresql.migrating import applied_migrations
 from media_callbacks.model.errors import Unusable
 
@@ -45,6 +47,9 @@ class PostgresqlStore:
 
     async def clear(self, table: Table) -> None:
         await self._connection.execute(f"DELETE FROM {table.name}")
+
+    async def make_room(self, table: Table, last_id: int) -> None:
+        await partitions.make_up_to(PostgresqlDatabase(self._connection), table.name, last_id)
 
     async def write(self, table: Table, rows: Sequence[Row]) -> None:
         booleans = [name in table.booleans for name in table.columns]

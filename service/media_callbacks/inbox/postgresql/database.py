@@ -117,7 +117,7 @@ class PostgresqlDatabase(Database):
             )
             limit = max(fitting, 1)
         rows = await self.connection.fetch(
-            "SELECT * FROM claim_deliveries_2($1, $2, $3, $4, $5)", sink, self.told_now, lease_ms, lease, limit
+            "SELECT * FROM claim_deliveries_3($1, $2, $3, $4, $5)", sink, self.told_now, lease_ms, lease, limit
         )
         return [delivery_of(row, sink, lease) for row in rows]
 

@@ -17,21 +17,25 @@ the middle of such a one holds others up until the server gives up on it, which 
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
 from media_callbacks.inbox.database import Database
+from media_callbacks.inbox.keeping import purging
 from media_callbacks.inbox.keeping.migrations import Migration, load_migrations, missing_migrations
 from media_callbacks.inbox.operations import Operations, Run
 from media_callbacks.inbox.pending import MAX_BYTES, MAX_RECEIPTS, PendingQueue
-from media_callbacks.inbox.postgresql import connecting, tasks
+from media_callbacks.inbox.postgresql import connecting, partitions, tasks
 from media_callbacks.inbox.postgresql.database import PostgresqlDatabase
 from media_callbacks.inbox.postgresql.driver import errors, is_lost_race, is_without_tables, unavailable
 from media_callbacks.inbox.postgresql.news import News
 from media_callbacks.inbox.postgresql.schema import prepare
 from media_callbacks.inbox.postgresql.writer import Writer
-from media_callbacks.inbox.records import StoreSpace
+from media_callbacks.inbox.records import Purged, StoreSpace
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.receipts import Receipt, Verdict
 
@@ -45,6 +49,8 @@ _LISTENERS = 1
 _MIN_POOL_SIZE = 5
 _MAX_ATTEMPTS = 3
 _NOT_OPEN = "the store is not open"
+# Of payloads, until a purge says it.
+_RETENTION = timedelta(days=30)
 _T = TypeVar("_T")
 
 log = structlog.get_logger()
@@ -93,6 +99,9 @@ class PostgresqlInbox(Operations):
         self._writer_pool: Any = None
         self._listing = asyncio.Semaphore(max(1, self._pool_size - _WRITERS - _LISTENERS - 1))
         self._opening: asyncio.Task[None] | None = None
+        self._keep_payloads_ms = _to_milliseconds(_RETENTION)
+        # What is left of the present pass of the purge; None before it has begun.
+        self._old: partitions.Old | None = None
         # None while it is not open.
         self._writer: Writer | None = None
         self._news: News | None = None
@@ -184,6 +193,42 @@ class PostgresqlInbox(Operations):
     async def put(self, receipt: Receipt) -> Verdict:
         return await self._usable_writer().submit(receipt)
 
+    async def summarise(self) -> None:
+        await super().summarise()
+        if complete := await self._read(partitions.find_complete):
+            await self._write(partial(partitions.close, complete=complete))
+        for kind, width in await self._read(partial(partitions.find_wanting, keep_ms=self._keep_payloads_ms)):
+            await self._write(partial(partitions.make, kind=kind, width=width))
+
+    async def purge(self, *, keep_payloads: timedelta, keep_keys: timedelta, limit: int) -> Purged:
+        self._keep_payloads_ms = _to_milliseconds(keep_payloads)
+        if self._purge_position == purging.Position():
+            if self._old is None:
+                self._old = await self._read(partial(partitions.find_old, keep_ms=self._keep_payloads_ms))
+            if (removed := await self._drop_next(self._old)) is not None:
+                return Purged(removed, 0, is_finished=False)
+            if await self._write(partitions.sweep, may_take_long=True):
+                return Purged(0, 0, is_finished=False)
+            self._spared = partitions.spared_by_kind(self._old.spared)
+        purged = await super().purge(keep_payloads=keep_payloads, keep_keys=keep_keys, limit=limit)
+        if purged.is_finished:
+            self._old = None
+        return purged
+
+    async def _drop_next(self, old: partitions.Old) -> int | None:
+        """Drop the next one, or leave it to be purged by row. Returns how many rows have gone, None without one."""
+        if not old.droppable:
+            return None
+        first, *droppable = old.droppable
+        spared = old.spared
+        removed = await self._write(
+            partial(partitions.drop, one=first, payloads_before=old.payloads_before), may_take_long=True
+        )
+        if removed is None and not old.is_overdue(first):
+            spared = [*spared, first]
+        self._old = replace(old, droppable=droppable, spared=spared)
+        return max(removed or 0, 0) if first.kind == "receipts" else 0
+
     async def measure(self) -> StoreSpace:
         size_bytes = await self._read(_measure, may_take_long=False)
         return StoreSpace(size_bytes, free_bytes=None)
@@ -251,6 +296,10 @@ class PostgresqlInbox(Operations):
         super()._tell(names)
         if names and self._news is not None:
             self._news.tell(names)
+
+
+def _to_milliseconds(length: timedelta) -> int:
+    return int(length.total_seconds() * 1000)
 
 
 async def _measure(database: Database) -> int:

@@ -181,8 +181,9 @@ async def _migrate(one: Any, _: Any) -> None:
     except asyncpg.InsufficientPrivilegeError as error:
         raise _Lacking(f"migrations are missing, and the user can't apply them: {describe(error)}", grant) from error
     foreign = await one.fetchval(
-        "SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_class WHERE relkind = 'r' AND relname = ANY ($1)"
-        " AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
+        "SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_class"
+        " WHERE relkind IN ('r', 'p') AND relname = ANY ($1) AND relnamespace ="
+        " (SELECT oid FROM pg_namespace WHERE nspname = current_schema())"
         " AND NOT pg_has_role(relowner, 'USAGE')",
         TABLES,
     )

@@ -36,6 +36,7 @@ TABLES = (
     "delivery_spans",
     "job_spans",
     "spans_noted",
+    "partitions",
 )
 _SEQUENCES = (
     "receipts_id_seq",
@@ -73,7 +74,7 @@ async def prepare(url: str, tell: Tell, *, apply: bool) -> str:
         refused = await connection.fetch(
             "SELECT relname FROM pg_class WHERE relnamespace ="
             " (SELECT oid FROM pg_namespace WHERE nspname = current_schema()) AND CASE"
-            " WHEN relkind = 'r' AND relname = ANY ($1) THEN NOT (has_table_privilege(oid, 'SELECT') AND"
+            " WHEN relkind IN ('r', 'p') AND relname = ANY ($1) THEN NOT (has_table_privilege(oid, 'SELECT') AND"
             " has_table_privilege(oid, 'INSERT') AND has_table_privilege(oid, 'UPDATE') AND"
             " has_table_privilege(oid, 'DELETE'))"
             " WHEN relkind = 'S' AND relname = ANY ($2) THEN NOT has_sequence_privilege(oid, 'USAGE')"

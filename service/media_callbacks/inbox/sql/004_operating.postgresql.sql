@@ -378,3 +378,343 @@ WHERE user_data IS NOT NULL;
 
 -- step: alone
 CREATE INDEX CONCURRENTLY IF NOT EXISTS jobs_healed ON jobs (id) WHERE state = 'healed';
+
+-- step: transaction
+-- Before PostgreSQL 17 no partition has the identity of its parent, so that ids of receipts come from another sequence of
+-- that name. Who has just looked up the old one may still draw from it, as does whoever inserts without an id until
+-- receipts are partitioned; so the new one begins a million later, but in a new database. The old one goes when an index
+-- was made concurrently, which waits for all who are about to.
+DO $$
+DECLARE
+    old CONSTANT oid := 'receipts_id_seq'::regclass;
+    last_id bigint;
+    is_used boolean;
+    statement text;
+BEGIN
+    ALTER SEQUENCE receipts_id_seq RENAME TO receipts_0_id_seq;
+    SELECT last_value, is_called INTO last_id, is_used FROM receipts_0_id_seq;
+    CREATE SEQUENCE receipts_id_seq;
+    IF is_used THEN
+        PERFORM setval('receipts_id_seq', last_id + 1048576);
+    END IF;
+    EXECUTE format(
+        'ALTER SEQUENCE receipts_id_seq OWNER TO %I', (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = old)
+    );
+    FOR statement IN
+        SELECT format(
+            'GRANT %s ON SEQUENCE receipts_id_seq TO %s%s', a.privilege_type,
+            CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+            CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END
+        )
+        FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = old AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+END
+$$;
+
+-- step: alone
+CREATE INDEX CONCURRENTLY IF NOT EXISTS event_receipts_by_receipt ON event_receipts (receipt_id);
+
+-- step: transaction
+-- Receipts, bodies of events and attempts are in partitions from here on, which are dropped when all in them is old; see
+-- inbox/postgresql/partitions.py and docs/decisions/partitions.md. What is there becomes the first one, without being
+-- copied.
+
+-- By what numbers the rows: `receipts`, or `events` (event_bodies and attempts have the same partitions).
+--   end_id: The first id beyond.
+--   closed_at: When all of its ids were seen to be taken: nothing in it is younger. NULL until then.
+--   swept_to: NULL while it is there. Once it is dropped, what named its rows is gone up to this id.
+CREATE TABLE partitions (
+    kind      text   NOT NULL,
+    first_id  bigint NOT NULL,
+    end_id    bigint NOT NULL,
+    closed_at bigint,
+    swept_to  bigint,
+    PRIMARY KEY (kind, first_id)
+);
+-- To an id that is not reached before all steps are done: an eighth of all that there is, and a million at least.
+INSERT INTO partitions (kind, first_id, end_id)
+SELECT kind, 0, (last_id + greatest(1048576, (last_id - first_id) / 8)) / 65536 * 65536 FROM (
+    SELECT 'receipts', s.last_value, coalesce((SELECT min(id) FROM receipts), s.last_value) FROM receipts_id_seq s
+    UNION ALL SELECT 'events', s.last_value, coalesce((SELECT min(id) FROM events), s.last_value) FROM events_id_seq s
+) AS present (kind, last_id, first_id);
+
+CREATE FUNCTION bound_first_partition(of_kind text, name text, key text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    EXECUTE format(
+        'ALTER TABLE %I ADD CONSTRAINT first_partition CHECK (%I < %s) NOT VALID', name, key,
+        (SELECT end_id FROM partitions WHERE kind = of_kind)
+    );
+END
+$$;
+
+-- The parent takes the name, and with it whatever is said of the table: rights, triggers, indexes. Plans and prepared
+-- statements are made anew by the name.
+CREATE FUNCTION make_first_partition(of_kind text, name text, key text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    first CONSTANT text := name || '_0';
+    old CONSTANT oid := name::regclass;
+    is_numbered CONSTANT boolean := name = of_kind;
+    owner text;
+    statement text;
+    again text[];
+BEGIN
+    EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', name);
+    SELECT pg_get_userbyid(relowner) INTO owner FROM pg_class WHERE oid = old;
+    again := ARRAY(
+        SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indrelid = old AND NOT indisprimary
+    ) || ARRAY(
+        SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = old AND NOT tgisinternal
+    ) || ARRAY(
+        SELECT format(
+            'GRANT %s ON %I TO %s%s', a.privilege_type, c.relname,
+            CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+            CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END
+        )
+        FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = old AND a.grantee <> c.relowner
+    );
+    FOR statement IN
+        SELECT format('DROP TRIGGER %I ON %I', tgname, name) FROM pg_trigger WHERE tgrelid = old AND NOT tgisinternal
+        UNION ALL
+        SELECT format('ALTER INDEX %I RENAME TO %I', relname, replace(relname, name, first))
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = old
+    LOOP
+        EXECUTE statement;
+    END LOOP;
+    IF is_numbered THEN
+        EXECUTE format('ALTER TABLE %I ALTER COLUMN %I DROP IDENTITY', name, key);
+    END IF;
+
+    EXECUTE format('ALTER TABLE %I RENAME TO %I', name, first);
+    EXECUTE format('CREATE TABLE %I (LIKE %I) PARTITION BY RANGE (%I)', name, first, key);
+    EXECUTE format('ALTER TABLE %I OWNER TO %I', name, owner);
+    IF is_numbered THEN
+        EXECUTE format('ALTER TABLE %I ALTER COLUMN %I SET DEFAULT nextval(%L)', name, key, name || '_id_seq');
+        EXECUTE format('ALTER SEQUENCE %I OWNED BY %I.%I', name || '_id_seq', name, key);
+    END IF;
+    FOREACH statement IN ARRAY ARRAY(
+        SELECT format('ALTER TABLE %I ADD CONSTRAINT %I %s', name, name || '_pkey', pg_get_constraintdef(oid))
+        FROM pg_constraint WHERE conrelid = old AND contype = 'p'
+    ) || again LOOP
+        EXECUTE statement;
+    END LOOP;
+    EXECUTE format(
+        'ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (MINVALUE) TO (%s)', name, first,
+        (SELECT end_id FROM partitions WHERE kind = of_kind)
+    );
+    EXECUTE format('ALTER TABLE %I DROP CONSTRAINT first_partition', first);
+    EXECUTE format('CREATE TABLE %I PARTITION OF %I DEFAULT', name || '_default', name);
+END
+$$;
+
+-- As claim_deliveries_2, where bodies are in partitions: of these only those are opened that have any of them.
+CREATE FUNCTION claim_deliveries_3(
+    sink_name text, now_at bigint, lease_ms integer, lease_token text, how_many integer,
+    OUT event_id bigint, OUT replay integer, OUT attempts integer, OUT key_digest bytea, OUT outcome smallint,
+    OUT body text
+)
+RETURNS SETOF record
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan
+AS $$
+#variable_conflict use_column
+DECLARE
+    at bigint := coalesce(now_at, store_now_1());
+    ids bigint[];
+    replays integer[];
+    counts integer[];
+    first_id bigint;
+    last_id bigint;
+BEGIN
+    WITH due AS (
+        SELECT d.event_id, d.replay, d.due_at
+        FROM deliveries d
+        WHERE d.sink = sink_name AND d.due_at <= at
+        AND NOT EXISTS (SELECT FROM sinks s WHERE s.name = sink_name AND s.state <> 'active')
+        ORDER BY d.due_at, d.event_id
+        LIMIT how_many
+        FOR UPDATE OF d SKIP LOCKED
+    ), leased AS (
+        UPDATE deliveries d
+        SET due_at = at + lease_ms, lease = lease_token
+        FROM due
+        WHERE d.event_id = due.event_id AND d.sink = sink_name AND d.replay = due.replay
+        RETURNING d.event_id, d.replay, d.attempts, due.due_at
+    ), ordered AS (
+        SELECT * FROM leased ORDER BY due_at, event_id
+    )
+    SELECT array_agg(l.event_id), array_agg(l.replay), array_agg(l.attempts), min(l.event_id), max(l.event_id)
+    INTO ids, replays, counts, first_id, last_id
+    FROM ordered l;
+    IF first_id IS NOT NULL THEN
+        RETURN QUERY
+        SELECT l.event_id, l.replay, l.attempts, e.key_digest, e.outcome, b.body
+        FROM unnest(ids, replays, counts) WITH ORDINALITY AS l (event_id, replay, attempts, n)
+        JOIN events e ON e.id = l.event_id
+        JOIN event_bodies b ON b.event_id = l.event_id AND b.event_id >= first_id AND b.event_id <= last_id
+        ORDER BY l.n;
+    END IF;
+END
+$$;
+
+CREATE FUNCTION partitioned_tables_1(of_kind text) RETURNS text[]
+LANGUAGE sql IMMUTABLE
+AS $$ SELECT CASE of_kind WHEN 'receipts' THEN ARRAY['receipts'] WHEN 'events' THEN ARRAY['event_bodies', 'attempts'] END $$;
+
+-- Make a partition of so many ids ahead of those that are drawn. It is for the owner to do, so that this is done with
+-- the owner's rights, for whoever may remove rows. Returns whether it was made; else somebody else is at it or has one
+-- of the tables for long, or there is much that none was made for.
+CREATE FUNCTION make_partition_1(of_kind text, width bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT SET lock_timeout = '100ms'
+AS $$
+DECLARE
+    -- What is drawn just now is below: so nobody is about to write a row of it to the default partition.
+    margin CONSTANT bigint := 65536;
+    span CONSTANT bigint := 4096;
+    tables CONSTANT text[] := partitioned_tables_1(of_kind);
+    start bigint;
+    beyond bigint;
+    one text;
+    made text;
+BEGIN
+    IF NOT has_table_privilege(session_user, 'receipts', 'DELETE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'permission denied: make_partition_1';
+    END IF;
+    IF tables IS NULL OR width NOT BETWEEN span AND 1::bigint << 40 OR width % span <> 0 THEN
+        RAISE invalid_parameter_value USING MESSAGE = format('expected a kind of rows and some spans, came %s and %s', of_kind, width);
+    END IF;
+    LOCK TABLE partitions IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+    EXECUTE format('SELECT (last_value + $1 + $2 - 1) / $2 * $2 FROM %I', of_kind || '_id_seq') INTO start USING margin, span;
+    SELECT greatest(start, max(end_id)) INTO start FROM partitions WHERE kind = of_kind;
+    FOREACH one IN ARRAY tables LOOP
+        IF pg_relation_size((one || '_default')::regclass) > 1 << 26 THEN
+            -- It is read as a whole before another one is attached, while nobody can use it.
+            RETURN false;
+        END IF;
+        EXECUTE format('SELECT (max(%I) / $1 + 1) * $1 FROM %I', CASE of_kind WHEN 'receipts' THEN 'id' ELSE 'event_id' END, one || '_default')
+        INTO beyond USING span;
+        start := greatest(start, beyond);
+    END LOOP;
+    FOREACH one IN ARRAY tables LOOP
+        made := one || '_' || start;
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS) WITH (autovacuum_vacuum_scale_factor = 0.02)', made, one);
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%s) TO (%s)', one, made, start, start + width);
+    END LOOP;
+    INSERT INTO partitions (kind, first_id, end_id) VALUES (of_kind, start, start + width);
+    RETURN true;
+EXCEPTION
+    WHEN lock_not_available THEN RETURN false;
+END
+$$;
+
+-- Drop a partition that was complete before then, or in which there is nothing any more, apart from a few rows, which
+-- are in the default partition from then on. Returns how many rows it had, about; -1 where something else is in use
+-- than these, and NULL where the tables are, or somebody else is at it.
+CREATE FUNCTION drop_partition_1(of_kind text, first bigint, before bigint, kept bigint[]) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path FROM CURRENT SET lock_timeout = '100ms' SET enable_seqscan = off
+AS $$
+DECLARE
+    tables CONSTANT text[] := partitioned_tables_1(of_kind);
+    key CONSTANT text := CASE of_kind WHEN 'receipts' THEN 'id' ELSE 'event_id' END;
+    it partitions;
+    rows bigint;
+    is_needed boolean;
+    one text;
+    gone text;
+BEGIN
+    IF NOT has_table_privilege(session_user, 'receipts', 'DELETE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'permission denied: drop_partition_1';
+    END IF;
+    IF tables IS NULL OR cardinality(kept) > 1000 THEN
+        RAISE invalid_parameter_value USING MESSAGE = format('expected a kind of rows and few that stay, came %s and %s', of_kind, cardinality(kept));
+    END IF;
+    LOCK TABLE partitions IN SHARE ROW EXCLUSIVE MODE NOWAIT;
+    SELECT * INTO it FROM partitions p WHERE p.kind = of_kind AND p.first_id = first AND p.swept_to IS NULL AND p.closed_at IS NOT NULL;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+
+    -- Who needs any of it comes before, and is seen below, or after, and finds it gone.
+    FOREACH one IN ARRAY tables LOOP
+        EXECUTE format('LOCK TABLE ONLY %I IN ACCESS EXCLUSIVE MODE', one);
+    END LOOP;
+    IF it.closed_at >= before THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE %I >= $1)', tables[1] || '_' || first, key) INTO is_needed USING first;
+        IF is_needed THEN
+            RETURN -1;
+        END IF;
+    END IF;
+    IF of_kind = 'receipts' THEN
+        is_needed := EXISTS (
+            SELECT FROM held h WHERE h.receipt_id >= it.first_id AND h.receipt_id < it.end_id AND h.receipt_id <> ALL (kept)
+        );
+    ELSE
+        is_needed := (
+            SELECT coalesce(sum(c.count), 0) FROM delivery_counts c
+            WHERE c.state IN ('pending', 'retrying') AND c.span >= it.first_id >> 12 AND c.span < it.end_id >> 12
+        ) <> (
+            SELECT count(*) FROM deliveries d WHERE d.event_id = ANY (kept) AND d.state IN ('pending', 'retrying')
+        ) OR EXISTS (
+            SELECT FROM erased_events x
+            WHERE x.event_id >= it.first_id AND x.event_id < it.end_id AND x.erased_at >= before AND x.event_id <> ALL (kept)
+        );
+    END IF;
+    IF is_needed THEN
+        RETURN -1;
+    END IF;
+
+    IF of_kind = 'events' AND cardinality(kept) > 0 THEN
+        -- It is noted again as the bodies come back.
+        DELETE FROM event_user_data u USING unnest(kept) AS k (id) WHERE u.span = k.id >> 10 AND u.event_id = k.id;
+    END IF;
+    rows := (SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = (tables[1] || '_' || first)::regclass);
+    FOREACH one IN ARRAY tables LOOP
+        gone := one || '_' || first;
+        EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', one, gone);
+        EXECUTE format('INSERT INTO %I SELECT * FROM %I WHERE %I = ANY ($1)', one, gone, key) USING kept;
+        EXECUTE format('DROP TABLE %I', gone);
+    END LOOP;
+    UPDATE partitions SET swept_to = first_id WHERE kind = of_kind AND first_id = first;
+    RETURN rows;
+EXCEPTION
+    WHEN lock_not_available THEN RETURN NULL;
+END
+$$;
+
+-- step: transaction receipts
+SELECT bound_first_partition('receipts', 'receipts', 'id');
+
+-- step: transaction event_bodies
+SELECT bound_first_partition('events', 'event_bodies', 'event_id');
+
+-- step: transaction attempts
+SELECT bound_first_partition('events', 'attempts', 'event_id');
+
+-- step: alone
+-- All rows are read, while everybody reads and writes.
+ALTER TABLE receipts VALIDATE CONSTRAINT first_partition;
+
+-- step: alone
+ALTER TABLE event_bodies VALIDATE CONSTRAINT first_partition;
+
+-- step: alone
+ALTER TABLE attempts VALIDATE CONSTRAINT first_partition;
+
+-- step: transaction receipts
+SELECT make_first_partition('receipts', 'receipts', 'id');
+
+-- step: transaction event_bodies
+SELECT make_first_partition('events', 'event_bodies', 'event_id');
+
+-- step: transaction attempts
+SELECT make_first_partition('events', 'attempts', 'event_id');
+
+-- step: transaction
+DROP FUNCTION bound_first_partition, make_first_partition;

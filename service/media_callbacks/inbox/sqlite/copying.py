@@ -46,6 +46,9 @@ class SqliteStore:
     async def clear(self, table: Table) -> None:
         self._connection.execute(f"DELETE FROM {table.name}")
 
+    async def make_room(self, table: Table, last_id: int) -> None:
+        pass
+
     async def write(self, table: Table, rows: Sequence[Row]) -> None:
         marks = ", ".join("?" * len(table.columns))
         self._connection.executemany(
