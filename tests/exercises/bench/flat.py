@@ -48,6 +48,7 @@ _ROUNDS = 7
 _PUTS = 200
 _PURGES = 20
 _PURGE_LIMIT = 500
+_PARTITIONS = 16
 
 # A clone of row 1 under other keys, and otherwise as rows differ from each other. {at} is when row c.id came.
 _CLONES = (
@@ -111,6 +112,7 @@ class Sized:
         accepting, claiming: What each cost in the empty store against what it cost in this one, by processor time;
             those of a database's server included.
         purge_ms: Of each step.
+        dropping_ms, dropped: Of the steps that dropped partitions and swept what named their rows, and of how many events.
         bytes: Of an event, by table and index.
     """
 
@@ -121,6 +123,8 @@ class Sized:
     claiming: list[float] = field(default_factory=list)
     purge_ms: list[float] = field(default_factory=list)
     purged: int = 0
+    dropping_ms: list[float] = field(default_factory=list)
+    dropped: int = 0
     bytes: dict[str, float] = field(default_factory=dict)
 
 
@@ -169,6 +173,8 @@ class Flat:
                 sized.reads_ms[what] = await _time(read)
             await self._compare(sized, empty, full)
             await _purge(sized, full, count)
+            if name == POSTGRESQL:
+                await _drop(sized, urls[1])
         finally:
             await empty.close()
             await full.close()
@@ -270,6 +276,7 @@ async def fill_postgresql(url: str, count: int) -> None:
     first = await put_first(url, SINKS, is_delivered=True)
     connection = await asyncpg.connect(url)
     try:
+        await _partition(connection, count)
         for begin, end, has_payloads in _steps(count):
             series, digits = POSTGRESQL_SERIES.format(begin=begin, end=end), "encode(c.digest, 'hex')"
             async with connection.transaction():
@@ -285,6 +292,21 @@ async def fill_postgresql(url: str, count: int) -> None:
         await connection.close()
 
 
+async def _partition(connection: asyncpg.Connection, count: int) -> None:
+    """As it would be done while so many come, and a few ahead. The first row is where those that stay are."""
+    width = max(count // _PARTITIONS, 1) + 4095 >> 12 << 12
+    for kind, tables in (("receipts", ["receipts"]), ("events", ["event_bodies", "attempts"])):
+        await connection.execute("UPDATE partitions SET closed_at = 0 WHERE kind = $1", kind)
+        await connection.execute("SELECT drop_partition_1($1, 0, 1, '{1}')", kind)
+        await connection.execute("DELETE FROM partitions WHERE kind = $1", kind)
+        for start in range(4096, count + 3 * width, width):
+            for table in tables:
+                await connection.execute(f"CREATE TABLE {table}_{start} (LIKE {table} INCLUDING DEFAULTS)")
+                bounds = f"FROM ({start}) TO ({start + width})"
+                await connection.execute(f"ALTER TABLE {table} ATTACH PARTITION {table}_{start} FOR VALUES {bounds}")
+            await connection.execute("INSERT INTO partitions VALUES ($1, $2, $3)", kind, start, start + width)
+
+
 async def _sqlite_bytes(url: str, count: int) -> dict[str, float]:
     path = Path(url.removeprefix("sqlite:///"))
     with closing(sqlite3.connect(path)) as connection:
@@ -298,8 +320,9 @@ async def _sqlite_bytes(url: str, count: int) -> dict[str, float]:
 async def _postgresql_bytes(url: str, count: int) -> dict[str, float]:
     rows = await execute(
         url,
-        "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relkind IN ('r', 'i', 't')"
-        " UNION ALL SELECT 'all', pg_database_size(current_database())",
+        # Those of all partitions.
+        "SELECT regexp_replace(relname, '_(\\d+|default)(?=_|$)', ''), sum(pg_relation_size(oid)) FROM pg_class"
+        " WHERE relkind IN ('r', 'i', 't') GROUP BY 1 UNION ALL SELECT 'all', pg_database_size(current_database())",
     )
     return {name: size / count for name, size in rows if size / count > 0.5}
 
@@ -422,6 +445,31 @@ async def _purge(sized: Sized, inbox: Inbox, count: int) -> None:
         sized.purged += purged.payloads
 
 
+async def _drop(sized: Sized, url: str) -> None:
+    """The same where partitions are dropped; what is left of the pass is not measured."""
+    keep = AGE * 0.9
+    await execute(
+        url,
+        # As if this had been noted at the time.
+        "UPDATE partitions p SET closed_at = e.accepted_at FROM events e WHERE e.id = p.end_id",
+    )
+    inbox = build_inbox(url)
+    await inbox.open()
+    try:
+        before = await execute(url, "SELECT first_id, end_id FROM partitions WHERE kind = 'events'")
+        is_swept = False
+        while not is_swept:
+            started = time.perf_counter()
+            await inbox.purge(keep_payloads=keep, keep_keys=keep * 2, limit=_PURGE_LIMIT)
+            sized.dropping_ms.append((time.perf_counter() - started) * 1000)
+            is_swept = not await execute(url, "SELECT FROM partitions WHERE swept_to IS NOT NULL")
+        left = await execute(url, "SELECT first_id FROM partitions WHERE kind = 'events'")
+        kept = {first_id for (first_id,) in left}
+        sized.dropped = sum(end_id - first_id for first_id, end_id in before if first_id not in kept)
+    finally:
+        await inbox.close()
+
+
 # The report
 
 
@@ -438,6 +486,12 @@ def print_flat(found: Sequence[Sized]) -> None:
             costs.add_row(name, *(f"{median(one):.2f} [{min(one):.2f} .. {max(one):.2f}]" for one in ratios))
         costs.add_row("purge, ms a step", *(f"{median(s.purge_ms):.1f} .. {max(s.purge_ms):.1f}" for s in sizes))
         costs.add_row("purge, ms an event", *(f"{sum(s.purge_ms) / max(s.purged, 1):.3f}" for s in sizes))
+        if any(sized.dropped for sized in sizes):
+            costs.add_row(
+                "dropping and sweeping, ms an event",
+                *(f"{sum(s.dropping_ms) / max(s.dropped, 1):.3f}" for s in sizes),
+            )
+            costs.add_row("the longest step, ms", *(f"{max(s.dropping_ms, default=0):.0f}" for s in sizes))
         console.print(costs)
         reads = Table("read", *titles, title=f"{database}: milliseconds, the first time and then")
         for name in sizes[0].reads_ms:
