@@ -76,9 +76,9 @@ async def test_a_copy_of_a_running_service_is_whole_and_a_service_goes_on_from_i
         }
         assert copy.stat().st_mode & 0o777 == 0o600
         assert rows(copy, "SELECT * FROM bindings") == rows(store, "SELECT * FROM bindings") == []
-        assert rows(copy, "SELECT * FROM sqlite_sequence ORDER BY name") == rows(
-            store, "SELECT * FROM sqlite_sequence ORDER BY name"
-        )
+        # What was held may have been asked about since.
+        numbered = "SELECT * FROM sqlite_sequence WHERE name <> 'answers' ORDER BY name"
+        assert rows(copy, numbered) == rows(store, numbered)
         request = running.build("vod", "job-1")
     assert names(tmp_path) == ["config.toml", "copy.db", "inbox.db", "inbox.db.lock"]
 
