@@ -18,7 +18,7 @@ from media_callbacks.delivery.dispatcher import (
     SEND_GRACE_S,
     Destination,
 )
-from media_callbacks.inbox.records import SeenTrouble
+from media_callbacks.inbox.records import AttemptResult, SeenTrouble
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRejected, SinkRetry
 from media_callbacks.model.events import Delivery
 from media_callbacks.timing.retry import DELAYS_S
@@ -544,21 +544,35 @@ def test_a_lease_outlasts_every_attempt_and_ends_within_half_a_minute() -> None:
     assert MAX_SINK_TIMEOUT_S + LEASE_MARGIN_S <= 30
 
 
-async def test_what_cannot_be_recorded_in_time_is_recorded_late_and_may_be_sent_again(inbox: WatchedInbox) -> None:
+async def test_while_nothing_can_be_recorded_nothing_is_sent_again(inbox: WatchedInbox) -> None:
+    """As on a full disk, on which a lease can be written and the end of an attempt can't."""
     time, observer = FakeTime(inbox, waiting=2), Observer()
     sink = ScriptedSink(timeout_s=10.0)
-    inbox.to_fail["record"] = 20
+    inbox.to_fail["record"] = 100
     await put_jobs(inbox, 1)
     dispatcher = make_dispatcher(inbox, sink, time=time, observer=observer)
     dispatcher.start()
-    await until(lambda: not inbox.to_fail["record"])
-    time.waits_needed = 1
-    await until(lambda: len(observer.results) == 2)
+    await until(lambda: len(observer.results) == 1)
     await dispatcher.stop()
-    assert [delivery.attempt for delivery in sink.sent] == [1, 1]
-    assert (time.now - NOW).total_seconds() >= 10 + LEASE_MARGIN_S
-    assert observer.results == [("a", "late"), ("a", "delivered")]
-    record = await inbox.find_event(sink.sent[0].event_id)
+    assert (time.now - NOW).total_seconds() > 3 * (10 + LEASE_MARGIN_S)
+    assert (len(sink.sent), observer.results) == (1, [("a", "delivered")])
+
+
+async def test_what_another_instance_has_claimed_meanwhile_is_recorded_late(inbox: WatchedInbox) -> None:
+    time, observer = FakeTime(inbox, waiting=2), Observer()
+    sink = ScriptedSink(timeout_s=10.0)
+    inbox.to_fail["record"] = 1000
+    await put_jobs(inbox, 1)
+    dispatcher = make_dispatcher(inbox, sink, time=time, observer=observer)
+    dispatcher.start()
+    await until(lambda: (time.now - NOW).total_seconds() > 10 + LEASE_MARGIN_S)
+    (other,) = await inbox.claim("a", limit=1, max_bytes=1000, lease_s=60.0)
+    inbox.to_fail["record"] = 0
+    await until(lambda: len(observer.results) == 1)
+    await dispatcher.stop()
+    assert observer.results == [("a", "late")]
+    assert await inbox.record([AttemptResult(other, "delivered", started_at=time.now)]) == [True]
+    record = await inbox.find_event(other.event_id)
     assert record is not None
     (delivery,) = record.deliveries
     assert (delivery.state, [one.result for one in delivery.history]) == ("delivered", ["late", "delivered"])

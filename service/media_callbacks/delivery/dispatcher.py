@@ -193,6 +193,8 @@ class _SinkWorker:
         self._pause = Pause()
         # Why the sink is to be disabled, until the inbox knows.
         self._gone: str | None = None
+        # Whether the inbox takes no results, though it may give out deliveries, as on a full disk.
+        self._is_unrecorded = False
         # Seconds that a `send` has taken lately; infinite until one has ended, so that nothing is claimed ahead.
         self._usual_s = math.inf
 
@@ -302,7 +304,7 @@ class _SinkWorker:
 
     def _blocked_s(self, now: float) -> float:
         """How long nothing at all may be claimed, unless woken."""
-        if self._gone is not None or self.breaker.state == "half_open":
+        if self._gone is not None or self._is_unrecorded or self.breaker.state == "half_open":
             return POLL_S
         return max(self._pause.left_s(now=now), self.breaker.wait_s(now=now))
 
@@ -470,9 +472,9 @@ class _SinkWorker:
 
     async def _record(self, results: Sequence[AttemptResult]) -> None:
         """
-        Write down what attempts came to. As long as that fails it is tried again: when a lease has ended meanwhile, the
-        delivery is made again, with the same id, and the inbox notes that this one was late. Little waits here, because
-        nothing is claimed meanwhile.
+        Write down what attempts came to. As long as that fails it is tried again, and nothing is claimed, which would
+        be sent and not recorded either, again and again. When another instance has claimed one meanwhile, because its
+        lease has ended, it is sent again, with the same id, and the inbox notes that this one was late.
         """
         while True:
             try:
@@ -485,8 +487,13 @@ class _SinkWorker:
                     for result in results:
                         self._report(result, "unrecorded")
                     return
+                self._is_unrecorded = True
+                self._give_back()
                 await self._wait(self._claimer.stopping, INBOX_RETRY_S)
             else:
+                if self._is_unrecorded:
+                    self._is_unrecorded = False
+                    self._claimer.wake()
                 for result, was_ours in zip(results, kept, strict=True):
                     self._report(result, None if was_ours else "late")
                 return
