@@ -850,6 +850,8 @@ MALFORMED = {
     "chunk too long": b"POST /callbacks/vod HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 17 + b"\r\nabc",
     "no line break after a chunk": b"POST /callbacks/vod HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd0\r\n\r\n",
     "bare line feeds": b"POST /callbacks/vod HTTP/1.1\nHost: x\n\n\r\n\r\n",
+    "bare line feeds and no more": b"POST /callbacks/vod HTTP/1.1\nHost: x\n\n",
+    "bare line feeds after a request line": b"POST /callbacks/vod HTTP/1.1\r\nHost: x\n\n",
     "bare line feeds in chunks": b"POST /callbacks/vod HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\n\n",
     "chunks that are not last": (b"POST /callbacks/vod HTTP/1.1\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
     "two encodings": (

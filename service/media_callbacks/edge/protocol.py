@@ -245,6 +245,9 @@ class CallbackProtocol(asyncio.BufferedProtocol):
         if end < 0:
             if line is None and not _may_become_request_line(buffer[begin:]):
                 raise MalformedRequest("expected a request line of HTTP/1.1")
+            if buffer.count(b"\n", begin) != buffer.count(b"\r\n", begin):
+                # Whoever ends lines so would wait for an answer, and never end the head.
+                raise MalformedRequest("expected lines that end with CR LF, found LF alone")
             self.silent_since = self._loop.time()
             # From its first byte on.
             self.deadline = min(self.deadline, self.silent_since + self.head_timeout_s)
