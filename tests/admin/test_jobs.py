@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from media_callbacks.admin.models import JobOrder, JobRules
+from media_callbacks.admin.models.expected_jobs import JobOrder, JobRules
 from media_callbacks.healing.queries.catalogue import QUERIES
 from media_callbacks.model.errors import InboxUnavailable
 from tests.factories.operators import NOW, Operators, operating

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from media_callbacks.admin.models import SinkItem, SourceItem
+from media_callbacks.admin.models.answers import SinkItem, SourceItem
 from media_callbacks.admin.status import add_noted, judge_jobs, judge_sink, judge_source
 from media_callbacks.inbox.records import SeenTrouble, SourceNews, StoreSpace, TroubleRecord, WaitingCounts
 from media_callbacks.model.errors import InboxUnavailable

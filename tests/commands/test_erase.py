@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from media_callbacks.admin.models import ErasedPart
+from media_callbacks.admin.models.answers import ErasedPart
 from tests.commands.test_events import at_a_terminal
 from tests.factories.fake_admin import FakeAdmin, fake_admin, run_command
 from tests.factories.running import Running

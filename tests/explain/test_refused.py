@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from media_callbacks.admin.models import RefusedDetail
+from media_callbacks.admin.models.answers import RefusedDetail
 from media_callbacks.commands.console.admin_client import URL_VARIABLE
 from media_callbacks.commands.refused import refused_lines
 from tests.factories.fake_admin import fake_admin, run_command

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from media_callbacks.__main__ import main
-from media_callbacks.admin import models
+from media_callbacks.admin.models import answers
 from media_callbacks.model.identity import event_id
 
 Json = dict[str, Any]
@@ -97,7 +97,7 @@ def make_id(number: int) -> str:
     return event_id(number.to_bytes(16, "big"), "succeeded")
 
 
-def _document(model: type[models.ApiModel], fields: Json) -> Json:
+def _document(model: type[answers.ApiModel], fields: Json) -> Json:
     document: Json = model.model_validate(fields).model_dump(mode="json")
     return document
 
@@ -114,7 +114,7 @@ def event_item(number: int, **changes: Any) -> Json:
         "media_id": f"media-{number}",
         "deliveries": {"orders": "delivered"},
     }
-    return _document(models.EventItem, fields | changes)
+    return _document(answers.EventItem, fields | changes)
 
 
 def event_detail(number: int, **changes: Any) -> Json:
@@ -131,7 +131,7 @@ def event_detail(number: int, **changes: Any) -> Json:
         "receipts": [receipt_item(1)],
         "deliveries": [],
     }
-    return _document(models.EventDetail, fields | changes)
+    return _document(answers.EventDetail, fields | changes)
 
 
 def receipt_item(number: int, **changes: Any) -> Json:
@@ -147,7 +147,7 @@ def receipt_item(number: int, **changes: Any) -> Json:
         "warnings": [],
         "event_ids": [make_id(1)],
     }
-    return _document(models.ReceiptItem, fields | changes)
+    return _document(answers.ReceiptItem, fields | changes)
 
 
 def refused_item(number: int, **changes: Any) -> Json:
@@ -161,7 +161,7 @@ def refused_item(number: int, **changes: Any) -> Json:
         "detail": "no configured key and url gives this signature",
         "job_id": "job-1",
     }
-    return _document(models.RefusedItem, fields | changes)
+    return _document(answers.RefusedItem, fields | changes)
 
 
 def delivery_item(**changes: Any) -> Json:
@@ -175,7 +175,7 @@ def delivery_item(**changes: Any) -> Json:
         "error": None,
         "history": [attempt_item()],
     }
-    return _document(models.DeliveryItem, fields | changes)
+    return _document(answers.DeliveryItem, fields | changes)
 
 
 def attempt_item(**changes: Any) -> Json:
@@ -186,11 +186,11 @@ def attempt_item(**changes: Any) -> Json:
         "result": "delivered",
         "error": None,
     }
-    return _document(models.AttemptItem, fields | changes)
+    return _document(answers.AttemptItem, fields | changes)
 
 
 def replay_item(number: int, **changes: Any) -> Json:
-    nothing = dict.fromkeys(models.FilterItem.model_fields)
+    nothing = dict.fromkeys(answers.FilterItem.model_fields)
     fields = {
         "id": number,
         "state": "finished",
@@ -203,7 +203,7 @@ def replay_item(number: int, **changes: Any) -> Json:
         "requested_by": "kim@desk",
         "reason": None,
     }
-    return _document(models.ReplayItem, fields | changes | {"filter": nothing | changes.get("filter", {})})
+    return _document(answers.ReplayItem, fields | changes | {"filter": nothing | changes.get("filter", {})})
 
 
 def sink_item(name: str, **changes: Any) -> Json:
@@ -221,7 +221,7 @@ def sink_item(name: str, **changes: Any) -> Json:
         "oldest_pending_at": None,
         "oldest_pending_age_s": None,
     }
-    return _document(models.TriedSink if "brought_forward" in changes else models.SinkItem, fields | changes)
+    return _document(answers.TriedSink if "brought_forward" in changes else answers.SinkItem, fields | changes)
 
 
 def job_item(number: int, **changes: Any) -> Json:
@@ -245,7 +245,7 @@ def job_item(number: int, **changes: Any) -> Json:
         "attempts": 0,
         "notification": None,
     }
-    return _document(models.JobItem, fields | changes)
+    return _document(answers.JobItem, fields | changes)
 
 
 def make_report(**changes: Any) -> Json:
@@ -270,7 +270,7 @@ def make_report(**changes: Any) -> Json:
             | {"lost_on_the_way": 2, "never_sent": 1},
         ],
     }
-    return _document(models.Report, fields | changes)
+    return _document(answers.Report, fields | changes)
 
 
 def job_hit(number: int, **changes: Any) -> Json:
@@ -287,7 +287,7 @@ def job_hit(number: int, **changes: Any) -> Json:
         "event_id": make_id(number),
         "at": f"2026-11-20T09:00:{number % 60:02}Z",
     }
-    return _document(models.JobHitItem, fields | changes)
+    return _document(answers.JobHitItem, fields | changes)
 
 
 def job_detail(number: int, **changes: Any) -> Json:
@@ -309,9 +309,9 @@ def job_detail(number: int, **changes: Any) -> Json:
         "timeline": [{"at": at, "what": what, "text": text, "after_s": after_s} for at, what, text, after_s in entries],
         "is_whole": True,
     }
-    return _document(models.JobDetail, fields | changes)
+    return _document(answers.JobDetail, fields | changes)
 
 
 def receipt_detail(number: int, **changes: Any) -> Json:
     kept = {"body": "{}", "body_base64": "e30=", "meta": {}, "parser_version": 1}
-    return _document(models.ReceiptDetail, receipt_item(number) | kept | changes)
+    return _document(answers.ReceiptDetail, receipt_item(number) | kept | changes)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from media_callbacks.admin.models import RefusedDetail
+from media_callbacks.admin.models.answers import RefusedDetail
 from media_callbacks.admin.refused import tell_afterwards
 from media_callbacks.commands.refused import refused_lines
 from media_callbacks.config.settings import Settings, build_settings

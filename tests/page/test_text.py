@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from media_callbacks.admin.models import Activity, ActivityItem, TimesItem
+from media_callbacks.admin.models.answers import Activity, ActivityItem, TimesItem
 from media_callbacks.page import plots
 from media_callbacks.page.text import address, ago, cut, field, finalize, long, seconds, size, url, visible
 

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from media_callbacks.admin.bodies import BodyReader
 from media_callbacks.admin.guard import TOKEN
-from media_callbacks.admin.models import JobOrder, JobOrders
+from media_callbacks.admin.models.expected_jobs import JobOrder, JobOrders
 from media_callbacks.admin.operations import Model, Operation, Refused, answer_json
 from media_callbacks.edge.answers import RETRY_AFTER_S, problem
 from media_callbacks.model.errors import ClientLeft, MethodNotAllowed, Rejected, Unavailable

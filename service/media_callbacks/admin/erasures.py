@@ -6,7 +6,9 @@ from dataclasses import asdict
 
 import structlog
 
-from media_callbacks.admin.models import ErasedPart, ErasureOrder, ErasurePage, ErasureRecordItem, PageParameters
+from media_callbacks.admin.models.answers import ErasedPart, ErasurePage, ErasureRecordItem
+from media_callbacks.admin.models.orders import ErasureOrder
+from media_callbacks.admin.models.questions import PageParameters
 from media_callbacks.admin.operations import Refused, operation
 from media_callbacks.inbox.records import ErasureCounts
 from media_callbacks.inbox.roles import AdminStore

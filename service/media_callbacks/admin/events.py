@@ -2,7 +2,9 @@
 
 from starlette.responses import Response
 
-from media_callbacks.admin.models import EventDetail, EventPage, EventQuery, EventReplayOrder, ReplayItem
+from media_callbacks.admin.models.answers import EventDetail, EventPage, ReplayItem
+from media_callbacks.admin.models.orders import EventReplayOrder
+from media_callbacks.admin.models.questions import EventQuery
 from media_callbacks.admin.operations import Refused, operation
 from media_callbacks.admin.replays import Replays
 from media_callbacks.admin.sinks import Sinks

@@ -13,7 +13,8 @@ from datetime import datetime
 import structlog
 from starlette.responses import Response
 
-from media_callbacks.admin.models import FeedPage, FeedQuery
+from media_callbacks.admin.models.answers import FeedPage
+from media_callbacks.admin.models.questions import FeedQuery
 from media_callbacks.admin.operations import operation
 from media_callbacks.edge.answers import problem
 from media_callbacks.inbox.records import FeedCursor, FeedEvent, FeedFilter, FeedPart

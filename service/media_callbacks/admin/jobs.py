@@ -6,26 +6,21 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from media_callbacks.admin.guard import JOBS_TOKEN
-from media_callbacks.admin.models import (
-    MAX_REPORT,
+from media_callbacks.admin.models.answers import (
     AnswerItem,
     EventDetail,
     HeldItem,
     JobDetail,
     JobHits,
     JobItem,
-    JobOrders,
     JobPage,
-    JobQuery,
-    JobRules,
-    LifeQuery,
     ReceiptItem,
     RegisteredJobs,
     ReplayItem,
     Report,
-    ReportQuery,
-    SearchQuery,
 )
+from media_callbacks.admin.models.expected_jobs import JobOrders, JobRules
+from media_callbacks.admin.models.questions import MAX_REPORT, JobQuery, LifeQuery, ReportQuery, SearchQuery
 from media_callbacks.admin.operations import Refused, operation
 from media_callbacks.admin.report import build_report
 from media_callbacks.admin.timeline import build_timeline

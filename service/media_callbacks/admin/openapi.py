@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from media_callbacks.admin.models import Problem
+from media_callbacks.admin.models.answers import Problem
 from media_callbacks.admin.operations import Model, Operation
 
 Json = dict[str, Any]

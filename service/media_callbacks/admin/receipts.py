@@ -3,7 +3,8 @@
 import re
 from base64 import b64encode
 
-from media_callbacks.admin.models import ReceiptDetail, ReceiptItem, ReceiptPage, ReceiptQuery
+from media_callbacks.admin.models.answers import ReceiptDetail, ReceiptItem, ReceiptPage
+from media_callbacks.admin.models.questions import ReceiptQuery
 from media_callbacks.admin.operations import Refused, operation
 from media_callbacks.inbox.roles import AdminStore
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from media_callbacks.admin.models import RefusedDetail, RefusedPage, RefusedQuery
+from media_callbacks.admin.models.answers import RefusedDetail, RefusedPage
+from media_callbacks.admin.models.questions import RefusedQuery
 from media_callbacks.admin.operations import Refused, operation
 from media_callbacks.config.sources import SourceSettings
 from media_callbacks.healing.queries.base import Family

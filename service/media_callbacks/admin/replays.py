@@ -6,7 +6,9 @@ from collections.abc import Callable
 import structlog
 from starlette.responses import Response
 
-from media_callbacks.admin.models import CancelOrder, DryRun, PageParameters, ReplayItem, ReplayOrder, ReplayPage
+from media_callbacks.admin.models.answers import DryRun, ReplayItem, ReplayPage
+from media_callbacks.admin.models.orders import CancelOrder, ReplayOrder
+from media_callbacks.admin.models.questions import PageParameters
 from media_callbacks.admin.operations import Refused, answer_json, operation
 from media_callbacks.admin.sinks import Sinks
 from media_callbacks.inbox.records import EventFilter, ReplayRequest

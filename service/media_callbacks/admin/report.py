@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from media_callbacks.admin.models import Percentiles, Report, ReportRowItem, ReportTotal
+from media_callbacks.admin.models.answers import Percentiles, Report, ReportRowItem, ReportTotal
 from media_callbacks.inbox.records import ReportRow
 from media_callbacks.model.kinds import PRODUCTS
 

@@ -5,15 +5,8 @@ from datetime import datetime
 
 import structlog
 
-from media_callbacks.admin.models import (
-    Order,
-    PauseOrder,
-    ResumeOrder,
-    RetryOrder,
-    SinkItem,
-    SinkList,
-    TriedSink,
-)
+from media_callbacks.admin.models.answers import SinkItem, SinkList, TriedSink
+from media_callbacks.admin.models.orders import Order, PauseOrder, ResumeOrder, RetryOrder
 from media_callbacks.admin.operations import Refused, operation
 from media_callbacks.delivery.breaker import BreakerState
 from media_callbacks.inbox.records import SinkRecord, SinkState

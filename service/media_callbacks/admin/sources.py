@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from media_callbacks.admin.models import SourceItem, SourceList, SourceState
+from media_callbacks.admin.models.answers import SourceItem, SourceList, SourceState
 from media_callbacks.admin.operations import operation
 from media_callbacks.config.sources import SourceSettings
 from media_callbacks.inbox.records import SourceActivity

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from media_callbacks.admin.models import (
-    MAX_LIMIT,
+from media_callbacks.admin.models.answers import (
     Activity,
     ActivityItem,
     SinkItem,
@@ -13,6 +12,7 @@ from media_callbacks.admin.models import (
     TimesItem,
     TroubleItem,
 )
+from media_callbacks.admin.models.values import MAX_LIMIT
 from media_callbacks.admin.operations import operation
 from media_callbacks.admin.sinks import Sinks
 from media_callbacks.admin.sources import Sources

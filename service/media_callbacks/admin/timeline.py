@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
-from media_callbacks.admin.models import TimelineItem, TimelineWord
+from media_callbacks.admin.models.answers import TimelineItem, TimelineWord
 from media_callbacks.inbox.records import AnswerRecord, DeliveryRecord, EventRecord, JobLife, JobRecord, ReceiptRecord
 from media_callbacks.model.times import format_time
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, timedelta
 from typing import get_args
 
-from media_callbacks.admin.models import MAX_JOBS, JobDetail, JobHitItem, JobItem, RefusedItem, TimelineItem
+from media_callbacks.admin.models.answers import JobDetail, JobHitItem, JobItem, RefusedItem, TimelineItem
+from media_callbacks.admin.models.expected_jobs import MAX_JOBS
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import (
     AdminClient,

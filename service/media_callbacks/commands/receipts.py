@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import get_args
 
-from media_callbacks.admin.models import ReceiptDetail, ReceiptItem
+from media_callbacks.admin.models.answers import ReceiptDetail, ReceiptItem
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
 from media_callbacks.commands.console.cells import Reader, run_with_cells, with_cells

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC
 
-from media_callbacks.admin.models import RefusedDetail, RefusedItem, RefusedPage
+from media_callbacks.admin.models.answers import RefusedDetail, RefusedItem, RefusedPage
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import AdminClient, add_admin_options, read_answer, run_with_client
 from media_callbacks.commands.console.cells import Reader, run_with_cells, with_cells

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, timedelta
 
-from media_callbacks.admin.models import JobCounts, Report
+from media_callbacks.admin.models.answers import JobCounts, Report
 from media_callbacks.commands.console.admin_client import add_admin_options, read_answer
 from media_callbacks.commands.console.cells import Reader, run_with_cells
 from media_callbacks.commands.console.errors import UsageError

@@ -4,7 +4,7 @@ import argparse
 import re
 from datetime import timedelta
 
-from media_callbacks.admin.models import SinkItem, TriedSink
+from media_callbacks.admin.models.answers import SinkItem, TriedSink
 from media_callbacks.commands.console.admin_client import (
     AdminClient,
     add_admin_options,

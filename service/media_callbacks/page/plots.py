@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import get_args
 
-from media_callbacks.admin.models import Activity, TimesItem
+from media_callbacks.admin.models.answers import Activity, TimesItem
 from media_callbacks.inbox.records import ActivityWord
 from media_callbacks.page.text import seconds
 

@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, get_args
 
 from media_callbacks.admin.api import AdminApi
-from media_callbacks.admin.models import (
-    MAX_LIMIT,
+from media_callbacks.admin.models.answers import (
     Activity,
     EventDetail,
     EventPage,
@@ -19,6 +18,7 @@ from media_callbacks.admin.models import (
     SinkList,
     Status,
 )
+from media_callbacks.admin.models.values import MAX_LIMIT
 from media_callbacks.admin.operations import Refused
 from media_callbacks.inbox.records import DeliveryState, EventState, FoundBy, JobState
 from media_callbacks.model.kinds import ANY_OUTCOME, KINDS, OPERATIONAL, PRODUCTS

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from media_callbacks.admin.models import SinkItem
+from media_callbacks.admin.models.answers import SinkItem
 from media_callbacks.model.times import format_time
 
 

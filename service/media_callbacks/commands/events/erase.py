@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from media_callbacks.admin.models import ErasedPart, ErasureItem
+from media_callbacks.admin.models.answers import ErasedPart, ErasureItem
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import (
     AdminClient,

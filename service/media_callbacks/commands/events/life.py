@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from media_callbacks.admin.models import DeliveryItem, EventDetail, ReceiptItem
+from media_callbacks.admin.models.answers import DeliveryItem, EventDetail, ReceiptItem
 from media_callbacks.commands.console.output import Piece, style_of
 from media_callbacks.model.times import format_time, in_words
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC
 
-from media_callbacks.admin.models import EventItem
+from media_callbacks.admin.models.answers import EventItem
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import add_admin_options, read_answer
 from media_callbacks.commands.console.cells import Reader, run_with_cells, with_cells

@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from media_callbacks.admin.models import DryRun, ReplayItem, SinkItem
+from media_callbacks.admin.models.answers import DryRun, ReplayItem, SinkItem
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import (
     AdminClient,

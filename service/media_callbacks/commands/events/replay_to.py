@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from media_callbacks.admin.models import EventItem
+from media_callbacks.admin.models.answers import EventItem
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import AdminClient, build_client, read_answer
 from media_callbacks.commands.console.errors import UsageError

@@ -2,7 +2,7 @@
 
 import argparse
 
-from media_callbacks.admin.models import EventDetail, EventItem, JobHitItem
+from media_callbacks.admin.models.answers import EventDetail, EventItem, JobHitItem
 from media_callbacks.commands.console.admin_client import add_admin_options, read_answer
 from media_callbacks.commands.console.cells import Reader, run_with_cells
 from media_callbacks.commands.console.errors import AdminError, UsageError
