@@ -1481,6 +1481,24 @@ class DatabaseConformance:
         assert [one.id for one in await inbox.list_events(EventFilter(job_id="x" * 1000), limit=9)] == [usual.id]
         assert (await find(inbox, long)).body == long.to_json()
 
+    async def test_half_a_character_is_replaced_and_stops_nothing(self, inbox: Timed) -> None:
+        half, shown = "half \ud800", "half \ufffd"
+        receipt = make_receipt(make_event(), reason=half, binding=half, meta={half: half}, warnings=(half,))
+        assert (await inbox.put(receipt)).state == "accepted"
+        assert (await inbox.put(receipt)).state == "duplicate"
+        (_, first) = await inbox.list_receipts(limit=5)
+        assert (first.reason, first.warnings) == (shown, (half,))
+        (delivery,) = await inbox.claim("a", limit=1, now=NOW, lease_s=LEASE_S)
+        assert await inbox.record([AttemptResult(delivery, "dead", error=half, started_at=NOW)], now=NOW) == [True]
+        record = await find(inbox, make_event())
+        assert [(one.error, [each.error for each in one.history]) for one in record.deliveries] == [(shown, [shown])]
+        await inbox.set_sink_state("a", "paused", reason=half, changed_by=half, now=NOW)
+        (sink,) = await inbox.list_sinks()
+        assert (sink.reason, sink.changed_by) == (shown, shown)
+        assert await inbox.list_events(EventFilter(job_id=half), limit=5) == ()
+        assert await inbox.list_receipts(limit=5, source=half) == ()
+        assert await inbox.search("\ud800", limit=5) == ()
+
     async def test_a_claim_is_bounded_in_bytes(self, inbox: Timed) -> None:
         events = [make_event(f"job-{n}", user_data="x" * 10_000) for n in range(5)]
         await put(inbox, *events)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, overload
 
 from pydantic_core import to_json
 
@@ -55,9 +55,24 @@ def to_column(text: str | None) -> str | None:
     return text and text[:_MAX_COLUMN_CHARACTERS]
 
 
+@overload
+def whole_characters(text: str) -> str: ...
+
+
+@overload
+def whole_characters(text: str | None) -> str | None: ...
+
+
+def whole_characters(text: str | None) -> str | None:
+    """A text of ours with U+FFFD for half a character, which no database takes: sinks of others may raise anything."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def user_data_start(text: str) -> str:
     """What is kept of user data to find events by: its beginning, as it is written in JSON, where nothing is lost."""
-    return to_json(text).decode()[1:-1][:START_CHARACTERS]
+    return to_json(whole_characters(text)).decode()[1:-1][:START_CHARACTERS]
 
 
 def user_data_row(row_id: int, text: str) -> tuple[int, str, int]:

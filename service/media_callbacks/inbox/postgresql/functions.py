@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from media_callbacks.inbox.database import Candidate
-from media_callbacks.inbox.rows import to_column
+from media_callbacks.inbox.rows import to_column, whole_characters
 from media_callbacks.model.events import Event
 
 # How many locks stand for all keys. Enough that two small batches seldom meet; few enough for the server's table of
@@ -25,9 +25,7 @@ def to_text(value: str | None) -> str | None:
     Events keep the original, because JSON escapes it, and identity is in the digest. So this is only about what lists
     show and are asked for: filters pass through here as well.
     """
-    if value is None or (value.isascii() and "\0" not in value):
-        return value
-    return value.replace("\0", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole_characters(value.replace("\0", "\ufffd") if value and "\0" in value else value)
 
 
 def event_arrays(candidates: Sequence[Candidate]) -> tuple[list[Any], ...]:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from media_callbacks.inbox.database import STORED, Candidate, Database, Fate, Horizon, Row, StoredEvent, Value
 from media_callbacks.inbox.keeping.clock import AnchoredClock
 from media_callbacks.inbox.records import AttemptResult
-from media_callbacks.inbox.rows import to_id
+from media_callbacks.inbox.rows import to_id, whole_characters
 from media_callbacks.inbox.sqlite.deliveries import claim_deliveries, record_attempts
 from media_callbacks.inbox.sqlite.events import accept_events
 from media_callbacks.inbox.sqlite.keys import Keys
@@ -44,7 +44,7 @@ class SqliteDatabase(Database):
         self._is_tool = is_tool
 
     async def fetch(self, sql: str, *parameters: Value) -> Sequence[Row]:
-        return self.connection.execute(_numbered(sql), parameters).fetchall()
+        return self.connection.execute(_numbered(sql), _storable(parameters)).fetchall()
 
     async def fetch_for(self, sql: str, values: Sequence[Value], *parameters: Value) -> Sequence[Row]:
         rows: list[Row] = []
@@ -58,10 +58,10 @@ class SqliteDatabase(Database):
         return rows
 
     async def execute(self, sql: str, *parameters: Value) -> int:
-        return max(0, self.connection.execute(_numbered(sql), parameters).rowcount)
+        return max(0, self.connection.execute(_numbered(sql), _storable(parameters)).rowcount)
 
     async def execute_many(self, sql: str, rows: Sequence[Sequence[Value]]) -> None:
-        self.connection.executemany(_numbered(sql), rows)
+        self.connection.executemany(_numbered(sql), map(_storable, rows))
 
     async def now(self) -> int:
         return self._clock.now()
@@ -126,6 +126,10 @@ class SqliteDatabase(Database):
 def _numbered(sql: str) -> str:
     """Parameters as SQLite writes them."""
     return re.sub(r"\$(\d+)", r"?\1", sql)
+
+
+def _storable(parameters: Sequence[Value]) -> Sequence[Value]:
+    return [whole_characters(value) if isinstance(value, str) else value for value in parameters]
 
 
 def run_now(awaitable: Awaitable[_T]) -> _T:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from media_callbacks.inbox.records import AttemptResult
-from media_callbacks.inbox.rows import delivery_of, to_milliseconds
+from media_callbacks.inbox.rows import delivery_of, to_milliseconds, whole_characters
 from media_callbacks.inbox.sqlite.keys import Keys
 from media_callbacks.inbox.sqlite.statements import insert, select_in
 from media_callbacks.model.events import Delivery
@@ -70,12 +70,13 @@ def record_attempts(
         if not is_kept:
             continue
         leases[key] = None
+        error = whole_characters(result.error)
         if result.state == "pending":
             given_back.append((now, now, *key))
         elif result.state == "retrying":
-            updates.append((result.state, now + round(result.delay_s * 1000), now, result.error, *key))
+            updates.append((result.state, now + round(result.delay_s * 1000), now, error, *key))
         else:
-            updates.append((result.state, None, now, result.error, *key))
+            updates.append((result.state, None, now, error, *key))
             ended.append(result)
             if result.state == "dead":
                 dead.append(key)
@@ -109,11 +110,12 @@ def record_attempts(
 
 def _written(result: AttemptResult, *, is_kept: bool) -> tuple[str, str | None]:
     """What is written of an attempt: its result, and what else there is to say."""
+    error = whole_characters(result.error)
     if result.state == "pending":
-        return "interrupted", result.error
+        return "interrupted", error
     if is_kept:
-        return result.state, result.error
-    return "late", "delivered after its lease was lost" if result.state == "delivered" else result.error
+        return result.state, error
+    return "late", "delivered after its lease was lost" if result.state == "delivered" else error
 
 
 def _leases(connection: sqlite3.Connection, results: Sequence[AttemptResult]) -> dict[tuple[int, str, int], str | None]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from media_callbacks.inbox.database import Candidate, Fate
-from media_callbacks.inbox.rows import to_column, user_data_row
+from media_callbacks.inbox.rows import to_column, user_data_row, whole_characters
 from media_callbacks.inbox.sqlite.keys import Keys, last_event_id
 from media_callbacks.inbox.sqlite.statements import insert, select_in
 from media_callbacks.model.receipts import Entry
@@ -25,8 +25,9 @@ def accept_events(connection: sqlite3.Connection, keys: Keys, candidates: Sequen
     for receipt_id, entry in candidates:
         digest, outcome = entry.digest, entry.outcome
         if entry.binding is not None:
-            bound = _bind(connection, digest, entry.binding)
-            if bound != entry.binding:
+            binding = whole_characters(entry.binding)
+            bound = _bind(connection, digest, binding)
+            if bound != binding:
                 fates.append(Fate(bound=bound))
                 continue
         outcomes = outcomes_by_key.setdefault(digest, [])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from media_callbacks.inbox.asking import jobs
 from media_callbacks.inbox.operations import needs_care
 from media_callbacks.inbox.receiving import accepting
-from media_callbacks.inbox.rows import to_milliseconds
+from media_callbacks.inbox.rows import to_milliseconds, whole_characters
 from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
 from media_callbacks.inbox.sqlite.events import accept_events
 from media_callbacks.inbox.sqlite.statements import insert
@@ -75,7 +75,9 @@ def _put_plain(database: SqliteDatabase, receipts: Sequence[Receipt], *, are_job
                 receipt.transport,
                 receipt.verified_by,
                 state,
-                accepting.reason(receipt, conflict=refusal, differs=differs) if refusal or differs else receipt.reason,
+                accepting.reason(receipt, conflict=refusal, differs=differs)
+                if refusal or differs
+                else whole_characters(receipt.reason),
                 accepting.dump(receipt.warnings) if receipt.warnings else None,
                 accepting.dump(dict(receipt.meta)) if receipt.meta else None,
                 receipt.parser_version,
