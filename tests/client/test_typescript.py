@@ -6,7 +6,6 @@ It is built and used outside of the checkout, with what its lock file says from 
 
 import base64
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from media_callbacks.sinks.webhook import build_headers
 from tests.client.test_receiver import TROUBLE, by_aliyun_eventbridge, by_eventbridge, by_mns, by_sns
 from tests.documentation.pages import read_blocks
 from tests.factories import typescript_events
+from tests.factories.tools import go_without, need_tool
 from tests.inbox.conformance import make_event, with_data
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +31,6 @@ PACKAGE = ROOT / "clients/typescript"
 CONSUMER = Path(__file__).parent / "typescript"
 KEY, OTHER_KEY = b"the secret of the orders", b"a secret that nobody has"
 SECRET, OTHER_SECRET = ("whsec_" + base64.b64encode(key).decode() for key in (KEY, OTHER_KEY))
-# Read when the module is loaded: tests run without variables of this name.
-_IS_REQUIRED = bool(os.environ.get("MEDIA_CALLBACKS_REQUIRE_NODE"))
 
 
 def test_the_types_are_those_of_the_schema():
@@ -65,23 +63,13 @@ def test_there_is_one_version():
 # What it does
 
 
-def go_without(reason: str) -> None:
-    """Skipped, or failed where it is required, as in CI."""
-    if _IS_REQUIRED:
-        pytest.fail(f"MEDIA_CALLBACKS_REQUIRE_NODE is set, and this {reason}")
-    pytest.skip(reason)
-
-
 def run(*command: str | Path, folder: Path, given: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, input=given, capture_output=True, text=True, check=False, timeout=600)
 
 
 def build(folder: Path) -> Path:
     """The package as its own build leaves it, and a folder beside it that depends on it; gives the latter."""
-    npm, node = shutil.which("npm"), shutil.which("node")
-    if npm is None or node is None:
-        go_without("needs node and npm")
-        raise AssertionError
+    npm, node = need_tool("npm"), need_tool("node", package="nodejs")
     if int(run(node, "--version", folder=folder).stdout.removeprefix("v").partition(".")[0]) < 20:
         go_without("needs node 20 or later")
     package, consumer = folder / "package", folder / "consumer"

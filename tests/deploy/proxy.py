@@ -3,34 +3,20 @@
 import asyncio
 import os
 import re
-import shutil
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from tests.factories.running import PATIENCE_S, Answer, connected, read_answer
+from tests.factories.tools import need_tool
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy/nginx/media-callbacks.conf"
-# Debian has it where only root looks.
-_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
 
 
 def find_nginx() -> str:
-    """Where nginx is not installed the test is skipped, and fails where it is required to be, as in CI."""
-    nginx = shutil.which("nginx", path=_PATH)
-    if nginx is None:
-        if _IS_REQUIRED:
-            pytest.fail("MEDIA_CALLBACKS_REQUIRE_NGINX is set and nginx is not installed: apt-get install nginx-light")
-        pytest.skip("needs nginx: apt-get install nginx-light")
-    return nginx
-
-
-# Read when the module is loaded: tests run without variables of this name.
-_IS_REQUIRED = bool(os.environ.get("MEDIA_CALLBACKS_REQUIRE_NGINX"))
+    return need_tool("nginx", package="nginx-light")
 
 
 def write_configuration(

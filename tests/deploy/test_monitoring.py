@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from media_callbacks.observe.metrics import Metrics
 from tests.documentation.pages import read_anchors, read_page
+from tests.factories.tools import need_tool
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ALERTS = yaml.safe_load((DEPLOY / "prometheus/alerts.yaml").read_text("utf-8"))
@@ -109,11 +109,8 @@ def test_the_runbook_has_a_heading_for_each_alert_and_no_other():
 
 
 def test_alerts_are_as_their_own_tests_say():
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("needs promtool: apt-get install prometheus")
     outcome = subprocess.run(
-        [promtool, "test", "rules", "alerts.test.yaml"],
+        [need_tool("promtool", package="prometheus"), "test", "rules", "alerts.test.yaml"],
         cwd=DEPLOY / "prometheus",
         capture_output=True,
         text=True,

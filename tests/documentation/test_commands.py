@@ -10,7 +10,6 @@ files that the page shows. A page that shows no configuration finds a service ru
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.documentation.pages import PAGES, ROOT, Block, read_blocks
+from tests.factories.tools import need_tool
 
 # Ports that the pages name; each test has others in their place.
 PORTS = ("8080", "8081", "8090", "3000", "4222", "8222", "5672", "9092")
@@ -130,8 +130,8 @@ def test_commands_do_what_they_say(page: str, tmp_path: Path):
 def run_page(page: str, folder: Path, ports: dict[str, str]) -> None:
     script = prepare(page, folder, ports)
     for tool in ("bash", "curl", "sqlite3", "openssl"):
-        if shutil.which(tool) is None and re.search(rf"\b{tool}\b", script.read_text("utf-8")):
-            pytest.skip(f"needs {tool}")
+        if re.search(rf"\b{tool}\b", script.read_text("utf-8")):
+            need_tool(tool)
     environment = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(folder),

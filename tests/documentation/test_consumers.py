@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from media_callbacks.model.events import Delivery
 from media_callbacks.sinks.webhook import build_headers
 from tests.documentation.pages import read_blocks
 from tests.documentation.test_commands import other_ports
+from tests.factories.tools import need_tool
 from tests.inbox.conformance import make_event
 
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -53,8 +53,7 @@ export class Webhook {
 @contextmanager
 def consuming(name: str, command: list[str], folder: Path) -> Iterator[tuple[str, Path]]:
     """The consumer of the page, running: its URL, and what it prints."""
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"needs {command[0]}")
+    need_tool(command[0])
     port = other_ports()["3000"]
     command = [port if part == "3000" else part for part in command]
     (shown,) = (block.text for block in read_blocks("docs/consume.md") if block.file == name)

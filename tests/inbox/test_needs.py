@@ -1,7 +1,6 @@
 """What we need of a PostgreSQL: that what is wrong is found and named, and that nothing is left behind."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from media_callbacks.inbox.postgresql import needs
 from media_callbacks.model.check_results import CheckResult
 from tests.factories.postgresql import PostgresqlServer, execute
 from tests.factories.running import PATIENCE_S
+from tests.factories.tools import need_tool
 
 DURABLE = {"fsync": "on", "full_page_writes": "on"}
 WELL = [CheckResult("ok", "store.url", "locks, notices, rights and durable commits are as they must be")]
@@ -205,11 +205,8 @@ class Pooler:
             f"unix_socket_dir =\nauth_type = trust\nauth_file = {folder}/users.txt\npool_mode = {mode}\n"
             + (f"ignore_startup_parameters = {ignored}\n" if ignores else "")
         )
-        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-        if program is None:
-            pytest.skip("needs PgBouncer")
         self._process = subprocess.Popen(
-            [program, folder / "pgbouncer.ini"],
+            [need_tool("pgbouncer"), folder / "pgbouncer.ini"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

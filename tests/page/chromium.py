@@ -1,28 +1,22 @@
 """Debian's Chromium, driven by Playwright, which downloads none of its own."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.factories.running import ADMIN_TOKEN, PATIENCE_S, Running
+from tests.factories.tools import need_tool
 
-CHROMIUM = Path("/usr/bin/chromium")
 Theme = Literal["light", "dark"]
 # Only a failure waits so long.
 expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 def find_chromium() -> Path:
-    if not CHROMIUM.exists():
-        if os.environ.get("MEDIA_CALLBACKS_REQUIRE_CHROMIUM"):
-            pytest.fail("there is no chromium; on Debian: apt-get install chromium")
-        pytest.skip("there is no chromium; on Debian: apt-get install chromium")
-    return CHROMIUM
+    return Path(need_tool("chromium"))
 
 
 @asynccontextmanager
