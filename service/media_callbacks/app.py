@@ -60,7 +60,6 @@ from media_callbacks.inbox.records import Inquiry
 from media_callbacks.inbox.roles import Inbox, ReceiptStore
 from media_callbacks.model.kinds import Product
 from media_callbacks.model.receipts import Receipt
-from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
 from media_callbacks.observe.refused import RefusedRequests
 from media_callbacks.observe.reporting import Reporter
@@ -74,6 +73,7 @@ from media_callbacks.sources.transports.mns_push import (
 )
 from media_callbacks.sources.transports.mns_queue import MnsQueueSource
 from media_callbacks.timing.clock import utc_now
+from media_callbacks.timing.limited_log import LimitedLog
 from media_callbacks.upkeep.activity import ActivityKeeper, MakeExplain
 from media_callbacks.upkeep.clock_watch import ClockWatch
 from media_callbacks.upkeep.retention import Retention

@@ -23,11 +23,11 @@ from media_callbacks.edge.answers import Refusals
 from media_callbacks.edge.connections import Connections, Turns
 from media_callbacks.healing.queries.base import Family
 from media_callbacks.inbox.records import AttemptResult
-from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
 from media_callbacks.observe.refused import RefusedRequests
 from media_callbacks.process.server import QuietServer
 from media_callbacks.timing.clock import utc_now
+from media_callbacks.timing.limited_log import LimitedLog
 from media_callbacks.timing.waiting import Wait, wait_for
 from tests.inbox.conformance import make_event, make_receipt
 from tests.inbox.timed import TimedSqliteInbox

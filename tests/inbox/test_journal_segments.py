@@ -272,6 +272,20 @@ def test_whichever_call_fails_what_was_acknowledged_is_there(tmp_path, monkeypat
         assert names(folder) == []
 
 
+def test_a_disk_that_fails_on_and_on_is_told_of_once_however_many_callbacks_come(tmp_path, monkeypatch):
+    with opened(tmp_path) as journal, capture_logs() as lines:
+        for name, code in (("write", errno.ENOSPC), ("fsync", errno.EIO)):
+            with monkeypatch.context() as patch:
+                patch.setattr(os, name, Fault(name, 0, code))
+                for n in range(50):
+                    getattr(os, name).has_failed = False
+                    assert journal.append([b"%d" % n]) != [None]
+        assert journal.append([b"after"]) == [None]
+    assert [(line["event"], line["error"]) for line in lines] == [
+        ("journal_failed", f"the journal cannot be written: {os.strerror(code)}") for code in (errno.ENOSPC, errno.EIO)
+    ]
+
+
 def test_a_disk_that_fails_on_and_on_is_tried_again_by_a_probe(tmp_path, monkeypatch):
     with opened(tmp_path) as journal:
         journal.append([b"1"])

@@ -13,7 +13,6 @@ from media_callbacks.config.settings import build_settings
 from media_callbacks.edge.answers import Refusals
 from media_callbacks.inbox.records import ActivityWord, RefusedRow, SourceNews
 from media_callbacks.model.errors import BadSignature, InboxUnavailable
-from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
 from media_callbacks.observe.refused import (
     MAX_ALIKE,
@@ -24,6 +23,7 @@ from media_callbacks.observe.refused import (
     RefusedRequests,
 )
 from media_callbacks.sources.base import Callback
+from media_callbacks.timing.limited_log import LimitedLog
 from media_callbacks.upkeep.activity import MAX_KEPT, ActivityKeeper, Explain
 from tests.factories.running import make_tables
 

@@ -14,10 +14,10 @@ from media_callbacks.model.errors import (
     StaleTimestamp,
     Unavailable,
 )
-from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
 from media_callbacks.observe.refused import RefusedRequests
 from media_callbacks.sources.base import Callback
+from media_callbacks.timing.limited_log import LimitedLog
 
 RETRY_AFTER_S = 1
 PROBLEM = "application/problem+json"

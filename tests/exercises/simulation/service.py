@@ -29,7 +29,6 @@ from media_callbacks.inbox.records import Inquiry
 from media_callbacks.inbox.roles import ReceiptStore
 from media_callbacks.inbox.sqlite.inbox import SqliteInbox
 from media_callbacks.model.receipts import Receipt
-from media_callbacks.observe.logs import LimitedLog
 from media_callbacks.observe.metrics import Metrics
 from media_callbacks.observe.refused import RefusedRequests
 from media_callbacks.observe.reporting import Reporter
@@ -37,6 +36,7 @@ from media_callbacks.rehearsal.simulate import SimulatedRequest
 from media_callbacks.sources.base import Message
 from media_callbacks.sources.intake import build_receipt
 from media_callbacks.sources.transports.mns_queue import MnsQueueSource
+from media_callbacks.timing.limited_log import LimitedLog
 from media_callbacks.upkeep.clock_watch import ClockWatch
 from media_callbacks.upkeep.retention import Retention
 from tests.exercises.simulation.journals import DistantStore, Way

@@ -23,6 +23,7 @@ import structlog
 
 from media_callbacks.inbox.journal.attempts import Attempts
 from media_callbacks.model.errors import Unusable
+from media_callbacks.timing.limited_log import LimitedLog
 
 # Space comes back in steps of this; also how much is read at once, and at most drained again after a crash.
 SEGMENT_BYTES = 4 << 20
@@ -34,6 +35,8 @@ _USUAL_RECORD_BYTES = 16 << 10
 _HEAD = re.compile(rb"([0-9a-f]{8}) ([0-9a-f]{8}) ")
 _HEAD_BYTES = 18
 _NAME = re.compile(r"([0-9]{12})\.journal")
+# While nothing can be written, each callback finds it out. Others may live on the disk that the log is on.
+_FAILURE_TOLD_EVERY_S = 60.0
 
 log = structlog.get_logger()
 
@@ -99,6 +102,7 @@ class Journal:
         self.size = 0
         self.suspects: dict[str, int] = {}
         self.problem: str | None = None
+        self._failures = LimitedLog(burst=1, every_s=_FAILURE_TOLD_EVERY_S)
 
     def open(self) -> None:
         """
@@ -238,7 +242,7 @@ class Journal:
     def _give_up(self, error: OSError) -> None:
         """What is behind the last flush is in doubt, and its senders are told that it was not kept."""
         self.problem = f"the journal cannot be written: {error.strerror}"
-        log.error("journal_failed", error=self.problem)
+        self._failures.error("journal_failed", error.errno, error=self.problem)
         if self._file is not None:
             try:
                 os.ftruncate(self._file, self._segments[self._last_number].size)

@@ -2,7 +2,7 @@
 
 from structlog.testing import capture_logs
 
-from media_callbacks.observe.logs import LimitedLog
+from media_callbacks.timing.limited_log import LimitedLog
 
 
 def test_of_a_kind_a_few_lines_come_at_once_and_then_one_now_and_then():
