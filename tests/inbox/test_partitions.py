@@ -426,6 +426,32 @@ async def test_a_service_needs_no_more_rights_than_on_rows(own_server: Postgresq
             await execute(url, f"SELECT {call.replace('events', 'heartbeat')}")
 
 
+async def test_who_has_rights_on_rows_gets_no_more_by_temporary_tables(own_server: PostgresqlServer) -> None:
+    url = own_server.url()
+    await migrate(url)
+    grants = ("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {}",)
+    caller = await asyncpg.connect(as_role(url, await make_role(url, grants=grants), "right"))
+    await caller.execute(
+        """
+        CREATE TABLE pg_temp.partitions (kind text, first_id bigint, end_id bigint, closed_at bigint, swept_to bigint);
+        CREATE TABLE pg_temp.ran_as (name name);
+        CREATE FUNCTION pg_temp.run() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN INSERT INTO pg_temp.ran_as VALUES (current_user); RETURN new; END $$;
+        CREATE TRIGGER run BEFORE INSERT ON pg_temp.partitions FOR EACH ROW EXECUTE FUNCTION pg_temp.run();
+        GRANT ALL ON pg_temp.partitions, pg_temp.ran_as TO PUBLIC;
+        INSERT INTO pg_temp.partitions VALUES ('events', 0, 1 << 20, NULL, NULL);
+        DELETE FROM pg_temp.ran_as;
+        """
+    )
+    assert await caller.fetchval("SELECT make_partition_1('events', 65536)")
+    assert await caller.fetch("SELECT FROM pg_temp.ran_as") == []
+    await caller.close()
+    assert [first for kind, first in await find_partitions(url) if kind == "events"] == [0, 1 << 20]
+    rows = await execute(url, "SELECT proconfig FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace")
+    assert len(rows) > 9
+    assert all("search_path=public, pg_temp" in settings for (settings,) in rows)
+
+
 async def test_what_is_granted_on_the_tables_and_prepared_for_them_holds_when_they_are_partitioned(
     own_server: PostgresqlServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

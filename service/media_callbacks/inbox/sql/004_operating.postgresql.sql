@@ -28,6 +28,10 @@ CREATE TABLE erased_events (
 );
 CREATE UNIQUE INDEX erased_events_by_public_id ON erased_events (public_id);
 
+-- Of functions with the owner's rights below. Temporary tables of whoever calls them come last, or they would be taken
+-- for ours, with triggers that would have the owner's rights.
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
+
 -- A receipt that brings one of them again does not bring its content back, whichever version of the service keeps it.
 -- With the owner's rights: services that run since before this migration may have none on what is new.
 CREATE FUNCTION keep_erased_1() RETURNS trigger
@@ -561,6 +565,9 @@ BEGIN
     END IF;
 END
 $$;
+
+-- As above, for the functions with the owner's rights.
+SELECT set_config('search_path', format('%I, pg_temp', current_schema()), true);
 
 CREATE FUNCTION partitioned_tables_1(of_kind text) RETURNS text[]
 LANGUAGE sql IMMUTABLE
