@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import asyncpg
 import pytest
 
+from media_callbacks.inbox.copying.stores import copy_store
 from media_callbacks.inbox.copying.tables import TABLES
 from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.operating import replays
@@ -42,7 +44,7 @@ from tests.inbox.conformance import (
 from tests.inbox.conformance_erasures import erase, request
 from tests.inbox.conformance_jobs import held
 from tests.inbox.test_postgresql import as_role, make_role, transaction
-from tests.inbox.timed import TimedPostgresqlInbox
+from tests.inbox.timed import TimedPostgresqlInbox, TimedSqliteInbox
 
 HOUR = timedelta(hours=1)
 KEPT = 30 * DAY
@@ -519,6 +521,33 @@ async def test_a_store_that_is_copied_comes_into_partitions(database_url: str) -
                 await store.make_room(table, 50_000_000)
     made = await execute(database_url, "SELECT kind, count(*), max(end_id) > 50000000 FROM partitions GROUP BY kind")
     assert sorted(map(tuple, made)) == [("events", 17, True), ("receipts", 17, True)]
+
+
+async def test_nothing_is_copied_that_named_what_was_dropped(
+    inbox: TimedPostgresqlInbox, database_url: str, tmp_path: Path
+) -> None:
+    event = make_event(user_data="order 7")
+    for _ in range(2):
+        await inbox.put(make_receipt(event))
+    await attempt(inbox, "a", "dead")
+    await begin_next(inbox, database_url)
+    inbox.clock.now = THEN
+    await inbox.trust_clock()
+    for _ in range(2):
+        await inbox.purge(keep_payloads=KEPT, keep_keys=400 * DAY, limit=10)
+    await inbox.close()
+    await execute(database_url, "INSERT INTO receipt_keys VALUES ('\\x00', 1)")
+    tables = await dump(database_url)
+    assert 1 not in {event_id for event_id, _ in tables["event_bodies"]}
+    assert 1 in {event_id for event_id, *_ in tables["deliveries"]}
+    await copy_store(database_url, f"sqlite:///{tmp_path}/copy.db")
+    copy = TimedSqliteInbox(tmp_path / "copy.db", clock=inbox.clock)
+    await copy.open()
+    record = await find(copy, event)
+    assert (record.body, record.deliveries) == (None, ())
+    assert all(sink.deliveries == {} for sink in await copy.list_sinks())
+    await copy.close()
+    assert await execute(database_url, "SELECT FROM receipt_keys") == []
 
 
 async def test_nobody_fails_because_partitions_come_and_go(inbox: TimedPostgresqlInbox, database_url: str) -> None:

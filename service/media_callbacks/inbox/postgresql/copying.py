@@ -81,9 +81,11 @@ async def read_store(url: str) -> AsyncIterator[PostgresqlStore]:
         Unusable: A service uses it, or it can't be used.
         InboxUnavailable: The server can't be reached.
     """
-    async with _connected_alone(url) as connection, connection.transaction(isolation="repeatable_read"):
-        await _lock(connection, "SHARE")
-        yield PostgresqlStore(connection)
+    async with _connected_alone(url) as connection:
+        await _sweep(connection)
+        async with connection.transaction(isolation="repeatable_read"):
+            await _lock(connection, "SHARE")
+            yield PostgresqlStore(connection)
 
 
 @asynccontextmanager
@@ -108,6 +110,14 @@ async def _connected_alone(url: str) -> AsyncIterator[Any]:
         check_schema(load_migrations("postgresql"), await applied_migrations(connection))
         await _wait_until_alone(connection)
         yield connection
+
+
+async def _sweep(connection: Any) -> None:
+    """Remove what named rows of partitions that were dropped: elsewhere nobody knows that it is to go."""
+    has_more = True
+    while has_more:
+        async with connection.transaction():
+            has_more = await partitions.sweep(PostgresqlDatabase(connection))
 
 
 async def _wait_until_alone(connection: Any) -> None:
