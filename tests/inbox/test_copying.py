@@ -296,11 +296,11 @@ async def test_a_store_of_another_version_is_not_copied(tmp_path: Path) -> None:
     await migrate_store(urls[0])
     with closing(sqlite3.connect(tmp_path / "source.db", isolation_level=None)) as connection:
         connection.execute("INSERT INTO migrations VALUES (99, 'later')")
-    with pytest.raises(ConfigError, match=r"^--from: the schema is that of a later version; copy with"):
+    with pytest.raises(ConfigError, match=r"^--from: .* of a later version \(099_later\); copy with"):
         await copy_store(*urls)
     with closing(sqlite3.connect(tmp_path / "source.db", isolation_level=None)) as connection:
         connection.execute("DELETE FROM migrations WHERE number IN (1, 99)")
-    with pytest.raises(ConfigError, match=r"^--from: the schema is that of an earlier version; run `media-callbacks"):
+    with pytest.raises(ConfigError, match=r"^--from: .* an earlier version \(without 001_initial\); run"):
         await copy_store(*urls)
     (tmp_path / "empty.db").touch()
     with pytest.raises(ConfigError, match=r"^--from: there are no tables of ours"):

@@ -14,6 +14,7 @@ import pytest
 from media_callbacks.commands.check.machine import try_store
 from media_callbacks.config.server import StoreSettings
 from media_callbacks.inbox.factory import migrate_store, try_needs
+from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.postgresql import needs
 from media_callbacks.model.check_results import CheckResult
 from tests.factories.postgresql import PostgresqlServer, execute
@@ -115,7 +116,7 @@ async def test_a_user_without_rights(database_url: str) -> None:
         assert found.remedy == "let their owner run `media-callbacks migrate`"
         # Migrated, the user need make nothing; which rights are missing then, whoever opens the store says.
         await execute(
-            database_url, "INSERT INTO migrations VALUES (4, 'operating')",
+            database_url, f"INSERT INTO migrations VALUES (4, '{load_migrations('postgresql')[-1].entry}')",
             f"REVOKE CREATE ON SCHEMA public FROM {user}",
             "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM public",
         )  # fmt: skip

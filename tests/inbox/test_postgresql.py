@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import re
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
@@ -1219,10 +1220,63 @@ async def test_a_database_that_is_one_migration_newer_works_and_one_of_two_is_re
     inbox = TimedPostgresqlInbox(database_url)
     await inbox.open()
     assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
+    with capture_logs() as logs:
+        for _ in range(2):
+            await inbox.check()
+    assert logs == [
+        {"event": "store_newer", "log_level": "warning", "migrations": ["098_next"], "known": "004_operating"}
+    ]
     await inbox.close()
     await execute(database_url, "INSERT INTO migrations VALUES (99, 'after')")
-    with pytest.raises(ConfigError, match="newer than this program by 2 migrations"):
+    problem = (
+        r"newer than this program by 2 migrations \(098_next, 099_after\), which may be one at most beyond"
+        " 004_operating; install the version that"
+    )
+    with pytest.raises(ConfigError, match=problem):
         await inbox.open()
+
+
+async def test_a_database_on_which_another_form_of_a_migration_was_applied_or_begun_is_refused(
+    database_url: str,
+) -> None:
+    last = load_migrations("postgresql")[-1]
+    problem = (
+        f"expected migration 004 to be `{re.escape(last.entry)}`, as this program has it, came `operating`, and one of the"
+        " two is of a version that was not released; go on with the version that applied it, or restore a backup"
+    )
+    connection = await asyncpg.connect(database_url)
+    await earlier.make(connection)
+    # Of its steps some are done.
+    await connection.execute(
+        "CREATE TABLE migration_steps (migration integer PRIMARY KEY, done integer NOT NULL, position bigint NOT NULL)"
+    )
+    await connection.execute("INSERT INTO migration_steps VALUES (4, 7, 0)")
+    with pytest.raises(ConfigError, match=problem):
+        await migrate(database_url)
+    await connection.execute("DROP TABLE migration_steps")
+    assert await migrate(database_url) == ["004_operating"]
+    inbox = TimedPostgresqlInbox(database_url)
+    await inbox.open()
+    await inbox.check()
+    await connection.execute("UPDATE migrations SET name = 'operating' WHERE number = 4")
+    with pytest.raises(ConfigError, match=problem):
+        await inbox.check()
+    await inbox.close()
+    for action in (inbox.open(), migrate(database_url)):
+        with pytest.raises(ConfigError, match=problem):
+            await action
+    await connection.close()
+
+
+def test_what_a_migration_is_known_by_is_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [one.entry for one in load_migrations("postgresql")]
+    assert known[:3] == ["initial", "jobs", "clock"], "as they were entered by released versions"
+    assert re.fullmatch("operating [0-9a-f]{8}", known[3])
+    read_text = Path.read_text
+    for text, is_known in (("-- said otherwise\n\n", True), ("SELECT 1;\n", False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_text", lambda path, *arguments, text=text: text + read_text(path, *arguments))
+            assert ([one.entry for one in load_migrations("postgresql")] == known) is is_known
 
 
 def test_both_databases_have_the_same_migrations() -> None:
@@ -1232,8 +1286,8 @@ def test_both_databases_have_the_same_migrations() -> None:
 
 def test_missing_migrations_are_those_that_were_not_applied() -> None:
     known = [Migration(1, "a", ""), Migration(2, "b", ""), Migration(3, "c", "")]
-    assert missing_migrations(known, {1, 3}) == [known[1]]
-    assert missing_migrations(known, {1, 2, 3, 4}, apply=False) == []
+    assert missing_migrations(known, {1: "a", 3: "c"}) == [known[1]]
+    assert missing_migrations(known, {1: "a", 2: "b", 3: "c", 4: "d"}, apply=False) == []
 
 
 async def test_a_receipt_that_waits_too_long_for_a_lock_does_not_fail_its_neighbours(

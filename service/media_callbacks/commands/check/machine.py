@@ -68,12 +68,12 @@ def _try_file(path: Path, *, auto_migrate: bool) -> CheckResult:
     if not os.access(path.parent, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
         remedy = "give the service's user the right to write both, or name another file"
         return CheckResult("error", _STORE, f"{path} or its directory can't be written by this user", remedy)
-    applied: list[int] = []
+    applied: dict[int, str] = {}
     try:
         if path.exists():
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
                 if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'").fetchone():
-                    applied = [number for (number,) in connection.execute("SELECT number FROM migrations")]
+                    applied = dict(connection.execute("SELECT number, name FROM migrations"))
         missing = missing_migrations(load_migrations("sqlite"), applied, apply=auto_migrate)
     except ConfigError as error:
         return _of_mistake(error, auto_migrate=auto_migrate)

@@ -5,12 +5,12 @@ What was copied is read back and compared before it is committed, so that the ta
 was, whenever this is broken off.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from media_callbacks.inbox.copying.tables import TABLES, Digest, Row, Table, apart
-from media_callbacks.inbox.keeping.migrations import Migration
+from media_callbacks.inbox.keeping.migrations import Migration, missing_migrations, unknown_migrations
 from media_callbacks.model.errors import Unusable
 
 
@@ -53,19 +53,24 @@ class Copied:
     digest: str
 
 
-def check_schema(known: Sequence[Migration], applied: Collection[int]) -> None:
+def check_schema(known: Sequence[Migration], applied: Mapping[int, str]) -> None:
     """
     Raises:
         Unusable: The schema is not that of this version, so that something might be left out.
     """
-    numbers = {migration.number for migration in known}
     if not applied:
         raise Unusable(["there are no tables of ours; name the store that the service uses"])
-    if not numbers.issuperset(applied):
-        raise Unusable(["the schema is that of a later version; copy with the version that migrated it"])
-    if not numbers.issubset(applied):
+    if unknown := unknown_migrations(known, applied):
         raise Unusable(
-            ["the schema is that of an earlier version; run `media-callbacks migrate` of this version on it"]
+            [f"the schema is that of a later version ({', '.join(unknown)}); copy with the version that migrated it"]
+        )
+    if missing := missing_migrations(known, applied):
+        names = ", ".join(map(str, missing))
+        raise Unusable(
+            [
+                f"the schema is that of an earlier version (without {names}); run `media-callbacks migrate` of"  # noqa: ISC004 - one sentence
+                " this version on it"
+            ]
         )
 
 

@@ -26,7 +26,7 @@ import structlog
 
 from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.keeping import purging
-from media_callbacks.inbox.keeping.migrations import Migration, load_migrations, missing_migrations
+from media_callbacks.inbox.keeping.migrations import Migration, load_migrations, missing_migrations, unknown_migrations
 from media_callbacks.inbox.operations import Operations, Run
 from media_callbacks.inbox.pending import MAX_BYTES, MAX_RECEIPTS, PendingQueue
 from media_callbacks.inbox.postgresql import connecting, partitions, tasks
@@ -95,6 +95,8 @@ class PostgresqlInbox(Operations):
         self._misfit: ConfigError | None = None
         self._is_migrating = asyncio.Event()
         self._migrations: Sequence[Migration] = ()
+        # Of a later version, as far as it was told.
+        self._unknown: Sequence[str] = []
         self._pool: Any = None
         self._writer_pool: Any = None
         self._listing = asyncio.Semaphore(max(1, self._pool_size - _WRITERS - _LISTENERS - 1))
@@ -247,9 +249,14 @@ class PostgresqlInbox(Operations):
         except InboxUnavailable as error:
             if not is_without_tables(error.__cause__):
                 raise
-            applied = set()
+            applied = {}
         # The server may have come back with another database, or an older state of it.
         missing_migrations(self._migrations, applied, apply=False)
+        unknown = unknown_migrations(self._migrations, applied)
+        if unknown != self._unknown:
+            # While a release is rolled out, and after a step back.
+            log.warning("store_newer", migrations=unknown, known=str(self._migrations[-1]))
+            self._unknown = unknown
 
     # How operations are run
 
@@ -306,7 +313,9 @@ async def _measure(database: Database) -> int:
     return int(await database.fetch_value("SELECT pg_database_size(current_database())"))
 
 
-async def _beat(database: Database) -> set[int]:
-    """Make something durable. Returns the numbers of the migrations that were applied."""
-    rows = await database.fetch("WITH beat AS (UPDATE heartbeat SET beats = beats + 1) SELECT number FROM migrations")
-    return {number for (number,) in rows}
+async def _beat(database: Database) -> dict[int, str]:
+    """Make something durable. Returns which migrations were applied."""
+    rows = await database.fetch(
+        "WITH beat AS (UPDATE heartbeat SET beats = beats + 1) SELECT number, name FROM migrations"
+    )
+    return dict(map(tuple, rows))

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal, cast
 
-from media_callbacks.inbox.keeping.migrations import Migration, load_migrations, missing_migrations
+from media_callbacks.inbox.keeping.migrations import Migration, check_entry, load_migrations, missing_migrations
 from media_callbacks.inbox.postgresql import tasks
 from media_callbacks.inbox.postgresql.driver import is_lost_lock
 from media_callbacks.timing.retry import backoff_s
@@ -76,7 +76,7 @@ async def apply_missing(connection: Any, *, apply: bool, tell: Tell) -> Sequence
         The names of the migrations that were applied.
 
     Raises:
-        Unusable: The database is too new; or migrations are missing and ``apply`` is false.
+        Unusable: As ``missing_migrations`` has it.
     """
     known = load_migrations("postgresql")
     applied = await applied_migrations(connection)
@@ -100,11 +100,11 @@ def _say_nothing(_: str) -> None:
     pass
 
 
-async def applied_migrations(connection: Any) -> set[int]:
-    """Their numbers."""
+async def applied_migrations(connection: Any) -> dict[int, str]:
+    """By their numbers, with what was entered."""
     if await connection.fetchval("SELECT to_regclass('migrations')") is None:
-        return set()
-    return {number for (number,) in await connection.fetch("SELECT number FROM migrations")}
+        return {}
+    return dict(await connection.fetch("SELECT number, name FROM migrations"))
 
 
 @asynccontextmanager
@@ -147,18 +147,38 @@ class _Run:
             await run(step)
         async with self._connection.transaction():
             await self._connection.execute(
-                "INSERT INTO migrations (number, name) VALUES ($1, $2)", self._migration.number, self._migration.name
+                "INSERT INTO migrations (number, name) VALUES ($1, $2)", self._migration.number, self._migration.entry
             )
             await self._connection.execute("DROP TABLE migration_steps")
 
     async def _begin(self) -> int:
-        """How many steps are done."""
+        """
+        How many steps are done.
+
+        Raises:
+            Unusable: Those of another one are.
+        """
         await self._connection.execute(
             "CREATE TABLE IF NOT EXISTS migration_steps"
-            " (migration integer PRIMARY KEY, done integer NOT NULL, position bigint NOT NULL)"
+            " (migration integer PRIMARY KEY, done integer NOT NULL, position bigint NOT NULL, entry text)"
         )
         number = self._migration.number
-        await self._connection.execute("INSERT INTO migration_steps VALUES ($1, 0, 0) ON CONFLICT DO NOTHING", number)
+        # Versions that were not released had a table without what is entered.
+        came = await self._connection.fetchval(
+            "SELECT coalesce(to_jsonb(s) ->> 'entry', $2) FROM migration_steps s"
+            " WHERE migration = $1 AND (done > 0 OR position > 0)",
+            number,
+            self._migration.name,
+        )
+        if came is not None:
+            check_entry(self._migration, came)
+        else:
+            await self._connection.execute(
+                "INSERT INTO migration_steps (migration, done, position, entry) VALUES ($1, 0, 0, $2)"
+                " ON CONFLICT (migration) DO UPDATE SET entry = excluded.entry",
+                number,
+                self._migration.entry,
+            )
         return int(await self._connection.fetchval("SELECT done FROM migration_steps WHERE migration = $1", number))
 
     async def _note_done(self) -> None:

@@ -109,8 +109,8 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
             sqlite3.connect(f"{file.path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
         ) as connection:
             is_ours = connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'").fetchone()
-            applied = connection.execute("SELECT number FROM migrations").fetchall() if is_ours else []
-            check_schema(load_migrations("sqlite"), {number for (number,) in applied})
+            applied = connection.execute("SELECT number, name FROM migrations").fetchall() if is_ours else []
+            check_schema(load_migrations("sqlite"), dict(applied))
             yield connection
     except sqlite3.Error as error:
         raise Unusable([f"cannot use {file.path}: {error}"]) from error

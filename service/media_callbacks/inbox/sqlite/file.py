@@ -122,16 +122,16 @@ def migrate(connection: sqlite3.Connection, *, apply: bool = True) -> Sequence[s
         The names of the migrations that were applied.
 
     Raises:
-        Unusable: Some are missing and ``apply`` is false; or the file is of a much later version.
+        Unusable: As ``missing_migrations`` has it.
     """
     with transaction(connection):
         connection.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)")
-        applied = [number for (number,) in connection.execute("SELECT number FROM migrations")]
+        applied = dict(connection.execute("SELECT number, name FROM migrations"))
         missing = missing_migrations(load_migrations("sqlite"), applied, apply=apply)
         for migration in missing:
             for statement in _statements(migration.sql):
                 connection.execute(statement)
-            connection.execute("INSERT INTO migrations VALUES (?, ?)", (migration.number, migration.name))
+            connection.execute("INSERT INTO migrations VALUES (?, ?)", (migration.number, migration.entry))
     return [str(migration) for migration in missing]
 
 
