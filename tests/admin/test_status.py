@@ -195,6 +195,16 @@ async def test_a_disk_that_is_full_or_low_is_said(operators: Operators, monkeypa
     assert texts == ["can't be written: no space left", "0.5 GB are left on its disk"]
 
 
+async def test_tables_without_room_for_partitions_are_said(operators: Operators, monkeypatch: pytest.MonkeyPatch):
+    async def measure() -> StoreSpace:
+        return StoreSpace(size_bytes=10**10, free_bytes=None, crowded=("receipts",))
+
+    monkeypatch.setattr(operators.inbox, "measure", measure)
+    (trouble,) = (await operators.get("/v1/status"))["troubles"]
+    assert trouble["text"].startswith("no partitions are made for receipts, of which too much is in none")
+    assert (trouble["what"], trouble["is_wrong"]) == ("store", False)
+
+
 def test_what_is_noted_says_since_when_and_what_only_others_see():
     def noted(trouble: Any, subject: str, *, count: int = 0, told: bool = True) -> TroubleRecord:
         return TroubleRecord(trouble, subject, NOW - HOUR, NOW, NOW if told else None, count, "5 s" if count else None)

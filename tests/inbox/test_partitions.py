@@ -1,6 +1,7 @@
 """Partitions on PostgreSQL: made ahead, dropped when all in them is old, and nothing else for anybody to see."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -10,9 +11,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from media_callbacks.inbox.copying.stores import copy_store
 from media_callbacks.inbox.copying.tables import TABLES
+from media_callbacks.inbox.factory import try_needs
 from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.operating import replays
 from media_callbacks.inbox.postgresql import migrating, partitions
@@ -141,6 +144,44 @@ async def test_what_nobody_has_made_a_partition_for_is_kept_all_the_same(
     assert (await purge_old(inbox)).payloads == 1
     assert await inbox.list_receipts(limit=9) == ()
     assert await execute(database_url, "SELECT count(*) FROM event_bodies") == [(0,)]
+
+
+async def test_where_too_much_is_in_none_it_is_told_and_one_can_be_made_all_the_same(
+    inbox: TimedPostgresqlInbox, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "MOST_UNPARTITIONED_BYTES", 1 << 16)
+    for kind in ("receipts", "events"):
+        await execute(database_url, f"SELECT setval('{kind}_id_seq', {1 << 30})")
+    event = make_event(user_data="order 7")
+    await inbox.put(make_receipt(event))
+    assert (await inbox.measure()).crowded == ()
+    # Some of them fill a page.
+    await execute(
+        database_url,
+        "INSERT INTO receipts (id, received_at, source, product, transport, verified_by, state, reason, parser)"
+        f" SELECT {1 << 29} + n, 1, 'vod', 'vod', 'http', 'none', 'unparsed', repeat('x', 1900), 1"
+        " FROM generate_series(1, 60) AS n",
+    )
+    with capture_logs() as logs:
+        for _ in range(2):
+            await inbox.summarise()
+    (line,) = logs
+    assert (line["event"], line["table"]) == ("partitions_not_made", "receipts")
+    assert line["unpartitioned_bytes"] > 1 << 16
+    assert (await inbox.measure()).crowded == ("receipts",)
+    assert [first for kind, first in await find_partitions(database_url) if kind == "receipts"] == [0]
+    found = [(one.severity, one.text) for one in await try_needs(database_url) if "partition" in one.text]
+    assert found == [
+        ("warning", "0 MiB of receipts are in no partition, so that none are made and what is old goes by row")
+    ]
+    page = (Path(__file__).parents[2] / "docs/operate/postgresql.md").read_text()
+    (sql,) = re.findall(r'psql --command "(SELECT make_partition_1[^"]*)"', page)
+    assert await execute(database_url, sql) == [(True,)]
+    await execute(database_url, f"SELECT setval('receipts_id_seq', {(1 << 30) + 2 * WIDTH})")
+    await inbox.put(make_receipt(make_event("job-2")))
+    rows = await execute(database_url, "SELECT tableoid::regclass::text FROM receipts ORDER BY id DESC LIMIT 1")
+    assert rows != [("receipts_default",)]
+    assert (await find(inbox, event)).body is not None
 
 
 async def test_two_services_make_them_once(inbox: TimedPostgresqlInbox, database_url: str) -> None:
@@ -421,7 +462,7 @@ async def test_a_service_needs_no_more_rights_than_on_rows(own_server: Postgresq
     await purge_old(inbox)
     assert "receipts_0" not in await find_tables(url, "receipts")
     await inbox.close()
-    for call in ("make_partition_1('events', 65536)", "drop_partition_1('events', 0, 0, '{}')"):
+    for call in ("make_partition_1('events', 65536, 0)", "drop_partition_1('events', 0, 0, '{}')"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await execute(as_role(url, stranger, "right"), f"SELECT {call}")
         with pytest.raises(asyncpg.InvalidParameterValueError):
@@ -445,7 +486,7 @@ async def test_who_has_rights_on_rows_gets_no_more_by_temporary_tables(own_serve
         DELETE FROM pg_temp.ran_as;
         """
     )
-    assert await caller.fetchval("SELECT make_partition_1('events', 65536)")
+    assert await caller.fetchval("SELECT make_partition_1('events', 65536, 1)")
     assert await caller.fetch("SELECT FROM pg_temp.ran_as") == []
     await caller.close()
     assert [first for kind, first in await find_partitions(url) if kind == "events"] == [0, 1 << 20]

@@ -186,6 +186,10 @@ def _of_space(space: StoreSpace) -> Iterator[TroubleItem]:
     if free is not None and (free < LOW_FREE_BYTES or free < space.size_bytes / 10):
         text = f"{free / 1e9:.1f} GB are left on its disk"
         yield _wrong("store", None, text, None, "make room, or lower store.retention_days", trouble="disk_low")
+    if space.crowded:
+        tables = ", ".join(space.crowded)
+        text = f"no partitions are made for {tables}, of which too much is in none; what is old goes by row"
+        yield _look("store", None, text, None, "see Partitions in docs/operate/postgresql.md")
 
 
 def _of_journal(receipts: int) -> Iterator[TroubleItem]:

@@ -864,10 +864,12 @@ class StoreSpace:
     Attributes:
         size_bytes: Of all that the store has on its disk.
         free_bytes: What this user may still write there; None where only the database's server knows.
+        crowded: Tables for which no partitions are made, because too much of them is in none.
     """
 
     size_bytes: int
     free_bytes: int | None
+    crowded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,7 @@ from media_callbacks.inbox.postgresql.writer import Writer
 from media_callbacks.inbox.records import Purged, StoreSpace
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.receipts import Receipt, Verdict
+from media_callbacks.timing.limited_log import LimitedLog
 
 # How long a start is held up by a server that does not answer, where it may start without.
 _FIRST_CONNECT_S = 0.7
@@ -48,6 +49,8 @@ _WRITERS = 2
 _LISTENERS = 1
 _MIN_POOL_SIZE = 5
 _MAX_ATTEMPTS = 3
+# It goes on for weeks.
+_CROWDED_TOLD_EVERY_S = 24 * 3600.0
 _NOT_OPEN = "the store is not open"
 # Of payloads, until a purge says it.
 _RETENTION = timedelta(days=30)
@@ -104,6 +107,7 @@ class PostgresqlInbox(Operations):
         self._keep_payloads_ms = _to_milliseconds(_RETENTION)
         # What is left of the present pass of the purge; None before it has begun.
         self._old: partitions.Old | None = None
+        self._crowded = LimitedLog(burst=1, every_s=_CROWDED_TOLD_EVERY_S)
         # None while it is not open.
         self._writer: Writer | None = None
         self._news: News | None = None
@@ -200,7 +204,10 @@ class PostgresqlInbox(Operations):
         if complete := await self._read(partitions.find_complete):
             await self._write(partial(partitions.close, complete=complete))
         for kind, width in await self._read(partial(partitions.find_wanting, keep_ms=self._keep_payloads_ms)):
-            await self._write(partial(partitions.make, kind=kind, width=width))
+            if not await self._write(partial(partitions.make, kind=kind, width=width)):
+                # They are in use just now, or:
+                for table, size_bytes in (await self._read(partitions.find_crowded)).items():
+                    self._crowded.warning("partitions_not_made", table, table=table, unpartitioned_bytes=size_bytes)
 
     async def purge(self, *, keep_payloads: timedelta, keep_keys: timedelta, limit: int) -> Purged:
         self._keep_payloads_ms = _to_milliseconds(keep_payloads)
@@ -233,7 +240,8 @@ class PostgresqlInbox(Operations):
 
     async def measure(self) -> StoreSpace:
         size_bytes = await self._read(_measure, may_take_long=False)
-        return StoreSpace(size_bytes, free_bytes=None)
+        crowded = await self._read(partitions.find_crowded, may_take_long=False)
+        return StoreSpace(size_bytes, free_bytes=None, crowded=tuple(crowded))
 
     async def check(self) -> None:
         """

@@ -13,8 +13,10 @@ from typing import Any
 
 from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.postgresql.connecting import check_server, connect
+from media_callbacks.inbox.postgresql.database import PostgresqlDatabase
 from media_callbacks.inbox.postgresql.driver import asyncpg, describe, errors
 from media_callbacks.inbox.postgresql.migrating import LOCK_CLASS, applied_migrations
+from media_callbacks.inbox.postgresql.partitions import find_crowded
 from media_callbacks.inbox.postgresql.schema import TABLES
 from media_callbacks.model.check_results import CheckResult, Severity
 from media_callbacks.model.errors import Unusable
@@ -204,7 +206,16 @@ async def _follow(one: Any, _: Any) -> None:
         ) from error
 
 
-_NEEDS: tuple[_Need, ...] = (_lock, _skip_locked, _notify, _migrate, _follow)
+async def _partition(one: Any, _: Any) -> None:
+    """room for partitions"""
+    for table, size_bytes in (await find_crowded(PostgresqlDatabase(one))).items():
+        text = (
+            f"{size_bytes >> 20} MiB of {table} are in no partition, so that none are made and what is old goes by row"
+        )
+        raise _Lacking(text, "see Partitions in docs/operate/postgresql.md", "warning")
+
+
+_NEEDS: tuple[_Need, ...] = (_lock, _skip_locked, _notify, _migrate, _follow, _partition)
 
 
 async def _find_settings(one: Any) -> list[_Lacking]:

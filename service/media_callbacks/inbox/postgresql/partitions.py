@@ -21,6 +21,9 @@ from media_callbacks.inbox.operating.filters import first_id_at
 _PARTS = 16
 MIN_WIDTH = 65_536
 _MAX_WIDTH = 1 << 40
+# Of what is in no partition that was made. It is read as a whole before another one is attached, in half a tenth of a
+# second, while nobody can use it.
+MOST_UNPARTITIONED_BYTES = 1 << 26
 # So many of the last one's width are ahead at least; fewer, and as many more are made.
 _AHEAD = 2
 # As part of the retention: for how much longer rows may stay so that they go with their partition.
@@ -81,7 +84,20 @@ async def _width(database: Database, kind: Rows, keep_ms: int) -> int:
 
 async def make(database: Database, kind: Rows, width: int) -> bool:
     """False when the tables are in use, or somebody else is at it."""
-    return bool(await database.fetch_value("SELECT make_partition_1($1, $2)", kind, width))
+    return bool(
+        await database.fetch_value("SELECT make_partition_1($1, $2, $3)", kind, width, MOST_UNPARTITIONED_BYTES)
+    )
+
+
+async def find_crowded(database: Database) -> dict[str, int]:
+    """Tables of which too much is in no partition that was made, so that none are made, with its size in bytes."""
+    rows = await database.fetch(
+        "SELECT relname, size FROM (SELECT c.relname, pg_relation_size(c.oid) AS size FROM pg_class c"
+        " WHERE c.oid = ANY (ARRAY[to_regclass('receipts_default'), to_regclass('event_bodies_default'),"
+        " to_regclass('attempts_default')])) AS sized WHERE size > $1 ORDER BY relname",
+        MOST_UNPARTITIONED_BYTES,
+    )
+    return {name.removesuffix("_default"): size for name, size in rows}
 
 
 async def make_up_to(database: Database, rows: str, last_id: int) -> None:

@@ -575,8 +575,9 @@ AS $$ SELECT CASE of_kind WHEN 'receipts' THEN ARRAY['receipts'] WHEN 'events' T
 
 -- Make a partition of so many ids ahead of those that are drawn. It is for the owner to do, so that this is done with
 -- the owner's rights, for whoever may remove rows. Returns whether it was made; else somebody else is at it or has one
--- of the tables for long, or there is much that none was made for.
-CREATE FUNCTION make_partition_1(of_kind text, width bigint) RETURNS boolean
+-- of the tables for long, or there is more than `most_bytes` in one that none was made for: that is read as a whole
+-- before another one is attached, while nobody can use it.
+CREATE FUNCTION make_partition_1(of_kind text, width bigint, most_bytes bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path FROM CURRENT SET lock_timeout = '100ms'
 AS $$
@@ -600,8 +601,7 @@ BEGIN
     EXECUTE format('SELECT (last_value + $1 + $2 - 1) / $2 * $2 FROM %I', of_kind || '_id_seq') INTO start USING margin, span;
     SELECT greatest(start, max(end_id)) INTO start FROM partitions WHERE kind = of_kind;
     FOREACH one IN ARRAY tables LOOP
-        IF pg_relation_size((one || '_default')::regclass) > 1 << 26 THEN
-            -- It is read as a whole before another one is attached, while nobody can use it.
+        IF pg_relation_size((one || '_default')::regclass) > most_bytes THEN
             RETURN false;
         END IF;
         EXECUTE format('SELECT (max(%I) / $1 + 1) * $1 FROM %I', CASE of_kind WHEN 'receipts' THEN 'id' ELSE 'event_id' END, one || '_default')
