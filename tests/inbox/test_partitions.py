@@ -353,6 +353,27 @@ async def test_where_much_is_needed_the_rest_goes_by_row_and_the_partition_later
     assert (await find(inbox, events[3])).body is None
 
 
+async def test_nobody_waits_while_large_bodies_are_copied(
+    inbox: TimedPostgresqlInbox, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is needed of a partition is copied while the tables are locked."""
+    monkeypatch.setattr(partitions, "_MAX_KEPT_BYTES", 10_000)
+    large, small = make_event("large", user_data="x" * 20_000), make_event("small")
+    await inbox.put(make_receipt(large, sinks=("b",), body=b"x" * 20_000))
+    await inbox.put(make_receipt(small))
+    await pause(inbox, "b")
+    await deliver(inbox, "a")
+    await begin_next(inbox, database_url)
+    before = await find_partitions(database_url)
+    await purge_old(inbox)
+    assert await find_partitions(database_url) == before
+    assert [(await find(inbox, event)).body is None for event in (large, small)] == [False, True]
+    await resume(inbox, "b")
+    assert await deliver(inbox, "b", now=THEN) == [large.id]
+    await purge_old(inbox)
+    assert len(await find_partitions(database_url)) < len(before)
+
+
 async def test_who_is_using_the_tables_is_not_waited_for_and_nobody_waits(
     inbox: TimedPostgresqlInbox, database_url: str
 ) -> None:

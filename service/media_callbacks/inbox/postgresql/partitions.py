@@ -7,7 +7,7 @@ functions of the database (``sql/004_operating``) make and drop them, and see fo
 goes. Here is decided when, and which rows of one stay.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,8 +28,10 @@ MOST_UNPARTITIONED_BYTES = 1 << 26
 _AHEAD = 2
 # As part of the retention: for how much longer rows may stay so that they go with their partition.
 _SLACK = 10
-# Rows of one that stay when the others go. The function takes no more.
+# Rows of one that stay when the others go, and their bodies: they are copied while nobody can use the tables. The
+# function takes no more rows.
 _MAX_KEPT = 1000
+_MAX_KEPT_BYTES = 2 << 20
 # Deliveries that wait, of all; where there are more, nobody looks for each one's receipts.
 _MAX_WAITING = 100_000
 # Those of a span of user data. Their deliveries are removed in some ten milliseconds.
@@ -192,7 +194,7 @@ async def drop(database: Database, one: Partition, payloads_before: int) -> int 
     """
     find_kept = _find_kept_receipts if one.kind == "receipts" else _find_kept_events
     kept = await find_kept(database, one, payloads_before)
-    if kept is None or len(kept) > _MAX_KEPT:
+    if kept is None or len(kept) > _MAX_KEPT or await _count_bytes(database, one, kept) > _MAX_KEPT_BYTES:
         return -1
     gone: int | None = await database.fetch_value(
         "SELECT drop_partition_1($1, $2, $3, CAST(CAST($4 AS text) AS bigint[]))",
@@ -202,6 +204,15 @@ async def drop(database: Database, one: Partition, payloads_before: int) -> int 
         f"{{{','.join(map(str, sorted(kept)))}}}",
     )
     return gone
+
+
+async def _count_bytes(database: Database, one: Partition, kept: Collection[int]) -> int:
+    table, column = _TABLES[one.kind]
+    rows = await database.fetch_for(
+        f"SELECT CAST(coalesce(sum(octet_length(body)), 0) AS bigint) FROM {table} WHERE {column} IN ({{values}})",
+        sorted(kept),
+    )
+    return sum(size for (size,) in rows)
 
 
 async def _find_kept_events(database: Database, one: Partition, before: int) -> set[int] | None:
