@@ -131,6 +131,22 @@ async def test_a_user_without_rights(database_url: str) -> None:
         )  # fmt: skip
 
 
+async def test_whoever_has_migrated_must_be_able_to_make_partitions_later(database_url: str) -> None:
+    user = "needs_to_own"
+    url = await as_user(database_url, user)
+    try:
+        await execute(database_url, f"GRANT USAGE, CREATE ON SCHEMA public TO {user}")
+        await migrate_store(url)
+        assert await without_settings_of_the_server(url) == []
+        await execute(database_url, f"REVOKE CREATE ON SCHEMA public FROM {user}")
+        [found] = await without_settings_of_the_server(url)
+        assert found.severity == "warning"
+        assert found.text.startswith(f"no partitions can be made: {user}, who has migrated, lacks CREATE on the schema")
+        assert found.remedy == f"grant CREATE on the schema to {user}, or give it the tables"
+    finally:
+        await execute(database_url, f"DROP OWNED BY {user} CASCADE", f"DROP ROLE {user}")
+
+
 async def test_what_settings_become_of_others(database_url: str) -> None:
     [found] = [
         one.found

@@ -125,6 +125,22 @@ async def test_partitions_are_made_ahead_of_what_is_drawn(inbox: TimedPostgresql
     assert set(await find_tables(database_url, "attempts")) == names | {"attempts_default"}
 
 
+async def test_where_little_is_kept_partitions_for_a_day_are_ahead(
+    inbox: TimedPostgresqlInbox, database_url: str
+) -> None:
+    """As long as a backup may hold the tables."""
+    await inbox.purge(keep_payloads=DAY, keep_keys=400 * DAY, limit=1)
+    for _ in range(2):
+        await inbox.summarise()
+    widths = [
+        end - first
+        for first, end in await execute(
+            database_url, "SELECT first_id, end_id FROM partitions WHERE kind = 'receipts' ORDER BY first_id"
+        )
+    ]
+    assert widths == [1 << 20, *[WIDTH] * 16]
+
+
 async def test_what_nobody_has_made_a_partition_for_is_kept_all_the_same(
     inbox: TimedPostgresqlInbox, database_url: str
 ) -> None:

@@ -208,6 +208,18 @@ async def _follow(one: Any, _: Any) -> None:
 
 async def _partition(one: Any, _: Any) -> None:
     """room for partitions"""
+    # The function makes them with the rights of whoever has migrated the database.
+    owner = await one.fetchval(
+        "SELECT pg_get_userbyid(p.proowner) FROM pg_proc p JOIN pg_class c ON c.oid = to_regclass('receipts')"
+        " WHERE p.oid = to_regproc('make_partition_1') AND NOT"
+        " (has_schema_privilege(p.proowner, p.pronamespace, 'CREATE') AND pg_has_role(p.proowner, c.relowner, 'USAGE'))"
+    )
+    if owner is not None:
+        raise _Lacking(
+            f"no partitions can be made: {owner}, who has migrated, lacks CREATE on the schema or the tables",
+            f"grant CREATE on the schema to {owner}, or give it the tables",
+            "warning",
+        )
     for table, size_bytes in (await find_crowded(PostgresqlDatabase(one))).items():
         text = (
             f"{size_bytes >> 20} MiB of {table} are in no partition, so that none are made and what is old goes by row"
