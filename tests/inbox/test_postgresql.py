@@ -1290,6 +1290,25 @@ def test_missing_migrations_are_those_that_were_not_applied() -> None:
     assert missing_migrations(known, {1: "a", 2: "b", 3: "c", 4: "d"}, apply=False) == []
 
 
+async def test_a_server_that_takes_nothing_is_told_of_once_however_many_callbacks_come(
+    inbox: TimedPostgresqlInbox, database_url: str
+) -> None:
+    """As one whose disk is full."""
+    await execute(
+        database_url,
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE disk_full USING MESSAGE = 'No space left on device'; END $$",
+        "CREATE TRIGGER fail BEFORE INSERT ON receipts FOR EACH ROW EXECUTE FUNCTION fail()",
+    )
+    with capture_logs() as logs:
+        for n in range(9):
+            with pytest.raises(InboxUnavailable, match="No space left"):
+                await inbox.put(make_receipt(make_event(f"job-{n}")))
+    assert [(one["event"], one["receipts"]) for one in logs] == [("store_failed", 1)]
+    await execute(database_url, "DROP FUNCTION fail CASCADE")
+    assert (await inbox.put(make_receipt(make_event()))).state == "accepted"
+
+
 async def test_a_receipt_that_waits_too_long_for_a_lock_does_not_fail_its_neighbours(
     database_url: str,
     open_inbox: OpenInbox,

@@ -32,6 +32,7 @@ from media_callbacks.inbox.postgresql.driver import (
 from media_callbacks.inbox.rows import size_bytes
 from media_callbacks.model.errors import InboxUnavailable
 from media_callbacks.model.receipts import Receipt, Verdict
+from media_callbacks.timing.limited_log import LimitedLog
 
 # One transaction: enough to share a flush well, little enough to be done soon.
 _MAX_BATCH_RECEIPTS = 256
@@ -40,6 +41,8 @@ _MAX_CAREFUL_RECEIPTS = 4
 _MAX_CAREFUL_EVENTS = 64
 _MAX_BATCH_EVENTS = 512
 _MAX_BATCH_BYTES = 16 * 2**20
+# Where the server's disk is full, each batch finds it out.
+_FAILURE_TOLD_EVERY_S = 60.0
 
 _Work = Pending[Receipt]
 
@@ -76,6 +79,7 @@ class Writer:
         self._parts: deque[list[_Work]] = deque()
         self._arrived = asyncio.Event()
         self._is_closing = False
+        self._failures = LimitedLog(burst=1, every_s=_FAILURE_TOLD_EVERY_S)
         self._task = asyncio.create_task(self._work())
 
     def submit(self, receipt: Receipt) -> "asyncio.Future[Verdict]":
@@ -182,7 +186,9 @@ class Writer:
             self._answer(list(zip(batch, verdicts, strict=True)))
             return
         if part in (0, len(batch)):
-            log.error("store_failed", error=str(failure), receipts=len(batch))
+            self._failures.error(
+                "store_failed", type(failure.__cause__).__name__, error=str(failure), receipts=len(batch)
+            )
             raise failure
         self._parts.extendleft([batch[start : start + part] for start in reversed(range(0, len(batch), part))])
 
