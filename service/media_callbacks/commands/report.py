@@ -47,7 +47,7 @@ def report(client: Reader, arguments: argparse.Namespace) -> int:
         if not 0 < arguments.hours <= 744:
             raise UsageError(f"--hours: expected more than 0 and at most 744, came {arguments.hours:g}")
         query = {"since": format_time(now - timedelta(hours=arguments.hours)), "until": format_time(now)}
-    for cell, document in client.get_each("/v1/report", query).items():
+    for cell, document in client.get_each(Report, "/v1/report", query).items():
         if arguments.json:
             print_json(document)
         elif can_draw(sys.stdout):

@@ -20,7 +20,7 @@ def add_options(parser: CommandParser) -> None:
 
 def show_status(client: Reader, arguments: argparse.Namespace) -> int:
     """Returns 1 when something is wrong, in whichever cell."""
-    found = client.get_each("/v1/status")
+    found = client.get_each(Status, "/v1/status")
     for cell, document in found.items():
         if arguments.json:
             print_json(document)

@@ -173,9 +173,15 @@ class AdminClient:
         """The answers to a list, in its order."""
         return self._objects(self._ask("POST", path, document=documents))
 
-    def get_each(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Json]:
-        """The answer of each cell by its name, of which there is none here."""
-        return {"": self.get(path, query)}
+    def get_as(self, model: type[BaseModel], path: str, query: Mapping[str, str] | None = None) -> Json:
+        """An answer that is one by its model, as it came."""
+        document = self.get(path, query)
+        read_answer(model, document)
+        return document
+
+    def get_each(self, model: type[BaseModel], path: str, query: Mapping[str, str] | None = None) -> dict[str, Json]:
+        """That of each cell by its name, of which there is none here."""
+        return {"": self.get_as(model, path, query)}
 
     def find(self, path: str) -> Json:
         """What there is in one of the cells."""

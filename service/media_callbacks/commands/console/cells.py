@@ -12,6 +12,8 @@ from datetime import datetime
 from itertools import chain, islice
 from typing import TypeVar, get_args
 
+from pydantic import BaseModel
+
 from media_callbacks.client.admin_api import Json
 from media_callbacks.commands.console.admin_client import AdminClient, build_clients
 from media_callbacks.commands.console.errors import AdminError
@@ -36,10 +38,9 @@ class Cells:
     def get_more(self, of: Json, path: str, query: Mapping[str, str] | None = None) -> Json:
         return self._clients[of["cell"]].get(path, query) | {"cell": of["cell"]}
 
-    def get_each(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Json]:
-        return {
-            name: document | {"cell": name} for name, document in self._ask(lambda one: one.get(path, query)).items()
-        }
+    def get_each(self, model: type[BaseModel], path: str, query: Mapping[str, str] | None = None) -> dict[str, Json]:
+        found = self._ask(lambda one: one.get_as(model, path, query))
+        return {name: document | {"cell": name} for name, document in found.items()}
 
     def find(self, path: str) -> Json:
         """What one of them has."""
