@@ -369,6 +369,30 @@ async def test_where_much_is_needed_the_rest_goes_by_row_and_the_partition_later
     assert (await find(inbox, events[3])).body is None
 
 
+async def test_what_can_not_be_dropped_is_told_and_goes_by_row(inbox: TimedPostgresqlInbox, database_url: str) -> None:
+    """As where somebody's view on receipts has gone with the first partition."""
+    events = [make_event(name) for name in ("first", "second")]
+    await inbox.put(make_receipt(events[0]))
+    await begin_next(inbox, database_url)
+    await inbox.put(make_receipt(events[1], at=NOW + 2 * HOUR))
+    await deliver(inbox, "a", now=NOW + 2 * HOUR)
+    await begin_next(inbox, database_url, at=NOW + 3 * HOUR)
+    await execute(database_url, "CREATE VIEW mine AS SELECT id FROM receipts_0")
+    with capture_logs() as logs:
+        await purge_old(inbox)
+    (line,) = logs
+    assert (line["event"], line["rows"], line["first_id"]) == ("partition_not_dropped", "receipts", 0)
+    assert "other objects depend on it" in line["error"]
+    assert [(await find(inbox, event)).body for event in events] == [None, None]
+    assert await execute(database_url, "SELECT FROM mine") == []
+    tables = await find_tables(database_url, "receipts")
+    assert "receipts_0" in tables
+    assert "receipts_1048576" not in tables, "the others are dropped"
+    await execute(database_url, "DROP VIEW mine")
+    await purge_old(inbox)
+    assert "receipts_0" not in await find_tables(database_url, "receipts")
+
+
 async def test_nobody_waits_while_large_bodies_are_copied(
     inbox: TimedPostgresqlInbox, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ from media_callbacks.inbox.operations import Operations, Run
 from media_callbacks.inbox.pending import MAX_BYTES, MAX_RECEIPTS, PendingQueue
 from media_callbacks.inbox.postgresql import connecting, partitions, tasks
 from media_callbacks.inbox.postgresql.database import PostgresqlDatabase
-from media_callbacks.inbox.postgresql.driver import errors, is_lost_race, is_without_tables, unavailable
+from media_callbacks.inbox.postgresql.driver import errors, is_away, is_lost_race, is_without_tables, unavailable
 from media_callbacks.inbox.postgresql.news import News
 from media_callbacks.inbox.postgresql.schema import prepare
 from media_callbacks.inbox.postgresql.writer import Writer
@@ -230,9 +230,16 @@ class PostgresqlInbox(Operations):
             return None
         first, *droppable = old.droppable
         spared = old.spared
-        removed = await self._write(
-            partial(partitions.drop, one=first, payloads_before=old.payloads_before), may_take_long=True
-        )
+        try:
+            removed = await self._write(
+                partial(partitions.drop, one=first, payloads_before=old.payloads_before), may_take_long=True
+            )
+        except InboxUnavailable as error:
+            if not isinstance(error.__cause__, Exception) or is_away(error.__cause__):
+                raise
+            # Such as a view of somebody's own, without which it can't be dropped. What is old goes all the same.
+            log.error("partition_not_dropped", rows=first.kind, first_id=first.first_id, error=str(error))
+            removed = -1
         if removed is None and not old.is_overdue(first):
             spared = [*spared, first]
         self._old = replace(old, droppable=droppable, spared=spared)
