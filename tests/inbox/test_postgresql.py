@@ -1290,6 +1290,21 @@ def test_missing_migrations_are_those_that_were_not_applied() -> None:
     assert missing_migrations(known, {1: "a", 2: "b", 3: "c", 4: "d"}, apply=False) == []
 
 
+async def test_texts_are_read_as_they_are_whatever_the_database_makes_of_backslashes(database_url: str) -> None:
+    (name,) = await execute(database_url, "SELECT current_database()")
+    database = f"ALTER DATABASE {name[0]}"
+    await execute(database_url, f"{database} SET standard_conforming_strings = off")
+    try:
+        inbox = TimedPostgresqlInbox(database_url)
+        await inbox.open()
+        await inbox.put(make_receipt(make_event(user_data='order "7\\" [')))
+        (found,) = await inbox.search('order "7\\" [', limit=9)
+        assert found.job_id == "job-1"
+        await inbox.close()
+    finally:
+        await execute(database_url, f"{database} RESET standard_conforming_strings")
+
+
 async def test_a_server_that_takes_nothing_is_told_of_once_however_many_callbacks_come(
     inbox: TimedPostgresqlInbox, database_url: str
 ) -> None:

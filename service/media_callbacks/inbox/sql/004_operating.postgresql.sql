@@ -84,7 +84,7 @@ CREATE TABLE event_user_data (
 CREATE FUNCTION user_data_of_1(body text) RETURNS text LANGUAGE sql IMMUTABLE
 AS $$
     SELECT left(
-        substring(substr(body, nullif(strpos(body, '"user_data":"'), 0) + 13, 300) FROM '^(?:[^"\\]|\\.)*'), 256
+        substring(substr(body, nullif(strpos(body, '"user_data":"'), 0) + 13, 300) FROM E'^(?:[^"\\\\]|\\\\.)*'), 256
     )
 $$;
 
