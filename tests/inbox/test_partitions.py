@@ -530,6 +530,22 @@ async def test_a_service_needs_no_more_rights_than_on_rows(own_server: Postgresq
             await execute(url, f"SELECT {call.replace('events', 'heartbeat')}")
 
 
+async def test_whoever_may_not_make_them_any_more_is_told_of_and_all_else_goes_on(
+    inbox: TimedPostgresqlInbox, database_url: str
+) -> None:
+    for _ in range(2):
+        await inbox.put(make_receipt(make_event(), sinks=("a",)))
+    await execute(database_url, "ALTER FUNCTION make_partition_1 RENAME TO mislaid")
+    with capture_logs() as logs:
+        for _ in range(2):
+            await inbox.summarise()
+    assert sorted((line["event"], line["rows"]) for line in logs) == [
+        ("partitions_not_made", "events"),
+        ("partitions_not_made", "receipts"),
+    ]
+    assert all("make_partition_1" in line["error"] for line in logs)
+
+
 async def test_who_has_rights_on_rows_gets_no_more_by_temporary_tables(own_server: PostgresqlServer) -> None:
     url = own_server.url()
     await migrate(url)

@@ -50,7 +50,7 @@ _LISTENERS = 1
 _MIN_POOL_SIZE = 5
 _MAX_ATTEMPTS = 3
 # It goes on for weeks.
-_CROWDED_TOLD_EVERY_S = 24 * 3600.0
+_NOT_MADE_TOLD_EVERY_S = 24 * 3600.0
 _NOT_OPEN = "the store is not open"
 # Of payloads, until a purge says it.
 _RETENTION = timedelta(days=30)
@@ -107,7 +107,7 @@ class PostgresqlInbox(Operations):
         self._keep_payloads_ms = _to_milliseconds(_RETENTION)
         # What is left of the present pass of the purge; None before it has begun.
         self._old: partitions.Old | None = None
-        self._crowded = LimitedLog(burst=1, every_s=_CROWDED_TOLD_EVERY_S)
+        self._not_made = LimitedLog(burst=1, every_s=_NOT_MADE_TOLD_EVERY_S)
         # None while it is not open.
         self._writer: Writer | None = None
         self._news: News | None = None
@@ -204,10 +204,16 @@ class PostgresqlInbox(Operations):
         if complete := await self._read(partitions.find_complete):
             await self._write(partial(partitions.close, complete=complete))
         for kind, width in await self._read(partial(partitions.find_wanting, keep_ms=self._keep_payloads_ms)):
-            if not await self._write(partial(partitions.make, kind=kind, width=width)):
+            try:
+                is_made = await self._write(partial(partitions.make, kind=kind, width=width))
+            except InboxUnavailable as error:
+                _raise_if_away(error)
+                self._not_made.error("partitions_not_made", kind, rows=kind, error=str(error))
+                continue
+            if not is_made:
                 # They are in use just now, or:
                 for table, size_bytes in (await self._read(partitions.find_crowded)).items():
-                    self._crowded.warning("partitions_not_made", table, table=table, unpartitioned_bytes=size_bytes)
+                    self._not_made.warning("partitions_not_made", table, table=table, unpartitioned_bytes=size_bytes)
 
     async def purge(self, *, keep_payloads: timedelta, keep_keys: timedelta, limit: int) -> Purged:
         self._keep_payloads_ms = _to_milliseconds(keep_payloads)
@@ -235,8 +241,7 @@ class PostgresqlInbox(Operations):
                 partial(partitions.drop, one=first, payloads_before=old.payloads_before), may_take_long=True
             )
         except InboxUnavailable as error:
-            if not isinstance(error.__cause__, Exception) or is_away(error.__cause__):
-                raise
+            _raise_if_away(error)
             # Such as a view of somebody's own, without which it can't be dropped. What is old goes all the same.
             log.error("partition_not_dropped", rows=first.kind, first_id=first.first_id, error=str(error))
             removed = -1
@@ -322,6 +327,15 @@ class PostgresqlInbox(Operations):
 
 def _to_milliseconds(length: timedelta) -> int:
     return int(length.total_seconds() * 1000)
+
+
+def _raise_if_away(error: InboxUnavailable) -> None:
+    """
+    Raises:
+        InboxUnavailable: Nothing else would work either.
+    """
+    if not isinstance(error.__cause__, Exception) or is_away(error.__cause__):
+        raise error
 
 
 async def _measure(database: Database) -> int:
