@@ -10,7 +10,7 @@ import pytest
 from media_callbacks.admin.models.answers import SinkItem, SourceItem
 from media_callbacks.admin.status import add_noted, judge_jobs, judge_sink, judge_source
 from media_callbacks.inbox.records import SeenTrouble, SourceNews, StoreSpace, TroubleRecord, WaitingCounts
-from media_callbacks.model.errors import InboxUnavailable
+from media_callbacks.model.errors import InboxUnavailable, Unusable
 from media_callbacks.model.jobs import ExpectedJob, JobReference
 from tests.factories.operators import NOW, Operators, operating
 from tests.inbox.conformance import deliver
@@ -193,6 +193,16 @@ async def test_a_disk_that_is_full_or_low_is_said(operators: Operators, monkeypa
     status = await operators.get("/v1/status")
     texts = [one["text"] for one in status["troubles"]]
     assert texts == ["can't be written: no space left", "0.5 GB are left on its disk"]
+
+
+async def test_a_database_that_is_another_one_by_now_is_said(operators: Operators, monkeypatch: pytest.MonkeyPatch):
+    async def fail() -> None:
+        raise Unusable(["store.auto_migrate: migrations are missing (jobs); run `media-callbacks migrate`"])
+
+    monkeypatch.setattr(operators.inbox, "check", fail)
+    (trouble,) = (await operators.get("/v1/status"))["troubles"]
+    assert trouble["text"].startswith("can't be used: store.auto_migrate: migrations are missing (jobs)")
+    assert trouble["is_wrong"]
 
 
 async def test_tables_without_room_for_partitions_are_said(operators: Operators, monkeypatch: pytest.MonkeyPatch):

@@ -18,7 +18,7 @@ from media_callbacks.admin.sinks import Sinks
 from media_callbacks.admin.sources import Sources
 from media_callbacks.inbox.records import JobFilter, StoreSpace, TroubleRecord, WaitingCounts
 from media_callbacks.inbox.roles import AdminStore
-from media_callbacks.model.errors import Unavailable
+from media_callbacks.model.errors import ConfigError, Unavailable
 from media_callbacks.model.kinds import Trouble
 from media_callbacks.model.operational import RULES, Rule
 from media_callbacks.model.times import format_time
@@ -105,6 +105,10 @@ class StatusDesk:
     async def _of_store(self) -> Iterator[TroubleItem]:
         try:
             await self._inbox.check()
+        except ConfigError as error:
+            # The server may have come back with another database, or an older state of it.
+            text = error.problems[0].removeprefix("store.url: ")
+            return iter([_wrong("store", None, f"can't be used: {text}", None, "see media-callbacks check")])
         except Unavailable as error:
             return iter([_wrong("store", None, f"can't be written: {error}", None, "see whether its disk is full")])
         return iter(())
