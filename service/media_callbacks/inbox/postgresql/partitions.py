@@ -25,8 +25,9 @@ _MAX_WIDTH = 1 << 40
 # Of what is in no partition that was made. It is read as a whole before another one is attached, in half a tenth of a
 # second, while nobody can use it.
 MOST_UNPARTITIONED_BYTES = 1 << 26
-# So many of the last one's width are ahead at least, and as many as come in a day: somebody may hold the tables for
-# hours, such as a backup, and none can be made meanwhile. Where there are fewer, as many more are made.
+# So many of the last one's width are ahead at least, and as many as come in a day, or in the retention if that is less:
+# somebody may hold the tables for hours, such as a backup, and none can be made meanwhile. Where there are fewer, as many
+# more are made.
 _AHEAD = 2
 _AHEAD_MS = 24 * 3_600_000
 # As part of the retention: for how much longer rows may stay so that they go with their partition.
@@ -68,7 +69,7 @@ class Partition(NamedTuple):
 async def find_wanting(database: Database, keep_ms: int) -> list[tuple[Rows, int]]:
     """What is to be made, by kind and width: each as wide as its share of the retention would have been until now."""
     found: list[tuple[Rows, int]] = []
-    ahead = max(_AHEAD, math.ceil(_AHEAD_MS * _PARTS / keep_ms))
+    ahead = min(max(_AHEAD, math.ceil(_AHEAD_MS * _PARTS / max(keep_ms, 1))), _PARTS)
     for kind in _TABLES:
         row = await database.fetch_row(
             "SELECT end_id - coalesce(pg_sequence_last_value(CAST($1 AS regclass)), 0), end_id - first_id"
