@@ -15,9 +15,12 @@ from structlog.testing import capture_logs
 
 from media_callbacks.inbox.copying.stores import copy_store
 from media_callbacks.inbox.copying.tables import TABLES
+from media_callbacks.inbox.database import Database
 from media_callbacks.inbox.factory import try_needs
 from media_callbacks.inbox.keeping.migrations import load_migrations
+from media_callbacks.inbox.keeping.spans import Rows
 from media_callbacks.inbox.operating import replays
+from media_callbacks.inbox.postgresql import inbox as inbox_module
 from media_callbacks.inbox.postgresql import migrating, partitions
 from media_callbacks.inbox.postgresql.copying import fill_store
 from media_callbacks.inbox.postgresql.schema import migrate
@@ -200,12 +203,41 @@ async def test_where_too_much_is_in_none_it_is_told_and_one_can_be_made_all_the_
     assert (await find(inbox, event)).body is not None
 
 
+async def test_while_somebody_holds_the_tables_it_is_seldom_tried(
+    inbox: TimedPostgresqlInbox, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time everybody waits for a tenth of a second."""
+    monkeypatch.setattr(inbox_module, "_FIRST_MAKE_PAUSE_S", 3600.0)
+    monkeypatch.setattr(inbox_module, "_LONGEST_MAKE_PAUSE_S", 3600.0)
+    tried: list[str] = []
+    make = partitions.make
+
+    async def count(database: Database, kind: Rows, width: int) -> bool:
+        tried.append(kind)
+        return await make(database, kind, width)
+
+    monkeypatch.setattr(partitions, "make", count)
+    async with transaction(database_url) as database:
+        await database.fetch("SELECT count(*) FROM receipts, event_bodies")
+        for _ in range(3):
+            await inbox.summarise()
+    assert sorted(tried) == ["events", "receipts"]
+    other = TimedPostgresqlInbox(database_url)
+    await other.open()
+    await other.summarise()
+    await other.close()
+    assert len(await find_partitions(database_url)) == 6
+
+
 async def test_two_services_make_them_once(inbox: TimedPostgresqlInbox, database_url: str) -> None:
     other = TimedPostgresqlInbox(database_url)
     await other.open()
     await asyncio.gather(*(one.summarise() for one in (inbox, other) * 3))
-    await other.close()
-    await inbox.summarise()
+    third = TimedPostgresqlInbox(database_url)
+    await third.open()
+    await third.summarise()
+    for one in (other, third):
+        await one.close()
     made = await execute(
         database_url, "SELECT first_id, end_id FROM partitions WHERE kind = 'events' ORDER BY first_id"
     )

@@ -16,6 +16,8 @@ the middle of such a one holds others up until the server gives up on it, which 
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -39,6 +41,7 @@ from media_callbacks.inbox.records import Purged, StoreSpace
 from media_callbacks.model.errors import ConfigError, InboxUnavailable
 from media_callbacks.model.receipts import Receipt, Verdict
 from media_callbacks.timing.limited_log import LimitedLog
+from media_callbacks.timing.retry import backoff_s
 
 # How long a start is held up by a server that does not answer, where it may start without.
 _FIRST_CONNECT_S = 0.7
@@ -49,6 +52,9 @@ _WRITERS = 2
 _LISTENERS = 1
 _MIN_POOL_SIZE = 5
 _MAX_ATTEMPTS = 3
+# Who waits for a lock to make a partition has everybody queue up behind him, for a tenth of a second each time.
+_FIRST_MAKE_PAUSE_S = 1.0
+_LONGEST_MAKE_PAUSE_S = 60.0
 # It goes on for weeks.
 _NOT_MADE_TOLD_EVERY_S = 24 * 3600.0
 _NOT_OPEN = "the store is not open"
@@ -107,6 +113,8 @@ class PostgresqlInbox(Operations):
         self._keep_payloads_ms = _to_milliseconds(_RETENTION)
         # What is left of the present pass of the purge; None before it has begun.
         self._old: partitions.Old | None = None
+        self._failed_makes = 0
+        self._make_again_at = -math.inf
         self._not_made = LimitedLog(burst=1, every_s=_NOT_MADE_TOLD_EVERY_S)
         # None while it is not open.
         self._writer: Writer | None = None
@@ -203,17 +211,30 @@ class PostgresqlInbox(Operations):
         await super().summarise()
         if complete := await self._read(partitions.find_complete):
             await self._write(partial(partitions.close, complete=complete))
+        if time.monotonic() >= self._make_again_at:
+            await self._make_partitions()
+
+    async def _make_partitions(self) -> None:
+        not_made: set[str] = set()
         for kind, width in await self._read(partial(partitions.find_wanting, keep_ms=self._keep_payloads_ms)):
+            if kind in not_made:
+                continue
             try:
                 is_made = await self._write(partial(partitions.make, kind=kind, width=width))
             except InboxUnavailable as error:
                 _raise_if_away(error)
                 self._not_made.error("partitions_not_made", kind, rows=kind, error=str(error))
+                not_made.add(kind)
                 continue
             if not is_made:
+                not_made.add(kind)
                 # They are in use just now, or:
                 for table, size_bytes in (await self._read(partitions.find_crowded)).items():
                     self._not_made.warning("partitions_not_made", table, table=table, unpartitioned_bytes=size_bytes)
+        self._failed_makes = self._failed_makes + 1 if not_made else 0
+        if not_made:
+            pause_s = backoff_s(self._failed_makes, first_s=_FIRST_MAKE_PAUSE_S, longest_s=_LONGEST_MAKE_PAUSE_S)
+            self._make_again_at = time.monotonic() + pause_s
 
     async def purge(self, *, keep_payloads: timedelta, keep_keys: timedelta, limit: int) -> Purged:
         self._keep_payloads_ms = _to_milliseconds(keep_payloads)

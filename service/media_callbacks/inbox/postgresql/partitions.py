@@ -26,8 +26,8 @@ _MAX_WIDTH = 1 << 40
 # second, while nobody can use it.
 MOST_UNPARTITIONED_BYTES = 1 << 26
 # So many of the last one's width are ahead at least, and as many as come in a day, or in the retention if that is less:
-# somebody may hold the tables for hours, such as a backup, and none can be made meanwhile. Where there are fewer, as many
-# more are made.
+# somebody may hold the tables for hours, such as a backup, and none can be made meanwhile. Where there are fewer, as
+# many more are made.
 _AHEAD = 2
 _AHEAD_MS = 24 * 3_600_000
 # As part of the retention: for how much longer rows may stay so that they go with their partition.
