@@ -40,7 +40,7 @@ from tests.inbox.timed import TimedSqliteInbox
 from tests.reference.confirm_tables import Vendor
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-KEY, CERTIFICATE = make_mns_key(now=NOW)
+KEY, _ = make_mns_key(now=NOW)
 SIGNER = MnsSigner(KEY)
 JOBS = ("a" * 32, "b" * 32)
 

@@ -57,7 +57,6 @@ async def running(tmp_path, adapter) -> AsyncIterator[Running]:
 on_sockets = pytest.mark.parametrize("adapter", ["socket"])
 
 SUCCESS = {"vod": 200, "ims": 200, "mts": 204, "gif": 200}
-REFUSAL = {"vod": 403, "ims": 403, "mts": 403, "gif": 404}
 PATHS = {"vod": "/callbacks/vod", "ims": "/callbacks/ims", "mts": MTS_PATH, "gif": "/callbacks/gif/some-token"}
 UNPINNED = {"sources.mts.certificates": None, "sources.mts.regions": ["cn-hangzhou"]}
 NEW_CERTIFICATE_URL = "https://mns-cert.oss-cn-hangzhou.aliyuncs.com/2026.pem"

@@ -329,7 +329,6 @@ def test_an_old_capture_without_arrival_time_says_its_age_and_how_to_go_on():
 
 # Pushes
 
-ENVELOPE = {"push_format": "JSON"}
 PUSHES: dict[str, tuple[SimulatedRequest, dict[str, object], str, str]] = {
     "prefix stripped, guessed from a header": (
         changed(push(target=b"/cb" + MTS_PATH.encode()), X_Forwarded_Prefix="/cb"),

@@ -29,7 +29,7 @@ from tests.factories.brokers.kafka_servers import Front, MockCluster, Reader, Ta
 
 MEDIA = NameTemplate("media")
 LARGE, NOT_LEADER, NOT_ENOUGH_REPLICAS, STORAGE, FORBIDDEN, DISORDER, POLICY = 10, 6, 19, 56, 29, 45, 44
-NOT_THERE, FENCED = 3, 90
+FENCED = 90
 PASSWORD = "hidden-password"
 
 

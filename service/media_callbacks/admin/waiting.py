@@ -37,13 +37,15 @@ class Waiter:
 class JobWatch:
     """
     Args:
-        most: How many may wait at once.
         wait: How one who waits does so, for an event with a time-out in seconds.
+
+    Attributes:
+        most: How many may wait at once.
     """
 
-    def __init__(self, inbox: JobWatchStore, *, most: int = MAX_WAITERS, wait: Wait = wait_for) -> None:
+    def __init__(self, inbox: JobWatchStore, *, wait: Wait = wait_for) -> None:
         self._inbox = inbox
-        self.most = most
+        self.most = MAX_WAITERS
         self._wait = wait
         self._waiters: set[Waiter] = set()
         self._is_stopping = False

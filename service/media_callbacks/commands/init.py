@@ -164,10 +164,10 @@ def complete(arguments: argparse.Namespace) -> None:
     can_ask = not arguments.yes and sys.stdin.isatty() and sys.stdout.isatty()
     missing = []
 
-    def need(name: str, question: str, usual: str | None = None) -> None:
+    def need(name: str, question: str) -> None:
         if getattr(arguments, name):
             return
-        answer = ask(question, usual) if can_ask else None
+        answer = ask(question) if can_ask else None
         if answer is None:
             missing.append(f"--{name}: {question}")
         setattr(arguments, name, answer)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 NEVER = float("inf")
+# Of a turn, after which no further piece of work begins.
+_SLICE_S = 0.002
 
 
 class Connection(Protocol):
@@ -109,7 +111,6 @@ class Turns:
 
     Args:
         each: How many pieces of work in a turn.
-        slice_s: How long a turn may take after which no further piece begins.
         rest_s: The rest.
         monotonic: Seconds that only grow.
     """
@@ -118,12 +119,10 @@ class Turns:
         self,
         *,
         each: int,
-        slice_s: float = 0.002,
         rest_s: float = 0.001,
         monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._each = each
-        self._slice_s = slice_s
         self._monotonic = monotonic
         self._rest_s = rest_s
         self._waiting: deque[Callable[[], None]] = deque()
@@ -143,7 +142,7 @@ class Turns:
         try:
             for _ in range(min(self._each, len(self._waiting))):
                 self._waiting.popleft()()
-                if self._monotonic() - begun_at >= self._slice_s:
+                if self._monotonic() - begun_at >= _SLICE_S:
                     break
         finally:
             # Also after a defect, which is that of one piece: without another turn the listener would be dead.

@@ -115,7 +115,6 @@ class _Generator:
         self._mark = mark
         self._connections: list[_Connection] = []
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._idle_again = asyncio.Event()
         self._latencies_s: list[float] = []
         self._sent = 0
         self._acknowledged = 0

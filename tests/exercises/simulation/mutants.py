@@ -171,7 +171,7 @@ MUTANTS = (
 )
 
 
-def hunt(mutant: Mutant, *, seeds: int = MOST_SEEDS) -> tuple[int | None, str]:
+def hunt(mutant: Mutant) -> tuple[int | None, str]:
     """
     Simulate the service with a bug until it is found.
 
@@ -184,7 +184,7 @@ def hunt(mutant: Mutant, *, seeds: int = MOST_SEEDS) -> tuple[int | None, str]:
         mutant.apply(copy)
         command = [sys.executable, "-m", "tests.exercises.simulation", "--until-found"]
         done = subprocess.run(
-            [*command, "--seeds", str(seeds), "--from", "1"],
+            [*command, "--seeds", str(MOST_SEEDS), "--from", "1"],
             env={**os.environ, "PYTHONPATH": os.pathsep.join((folder, os.getcwd()))},
             capture_output=True,
             text=True,

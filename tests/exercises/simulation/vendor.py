@@ -33,7 +33,6 @@ from media_callbacks.timing.waiting import wait_for
 from tests.exercises.simulation.loop import SimulatedLoop
 
 QUEUE = "mts-events"
-_VISIBILITY_S = 30
 # The vendor tries for some time: longer than in its documents, so that outages of hours matter less than crashes.
 _TIMING = Timing(duration_s=(1.0, 600.0), http_retries_s=(1.0, 1.0, 30.0, 600.0))
 

@@ -325,7 +325,8 @@ async def _read_frame(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(size)
 
 
-PRODUCE, METADATA = 0, 3
+# Kafka's number of it among requests.
+_PRODUCE = 0
 
 
 class MockCluster:
@@ -357,19 +358,15 @@ class MockCluster:
     def make_topic(self, topic: str, partitions: int) -> None:
         self._do("rd_kafka_mock_topic_create", topic.encode(), partitions, self._brokers)
 
-    def fail_next(self, *codes: int, request: int = PRODUCE) -> None:
-        """The next requests of a kind are answered so, one after another, by whatever broker."""
+    def fail_next(self, *codes: int) -> None:
+        """The next requests to produce are answered so, one after another, by whatever broker."""
         errors = (ctypes.c_int * len(codes))(*codes)
         self._library.rd_kafka_mock_push_request_errors_array(
-            self._cluster, ctypes.c_int16(request), ctypes.c_size_t(len(codes)), errors
+            self._cluster, ctypes.c_int16(_PRODUCE), ctypes.c_size_t(len(codes)), errors
         )
 
-    def fail_no_more(self, *, request: int = PRODUCE) -> None:
-        self._library.rd_kafka_mock_clear_request_errors(self._cluster, ctypes.c_int16(request))
-
-    def fail_topic(self, topic: str, code: int) -> None:
-        """What is said of a topic whenever somebody asks about it; 0 for nothing."""
-        self._library.rd_kafka_mock_topic_set_error(self._cluster, topic.encode(), code)
+    def fail_no_more(self) -> None:
+        self._library.rd_kafka_mock_clear_request_errors(self._cluster, ctypes.c_int16(_PRODUCE))
 
     def lead(self, topic: str, broker: int) -> None:
         """Another broker is the leader of the first partition of a topic, without telling."""
@@ -409,7 +406,6 @@ def _load_librdkafka() -> Any:
         "rd_kafka_mock_cluster_destroy": [pointer],
         "rd_kafka_mock_cluster_bootstraps": [pointer],
         "rd_kafka_mock_topic_create": [pointer, text, integer, integer],
-        "rd_kafka_mock_topic_set_error": [pointer, text, integer],
         "rd_kafka_mock_push_request_errors_array": [pointer, ctypes.c_int16, ctypes.c_size_t, pointer],
         "rd_kafka_mock_clear_request_errors": [pointer, ctypes.c_int16],
         "rd_kafka_mock_partition_set_leader": [pointer, text, ctypes.c_int32, ctypes.c_int32],
