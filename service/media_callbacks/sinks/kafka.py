@@ -328,8 +328,6 @@ def _producer_options(timeout_s: float) -> dict[str, Any]:
         # mostly are a single replica.
         "topic.metadata.propagation.max.ms": 0,
         "allow.auto.create.topics": False,
-        # Until when it believes that a topic is not there, or is not for us.
-        "topic.metadata.refresh.interval.ms": 10_000,
     }
 
 
