@@ -185,6 +185,14 @@ async def test_close_while_a_send_runs_ends_it_with_a_result_for_each(destinatio
     assert complaints == []
 
 
+async def test_a_sink_that_was_closed_can_be_opened_again(destination, opened, make_delivery):
+    sink = destination.new_sink()
+    await sink.open()
+    await sink.close()
+    await opened(sink)
+    assert list(await sink.send([make_delivery()])) == [None]
+
+
 # Failures, told as each service tells them
 
 
@@ -282,6 +290,16 @@ async def test_what_is_no_answer_is_a_retry(scripted, opened, make_delivery, raw
 
 
 # What can go wrong with brokers
+
+
+async def test_a_send_that_needs_a_connection_when_the_sink_is_closed_makes_none(bus, make_delivery):
+    """Nobody would close it."""
+    sink = bus.new_sink()
+    await sink.open()
+    await sink.close()
+    (result,) = await sink.send([make_delivery()])
+    assert (type(result), str(result)) == (SinkRetry, "the sink was closed")
+    assert await bus.broker.read() == []
 
 
 async def _until_taken(sink, delivery):

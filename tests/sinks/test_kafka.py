@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary_event, from_structured_event
+from confluent_kafka.admin import AclOperation
 
 from media_callbacks.assembly.sinks import build_sink
 from media_callbacks.config.sinks import KafkaSinkSettings
@@ -21,7 +23,7 @@ from media_callbacks.model.kinds import KINDS
 from media_callbacks.model.naming import NameTemplate
 from media_callbacks.model.operational import build_event
 from media_callbacks.sinks.connections import TlsFiles
-from media_callbacks.sinks.kafka import MAX_BATCH_BYTES, MAX_MESSAGE_BYTES, KafkaSink
+from media_callbacks.sinks.kafka import MAX_BATCH_BYTES, MAX_MESSAGE_BYTES, KafkaSink, _judge_topics
 from tests.documentation.test_commands import other_ports, run_page
 from tests.factories.brokers.broker import NoBroker
 from tests.factories.brokers.certificates import Certificates
@@ -29,7 +31,7 @@ from tests.factories.brokers.kafka_servers import Front, MockCluster, Reader, Ta
 
 MEDIA = NameTemplate("media")
 LARGE, NOT_LEADER, NOT_ENOUGH_REPLICAS, STORAGE, FORBIDDEN, DISORDER, POLICY = 10, 6, 19, 56, 29, 45, 44
-FENCED = 90
+NO_ERROR, FENCED = 0, 90
 PASSWORD = "hidden-password"
 
 
@@ -141,10 +143,27 @@ async def test_the_key_is_the_subject_else_the_id(broker, opened, make_delivery)
         make_delivery(0, subject="任务-1"),
         make_delivery(1, subject=None),
         make_delivery(2, body=make_delivery(2, subject="half").body.replace(b'"half"', b'"\\ud800"')),
+        make_delivery(3, body=make_delivery(3, subject="none").body.replace(b'"none"', b'""')),
     ]
-    assert await sink.send(deliveries) == [None] * 3
+    assert await sink.send(deliveries) == [None] * 4
     keys = {message.key() for message in await read(broker.address)}
-    assert keys == {"任务-1".encode(), deliveries[1].event_id.encode(), b"?"}
+    assert keys == {"任务-1".encode(), deliveries[1].event_id.encode(), b"?", deliveries[3].event_id.encode()}
+
+
+async def test_who_has_a_key_finds_its_partition_as_clients_in_java_do(broker, opened, make_delivery):
+    """Source: Apache Kafka, org.apache.kafka.common.utils.UtilsTest, testMurmur2."""
+    hashes = {
+        "21": -973932308,
+        "foobar": -790332482,
+        "a-little-bit-long-string": -985981536,
+        "a-little-bit-longer-string": -1486304829,
+        "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
+    }
+    sink = await opened(KafkaSink("test", [broker.address], MEDIA))
+    deliveries = [make_delivery(number, subject=key) for number, key in enumerate(hashes)]
+    assert await sink.send(deliveries) == [None] * len(hashes)
+    found = {message.key().decode(): message.partition() for message in await read(broker.address)}
+    assert found == {key: (number & 0x7FFFFFFF) % 3 for key, number in hashes.items()}
 
 
 async def test_a_template_names_the_topic_of_each(broker, opened, make_delivery):
@@ -205,6 +224,30 @@ async def test_an_authority_that_nobody_knows_is_refused(make_front, opened, mak
     sink = await opened(KafkaSink("test", [f"localhost:{front.port}"], MEDIA, tls=True, timeout_s=60.0))
     (result,) = await sink.send([make_delivery()])
     assert str(result) == "Kafka can't be reached or used: its TLS certificate is not accepted"
+
+
+@pytest.mark.parametrize("files", ["two files", "one file"])
+async def test_a_client_certificate_is_shown(make_front, opened, make_delivery, tmp_path, files):
+    """Its key may be in the same file."""
+    made = Certificates(tmp_path / "certificates", host="localhost")
+    certificate, key = made.folder / "client.pem", made.folder / "client.key"
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(made.ca))
+    context.load_cert_chain(made.folder / "server.pem", made.folder / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    front = await make_front(tls=context)
+    shown = TlsFiles(str(made.ca), str(certificate), str(key))
+    if files == "one file":
+        both = tmp_path / "both.pem"
+        both.write_bytes(certificate.read_bytes() + key.read_bytes())
+        shown = TlsFiles(str(made.ca), str(both))
+    await make_topic(front, tls=True, tls_files=shown)
+    sink = await opened(KafkaSink("test", [f"localhost:{front.port}"], MEDIA, tls=True, tls_files=shown))
+    assert await sink.send([make_delivery()]) == [None]
+    nobody = KafkaSink(
+        "test", [f"localhost:{front.port}"], MEDIA, tls=True, tls_files=TlsFiles(shown.ca), timeout_s=1.0
+    )
+    (result,) = await (await opened(nobody)).send([make_delivery()])
+    assert str(result) == "Kafka has not acknowledged the event within 1 s"
 
 
 @pytest.mark.parametrize("option", ["ca", "certificate"])
@@ -300,6 +343,8 @@ async def test_brokers_that_are_back_soon_are_waited_for(cluster, make_sink, mak
     for broker in (1, 2, 3):
         cluster.start_broker(broker)
     assert await sending == [None]
+    assert sink._client is not None
+    assert (sink._client.trouble, sink._client._alone_since) == ("", None), "later failures are not blamed on it"
 
 
 async def test_the_client_gives_up_before_the_sink(cluster, opened, make_delivery):
@@ -340,6 +385,16 @@ async def test_a_topic_that_somebody_makes_is_found(cluster, opened, make_delive
     await until_taken(sink, make_delivery())
 
 
+async def test_a_topic_that_somebody_allows_is_used(cluster, opened, make_delivery):
+    cluster.make_topic("guarded", 1)
+    cluster.fail_topic("guarded", FORBIDDEN)
+    sink = await opened(KafkaSink("test", cluster.addresses, NameTemplate("guarded"), timeout_s=60.0))
+    (result,) = await sink.send([make_delivery()])
+    assert str(result) == "these credentials may not write to the topic guarded (TOPIC_AUTHORIZATION_FAILED)"
+    cluster.fail_topic("guarded", NO_ERROR)
+    await until_taken(sink, make_delivery())
+
+
 async def test_an_event_larger_than_its_topic_takes_is_rejected(cluster, make_sink, make_delivery):
     """It goes alone, so that it alone is refused."""
     sink = await make_sink()
@@ -348,7 +403,12 @@ async def test_an_event_larger_than_its_topic_takes_is_rejected(cluster, make_si
     (result,) = await sink.send([large])
     assert type(result) is SinkRejected
     assert str(result) == f"Kafka refused the event of {len(large.body)} bytes, media takes less (MSG_SIZE_TOO_LARGE)"
-    assert await sink.send([large, small]) == [None, None]
+    for deliveries in ([large, small], [small, large]):
+        cluster.fail_next(*[LARGE if delivery is large else NO_ERROR for delivery in deliveries])
+        results = await sink.send(deliveries)
+        assert [type(result) for result in results] == [
+            SinkRejected if delivery is large else type(None) for delivery in deliveries
+        ]
     # More than this no client of ours sends, whatever the topic takes.
     beyond = make_delivery(2, user_data="x" * MAX_MESSAGE_BYTES)
     results = await sink.send([beyond, small])
@@ -365,6 +425,29 @@ async def test_a_producer_that_is_broken_is_replaced(cluster, make_sink, make_de
     assert await sink.send([make_delivery(1)]) == [None]
     assert await read_ids(cluster.address) == [make_delivery(number).event_id for number in range(2)]
     assert capfd.readouterr() == ("", "")
+
+
+async def test_what_a_producer_gets_when_it_has_just_broken_is_given_up_at_once(
+    cluster, make_sink, make_delivery, monkeypatch
+):
+    """Its thread has given up all that it had then, and looks no more."""
+    sink = await make_sink(timeout_s=3600.0)
+    assert await sink.send([make_delivery(0)]) == [None]
+    client = sink._client
+    assert client is not None
+    produce = client.produce
+
+    def break_and_produce(*arguments):
+        client.is_broken = True
+        produce(*arguments)
+
+    monkeypatch.setattr(client, "produce", break_and_produce)
+    cluster.fail_next(*[NOT_ENOUGH_REPLICAS] * 1000)
+    async with asyncio.timeout(60):
+        (result,) = await sink.send([make_delivery(1)])
+    assert type(result) is SinkRetry
+    cluster.fail_no_more()
+    assert await sink.send([make_delivery(1)]) == [None]
 
 
 async def test_a_producer_that_is_refused_is_replaced_at_once(cluster, make_sink, make_delivery):
@@ -479,6 +562,32 @@ async def test_check_tells_what_topics_lack(broker, opened):
     ]
     assert all(remedy for _, _, remedy in found)
     assert await read(broker.address) == []
+
+
+@pytest.mark.parametrize(
+    "allowed, settings, found",
+    [
+        (
+            [AclOperation.DESCRIBE],
+            {"min.insync.replicas": 2},
+            [("error", "these credentials may not write to the topic media")],
+        ),
+        ([AclOperation.WRITE], {"min.insync.replicas": 2}, []),
+        (
+            None,
+            {"min.insync.replicas": 1},
+            [("warning", "an event may be acknowledged that one replica alone has, in the topic media")],
+        ),
+        (None, None, []),
+    ],
+    ids=["may not write", "as it should be", "one replica suffices", "nobody may see what it is set to"],
+)
+def test_check_judges_what_a_topic_is_set_to(allowed, settings, found):
+    """The broker here has neither a second replica nor access lists."""
+    partition = SimpleNamespace(replicas=[1, 2, 3], isr=[1, 2])
+    topic: Any = SimpleNamespace(authorized_operations=allowed, partitions=[partition])
+    judged = _judge_topics({"media": topic}, {}, {} if settings is None else {"media": settings})
+    assert [(severity, text) for severity, text, _ in judged] == found
 
 
 async def test_check_makes_no_topic(broker):

@@ -189,7 +189,7 @@ class Front:
     Attributes:
         target_port: Where the broker listens.
         loses_answers: Requests reach it, and what it answers reaches nobody.
-        asked: Set when a request has been lost so, or comes while ``loses_answers``.
+        lost: Set when an answer was lost so.
     """
 
     def __init__(
@@ -368,6 +368,10 @@ class MockCluster:
     def fail_no_more(self) -> None:
         self._library.rd_kafka_mock_clear_request_errors(self._cluster, ctypes.c_int16(_PRODUCE))
 
+    def fail_topic(self, topic: str, code: int) -> None:
+        """What is said of a topic whenever somebody asks about it; 0 for nothing."""
+        self._library.rd_kafka_mock_topic_set_error(self._cluster, topic.encode(), code)
+
     def lead(self, topic: str, broker: int) -> None:
         """Another broker is the leader of the first partition of a topic, without telling."""
         self._do("rd_kafka_mock_partition_set_leader", topic.encode(), 0, broker)
@@ -408,6 +412,7 @@ def _load_librdkafka() -> Any:
         "rd_kafka_mock_topic_create": [pointer, text, integer, integer],
         "rd_kafka_mock_push_request_errors_array": [pointer, ctypes.c_int16, ctypes.c_size_t, pointer],
         "rd_kafka_mock_clear_request_errors": [pointer, ctypes.c_int16],
+        "rd_kafka_mock_topic_set_error": [pointer, text, integer],
         "rd_kafka_mock_partition_set_leader": [pointer, text, ctypes.c_int32, ctypes.c_int32],
         "rd_kafka_mock_broker_set_down": [pointer, ctypes.c_int32],
         "rd_kafka_mock_broker_set_up": [pointer, ctypes.c_int32],
