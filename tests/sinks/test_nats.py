@@ -146,6 +146,23 @@ async def test_a_stream_that_takes_small_messages_rejects_large_ones(bus, opened
     assert [type(result) for result in results] == [SinkRejected, type(None)]
 
 
+async def test_an_event_that_is_too_large_with_its_headers_alone_is_rejected(start, opened, make_delivery):
+    """A server that gets it hangs up, and would with each attempt."""
+    broker = start("max_payload: 65536")
+    await broker.prepare()
+    sink = await opened(sink_of(broker.table()))
+    around_bytes = len(make_delivery(user_data="").body)
+    (result,) = await sink.send([make_delivery(user_data="x" * (65536 - around_bytes))])
+    assert type(result) is SinkRejected
+    headers = build_message(make_delivery(), TEMPLATE)[1]
+    headers_bytes = len("NATS/1.0\r\n\r\n") + sum(len(f"{name}: {value}\r\n") for name, value in headers.items())
+    fitting = make_delivery(1, user_data="x" * (65536 - around_bytes - headers_bytes))
+    assert (
+        str(result) == f"the event has {65536 + headers_bytes} bytes with its headers; the server takes at most 65536"
+    )
+    assert list(await sink.send([fitting])) == [None]
+
+
 async def test_a_sealed_stream_is_a_retry(bus, opened, make_delivery):
     await bus.broker.change_stream(sealed=True)
     sink = await opened(bus.new_sink())
@@ -245,6 +262,27 @@ async def test_a_server_that_reads_nothing_is_left_at_once_when_the_time_is_over
     del sink, sending
     gc.collect()
     assert complaints == []
+
+
+async def test_a_server_that_answers_nothing_is_left_for_another_connection(raw_server, make_delivery, loop_clock):
+    came: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def serve(reader, writer):
+        writer.write(INFO + b"PONG\r\n")
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"HPUB "):
+                came.put_nowait(writer)
+
+    sink = sink_of({"kind": "nats", "servers": f"nats://127.0.0.1:{await raw_server(serve)}"})
+    await sink.open()
+    connections = set()
+    for _ in range(2):
+        sending = asyncio.create_task(sink.send([make_delivery()]))
+        connections.add(await came.get())
+        loop_clock.skip(sink.timeout_s)
+        assert [str(result) for result in await sending] == ["no acknowledgement within 15 s"]
+    assert len(connections) == 2
+    await sink.close()
 
 
 @pytest.mark.parametrize(
@@ -355,7 +393,7 @@ async def test_a_file_of_credentials_lets_it_in(start, tmp_path, opened, make_de
 ONLY_NOTICES = """
 authorization { users: [
   { user: all, password: p },
-  { user: media, password: p, permissions: { publish: "media.vod.notice.received", subscribe: "_INBOX.>" } }
+  { user: media, password: p, permissions: { publish: "Media.vod.notice.received", subscribe: "_INBOX.>" } }
 ] }
 """
 
@@ -363,8 +401,9 @@ authorization { users: [
 async def test_a_subject_that_is_not_allowed_is_told_at_once(start, opened, make_delivery, loop_clock):
     broker = start(ONLY_NOTICES)
     async with broker.connected(user="all", password="p") as client:
-        await client.jetstream().add_stream(name=STREAM, subjects=["media.>"])
-    sink = sink_of(broker.table(), user="media", password="p", subject="media.{product}.{kind}.{outcome}")
+        await client.jetstream().add_stream(name=STREAM, subjects=["Media.>"])
+    # The server repeats it in small letters.
+    sink = sink_of(broker.table(), user="media", password="p", subject="Media.{product}.{kind}.{outcome}")
     await opened(sink)
     notice, image = make_delivery(kind="notice"), make_delivery(1)
     results = list(await sink.send([image, notice]))
@@ -472,6 +511,16 @@ async def test_check_tells_what_a_stream_lacks(start, config, severity, key, tex
     assert [(each.severity, each.subject) for each in found] == [(severity, f"sinks.test{key}")]
     assert found[0].text.startswith(text)
     assert found[0].remedy
+
+
+async def test_check_sees_streams_on_every_page_of_their_list(start):
+    broker = start()
+    async with broker.connected() as client:
+        for number in range(300):
+            await client.jetstream().add_stream(name=f"A{number}", subjects=[f"a.{number}"], storage="memory")
+    await broker.prepare()
+    (found,) = await sink_of(broker.table(), monitoring_url=broker.monitoring_url).check(broker.names)
+    assert found.severity == "ok"
 
 
 async def test_check_finds_a_server_without_jetstream_or_with_small_messages(start):

@@ -77,18 +77,11 @@ class _Client(Client):
         self._ps = _Parser(self)
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
-        # Nobody waits for it any more. With a connection that is broken it would be all that the client gets done.
+        # Nobody waits for it any more. With a connection that is broken the client would get no further than this, and
+        # leave a task behind.
         self._pending.clear()
         self._pending_data_size = 0
-        try:
-            await super()._close(status, do_cbs)
-        finally:
-            # It breaks off where a connection breaks meanwhile.
-            for subscription in self._subs.values():
-                subscription._stop_processing()  # noqa: SLF001 - there is no other way
-            self._subs.clear()
-            if self._closed_cb is not None:
-                await self._closed_cb()
+        await super()._close(status, do_cbs)
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         server = self._current_server
