@@ -12,6 +12,7 @@ from media_callbacks.config.sinks import RabbitMqSinkSettings
 from media_callbacks.model.errors import ConfigError, SinkRejected, SinkRetry
 from media_callbacks.sinks.rabbitmq import _group
 from tests.documentation.test_commands import other_ports, run_page
+from tests.factories.running import PATIENCE_S
 from tests.sinks.conftest import BrokerDestination
 
 
@@ -112,6 +113,23 @@ async def test_a_virtual_host_of_its_own(rabbit, opened, make_delivery, virtual_
 async def test_it_goes_on_to_the_next_server(rabbit, opened, make_delivery):
     servers = ["amqp://127.0.0.1:1", *rabbit.broker.table()["servers"], "amqp://127.0.0.1:2"]
     sink = await opened(sink_of(rabbit, servers=servers))
+    assert list(await sink.send([make_delivery()])) == [None]
+
+
+async def test_a_server_that_says_nothing_is_passed_over(rabbit, raw_server, opened, make_delivery, loop_clock):
+    asked = asyncio.Event()
+
+    async def serve(reader, writer):
+        await reader.read(8)
+        asked.set()
+        await reader.read()
+
+    servers = [f"amqp://127.0.0.1:{await raw_server(serve)}", *rabbit.broker.table()["servers"]]
+    sink = sink_of(rabbit, servers=servers)
+    opening = asyncio.create_task(opened(sink))
+    await asked.wait()
+    loop_clock.skip(5.0)
+    await opening
     assert list(await sink.send([make_delivery()])) == [None]
 
 
@@ -321,7 +339,8 @@ async def test_a_slow_confirmation_is_waited_for(rabbit, relay, opened, make_del
     assert list(await sending) == [None, None]
 
 
-async def test_what_is_given_up_does_not_arrive_later(rabbit, relay, opened, make_delivery, loop_clock):
+@pytest.mark.parametrize("way", ["given up", "cancelled"])
+async def test_what_nobody_waits_for_does_not_arrive_later(rabbit, relay, opened, make_delivery, loop_clock, *, way):
     """Much of it is still in this machine when the time is over: it ends there."""
     sink = await opened(sink_of(rabbit, servers=f"amqp://127.0.0.1:{relay.port}"))
     sink.timeout_s = 3600.0
@@ -330,10 +349,15 @@ async def test_what_is_given_up_does_not_arrive_later(rabbit, relay, opened, mak
     sending = asyncio.create_task(sink.send(deliveries))
     await asyncio.wait([sending], timeout=0.1)
     assert not sending.done()
-    loop_clock.skip(3600.0)
-    assert _types(await sending) == [SinkRetry] * 100
+    if way == "given up":
+        loop_clock.skip(3600.0)
+        assert _types(await sending) == [SinkRetry] * 100
+    else:
+        sending.cancel()
+        await asyncio.wait([sending])
     relay.requests.set()
-    assert await relay.ended == "by a reset"
+    async with asyncio.timeout(PATIENCE_S):
+        assert await relay.ended == "by a reset"
 
 
 # The way there
