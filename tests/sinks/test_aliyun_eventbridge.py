@@ -66,6 +66,16 @@ async def test_a_request_has_at_most_256_kb(buses, make_sink, opened, make_deliv
     assert len(buses.events[BUS]) == 16
 
 
+@pytest.mark.parametrize(("beyond_bytes", "calls"), [(0, [2]), (1, [1, 1])])
+async def test_its_256_kb_are_those_of_the_request(make_sink, make_delivery, beyond_bytes, calls):
+    """With the brackets around the events, and the comma between them."""
+    sink = make_sink()
+    around = [sink.build_entry(0, make_delivery(n, user_data="")).fields["event"].encode() for n in range(2)]
+    second = 262_144 - len(b"[" + b",".join(around) + b"]") - 100_000 + beyond_bytes
+    deliveries = [make_delivery(0, user_data="x" * 100_000), make_delivery(1, user_data="x" * second)]
+    assert [len(call) for call in sink.build_calls(deliveries)[0]] == calls
+
+
 async def test_an_event_that_spoils_a_request_holds_back_no_other(buses, make_sink, opened, make_delivery):
     """A whole request is refused for what one event is; of usual size the fault may be in the settings."""
     sink = await opened(make_sink())

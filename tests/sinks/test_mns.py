@@ -13,7 +13,7 @@ from mns.topic import TopicMeta
 
 from media_callbacks.aliyun.mns_sending import MnsQueueSender, MnsTopicSender
 from media_callbacks.model.check_results import CheckResult
-from media_callbacks.model.errors import SinkRejected, SinkRetry
+from media_callbacks.model.errors import SinkRejected, SinkRetry, VendorUnavailable
 from media_callbacks.model.kinds import KINDS
 from media_callbacks.sinks.mns import MnsQueueSink, MnsTopicSink
 from tests.factories.fake_queues import KEY_ID, QUEUE, SECRET, Clock, Credentialed, serving_queues
@@ -44,6 +44,16 @@ def make_sink(served):
 
 def bodies_in(queues):
     return [message.body for message in queues._queues[QUEUE].messages.values()]
+
+
+async def test_how_long_the_vendor_wants_to_be_left_alone_is_handed_on(make_sink, make_delivery, monkeypatch):
+    async def put(messages, *, patience_s):
+        raise VendorUnavailable("too many requests", retry_after_s=7.0, is_throttled=True)
+
+    sink = make_sink()
+    monkeypatch.setattr(sink.client, "put", put)
+    (result,) = await sink.send([make_delivery()])
+    assert (type(result), result.retry_after_s, result.is_overload) == (SinkRetry, 7.0, True)
 
 
 async def test_the_body_is_the_event_in_base64(queues, make_sink, opened, make_delivery):
