@@ -733,3 +733,83 @@ async def test_nobody_fails_because_partitions_come_and_go(inbox: TimedPostgresq
     is_done.set()
     assert all(await asyncio.gather(*tasks))
     await other.close()
+
+
+# When one is complete, and what of it is needed
+
+
+async def test_a_partition_is_complete_when_who_has_drawn_one_of_its_ids_is_done(
+    inbox: TimedPostgresqlInbox, database_url: str
+) -> None:
+    closed = "SELECT count(*) FROM partitions WHERE closed_at IS NOT NULL"
+    await inbox.put(make_receipt(make_event()))
+    await inbox.summarise()
+    for kind in ("receipts", "events"):
+        await execute(database_url, f"SELECT setval('{kind}_id_seq', {1 << 20})")
+    await inbox.put(make_receipt(make_event("job-2")))
+    await inbox.summarise()
+    assert await execute(database_url, closed) == [(0,)]
+    inbox.clock.now = NOW + HOUR
+    await inbox.summarise()
+    assert await execute(database_url, closed) == [(2,)]
+
+
+async def test_one_whose_rows_are_all_gone_is_dropped_however_late_it_was_complete(
+    inbox: TimedPostgresqlInbox, database_url: str
+) -> None:
+    await inbox.put(make_receipt(make_event()))
+    await deliver(inbox, "a")
+    await begin_next(inbox, database_url, at=THEN)
+    await purge_old(inbox, at=THEN + DAY)
+    assert "receipts_0" in await find_tables(database_url, "receipts")
+    await purge_old(inbox, at=THEN + DAY + SECOND)
+    assert "receipts_0" not in await find_tables(database_url, "receipts")
+
+
+async def test_deliveries_of_what_was_erased_lately_outlive_the_partition(
+    inbox: TimedPostgresqlInbox, database_url: str
+) -> None:
+    deliveries = "SELECT count(*) FROM deliveries WHERE event_id < 1000"
+    await inbox.put(make_receipt(make_event(user_data="hers")))
+    await deliver(inbox, "a")
+    await begin_next(inbox, database_url)
+    inbox.clock.now = THEN - DAY
+    await erase(inbox, request(value="hers"))
+    (mine,) = [one for one in (await partitions_old(inbox)).droppable if one.kind == "events"]
+    assert await drop(inbox, mine, kept=set()) == -1, "it was erased just then"
+    await purge_old(inbox)
+    assert "event_bodies_0" not in await find_tables(database_url, "event_bodies")
+    assert await execute(database_url, deliveries) == [(1,)]
+    await purge_old(inbox, at=THEN + KEPT)
+    assert await execute(database_url, deliveries) == [(0,)]
+
+
+async def test_none_is_made_where_rows_are_or_ids_are_drawn_just_now(
+    inbox: TimedPostgresqlInbox, database_url: str
+) -> None:
+    for kind in ("receipts", "events"):
+        await execute(database_url, f"SELECT setval('{kind}_id_seq', {1 << 30})")
+    far = (1 << 30) + 10 * WIDTH + 7
+    await execute(
+        database_url,
+        "INSERT INTO receipts (id, received_at, source, product, transport, verified_by, state, reason, parser)"
+        f" VALUES ({far}, 1, 'vod', 'vod', 'http', 'none', 'unparsed', 'odd', 1)",
+    )
+    await inbox.summarise()
+    made = await find_partitions(database_url)
+    assert min(first for kind, first in made if kind == "receipts" and first) > far
+    assert min(first for kind, first in made if kind == "events" and first) >= (1 << 30) + 65536
+
+
+async def test_where_many_receipts_are_needed_the_rest_goes_by_row(
+    inbox: TimedPostgresqlInbox, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "_MAX_KEPT", 1)
+    for n in range(2):
+        await inbox.put(held(make_event(f"doubted-{n}"), timeout_s=1e7))
+    await inbox.put(make_receipt(make_event("done")))
+    await deliver(inbox, "a")
+    await begin_next(inbox, database_url)
+    await purge_old(inbox)
+    assert "receipts_0" in await find_tables(database_url, "receipts")
+    assert await execute(database_url, "SELECT id FROM receipts WHERE id < 1000 ORDER BY id") == [(1,), (2,)]
