@@ -30,6 +30,10 @@ SELECT max(n) FROM batch HAVING count(*) = 4;
 CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS squares_by_n
 ON squares (n);
 """
+WAITED_FOR = (
+    "SELECT mode FROM pg_locks WHERE NOT granted"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 Apply = Callable[[str], None]
 
 
@@ -45,13 +49,24 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Apply:
     return set_text
 
 
+async def begin_with_first(url: str) -> Any:
+    """A connection to a database that has the first migration."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("CREATE TABLE migrations (number integer PRIMARY KEY, name text NOT NULL)")
+    await connection.execute("INSERT INTO migrations VALUES (1, 'initial')")
+    await connection.execute(load_migrations("postgresql")[0].sql)
+    return connection
+
+
 async def fetch(url: str, sql: str) -> Sequence[Any]:
     return [value for (value,) in await execute(url, sql)]
 
 
 async def test_steps_are_run_in_order_and_leave_nothing_of_their_own(database_url: str, known: Apply) -> None:
     known(BEGINNING)
-    assert await migrate(database_url) == ["001_initial", "002_stepped"]
+    told: list[str] = []
+    assert await migrate(database_url, told.append) == ["001_initial", "002_stepped"]
+    assert told == [], "a new database takes a moment"
     assert await fetch(database_url, "SELECT n FROM squares ORDER BY n") == [n * n for n in range(1, 11)]
     assert await fetch(database_url, "SELECT to_regclass('migration_steps')") == [None]
     assert await migrate(database_url) == []
@@ -85,14 +100,42 @@ async def test_an_index_that_was_left_half_made_is_made_again(database_url: str,
     assert await fetch(database_url, is_valid) == [True]
 
 
+async def test_how_far_it_is_is_told(database_url: str, known: Apply, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrating, "_TOLD_EVERY", 2)
+    await (await begin_with_first(database_url)).close()
+    known(BEGINNING)
+    told: list[str] = []
+    await migrate(database_url, told.append)
+    assert told == [
+        "002_stepped: step 1 of 3: CREATE TABLE numbers (n bigint PRIMARY KEY)",
+        "002_stepped: step 2 of 3: WITH batch AS (SELECT n FROM numbers WHERE n > $1 ORDER BY n LIMIT 4),",
+        "002_stepped: WITH batch AS (SELECT n FROM numbers WHERE n > $1 ORDER BY n LIMIT 4),: up to 8",
+        "002_stepped: step 3 of 3: CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS squares_by_n",
+    ]
+
+
+async def test_a_vacuum_is_waited_for_as_long_as_it_takes_and_holds_up_nobody(database_url: str, known: Apply) -> None:
+    """It would be in the way of the lock on the whole table, each time that this is asked for."""
+    known("-- step: transaction receipts\nALTER TABLE receipts ADD COLUMN more text;\n")
+    writer, vacuum = await begin_with_first(database_url), await asyncpg.connect(database_url)
+    told: list[str] = []
+    async with asyncio.timeout(PATIENCE_S), vacuum.transaction():
+        await vacuum.execute("LOCK TABLE receipts IN SHARE UPDATE EXCLUSIVE MODE")
+        migration = asyncio.create_task(migrate(database_url, told.append))
+        while await fetch(database_url, WAITED_FOR) != ["ShareUpdateExclusiveLock"]:
+            assert told == []
+            await asyncio.sleep(0.01)
+        await writer.execute("DELETE FROM receipts")
+    assert await migration == ["002_stepped"]
+    assert told == []
+    await asyncio.gather(vacuum.close(), writer.close())
+
+
 async def test_whoever_uses_a_table_is_waited_for_without_holding_up_the_others(
     database_url: str, known: Apply
 ) -> None:
     known("-- step: transaction receipts\nALTER TABLE receipts ADD COLUMN more text;\n")
-    reader, writer = [await asyncpg.connect(database_url) for _ in range(2)]
-    await writer.execute("CREATE TABLE migrations (number integer PRIMARY KEY, name text NOT NULL)")
-    await writer.execute("INSERT INTO migrations VALUES (1, 'initial')")
-    await writer.execute(load_migrations("postgresql")[0].sql)
+    writer, reader = await begin_with_first(database_url), await asyncpg.connect(database_url)
     has_waited = asyncio.Event()
 
     def tell(text: str) -> None:

@@ -803,10 +803,15 @@ async def test_none_is_made_where_rows_are_or_ids_are_drawn_just_now(
     assert min(first for kind, first in made if kind == "events" and first) >= (1 << 30) + 65536
 
 
+@pytest.mark.parametrize("limit", ["_MAX_KEPT", "_MAX_WAITING"])
 async def test_where_many_receipts_are_needed_the_rest_goes_by_row(
-    inbox: TimedPostgresqlInbox, database_url: str, monkeypatch: pytest.MonkeyPatch
+    inbox: TimedPostgresqlInbox, database_url: str, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(partitions, "_MAX_KEPT", 1)
+    """They may be, where too many deliveries wait for anybody to look."""
+    monkeypatch.setattr(partitions, limit, 1)
+    await pause(inbox, "b")
+    for n in range(2):
+        await inbox.put(make_receipt(make_event(f"elsewhere-{n}"), sinks=("b",), at=NOW))
     for n in range(2):
         await inbox.put(held(make_event(f"doubted-{n}"), timeout_s=1e7))
     await inbox.put(make_receipt(make_event("done")))
@@ -814,4 +819,17 @@ async def test_where_many_receipts_are_needed_the_rest_goes_by_row(
     await begin_next(inbox, database_url)
     await purge_old(inbox)
     assert "receipts_0" in await find_tables(database_url, "receipts")
-    assert await execute(database_url, "SELECT id FROM receipts WHERE id < 1000 ORDER BY id") == [(1,), (2,)]
+    assert await execute(database_url, "SELECT id FROM receipts WHERE id < 1000 ORDER BY id") == [
+        (1,),
+        (2,),
+        (3,),
+        (4,),
+    ]
+
+
+@pytest.mark.usefixtures("inbox")
+async def test_nobody_queues_for_long_behind_who_makes_or_drops_one(database_url: str) -> None:
+    rows = await execute(
+        database_url, "SELECT proconfig FROM pg_proc WHERE proname IN ('make_partition_1', 'drop_partition_1')"
+    )
+    assert ["lock_timeout=100ms" in settings for (settings,) in rows] == [True, True]
