@@ -558,6 +558,31 @@ async def test_while_nothing_can_be_recorded_nothing_is_sent_again(inbox: Watche
     assert (len(sink.sent), observer.results) == (1, [("a", "delivered")])
 
 
+async def test_what_waits_is_given_back_while_nothing_can_be_recorded(inbox: WatchedInbox) -> None:
+    """Another instance may be able to record it."""
+    time = FakeTime(inbox, waiting=2)
+    await put_jobs(inbox, 400)
+    sink = ScriptedSink(concurrency=1)
+    meanwhile = 0
+
+    async def answer(_: Delivery) -> None:
+        nonlocal meanwhile
+        await asyncio.sleep(0)
+        if len(sink.sent) == 100:
+            inbox.to_fail["record"] = 3
+        if len(sink.sent) == 102:
+            # Now two have ended that can't be recorded.
+            await until(lambda: inbox.to_fail["record"] < 3)
+        meanwhile += 0 < inbox.to_fail["record"] < 3
+
+    sink.answer = answer
+    dispatcher = make_dispatcher(inbox, sink, time=time)
+    dispatcher.start()
+    await inbox.until_ended("a", 400)
+    await dispatcher.stop()
+    assert meanwhile == 1
+
+
 async def test_what_another_instance_has_claimed_meanwhile_is_recorded_late(inbox: WatchedInbox) -> None:
     time, observer = FakeTime(inbox, waiting=2), Observer()
     sink = ScriptedSink(timeout_s=10.0)
@@ -707,3 +732,97 @@ async def test_every_attempt_is_one_log_line(inbox: WatchedInbox) -> None:
         "attempt": 1,
         "result": "delivered",
     }
+
+
+# While a claim is under way
+
+
+async def test_a_probe_whose_claim_took_too_long_is_followed_by_another(
+    inbox: WatchedInbox, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put_jobs(inbox, 20)
+    sink = ScriptedSink(answer=lambda _: None if time.now > NOW else SinkRetry("no connection"), concurrency=1)
+    dispatcher = make_dispatcher(inbox, sink, time=time)
+    claim, was_slow = inbox.claim, False
+
+    async def claim_slowly(*arguments: Any, **more: Any) -> Any:
+        nonlocal was_slow
+        found = await claim(*arguments, **more)
+        if found and not was_slow and dispatcher.breaker_states() == {"a": "open"}:
+            was_slow = True
+            time.now += timedelta(seconds=MAX_WAIT_CLAIMED_S + 1)
+        return found
+
+    monkeypatch.setattr(inbox, "claim", claim_slowly)
+    dispatcher.start()
+    await inbox.until_ended("a", 20)
+    await dispatcher.stop()
+    assert was_slow
+
+
+async def test_nothing_is_sent_that_was_claimed_while_the_sink_asked_for_a_pause(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer = asyncio.Event()
+
+    async def answer(_: Delivery) -> SinkError:
+        await may_answer.wait()
+        return SinkRetry("answered 429", retry_after_s=3600, is_overload=True)
+
+    sink = ScriptedSink(answer=answer)
+    claim = inbox.claim
+
+    async def claim_and_see(*arguments: Any, **more: Any) -> Any:
+        found = await claim(*arguments, **more)
+        if found and sink.sent:
+            may_answer.set()
+            await until(lambda: not sink.in_flight)
+        return found
+
+    monkeypatch.setattr(inbox, "claim", claim_and_see)
+    await put_jobs(inbox, 1)
+    dispatcher = make_dispatcher(inbox, sink)
+    dispatcher.start()
+    await until(lambda: sink.in_flight)
+    await inbox.put(make_receipt(make_event("later")))
+    await until(lambda: may_answer.is_set() and not inbox.held["a"])
+    await dispatcher.stop()
+    assert len(sink.sent) == 1
+
+
+async def test_an_overloaded_sink_has_fewer_at_once_as_soon_as_those_under_way_have_ended(inbox: WatchedInbox) -> None:
+    await put_jobs(inbox, 40)
+    hang: dict[str, asyncio.Future[SinkError | None]] = {}
+
+    async def answer(delivery: Delivery) -> SinkError | None:
+        hang[delivery.event_id] = asyncio.get_running_loop().create_future()
+        return await hang[delivery.event_id]
+
+    sink = ScriptedSink(answer=answer, concurrency=8)
+    dispatcher = make_dispatcher(inbox, sink, stop_timeout_s=0.0)
+    dispatcher.start()
+    await until(lambda: sink.in_flight == 8)
+    first, *others = hang.values()
+    first.set_result(SinkRetry("answered 429", is_overload=True))
+    await until(lambda: inbox.held["a"] > 8)
+    for other in others[:3]:
+        other.set_result(None)
+    await inbox.until_ended("a", 3)
+    assert (sink.in_flight, len(sink.sent)) == (4, 8)
+    await dispatcher.stop()
+
+
+async def test_a_sink_whose_memory_is_full_is_not_claimed_for(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher_module, "MAX_HELD_BYTES", 50_000)
+    for n in range(40):
+        await inbox.put(make_receipt(make_event(f"job-{n}", user_data="x" * 10_000)))
+    sink = ScriptedSink(answer=lambda _: asyncio.Event().wait(), concurrency=20)
+    dispatcher = make_dispatcher(inbox, sink, stop_timeout_s=0.0)
+    dispatcher.start()
+    await until(lambda: sum(len(delivery.body) for delivery in sink.sent) >= 50_000)
+    claims = len(inbox.claims["a"])
+    await put_jobs(inbox, 3)
+    assert len(inbox.claims["a"]) == claims
+    await dispatcher.stop()
