@@ -248,6 +248,9 @@ async def test_a_client_certificate_is_shown(make_front, opened, make_delivery, 
     )
     (result,) = await (await opened(nobody)).send([make_delivery()])
     assert str(result) == "Kafka has not acknowledged the event within 1 s"
+    ((severity, _, remedy),) = await check(nobody, "media")
+    assert severity == "error"
+    assert "certificate_file" in (remedy or "")
 
 
 @pytest.mark.parametrize("option", ["ca", "certificate"])

@@ -468,7 +468,7 @@ def _look(options: Mapping[str, Any], names: Sequence[str]) -> list[_Finding]:
         admin.poll(0)
         if "_TIMED_OUT" in errors.values():
             trouble = next(filter(None, reversed(troubles)), "no broker answers")
-            return [("error", trouble, "check brokers, tls, user and password, and that Kafka runs")]
+            return [("error", trouble, "check brokers, tls, certificate_file, user and password, and that Kafka runs")]
         settings = _read_settings(admin, list(described))
     except KafkaException as error:
         return [
