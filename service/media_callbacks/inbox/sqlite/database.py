@@ -13,7 +13,7 @@ from media_callbacks.inbox.rows import to_id, whole_characters
 from media_callbacks.inbox.sqlite.deliveries import claim_deliveries, record_attempts
 from media_callbacks.inbox.sqlite.events import accept_events
 from media_callbacks.inbox.sqlite.keys import Keys
-from media_callbacks.inbox.sqlite.statements import VALUES_PER_SELECT
+from media_callbacks.inbox.sqlite.statements import VALUES_PER_STATEMENT
 from media_callbacks.model.events import Delivery
 
 _T = TypeVar("_T")
@@ -48,10 +48,10 @@ class SqliteDatabase(Database):
 
     async def fetch_for(self, sql: str, values: Sequence[Value], *parameters: Value) -> Sequence[Row]:
         rows: list[Row] = []
-        for start in range(0, len(values), VALUES_PER_SELECT):
-            chunk = values[start : start + VALUES_PER_SELECT]
+        for start in range(0, len(values), VALUES_PER_STATEMENT):
+            chunk = values[start : start + VALUES_PER_STATEMENT]
             # Always as many, so that there are few different statements to be kept ready.
-            size = 1 if len(chunk) == 1 else VALUES_PER_SELECT
+            size = 1 if len(chunk) == 1 else VALUES_PER_STATEMENT
             padded = [*chunk, *[chunk[-1]] * (size - len(chunk))]
             marks = ",".join([f"${len(parameters) + n}" for n in range(1, size + 1)])
             rows += await self.fetch(sql.format(values=marks), *parameters, *padded)

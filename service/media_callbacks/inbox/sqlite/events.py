@@ -7,7 +7,7 @@ from typing import cast
 from media_callbacks.inbox.database import Candidate, Fate
 from media_callbacks.inbox.rows import to_column, user_data_row, whole_characters
 from media_callbacks.inbox.sqlite.keys import Keys, last_event_id
-from media_callbacks.inbox.sqlite.statements import insert, select_in
+from media_callbacks.inbox.sqlite.statements import execute_in, insert
 from media_callbacks.model.receipts import Entry
 
 
@@ -99,7 +99,7 @@ _REPEATED = Fate()
 
 def _known_bodies(connection: sqlite3.Connection, keys: Keys, repeated: Sequence[Entry]) -> list[str | None]:
     """What was accepted of each, as far as it is still kept."""
-    rows = select_in(
+    rows = execute_in(
         connection,
         "SELECT e.key_digest, e.outcome, b.body FROM events e JOIN event_bodies b ON b.event_id = e.id"
         f" WHERE {keys.condition('e.key_digest IN ({values})')}",
@@ -120,7 +120,7 @@ def _outcomes(connection: sqlite3.Connection, keys: Keys, digests: Sequence[byte
     """The outcomes known of each key; keys without any are left out. True until the transaction ends."""
     found: dict[bytes, list[int]] = {}
     sql = f"SELECT e.key_digest, e.outcome FROM events e WHERE {keys.condition('e.key_digest IN ({values})')}"
-    for digest, outcome in select_in(connection, sql, digests):
+    for digest, outcome in execute_in(connection, sql, digests):
         found.setdefault(digest, []).append(outcome)
     return found
 
