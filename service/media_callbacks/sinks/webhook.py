@@ -9,7 +9,6 @@ Source: CloudEvents HTTP binding, section 3.2 "Structured Content Mode".
 """
 
 import asyncio
-import io
 import re
 import ssl
 import time
@@ -20,7 +19,7 @@ from email.utils import parsedate_to_datetime
 import aiohttp
 
 from media_callbacks.http_client.bounded_connector import AnswerTooLong
-from media_callbacks.http_client.session import open_session
+from media_callbacks.http_client.posting import NoHttp, Poster
 from media_callbacks.model.errors import SinkError, SinkGone, SinkRetry
 from media_callbacks.model.events import CONTENT_TYPE, Delivery
 from media_callbacks.sinks.signatures import sign
@@ -28,14 +27,9 @@ from media_callbacks.version import read_version
 
 REPLAY_HEADER = "media-callbacks-replay"
 MAX_RETRY_AFTER_S = 24 * 3600.0
-# What of an answer is read, so that the connection can serve the next event. More than any acknowledgement has.
-MAX_ANSWER_BYTES = 8 * 1024
-_MAX_PLAIN_BYTES = 2**20
-# The status has decided by then; a slow body is not worth a place among `concurrency`.
-_ANSWER_BODY_TIMEOUT_S = 1.0
 _CONNECT_TIMEOUT_S = 5.0
-# Below the 5 s after which uvicorn and Node close an idle connection: aiohttp does not repeat a POST that was lost in
-# a connection closed at the same moment, and the event would wait for its second attempt.
+# Below the 5 s after which uvicorn and Node close an idle connection: a POST that is lost in one that is closed at the
+# same moment is not repeated, and the event would wait for its second attempt.
 _KEEPALIVE_S = 4.0
 _MAX_DETAIL_CHARACTERS = 120
 
@@ -51,13 +45,13 @@ def fixed_headers(headers: Mapping[str, str], bearer_token: str | None = None) -
     Those that are the same for every delivery.
 
     Args:
-        headers: The operator's own; they take the place of ``User-Agent`` and ``Accept-Encoding``.
+        headers: The operator's own; they take the place of ``User-Agent``, ``Accept`` and ``Accept-Encoding``.
     """
     custom = dict(headers)
     if bearer_token is not None:
         custom["Authorization"] = f"Bearer {bearer_token}"
     replaced = {name.lower() for name in custom}
-    ours = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
+    ours = {"Accept": "*/*", "User-Agent": _USER_AGENT, "Accept-Encoding": "identity"}
     return {
         "Content-Type": CONTENT_TYPE,
         **{name: value for name, value in ours.items() if name.lower() not in replaced},
@@ -153,38 +147,31 @@ class WebhookSink:
         self._secrets = tuple(secrets)
         self._headers = fixed_headers(headers or {}, bearer_token)
         self._clock = clock
-        self._session: aiohttp.ClientSession | None = None
+        self._poster: Poster | None = None
 
     async def open(self) -> None:
-        self._session = open_session(
-            # The total is kept by `send`: aiohttp rounds long time-outs up to a whole second.
-            timeout=aiohttp.ClientTimeout(total=None, connect=min(_CONNECT_TIMEOUT_S, self.timeout_s)),
+        self._poster = Poster(
+            self._url,
+            self._headers,
             max_connections=self.concurrency,
             keepalive_s=_KEEPALIVE_S,
+            connect_timeout_s=min(_CONNECT_TIMEOUT_S, self.timeout_s),
         )
 
     async def send(self, deliveries: Sequence[Delivery]) -> Sequence[SinkError | None]:
         return [await self._post(delivery) for delivery in deliveries]
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._poster is not None:
+            await self._poster.close()
+            self._poster = None
 
     async def _post(self, delivery: Delivery) -> SinkRetry | None:
-        assert self._session is not None, "open() comes before send()"
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.timeout_s
-        body = delivery.body
+        assert self._poster is not None, "open() comes before send()"
+        deadline = asyncio.get_running_loop().time() + self.timeout_s
+        headers = build_headers(delivery, self._secrets, int(self._clock()))
         try:
-            async with asyncio.timeout_at(deadline):
-                response = await self._session.post(
-                    self._url,
-                    # aiohttp warns of longer plain bytes; it sends shorter ones cheaper than any file.
-                    data=body if len(body) <= _MAX_PLAIN_BYTES else io.BytesIO(body),
-                    headers={**self._headers, **build_headers(delivery, self._secrets, int(self._clock()))},
-                    allow_redirects=False,
-                )
+            answer = await self._poster.post(headers, delivery.body, deadline=deadline)
         except aiohttp.ConnectionTimeoutError:
             return SinkRetry(f"no connection within {min(_CONNECT_TIMEOUT_S, self.timeout_s):g} s")
         except TimeoutError:
@@ -192,26 +179,7 @@ class WebhookSink:
         # ValueError: a host that is no name, such as one with a label of 64 characters.
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return SinkRetry(_explain(error))
-        try:
-            # Mostly the whole answer came at once.
-            if not response.content.is_eof():
-                async with asyncio.timeout_at(min(deadline, loop.time() + _ANSWER_BODY_TIMEOUT_S)):
-                    await _discard(response.content)
-        except (aiohttp.ClientError, OSError, ValueError):  # TimeoutError is an OSError
-            pass  # the status has been read, and it alone decides
-        finally:
-            # A connection whose answer was read to its end is back in the pool by now; any other is closed here.
-            response.close()
-        return judge_answer(response.status, response.headers.get("Retry-After"), now=self._clock())
-
-
-async def _discard(content: aiohttp.StreamReader) -> None:
-    left = MAX_ANSWER_BYTES
-    while left > 0:
-        chunk = await content.read(left)
-        if not chunk:
-            return
-        left -= len(chunk)
+        return judge_answer(answer.status, answer.retry_after, now=self._clock())
 
 
 def _explain(error: Exception) -> str:
@@ -230,9 +198,9 @@ def _explain(error: Exception) -> str:
         detail = str(error)
     elif isinstance(error, aiohttp.ServerDisconnectedError):
         detail = "the connection was closed before an answer came"
-    elif isinstance(error, aiohttp.ClientResponseError):
-        detail = "the answer is not valid HTTP, or its headers are too long"
-    elif isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | ValueError):
+    elif isinstance(error, NoHttp):
+        detail = "the answer is not valid HTTP"
+    elif isinstance(error, ValueError):
         detail = "the configured url is not an http or https url"
     elif isinstance(error, aiohttp.ClientOSError | ConnectionError):
         detail = "the connection broke"
