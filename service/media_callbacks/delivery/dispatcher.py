@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import structlog
 
@@ -46,6 +46,8 @@ AHEAD_S = 0.5
 MAX_AHEAD = 512
 # Of events in memory, for each sink: one event may have four megabytes.
 MAX_HELD_BYTES = 64 * 2**20
+# Results in a transaction that are not waited for any longer.
+FULL_RECORD = 256
 # How often an idle sink looks at the inbox although nobody has said that something came.
 POLL_S = 5.0
 # After the inbox failed, before it is asked again.
@@ -150,11 +152,9 @@ class Dispatcher:
         await asyncio.gather(*(worker.stop(self._stop_timeout_s) for worker in self._workers.values()))
 
 
-class _Claimed(NamedTuple):
-    """A delivery in our hands, and when its lease began at the earliest, in seconds of ``elapsed``."""
-
-    delivery: Delivery
-    at: float
+# A delivery in our hands, and when its lease began at the earliest, in seconds of ``elapsed``. There is one for every
+# delivery, and with a name it would take five times as long to make.
+_Claimed = tuple[Delivery, float]
 
 
 class _SinkWorker:
@@ -279,7 +279,7 @@ class _SinkWorker:
         self._has_more = len(deliveries) == limit or self._held_bytes > MAX_HELD_BYTES // 2
         if self._rate is not None:
             self._rate.take(len(deliveries))
-        self._waiting.extend([_Claimed(delivery, now) for delivery in deliveries])
+        self._waiting.extend([(delivery, now) for delivery in deliveries])
         # Attempts have ended meanwhile, and may have changed what is allowed.
         if self._claimer.stopping.is_set() or self._blocked_s(now) or (self.breaker.state == "open" and not is_probe):
             self._give_back()
@@ -325,36 +325,35 @@ class _SinkWorker:
     # Attempts
 
     def _begin_attempts(self) -> None:
-        while len(self._attempts) < self._concurrency.limit and (claimed := self._take()):
-            self._attempts.add(asyncio.create_task(self._attempt_on(claimed)))
+        while len(self._attempts) < self._concurrency.limit and (deliveries := self._take()):
+            self._attempts.add(asyncio.create_task(self._attempt_on(deliveries)))
 
-    def _take(self) -> list[_Claimed]:
+    def _take(self) -> list[Delivery]:
         """The next deliveries to send together, oldest first; none when none waits."""
-        taken: list[_Claimed] = []
-        now = self._elapsed()
+        taken: list[Delivery] = []
+        oldest_at = self._elapsed() - MAX_WAIT_CLAIMED_S
         while self._waiting and len(taken) < self._sink.batch_size:
-            claimed = self._waiting.popleft()
-            if now - claimed.at <= MAX_WAIT_CLAIMED_S:
-                taken.append(claimed)
+            delivery, at = self._waiting.popleft()
+            if at >= oldest_at:
+                taken.append(delivery)
             else:  # its lease might end before the attempt does
-                self._finish([AttemptResult(claimed.delivery, "pending")])
+                self._finish([AttemptResult(delivery, "pending")])
                 self.breaker.undecided()
         return taken
 
-    async def _attempt_on(self, claimed: Sequence[_Claimed]) -> None:
+    async def _attempt_on(self, deliveries: Sequence[Delivery]) -> None:
         """Attempt, then go on with what waits: one task serves many deliveries as long as there are any."""
         try:
-            while claimed:
-                await self._attempt(claimed)
+            while deliveries:
+                await self._attempt(deliveries)
                 # More than the limit, this task among them, when it was lowered just now.
-                claimed = self._take() if len(self._attempts) <= self._concurrency.limit else []
+                deliveries = self._take() if len(self._attempts) <= self._concurrency.limit else []
         finally:
             # Not in a callback, which would come when somebody has already counted this task as one that goes on.
             self._attempts.discard(cast(asyncio.Task[None], asyncio.current_task()))
 
-    async def _attempt(self, claimed: Sequence[_Claimed]) -> None:
+    async def _attempt(self, deliveries: Sequence[Delivery]) -> None:
         begun_in = self._concurrency.round
-        deliveries = [delivery for delivery, _ in claimed]
         if self._tracer is not None:
             deliveries = [self._tracer.begin_send(delivery) for delivery in deliveries]
         started_at, started = self._clock(), time.perf_counter()
@@ -372,7 +371,7 @@ class _SinkWorker:
             raise
         duration_s = time.perf_counter() - started
         self._usual_s = duration_s if self._usual_s == math.inf else 0.9 * self._usual_s + 0.1 * duration_s
-        self._learn(errors, self._elapsed(), begun_in=begun_in)
+        self._learn(errors, begun_in=begun_in)
         results = [
             self._decide(delivery, error, started_at, duration_s)
             for delivery, error in zip(deliveries, errors, strict=True)
@@ -390,9 +389,12 @@ class _SinkWorker:
         try:
             async with asyncio.timeout(self._sink.timeout_s + SEND_GRACE_S):
                 errors = await self._sink.send(deliveries)
-            if len(errors) == len(deliveries) and all(e is None or isinstance(e, SinkError) for e in errors):
+            count = len(deliveries)
+            if len(errors) == count and (
+                errors.count(None) == count or all(e is None or isinstance(e, SinkError) for e in errors)
+            ):
                 return errors
-            problem = f"expected None or a SinkError for each of {len(deliveries)} deliveries"
+            problem = f"expected None or a SinkError for each of {count} deliveries"
         except TimeoutError:
             problem = f"no answer within its timeout_s, {self._sink.timeout_s:g} s"
         except Exception as error:  # noqa: BLE001 - a sink written by others must not end its worker
@@ -420,9 +422,9 @@ class _SinkWorker:
             duration_s=duration_s,
         )
 
-    def _learn(self, errors: Sequence[SinkError | None], now: float, *, begun_in: int) -> None:
+    def _learn(self, errors: Sequence[SinkError | None], *, begun_in: int) -> None:
         """What an attempt says of the sink as a whole. One that succeeded in part is a success."""
-        state_before = self.breaker.state
+        state_before, now = self.breaker.state, self._elapsed()
         if None in errors:
             self.breaker.succeeded()
             self._concurrency.succeeded()
@@ -455,6 +457,11 @@ class _SinkWorker:
     async def _record_on(self) -> None:
         while not self._is_drained or self._finished:
             await self._may_record.wait()
+            # As long as each turn of the event loop brings more: the larger a transaction, the less each result takes.
+            gathered = 0
+            while gathered < len(self._finished) < FULL_RECORD:
+                gathered = len(self._finished)
+                await asyncio.sleep(0)
             self._may_record.clear()
             finished, self._finished = self._finished, []
             if finished:
@@ -508,19 +515,23 @@ class _SinkWorker:
         if result.state == "pending":
             return
         state = trouble or result.state
-        traceparent = result.delivery.traceparent
+        delivery = result.delivery
+        traceparent = delivery.traceparent
         self._observer.attempt_finished(
             sink=self._sink.name, result=state, duration_s=result.duration_s, traceparent=traceparent
         )
-        if state == "dead" and not is_operational(result.delivery.event_id):
+        if state == "dead" and not is_operational(delivery.event_id):
             self.died += 1
-        self._log.info(
-            "attempt",
-            event_id=result.delivery.event_id,
-            attempt=result.delivery.attempt,
-            result=state,
-            duration_ms=round(result.duration_s * 1000, 1),
-            **({"trace_id": trace_id_of(traceparent)} if traceparent else {}),
-            **({"error": result.error} if result.error else {}),
-            **({"retry_in_s": round(result.delay_s, 1)} if result.state == "retrying" and trouble is None else {}),
-        )
+        line: dict[str, Any] = {
+            "event_id": delivery.event_id,
+            "attempt": delivery.attempt,
+            "result": state,
+            "duration_ms": round(result.duration_s * 1000, 1),
+        }
+        if traceparent:
+            line["trace_id"] = trace_id_of(traceparent)
+        if result.error:
+            line["error"] = result.error
+        if state == "retrying":
+            line["retry_in_s"] = round(result.delay_s, 1)
+        self._log.info("attempt", **line)
