@@ -29,9 +29,9 @@ from confluent_kafka.admin import AclOperation, AdminClient, ConfigResource, Res
 from media_callbacks.model.check_results import CheckResult, Severity
 from media_callbacks.model.errors import SinkError, SinkRejected, SinkRetry
 from media_callbacks.model.events import CONTENT_TYPE, Delivery
-from media_callbacks.model.naming import NameTemplate, Origin
+from media_callbacks.model.naming import NameTemplate
 from media_callbacks.sinks.connections import TlsFiles
-from media_callbacks.sinks.documents import read_document
+from media_callbacks.sinks.documents import read_document, read_heading
 
 ContentMode = Literal["structured", "binary"]
 Headers = list[tuple[str, str | bytes | None]]
@@ -80,19 +80,14 @@ def build_message(
     Raises:
         SinkRejected: The stored event is none.
     """
-    document = read_document(delivery)[1]
-    try:
-        name = topic.render(Origin.read(document))
-    except ValueError as error:
-        raise SinkRejected(str(error)) from None
-    subject = document.get("subject")
-    # A job id read from JSON may hold half a surrogate pair, which has no UTF-8.
-    key = (subject if isinstance(subject, str) and subject else delivery.event_id).encode(errors="replace")
+    name, subject = read_heading(delivery, topic)
+    key = subject or delivery.event_id.encode()
     if content_mode == "structured" and delivery.traceparent is None:
         return name, key, delivery.body, _STRUCTURED
     headers: Headers = [] if delivery.traceparent is None else [("traceparent", delivery.traceparent)]
     if content_mode == "structured":
         return name, key, delivery.body, [*_STRUCTURED, *headers]
+    document = read_document(delivery)[1]
     data = document.pop("data")
     headers.append(("content-type", str(document.pop("datacontenttype", "application/json"))))
     headers += [(f"ce_{attribute}", str(value).encode(errors="replace")) for attribute, value in document.items()]

@@ -28,9 +28,9 @@ from nats.protocol.parser import Parser
 from media_callbacks.model.check_results import CheckResult
 from media_callbacks.model.errors import SinkError, SinkRejected, SinkRetry
 from media_callbacks.model.events import CONTENT_TYPE, Delivery
-from media_callbacks.model.naming import NameTemplate, Origin
+from media_callbacks.model.naming import NameTemplate
 from media_callbacks.sinks.connections import TlsFiles, abort, explain_connection
-from media_callbacks.sinks.documents import read_document
+from media_callbacks.sinks.documents import read_heading
 from media_callbacks.sinks.nats_streams import check_streams
 
 # With a connection that answers nothing, not even this, nobody waits for TCP to give up.
@@ -341,10 +341,7 @@ def build_message(
     Raises:
         SinkRejected: The stored event is none.
     """
-    try:
-        subject = template.render(Origin.read(read_document(delivery)[1]))
-    except ValueError as error:
-        raise SinkRejected(str(error)) from None
+    subject, _ = read_heading(delivery, template)
     replay = f":replay-{delivery.replay}" if delivery.replay else ""
     headers = {"Nats-Msg-Id": delivery.event_id + replay, "content-type": CONTENT_TYPE}
     if delivery.traceparent is not None:

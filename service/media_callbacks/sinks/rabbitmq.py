@@ -45,9 +45,9 @@ from yarl import URL
 from media_callbacks.model.check_results import CheckResult
 from media_callbacks.model.errors import SinkError, SinkRejected, SinkRetry
 from media_callbacks.model.events import CONTENT_TYPE, Delivery
-from media_callbacks.model.naming import NameTemplate, Origin
+from media_callbacks.model.naming import NameTemplate
 from media_callbacks.sinks.connections import TlsFiles, abort, explain_connection
-from media_callbacks.sinks.documents import read_document
+from media_callbacks.sinks.documents import read_heading
 from media_callbacks.sinks.webhook import REPLAY_HEADER
 
 _PERSISTENT = 2
@@ -193,7 +193,7 @@ class RabbitMqSink:
             await channel.basic_publish(
                 delivery.body,
                 exchange=self._exchange,
-                routing_key=self._template.render(_read_origin(delivery)),
+                routing_key=read_heading(delivery, self._template)[0],
                 properties=Basic.Properties(
                     content_type=CONTENT_TYPE,
                     delivery_mode=_PERSISTENT,
@@ -333,13 +333,6 @@ def _group(deliveries: Sequence[Delivery]) -> Iterator[list[int]]:
             group, ids = [], set()
     if group:
         yield group
-
-
-def _read_origin(delivery: Delivery) -> Origin:
-    try:
-        return Origin.read(read_document(delivery)[1])
-    except ValueError as error:
-        raise SinkRejected(str(error)) from None
 
 
 def _judge(error: ChannelClosed, delivery: Delivery) -> SinkError:
