@@ -363,10 +363,11 @@ class Metrics:
     def attempt_finished(
         self, *, sink: str, result: AttemptWord, duration_s: float, traceparent: str | None = None
     ) -> None:
-        self._attempts[sink, result] += 1
-        self._attempt_duration.observe((sink, result), duration_s)
+        labels = (sink, result)
+        self._attempts[labels] += 1
+        self._attempt_duration.observe(labels, duration_s)
         if traceparent is not None:
-            self._attempt_duration.exemplify((sink, result), duration_s, traceparent)
+            self._attempt_duration.exemplify(labels, duration_s, traceparent)
 
     def render(
         self,
