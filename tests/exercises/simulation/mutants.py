@@ -73,8 +73,8 @@ MUTANTS = (
     Mutant(
         "leases nothing",
         "inbox/sqlite/deliveries.py",
-        "[(until, lease, delivery.row_id, sink, delivery.replay) for delivery in claimed]",
-        "[(now, lease, delivery.row_id, sink, delivery.replay) for delivery in claimed]",
+        "execute_in(connection, _LEASE, row_ids, until, lease, sink, replay)",
+        "execute_in(connection, _LEASE, row_ids, now, lease, sink, replay)",
     ),
     Mutant("leases for too short a time", "delivery/dispatcher.py", "LEASE_MARGIN_S = 5.0", "LEASE_MARGIN_S = -5.0"),
     Mutant(
