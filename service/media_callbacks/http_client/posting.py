@@ -167,7 +167,7 @@ class _Exchange(asyncio.Protocol):
         self._waiter: asyncio.Future[Answer] | None = None
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self.is_reusable = False
+        self._is_reusable = False
         self._begin()
 
     def _begin(self) -> None:
@@ -180,9 +180,13 @@ class _Exchange(asyncio.Protocol):
         self._length: int | None = -1
         self._is_last = False
 
+    @property
+    def is_reusable(self) -> bool:
+        return self._is_reusable and not self._transport.is_closing()
+
     async def post(self, request: bytes, body: bytes, deadline: float) -> Answer:
         self._begin()
-        self.is_reusable = False
+        self._is_reusable = False
         self._waiter = self._loop.create_future()
         self._watch(deadline)
         self._transport.writelines((request, body))
@@ -195,7 +199,7 @@ class _Exchange(asyncio.Protocol):
             self._waiter = None
 
     def abort(self) -> None:
-        self.is_reusable = False
+        self._is_reusable = False
         self._transport.abort()
 
     # Time
@@ -302,7 +306,7 @@ class _Exchange(asyncio.Protocol):
 
     def _end(self, error: Exception | None, *, is_reusable: bool = False) -> None:
         # Behind a request that was not read whole nothing can be sent.
-        self.is_reusable = is_reusable and self._transport.get_write_buffer_size() == 0
+        self._is_reusable = is_reusable and self._transport.get_write_buffer_size() == 0
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             # The status alone decides.
@@ -310,12 +314,12 @@ class _Exchange(asyncio.Protocol):
                 waiter.set_result(self._answer)
             else:
                 waiter.set_exception(error or aiohttp.ServerDisconnectedError())
-        if not self.is_reusable:
+        if not self._is_reusable:
             self.abort()
 
     def eof_received(self) -> None:
         # The connection is closed next.
-        self.is_reusable = False
+        self._is_reusable = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
