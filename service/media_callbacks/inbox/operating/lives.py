@@ -14,7 +14,7 @@ from media_callbacks.inbox.asking import jobs
 from media_callbacks.inbox.database import Database, Row, identity_of
 from media_callbacks.inbox.operating import replays
 from media_callbacks.inbox.operating.reads import IN_TROUBLE, read_events, read_receipts
-from media_callbacks.inbox.operating.spellings import says, spellings_of
+from media_callbacks.inbox.operating.spellings import any_says, says, spellings_of
 from media_callbacks.inbox.records import (
     NO_ENDINGS,
     AnswerRecord,
@@ -285,13 +285,17 @@ async def find_unread(database: Database, ids: Collection[str]) -> list[UnreadRe
             break
         looked.append(receipt_id)
     spellings = {spelling for id_ in ids for spelling in spellings_of(id_)}
+    found = await database.fetch_for(
+        "SELECT id, product, received_at, body, meta FROM receipts WHERE body IS NOT NULL AND id IN ({values})", looked
+    )
+    if not any_says([body for *_, body, _ in found], spellings):
+        # As nearly always.
+        spellings = set()
     return [
         UnreadReceipt(receipt_id, product, received_at)
-        for receipt_id, product, received_at, body, meta in await database.fetch_for(
-            "SELECT id, product, received_at, body, meta FROM receipts WHERE body IS NOT NULL AND id IN ({values})",
-            looked,
-        )
-        if says(body, spellings) or not set(json.loads(meta or "{}").values()).isdisjoint(ids)
+        for receipt_id, product, received_at, body, meta in found
+        if (spellings and says(body, spellings))
+        or (meta is not None and not set(json.loads(meta).values()).isdisjoint(ids))
     ]
 
 
