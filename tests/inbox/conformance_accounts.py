@@ -378,7 +378,7 @@ class AccountsConformance:
             "activity", "clock", "erasures", "event_keys", "feed", "heartbeat", "keys_moved", "migrations", "refused",
             "replays", "sinks", "source_activity", "sqlite_sequence", "sqlite_stat1", "troubles", "sources",
             "delivery_counts", "delivery_spans", "event_spans", "job_spans", "receipt_spans", "spans_noted",
-            "partitions",
+            "partitions", "names_noted",
         }  # fmt: skip
 
         async def read(database: Database) -> set[str]:
@@ -391,7 +391,8 @@ class AccountsConformance:
                 )
             return {name for (name,) in rows}
 
-        assert await inbox._read(read) - of_nobody == {*ROWS, *OF_ROWS, *OF_KEYS}
+        # By which SQLite finds events; on PostgreSQL an index does.
+        assert await inbox._read(read) - of_nobody - {"event_media"} == {*ROWS, *OF_ROWS, *OF_KEYS}
 
     @pytest.mark.parametrize("name", DONE_FOR_ONE)
     async def test_what_is_done_for_one_account_leaves_the_other_as_it_is(self, inbox: Timed, name: str) -> None:

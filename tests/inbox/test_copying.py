@@ -338,8 +338,8 @@ async def test_no_table_and_no_column_is_forgotten(tmp_path: Path, database_url:
     with closing(sqlite3.connect(tmp_path / "new.db")) as connection:
         found = connection.execute(
             "SELECT s.name, c.name FROM sqlite_schema s JOIN pragma_table_info(s.name) c WHERE s.type = 'table'"
-            " AND s.name NOT IN ('sqlite_sequence', 'migrations', 'event_keys', 'keys_moved', 'event_user_data',"
-            " 'delivery_counts', 'event_spans', 'receipt_spans', 'delivery_spans', 'job_spans', 'spans_noted')"
+            " AND s.name NOT IN ('sqlite_sequence', 'migrations', 'event_keys', 'keys_moved', 'event_media',"
+            " 'event_user_data', 'names_noted', 'delivery_counts', 'event_spans', 'receipt_spans', 'delivery_spans', 'job_spans', 'spans_noted')"
         ).fetchall()
         numbered = connection.execute("SELECT name FROM sqlite_schema WHERE sql LIKE '%AUTOINCREMENT%'").fetchall()
     assert set(found) == described

@@ -9,13 +9,14 @@ deliveries out), locks, and where one planner needs to be told something.
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from media_callbacks.inbox.records import AttemptResult
 from media_callbacks.model.events import Delivery, Event
 from media_callbacks.model.identity import key_digest, outcome_number, parse_event_id
 from media_callbacks.model.receipts import Entry
 
+Name = Literal["media_id", "user_data"]
 Value = str | bytes | int | float | None
 Row = Sequence[Any]
 
@@ -146,6 +147,15 @@ class Database(ABC):
 
         Args:
             condition: On ``e.key_digest`` and ``e.outcome`` and nothing else of ``e``, and the key comes first in it.
+        """
+
+    @abstractmethod
+    def ids_named(self, name: Name, condition: str) -> str:
+        """
+        A query for the ``id`` of events by their media id or their user data, with the newest spans of ids first.
+
+        Args:
+            condition: On the first START_CHARACTERS of it, user data as it is written in JSON, for which it has ``{}``.
         """
 
     @abstractmethod

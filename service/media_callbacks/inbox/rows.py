@@ -13,7 +13,7 @@ from media_callbacks.model.receipts import Receipt
 _MAX_ID = 2**63 - 1
 _MAX_COLUMN_CHARACTERS = 1000
 # As inbox/sql/004_operating has them.
-SPAN_BITS = 10
+NAME_SPAN_BITS = 14
 START_CHARACTERS = 256
 # What objects take, beside their texts (measured, rounded up).
 _RECEIPT_BYTES = 1024
@@ -75,9 +75,12 @@ def user_data_start(text: str) -> str:
     return to_json(whole_characters(text)).decode()[1:-1][:START_CHARACTERS]
 
 
-def user_data_row(row_id: int, text: str) -> tuple[int, str, int]:
-    """The row of ``event_user_data`` of an event with user data."""
-    return row_id >> SPAN_BITS, user_data_start(text), row_id
+def spans_down_to(first: str) -> str:
+    """The spans of ids in which events are found by what begins a media id or user data, from the newest one on."""
+    return (
+        f"WITH RECURSIVE spans (n) AS (SELECT (SELECT coalesce(max(id), 0) FROM events) >> {NAME_SPAN_BITS} UNION ALL"
+        f" SELECT n - 1 FROM spans WHERE n > {first})"
+    )
 
 
 def delivery_of(row: Sequence[Any], sink: str, lease: str) -> Delivery:

@@ -15,6 +15,7 @@ import asyncpg
 
 from media_callbacks.inbox.factory import build_inbox
 from media_callbacks.inbox.records import AttemptResult
+from media_callbacks.inbox.sqlite.names import note_names
 from tests.exercises.bench.callbacks import first_receipt
 from tests.exercises.bench.load import InvalidRun
 
@@ -58,6 +59,10 @@ SQLITE_KEYS = (
     ),
     "UPDATE keys_moved SET last_event_id = (SELECT max(id) FROM events)",
 )
+SQLITE_NAMES = (
+    *note_names("{} > (SELECT last_event_id FROM names_noted)"),
+    "UPDATE names_noted SET last_event_id = (SELECT max(id) FROM events)",
+)
 SQLITE_SERIES = (
     "WITH RECURSIVE numbers (id) AS (SELECT {begin} UNION ALL SELECT id + 1 FROM numbers WHERE id < {end})"
     " SELECT id, randomblob(16) AS digest FROM numbers"
@@ -99,7 +104,7 @@ async def fill_sqlite(path: Path, count: int, sinks: Sequence[str], *, is_delive
             series = SQLITE_SERIES.format(begin=begin, end=end)
             for statement in _CLONES:
                 connection.execute(_build(statement, series, "lower(hex(c.digest))", event_id, job_id))
-            for statement in SQLITE_KEYS:
+            for statement in (*SQLITE_KEYS, *SQLITE_NAMES):
                 connection.execute(statement)
             connection.execute("COMMIT")
     if (found := count_sqlite(path, "SELECT count(*) FROM events")) != count:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from media_callbacks.inbox.database import Database, StoredEvent, Value, identity_of
 from media_callbacks.inbox.keeping.spans import STORED_AT, Candidates, Rows
 from media_callbacks.inbox.records import EventFilter
-from media_callbacks.inbox.rows import SPAN_BITS, START_CHARACTERS, to_id, to_milliseconds
+from media_callbacks.inbox.rows import START_CHARACTERS, to_id, to_milliseconds
 from media_callbacks.model.identity import job_prefix
 from media_callbacks.model.kinds import OPERATIONAL, OUTCOMES, PHASES
 
@@ -25,15 +25,6 @@ _STATES = {
 }
 
 
-def spans_down_to(first: str) -> str:
-    """Spans of ids from the newest on, as events_by_media and event_user_data have them."""
-    return (
-        f"WITH RECURSIVE spans (n) AS (SELECT (SELECT coalesce(max(id), 0) FROM events) >> {SPAN_BITS} UNION ALL"
-        f" SELECT n - 1 FROM spans WHERE n > {first})"
-    )
-
-
-SPANS = spans_down_to(f"(SELECT coalesce(min(id), 0) FROM events) >> {SPAN_BITS}")
 _GIVEN_UP_BY = "SELECT sink FROM delivery_counts WHERE state = 'dead'"
 # Of each state that is shown, those that delivery_counts has, and whether the sink is active.
 _COUNTED: Mapping[str | None, tuple[Sequence[str], bool | None]] = {
@@ -188,13 +179,8 @@ def compile_filter(
             f" SELECT e.id FROM events e WHERE {is_bound}) AND e.job_id = {job_id}"
         )
     if wanted.media_id is not None and by_index:
-        # Not as a condition on the whole of it, from which SQLite would conclude the other one, and not use the index.
-        query.add(
-            f"e.id IN ({SPANS} SELECT m.id FROM spans CROSS JOIN events m{database.using('events_by_media')}"
-            f" WHERE (m.id >> {SPAN_BITS}) = spans.n AND m.media_id IS NOT NULL"
-            f" AND substr(m.media_id, 1, {START_CHARACTERS}) = {{}})",
-            wanted.media_id[:START_CHARACTERS],
-        )
+        begins = query.mark(wanted.media_id[:START_CHARACTERS])
+        query.add(f"e.id IN ({database.ids_named('media_id', f'{{}} = {begins}')})")
     for name in ("media_id", "product", "kind"):
         value = getattr(wanted, name)
         if value is not None:

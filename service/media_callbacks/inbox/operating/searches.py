@@ -2,7 +2,7 @@
 One search for jobs by whatever names them: job id, nonce, media id, the id of an event, or user data, whole or its
 beginning.
 
-Media ids and user data of events are looked for in spans of ids, newest first; see ``inbox/sql/004_operating``.
+Media ids and user data of events are looked for in spans of ids, newest first; see docs/decisions/counts-and-spans.md.
 """
 
 import json
@@ -12,22 +12,18 @@ from typing import Any, NamedTuple
 
 from media_callbacks.inbox.asking import jobs
 from media_callbacks.inbox.database import Database, Value, identity_of
-from media_callbacks.inbox.operating.filters import SPANS, spans_down_to
 from media_callbacks.inbox.operating.lives import EVENT, FoundEvent, find_events_of, find_jobs, find_unread, key_range
 from media_callbacks.inbox.records import FoundBy, JobHit, JobRecord
 from media_callbacks.inbox.rows import (
-    SPAN_BITS,
     START_CHARACTERS,
     from_milliseconds,
     to_column,
-    to_id,
     to_milliseconds,
     user_data_start,
 )
 from media_callbacks.model.identity import is_operational
 from media_callbacks.model.kinds import OUTCOMES, Product
 
-_USER_DATA_SPANS = spans_down_to(f"(SELECT coalesce(min(span), {to_id(None)}) FROM event_user_data)")
 # Beyond all that begins with what is before it.
 _END = "\U0010ffff"
 
@@ -137,13 +133,11 @@ async def _search_media(database: Database, hits: _Hits, id_: str, now: int) -> 
     )
     hits.add_jobs([jobs.record_of(row, now) for row in rows], "media_id")
     rows = await database.fetch(
-        f"{SPANS} SELECT {EVENT} FROM spans CROSS JOIN events e{database.using('events_by_media')}"
-        f" WHERE (e.id >> {SPAN_BITS}) = spans.n AND e.media_id IS NOT NULL"
-        f" AND substr(e.media_id, 1, {START_CHARACTERS}) = $1 LIMIT $2",
+        f"SELECT {EVENT} FROM ({database.ids_named('media_id', '{} = $1')} LIMIT $2) named"
+        " CROSS JOIN events e WHERE e.id = named.id",
         id_[:START_CHARACTERS],
         hits.room,
     )
-    # Not in the query: of a condition on the whole of it SQLite would conclude the other one, and not use the index.
     events = [FoundEvent(*row) for row in rows]
     hits.add_events(
         [event for event in events if len(id_) < START_CHARACTERS or event.media_id == to_column(id_)], "media_id"
@@ -176,9 +170,9 @@ async def _search_user_data(
 
 async def _find_by_user_data(database: Database, text: str, limit: int, *, is_whole: bool) -> list[_Told]:
     """Those whose user data begins with the beginning of a text, or has that alone."""
+    ids = database.ids_named("user_data", f"{{0}} >= $1 AND {{0}} {_below(is_whole)}")
     rows = await database.fetch(
-        f"{_USER_DATA_SPANS} SELECT {EVENT} FROM spans CROSS JOIN event_user_data u JOIN events e ON e.id = u.event_id"
-        f" WHERE u.span = spans.n AND u.user_data >= $1 AND u.user_data {_below(is_whole)} LIMIT $3",
+        f"SELECT {EVENT} FROM ({ids} LIMIT $3) named CROSS JOIN events e WHERE e.id = named.id",
         *_bounds(user_data_start(text), is_whole=is_whole),
         limit,
     )

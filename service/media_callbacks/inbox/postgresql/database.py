@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, cast
 
-from media_callbacks.inbox.database import STORED, Candidate, Database, Fate, Horizon, Row, StoredEvent, Value
+from media_callbacks.inbox.database import STORED, Candidate, Database, Fate, Horizon, Name, Row, StoredEvent, Value
 from media_callbacks.inbox.postgresql.functions import (
     LOCKS,
     accepted_events,
@@ -13,7 +13,7 @@ from media_callbacks.inbox.postgresql.functions import (
     to_text,
 )
 from media_callbacks.inbox.records import AttemptResult
-from media_callbacks.inbox.rows import delivery_of, to_milliseconds
+from media_callbacks.inbox.rows import NAME_SPAN_BITS, START_CHARACTERS, delivery_of, spans_down_to, to_milliseconds
 from media_callbacks.model.events import Delivery
 
 # No event is much larger, and so few of them need not be measured before they are claimed.
@@ -76,6 +76,18 @@ class PostgresqlDatabase(Database):
 
     def by_key(self, condition: str) -> str:
         return condition
+
+    def ids_named(self, name: Name, condition: str) -> str:
+        if name == "media_id":
+            first = f"(SELECT coalesce(min(id), 0) FROM events) >> {NAME_SPAN_BITS}"
+            found = "e.id FROM spans CROSS JOIN events e WHERE e.media_id IS NOT NULL"
+            found += f" AND (e.id >> {NAME_SPAN_BITS}) = spans.n"
+            begins = f"substr(e.media_id, 1, {START_CHARACTERS})"
+        else:
+            first = "(SELECT min(span) FROM event_user_data)"
+            found = "e.event_id AS id FROM spans CROSS JOIN event_user_data e WHERE e.span = spans.n"
+            begins = "e.user_data"
+        return f"{spans_down_to(first)} SELECT {found} AND {condition.format(begins)}"
 
     def for_update(self, alias: str, *, skip_locked: bool = False) -> str:
         return f" FOR UPDATE OF {alias}{' SKIP LOCKED' if skip_locked else ''}"

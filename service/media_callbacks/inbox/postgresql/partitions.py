@@ -17,6 +17,7 @@ from media_callbacks.inbox.keeping import clock
 from media_callbacks.inbox.keeping.purging import Spared
 from media_callbacks.inbox.keeping.spans import SETTLED_MS, SPAN_BITS, STORED_AT, Rows
 from media_callbacks.inbox.operating.filters import first_id_at
+from media_callbacks.inbox.rows import NAME_SPAN_BITS
 
 # Of what is kept: so many make up the retention.
 _PARTS = 16
@@ -39,7 +40,7 @@ _MAX_KEPT_BYTES = 2 << 20
 # Deliveries that wait, of all; where there are more, nobody looks for each one's receipts.
 _MAX_WAITING = 100_000
 # Those of a span of user data. Their deliveries are removed in some ten milliseconds.
-_SWEPT_BITS = 10
+_SWEPT_BITS = 12
 _WAITS = "state IN ('pending', 'retrying')"
 # By what numbers their rows: a table that has one for each id, and its column.
 _TABLES: Mapping[Rows, tuple[str, str]] = {"receipts": ("receipts", "id"), "events": ("event_bodies", "event_id")}
@@ -312,8 +313,9 @@ async def _find_named(database: Database, kind: Rows, ids: range) -> int | None:
             "SELECT min(event_id) FROM deliveries WHERE event_id >= $1 AND event_id < $2",
             "SELECT min(event_id) FROM attempts WHERE event_id >= $1 AND event_id < $2",
             (
-                f"SELECT min(span) << {_SWEPT_BITS} FROM event_user_data"
-                f" WHERE span >= CAST($1 AS bigint) >> {_SWEPT_BITS} AND span < CAST($2 AS bigint) >> {_SWEPT_BITS}"
+                f"SELECT min(span) << {NAME_SPAN_BITS} FROM event_user_data"
+                f" WHERE span >= CAST($1 AS bigint) >> {NAME_SPAN_BITS}"
+                f" AND span <= (CAST($2 AS bigint) - 1) >> {NAME_SPAN_BITS}"
             ),
         ]
     found = [await database.fetch_value(sql, ids.start, ids.stop) for sql in named]
@@ -340,7 +342,7 @@ async def _sweep_events(database: Database, ids: range) -> None:
         await database.execute_many(f"DELETE FROM {table} WHERE event_id >= $1 AND event_id < $2", gone)
     await database.execute_many(
         "DELETE FROM event_user_data WHERE event_id >= $1 AND event_id < $2 AND span = $3",
-        [(*one, ids.start >> _SWEPT_BITS) for one in gone],
+        [(*one, ids.start >> NAME_SPAN_BITS) for one in gone],
     )
 
 

@@ -13,7 +13,7 @@ from media_callbacks.inbox.database import Candidate, Database, StoredEvent
 from media_callbacks.inbox.receiving import holds
 from media_callbacks.inbox.receiving.differing import describe, differing_members
 from media_callbacks.inbox.records import Reparsed
-from media_callbacks.inbox.rows import to_column, to_milliseconds, user_data_row
+from media_callbacks.inbox.rows import to_column, to_milliseconds
 from media_callbacks.model.events import Event
 from media_callbacks.model.identity import key_digest
 from media_callbacks.model.receipts import Entry, NamelessJob, Receipt, ReceiptState, Verdict
@@ -242,16 +242,6 @@ async def _update_event(database: Database, receipt_id: int, entry: Entry) -> bo
         to_column(data.media_id),
         known.row_id,
     )
-    if told["user_data"] is not None:
-        await database.execute(
-            "DELETE FROM event_user_data WHERE span = $1 AND user_data = $2 AND event_id = $3",
-            *user_data_row(known.row_id, told["user_data"]),
-        )
-    if data.user_data is not None:
-        await database.execute(
-            "INSERT INTO event_user_data (span, user_data, event_id) VALUES ($1, $2, $3)",
-            *user_data_row(known.row_id, data.user_data),
-        )
     return True
 
 

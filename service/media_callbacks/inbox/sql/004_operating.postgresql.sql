@@ -96,7 +96,7 @@ SET search_path FROM CURRENT
 AS $$
 BEGIN
     INSERT INTO event_user_data (span, user_data, event_id)
-    SELECT b.event_id >> 10, user_data_of_1(b.body), b.event_id FROM new_bodies b
+    SELECT b.event_id >> 14, user_data_of_1(b.body), b.event_id FROM new_bodies b
     WHERE strpos(b.body, '"user_data":null,"revision":') = 0 AND strpos(b.body, '"user_data":"') > 0;
     RETURN NULL;
 END
@@ -109,7 +109,7 @@ AS $$
 BEGIN
     DELETE FROM event_user_data u USING old_bodies b
     WHERE strpos(b.body, '"user_data":null,"revision":') = 0
-    AND u.span = b.event_id >> 10 AND u.user_data = user_data_of_1(b.body) AND u.event_id = b.event_id;
+    AND u.span = b.event_id >> 14 AND u.user_data = user_data_of_1(b.body) AND u.event_id = b.event_id;
     RETURN NULL;
 END
 $$;
@@ -288,6 +288,11 @@ CREATE TRIGGER note_user_data AFTER INSERT ON event_bodies REFERENCING NEW TABLE
 EXECUTE FUNCTION note_user_data_1();
 CREATE TRIGGER forget_user_data AFTER DELETE ON event_bodies REFERENCING OLD TABLE AS old_bodies FOR EACH STATEMENT
 EXECUTE FUNCTION forget_user_data_1();
+-- Triggers run in the order of their names.
+CREATE TRIGGER forget_changed_user_data AFTER UPDATE ON event_bodies REFERENCING OLD TABLE AS old_bodies
+FOR EACH STATEMENT EXECUTE FUNCTION forget_user_data_1();
+CREATE TRIGGER note_changed_user_data AFTER UPDATE ON event_bodies REFERENCING NEW TABLE AS new_bodies
+FOR EACH STATEMENT EXECUTE FUNCTION note_user_data_1();
 
 -- step: transaction events
 -- In which order events are shown to those who follow them. Ids are drawn before a transaction commits, so that a lower
@@ -334,7 +339,7 @@ WITH batch AS MATERIALIZED (
     SELECT event_id, body FROM event_bodies WHERE event_id > $1 ORDER BY event_id LIMIT 5000
 ), noted AS (
     INSERT INTO event_user_data (span, user_data, event_id)
-    SELECT event_id >> 10, user_data_of_1(body), event_id FROM batch
+    SELECT event_id >> 14, user_data_of_1(body), event_id FROM batch
     WHERE strpos(body, '"user_data":null,"revision":') = 0 AND strpos(body, '"user_data":"') > 0
     ON CONFLICT DO NOTHING
 )
@@ -353,7 +358,7 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS receipts_in_trouble ON receipts (id)
 WHERE state IN ('unparsed', 'conflict', 'differing');
 
 -- step: alone
-CREATE INDEX CONCURRENTLY IF NOT EXISTS events_by_media ON events ((id >> 10), substr(media_id, 1, 256))
+CREATE INDEX CONCURRENTLY IF NOT EXISTS events_by_media ON events ((id >> 14), substr(media_id, 1, 256))
 WHERE media_id IS NOT NULL;
 
 -- step: alone
@@ -679,7 +684,9 @@ BEGIN
 
     IF of_kind = 'events' AND cardinality(kept) > 0 THEN
         -- It is noted again as the bodies come back.
-        DELETE FROM event_user_data u USING unnest(kept) AS k (id) WHERE u.span = k.id >> 10 AND u.event_id = k.id;
+        DELETE FROM event_user_data u USING event_bodies b
+        WHERE b.event_id = ANY (kept)
+        AND u.span = b.event_id >> 14 AND u.user_data = user_data_of_1(b.body) AND u.event_id = b.event_id;
     END IF;
     rows := (SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = (tables[1] || '_' || first)::regclass);
     FOREACH one IN ARRAY tables LOOP

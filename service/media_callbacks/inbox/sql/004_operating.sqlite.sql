@@ -67,32 +67,63 @@ CREATE TRIGGER forget_receipt_keys AFTER DELETE ON receipts BEGIN
 END;
 CREATE INDEX receipts_in_trouble ON receipts (id) WHERE state IN ('unparsed', 'conflict', 'differing');
 
--- The beginning of the user data of events that have some, as it is written in their bodies. In one index over all
--- events each new one would change a page of its own; in spans of 1024 ids a few pages are changed again and again, and
--- a search looks into each span. The same of media ids. Rows go with the bodies, by what these say.
+-- The beginnings of media ids and of user data that events are found by, in spans of 16384 ids. In one index over all
+-- events each new one would change a page of its own; here the rows of some thousand events are written at once, in their
+-- order, in which many share a page, and a search looks into each span. Events after `names_noted` have no rows yet, and
+-- are gone through: see inbox/sqlite/names.py. Rows go with what they were read of.
+CREATE TABLE event_media (
+    span     INTEGER NOT NULL,          -- event_id >> 14
+    media_id TEXT    NOT NULL,          -- 256 characters
+    event_id INTEGER NOT NULL,
+    PRIMARY KEY (span, media_id, event_id)
+) WITHOUT ROWID;
 CREATE TABLE event_user_data (
-    span      INTEGER NOT NULL,         -- event_id >> 10
-    user_data TEXT    NOT NULL,         -- 256 characters
+    span      INTEGER NOT NULL,         -- event_id >> 14
+    user_data TEXT    NOT NULL,         -- 256 characters, as they are written in the body
     event_id  INTEGER NOT NULL,
     PRIMARY KEY (span, user_data, event_id)
 ) WITHOUT ROWID;
+CREATE TABLE names_noted (
+    last_event_id INTEGER NOT NULL
+);
+INSERT INTO event_media (span, media_id, event_id)
+SELECT id >> 14, substr(media_id, 1, 256), id FROM events WHERE media_id IS NOT NULL;
 -- Of two paths SQLite makes an array, in which texts stand as they were written: ["…",null].
-CREATE TRIGGER forget_user_data AFTER DELETE ON event_bodies
-WHEN instr(old.body, '"user_data":null,') = 0
-AND CASE WHEN json_valid(old.body) THEN json_type(old.body, '$.data.user_data') END = 'text'
-BEGIN
-    DELETE FROM event_user_data WHERE span = old.event_id >> 10 AND event_id = old.event_id AND user_data = (
-        SELECT substr(pair, 3, min(256, length(pair) - 9))
-        FROM (SELECT json_extract(old.body, '$.data.user_data', '$.none') AS pair)
-    );
-END;
-INSERT INTO event_user_data (span, user_data, event_id)
-SELECT event_id >> 10, substr(pair, 3, min(256, length(pair) - 9)), event_id FROM (
+CREATE VIEW user_data_in_bodies (event_id, user_data) AS
+SELECT event_id, substr(pair, 3, min(256, length(pair) - 9)) FROM (
     SELECT event_id, json_extract(body, '$.data.user_data', '$.none') AS pair FROM event_bodies
     WHERE instr(body, '"user_data":null,') = 0
     AND CASE WHEN json_valid(body) THEN json_type(body, '$.data.user_data') END = 'text'
 );
-CREATE INDEX events_by_media ON events (id >> 10, substr(media_id, 1, 256)) WHERE media_id IS NOT NULL;
+INSERT INTO event_user_data (span, user_data, event_id) SELECT event_id >> 14, user_data, event_id FROM user_data_in_bodies;
+INSERT INTO names_noted SELECT coalesce(max(id), 0) FROM events;
+CREATE TRIGGER forget_media AFTER DELETE ON events WHEN old.media_id IS NOT NULL BEGIN
+    DELETE FROM event_media
+    WHERE span = old.id >> 14 AND media_id = substr(old.media_id, 1, 256) AND event_id = old.id;
+END;
+CREATE TRIGGER note_changed_media AFTER UPDATE OF media_id ON events WHEN old.media_id IS NOT new.media_id BEGIN
+    DELETE FROM event_media
+    WHERE span = old.id >> 14 AND media_id = substr(old.media_id, 1, 256) AND event_id = old.id;
+    INSERT INTO event_media SELECT new.id >> 14, substr(new.media_id, 1, 256), new.id
+    WHERE new.media_id IS NOT NULL AND new.id <= (SELECT last_event_id FROM names_noted);
+END;
+-- Before, while the view has them.
+CREATE TRIGGER forget_user_data BEFORE DELETE ON event_bodies WHEN instr(old.body, '"user_data":null,') = 0 BEGIN
+    DELETE FROM event_user_data WHERE (span, user_data, event_id) IN (
+        SELECT event_id >> 14, user_data, event_id FROM user_data_in_bodies WHERE event_id = old.event_id
+    );
+END;
+CREATE TRIGGER forget_changed_user_data BEFORE UPDATE OF body ON event_bodies BEGIN
+    DELETE FROM event_user_data WHERE (span, user_data, event_id) IN (
+        SELECT event_id >> 14, user_data, event_id FROM user_data_in_bodies WHERE event_id = old.event_id
+    );
+END;
+CREATE TRIGGER note_changed_user_data AFTER UPDATE OF body ON event_bodies
+WHEN new.event_id <= (SELECT last_event_id FROM names_noted)
+BEGIN
+    INSERT INTO event_user_data
+    SELECT event_id >> 14, user_data, event_id FROM user_data_in_bodies WHERE event_id = new.event_id;
+END;
 
 -- Who has registered a job: whose token it was, and who he says he is.
 ALTER TABLE jobs ADD COLUMN token TEXT;

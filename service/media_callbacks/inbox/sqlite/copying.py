@@ -9,6 +9,7 @@ from media_callbacks.inbox.copying.copying import check_schema
 from media_callbacks.inbox.copying.tables import Row, Table
 from media_callbacks.inbox.keeping.migrations import load_migrations
 from media_callbacks.inbox.sqlite.file import StoreFile
+from media_callbacks.inbox.sqlite.names import note_names
 from media_callbacks.model.errors import Unusable
 
 _BUSY_TIMEOUT_S = 5.0
@@ -16,14 +17,8 @@ _FIND_ALL = (
     # Keys that the service would otherwise find one by one when it starts.
     "INSERT INTO event_keys SELECT key_digest, outcome, id FROM events ORDER BY key_digest, outcome",
     "UPDATE keys_moved SET last_event_id = coalesce((SELECT max(id) FROM events), 0)",
-    # As the migration does that made the table.
-    (
-        "INSERT INTO event_user_data (span, user_data, event_id)"
-        " SELECT event_id >> 10, substr(pair, 3, min(256, length(pair) - 9)), event_id FROM ("
-        "SELECT event_id, json_extract(body, '$.data.user_data', '$.none') AS pair FROM event_bodies"
-        " WHERE instr(body, '\"user_data\":null,') = 0"
-        " AND CASE WHEN json_valid(body) THEN json_type(body, '$.data.user_data') END = 'text')"
-    ),
+    *note_names("{} > 0"),
+    "UPDATE names_noted SET last_event_id = coalesce((SELECT max(id) FROM events), 0)",
 )
 
 

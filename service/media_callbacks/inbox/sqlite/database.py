@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Collection, Coroutine, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
-from media_callbacks.inbox.database import STORED, Candidate, Database, Fate, Horizon, Row, StoredEvent, Value
+from media_callbacks.inbox.database import STORED, Candidate, Database, Fate, Horizon, Name, Row, StoredEvent, Value
 from media_callbacks.inbox.keeping.clock import AnchoredClock
 from media_callbacks.inbox.records import AttemptResult
 from media_callbacks.inbox.rows import to_id, whole_characters
 from media_callbacks.inbox.sqlite.deliveries import claim_deliveries, record_attempts
 from media_callbacks.inbox.sqlite.events import accept_events
 from media_callbacks.inbox.sqlite.keys import Keys
+from media_callbacks.inbox.sqlite.names import ids_named
 from media_callbacks.inbox.sqlite.statements import VALUES_PER_STATEMENT
 from media_callbacks.model.events import Delivery
 
@@ -93,6 +94,9 @@ class SqliteDatabase(Database):
 
     def by_key(self, condition: str) -> str:
         return self.keys.condition(condition)
+
+    def ids_named(self, name: Name, condition: str) -> str:
+        return ids_named(name, condition)
 
     def for_update(self, alias: str, *, skip_locked: bool = False) -> str:
         return ""

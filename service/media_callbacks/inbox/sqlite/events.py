@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from media_callbacks.inbox.database import Candidate, Fate
-from media_callbacks.inbox.rows import to_column, user_data_row, whole_characters
+from media_callbacks.inbox.rows import to_column, whole_characters
 from media_callbacks.inbox.sqlite.keys import Keys, last_event_id
 from media_callbacks.inbox.sqlite.statements import execute_in, insert
 from media_callbacks.model.receipts import Entry
@@ -18,7 +18,6 @@ def accept_events(connection: sqlite3.Connection, keys: Keys, candidates: Sequen
     rows: list[tuple[object, ...]] = []
     bodies: list[tuple[object, ...]] = []
     deliveries: list[tuple[object, ...]] = []
-    user_data: list[tuple[object, ...]] = []
     further: list[tuple[Entry, int]] = []
     outcomes_by_key = _outcomes(connection, keys, [entry.digest for _, entry in candidates])
     row_id = last_event_id(connection)
@@ -61,8 +60,6 @@ def accept_events(connection: sqlite3.Connection, keys: Keys, candidates: Sequen
             )
         )
         bodies.append((row_id, body.decode()))
-        if data.user_data is not None:
-            user_data.append(user_data_row(row_id, data.user_data))
         fates.append(Fate(event))
     insert(
         connection,
@@ -73,7 +70,6 @@ def accept_events(connection: sqlite3.Connection, keys: Keys, candidates: Sequen
     )
     keys.know_new()
     insert(connection, "INSERT INTO event_bodies (event_id, body)", "(?,?)", bodies)
-    insert(connection, "INSERT INTO event_user_data (span, user_data, event_id)", "(?,?,?)", user_data)
     head = "INSERT INTO deliveries (event_id, sink, replay, state, due_at, attempts, changed_at)"
     insert(connection, head, "(?,?,0,'pending',?,0,?)", deliveries)
     # Only now, one after the other: what holds a further outcome back may be in this very batch.

@@ -31,6 +31,7 @@ from media_callbacks.inbox.sqlite import receipts
 from media_callbacks.inbox.sqlite.checkpoints import Checkpoints
 from media_callbacks.inbox.sqlite.database import SqliteDatabase, run_now
 from media_callbacks.inbox.sqlite.file import StoreFile, transaction
+from media_callbacks.inbox.sqlite.names import note_gathered
 from media_callbacks.model.errors import InboxUnavailable
 from media_callbacks.model.receipts import Receipt
 
@@ -207,6 +208,7 @@ class Writer:
                 self.full = None
             done += [(work, run_now(run(database))) for work, run in others]
             database.keys.move()
+            note_gathered(self._connection)
         return done
 
     def _failed(self, batch: list[_Work], error: Exception) -> list[_Done]:
