@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--database",
         choices=("sqlite", "postgresql"),
-        help="which one flat and migrate measure (default: both in turn)",
+        help="which one flat, migrate and postgresql measure (default: both)",
     )
     parser.add_argument(
         "--bus", action="append", choices=BUSES, help="which ones buses measures (default: all that can run here)"
@@ -174,7 +174,8 @@ def run(arguments: argparse.Namespace, runner: "asyncio.Runner", folder: Path, s
                 sizes |= {"seconds": arguments.seconds, "waiting": arguments.waiting}
                 backlog = runner.run(Backlog(inside, **sizes).measure())
             case _:
-                sizes |= {"stored": arguments.stored[-1]}
+                databases = [name for name in (SQLITE, POSTGRESQL) if arguments.database in (None, name.lower())]
+                sizes |= {"stored": arguments.stored[-1], "databases": databases}
                 stores = runner.run(Stores(inside, **sizes, seconds=arguments.seconds).run())
         shutil.rmtree(inside)
     setting = (

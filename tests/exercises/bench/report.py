@@ -312,17 +312,16 @@ def store_ratios(figures: Accepting) -> dict[str, tuple[Spread, str]]:
     def rates(kind: str, fill: str) -> list[float]:
         return [load.rate for load in figures.loads[kind, fill]]
 
-    found: dict[str, tuple[Spread, str]] = {
-        f"{POSTGRESQL} / {SQLITE}, empty, answers/s": (
-            _quotients(rates(POSTGRESQL, EMPTY), rates(SQLITE, EMPTY)),
-            "",
-        ),
-        f"{POSTGRESQL} / {SQLITE}, empty, by processor time": (
+    found: dict[str, tuple[Spread, str]] = {}
+    kinds = list(dict.fromkeys(kind for kind, _ in figures.loads))
+    if len(kinds) > 1:
+        both = f"{POSTGRESQL} / {SQLITE}, empty"
+        found[f"{both}, answers/s"] = (_quotients(rates(POSTGRESQL, EMPTY), rates(SQLITE, EMPTY)), "")
+        found[f"{both}, by processor time"] = (
             _quotients(figures.cpu_us[SQLITE, EMPTY], figures.cpu_us[POSTGRESQL, EMPTY]),
             "",
-        ),
-    }
-    for kind in (SQLITE, POSTGRESQL):
+        )
+    for kind in kinds:
         found[f"{kind}, {figures.stored:,} stored / empty, answers/s"] = (
             _quotients(rates(kind, FULL), rates(kind, EMPTY)),
             FULL_GOAL,

@@ -1,21 +1,25 @@
 """
-PostgreSQL beside SQLite: what accepting costs with each, into an empty store and into one that is full of delivered
-events. All four services are up for the whole run, on one core with the database's server.
+PostgreSQL beside SQLite: what accepting costs with each, into an empty store and into one that has what a service of a
+month leaves. All services are up for the whole run, on one core with the database's server.
 """
 
 import asyncio
 import os
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
+
 from tests.exercises.bench.callbacks import Jobs
 from tests.exercises.bench.compare import WARM_UP_S, progress
-from tests.exercises.bench.filling import fill_postgresql, fill_sqlite
 from tests.exercises.bench.load import InvalidRun, Load, closed_loop
+from tests.exercises.bench.month import fill_postgresql, fill_sqlite
 from tests.exercises.bench.servers import (
     COUNTS,
     Server,
@@ -61,6 +65,20 @@ def _leave_memory(folder: Path) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+async def _remember_keys(url: str) -> None:
+    """Let memory have the index of keys again, as it has where all of these events have come one after the other."""
+    if url.startswith("sqlite"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            connection.execute("SELECT count(*) FROM event_keys").fetchone()
+        return
+    connection = await asyncpg.connect(url, server_settings={"enable_seqscan": "off", "enable_sort": "off"})
+    try:
+        ordered = "SELECT key_digest FROM events ORDER BY key_digest, outcome OFFSET 0"
+        await connection.execute(f"SELECT count(*) FROM ({ordered}) AS keys")
+    finally:
+        await connection.close()
+
+
 def why_not() -> str | None:
     """Why no PostgreSQL can be started here, if so."""
     try:
@@ -90,13 +108,17 @@ class Stores:
         folder: An empty one on a real disk.
         core: Where services and database run; the caller runs on another one.
         stored: How many events the full stores have.
+        databases: Any of SQLITE and POSTGRESQL.
     """
 
-    def __init__(self, folder: Path, *, core: int, rounds: int, seconds: float, stored: int) -> None:
+    def __init__(
+        self, folder: Path, *, core: int, rounds: int, seconds: float, stored: int, databases: Sequence[str]
+    ) -> None:
         self._folder = folder
         self._core = core
         self._rounds = rounds
         self._seconds = seconds
+        self._databases = databases
         self._jobs = Jobs()
         self._acknowledged: Counter[tuple[str, str]] = Counter()
         self._servers: dict[tuple[str, str], Server] = {}
@@ -118,12 +140,14 @@ class Stores:
                 await execute(postgresql.url(), f"CREATE DATABASE bench_{fill}")
                 (self._folder / fill).mkdir()
             stored = self.figures.stored
-            progress(f"filling {SQLITE} with {stored:,} events")
-            await fill_sqlite(database(self._folder / FULL), stored, [_SINK], is_delivered=True)
-            progress(f"filling {POSTGRESQL} with {stored:,} events")
-            await fill_postgresql(postgresql.url(f"bench_{FULL}"), stored, [_SINK], is_delivered=True)
+            urls = {SQLITE: f"sqlite:///{database(self._folder / FULL)}", POSTGRESQL: postgresql.url(f"bench_{FULL}")}
+            for kind in self._databases:
+                progress(f"filling {kind} with {stored:,} events")
+                await (fill_sqlite if kind == SQLITE else fill_postgresql)(urls[kind], stored, _SINK)
             for filled in (self._folder, postgresql.data):
                 _leave_memory(filled)
+            for kind in self._databases:
+                await _remember_keys(urls[kind])
             self._start_services(postgresql, receiver)
             for which in self._servers:
                 await self._saturate(which, postgresql, window_s=_FIRST_WARM_UP_S)
@@ -150,19 +174,15 @@ class Stores:
             os.sched_setaffinity(0, ours)
 
     def _start_services(self, postgresql: PostgresqlServer, receiver: SilentReceiver) -> None:
-        for fill in (EMPTY, FULL):
-            self._servers[SQLITE, fill] = start_service(
-                f"{SQLITE}, {fill}", self._folder / fill, core=self._core, receiver=receiver.address
-            )
-            folder = self._folder / f"postgresql-{fill}"
-            folder.mkdir()
-            self._servers[POSTGRESQL, fill] = start_service(
-                f"{POSTGRESQL}, {fill}",
-                folder,
-                core=self._core,
-                receiver=receiver.address,
-                store=postgresql.url(f"bench_{fill}"),
-            )
+        for kind in self._databases:
+            for fill in (EMPTY, FULL):
+                folder, store = self._folder / fill, None
+                if kind == POSTGRESQL:
+                    folder, store = self._folder / f"postgresql-{fill}", postgresql.url(f"bench_{fill}")
+                    folder.mkdir()
+                self._servers[kind, fill] = start_service(
+                    f"{kind}, {fill}", folder, core=self._core, receiver=receiver.address, store=store
+                )
 
     async def _round(self, number: int, postgresql: PostgresqlServer) -> None:
         names = list(self._servers)
@@ -203,12 +223,14 @@ class Stores:
 
     async def _check(self, postgresql: PostgresqlServer) -> None:
         for (kind, fill), server in self._servers.items():
+            stored = self.figures.stored if fill == FULL else 0
             if kind == SQLITE:
-                found = count_rows(self._folder / fill)
+                found = count_rows(self._folder / fill, stored=stored)
             else:
                 url = postgresql.url(f"bench_{fill}")
-                found = {name: int((await execute(url, sql))[0][0]) for name, sql in COUNTS.items()}
-            stored = self.figures.stored if fill == FULL else 0
+                found = {
+                    name: int((await execute(url, sql.format(stored=stored)))[0][0]) for name, sql in COUNTS.items()
+                }
             acknowledged = self._acknowledged[kind, fill]
-            check_counts(server.name, found, acknowledged=acknowledged, stored=stored, has_sink=True)
+            check_counts(server.name, found, acknowledged=acknowledged, has_sink=True)
             progress(f"{server.name}: all of {acknowledged:,} acknowledged jobs are stored, each once")
