@@ -106,7 +106,6 @@ class Flat:
         await full.open()
         try:
             await full.trust_clock()
-            await _summarise(full, count)
             reads = await find_reads(full, count)
             for what, read in reads.items():
                 sized.reads_ms[what] = await _time(read)
@@ -185,15 +184,6 @@ async def _postgresql_bytes(url: str, count: int) -> dict[str, float]:
         " WHERE relkind IN ('r', 'i', 't') GROUP BY 1 UNION ALL SELECT 'all', pg_database_size(current_database())",
     )
     return {name: size / count for name, size in rows if size / count > 0.5}
-
-
-async def _summarise(inbox: Inbox, count: int) -> None:
-    """As services do every few seconds, until there is nothing left to do."""
-    started = time.monotonic()
-    # More than there are steps; without the method, an older version is measured.
-    for _ in range(count // 20_000 + 10) if hasattr(inbox, "summarise") else ():
-        await inbox.summarise()
-    progress(f"summarised in {time.monotonic() - started:.1f} s")
 
 
 # What is read
