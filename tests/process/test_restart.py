@@ -232,6 +232,23 @@ async def test_sighup_with_what_cannot_be_used_says_so_and_goes_on(tmp_path, hel
         assert set(await stream.end()) == {200}
 
 
+async def test_a_database_that_is_away_is_no_reason_where_a_journal_takes_over(tmp_path):
+    """How else would the journal get more room while it fills?"""
+    away = {"store.url": "postgresql://mc@127.0.0.1:1/mc", "server.journal_path": str(tmp_path / "journal")}
+    async with serving(write_config(tmp_path, away)) as process:
+        address = (await process.read_until("listening"))["server"]
+        stream = Stream(tmp_path, address)
+        await stream.more()
+        write_config(tmp_path, {**away, "store.url": "postgresql://mc@127.0.0.1:2/mc"})
+        process.process.send_signal(signal.SIGHUP)
+        assert (await process.read_until("not_started_anew"))["detail"].startswith("store.url")
+        write_config(tmp_path, {**away, "server.journal_max_bytes": 1 << 30, "sources.more": more_source()})
+        process.process.send_signal(signal.SIGHUP)
+        assert "more" in (await process.read_until("listening"))["sources"]
+        await stream.more()
+        assert set(await stream.end()) == {200}
+
+
 async def test_another_port_is_bound_anew(tmp_path):
     config = write_config(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as free:

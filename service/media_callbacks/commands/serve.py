@@ -167,7 +167,7 @@ def _would_start(arguments: argparse.Namespace, before: Settings, listeners: Lis
             after = read_settings(arguments)
             check_workers(arguments.workers, after)
             try_listeners(listeners, before, after)
-            problems = _problems_of_store(after)
+            problems = _problems_of_store(before, after)
         except ConfigError as error:
             problems = list(error.problems)
     refused[0] = bool(problems)
@@ -189,9 +189,11 @@ def _problems_of_configuration(arguments: argparse.Namespace) -> list[str]:
     return checked.stdout.splitlines() or checked.stderr.splitlines()[-1:] or [f"exit code {checked.returncode}"]
 
 
-def _problems_of_store(settings: Settings) -> list[str]:
+def _problems_of_store(before: Settings, after: Settings) -> list[str]:
     # Here, so that a start need not load the checks.
     from media_callbacks.commands.check.machine import try_store  # noqa: PLC0415
 
-    found = asyncio.run(try_store(settings.store))
+    # With a journal the service starts without its store. Another store is tried all the same: its name may be wrong.
+    may_be_away = after.server.journal_path is not None and after.store.url == before.store.url
+    found = asyncio.run(try_store(after.store, may_be_away=may_be_away))
     return [found.line] if found.severity == "error" else []

@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,17 @@ _MAKE_ROOM = "make room, lower store.retention_days and run `purge`, or put the 
 _WILL_MIGRATE = "it can be used; `serve` brings its schema up to date"
 
 
-async def try_store(store: StoreSettings) -> CheckResult:
+async def try_store(store: StoreSettings, *, may_be_away: bool = False) -> CheckResult:
+    """``may_be_away`` makes a warning of a database that can't be reached just now."""
     if store.url.startswith("sqlite:"):
         return await asyncio.to_thread(_try_file, store.sqlite_path, auto_migrate=store.auto_migrate)
     # As the service opens it, so that whatever would stop the service is found.
     inbox = build_inbox(store.url, auto_migrate=False, is_exclusive=False)
     try:
         await inbox.open()
-    except (ConfigError, InboxUnavailable) as error:
+    except InboxUnavailable as error:
+        return replace(explain_failure(error, store), severity="warning" if may_be_away else "error")
+    except ConfigError as error:
         return explain_failure(error, store)
     finally:
         await inbox.close()
