@@ -212,6 +212,10 @@ class Service:
         """How many receipts are in the journal, those that were set aside included."""
         return sum(self._count_journal())
 
+    def refusing_queues(self) -> dict[str, str]:
+        """What queues say that let this instance fetch nothing, by the names of their sources."""
+        return {poller.source: poller.refusal for _, poller in self._queues if poller.refusal is not None}
+
     def _count_journal(self) -> tuple[int, int]:
         """Receipts that wait, and those that were set aside."""
         store = self.receipt_store
@@ -435,6 +439,7 @@ def create_admin_app(service: Service) -> ASGIApp:
         jobs_registered=service.reconciler.wake,
         can_ask=service.can_ask,
         journaled=service.count_journaled,
+        refusing_queues=service.refusing_queues,
         feed=service.feed,
     )
     admin = service.settings.admin

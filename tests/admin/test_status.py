@@ -12,8 +12,9 @@ from media_callbacks.admin.status import add_noted, judge_jobs, judge_sink, judg
 from media_callbacks.inbox.records import SeenTrouble, SourceNews, StoreSpace, TroubleRecord, WaitingCounts
 from media_callbacks.model.errors import InboxUnavailable, Unusable
 from media_callbacks.model.jobs import ExpectedJob, JobReference
+from media_callbacks.model.times import format_time
 from tests.factories.operators import NOW, Operators, operating
-from tests.inbox.conformance import deliver
+from tests.inbox.conformance import deliver, make_receipt
 
 HOUR = timedelta(hours=1)
 
@@ -73,9 +74,9 @@ GIVEN_UP = {"deliveries": {"dead": 1}, "breaker": "closed", "first_given_up_at":
             [(True, "2 events were given up; it said: gone; the last 2026-11-21T05:00:00Z")],
         ),
         (
-            {"breaker": "open", "backlog": 5},
+            {"breaker": "open", "backlog": 1},
             "HTTP 503",
-            [(True, "left alone, because it does not take events; it said: HTTP 503; 5 events wait")],
+            [(True, "left alone, because it does not take events; it said: HTTP 503; 1 event waits")],
         ),
         (
             {"state": "disabled", "reason": "answered HTTP 410"},
@@ -213,6 +214,25 @@ async def test_tables_without_room_for_partitions_are_said(operators: Operators,
     (trouble,) = (await operators.get("/v1/status"))["troubles"]
     assert trouble["text"].startswith("no partitions are made for receipts, of which too much is in none")
     assert (trouble["what"], trouble["is_wrong"]) == ("store", False)
+
+
+async def test_what_could_not_be_read_of_late_is_said(operators: Operators):
+    for number, at in enumerate((NOW - 30 * HOUR, NOW - HOUR, NOW)):
+        body = f"<html>{number}</html>".encode()
+        await operators.inbox.put(make_receipt(body=body, reason="expected JSON", at=at))
+    status = await operators.get("/v1/status")
+    (trouble,) = status["troubles"]
+    assert status["text"] == "Nothing is wrong; look at: receipts."
+    assert trouble["text"] == "2 callbacks of the last day could not be read; kept, and no event was made of them"
+    assert trouble["since"] == format_time(NOW - HOUR)
+
+
+async def test_a_queue_that_lets_nothing_be_fetched_is_said(operators: Operators):
+    operators.refusing_queues["fetched"] = "ReceiveMessage on queue media was answered HTTP 404 QueueNotExist"
+    status = await operators.get("/v1/status")
+    (trouble,) = status["troubles"]
+    assert (status["text"], trouble["todo"]) == ("Wrong: source fetched.", "see what to do: media-callbacks check")
+    assert trouble["text"] == f"nothing can be fetched: {operators.refusing_queues['fetched']}"
 
 
 def test_what_is_noted_says_since_when_and_what_only_others_see():

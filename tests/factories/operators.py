@@ -52,6 +52,7 @@ class Operators:
     Attributes:
         wait: How those wait who wait for jobs.
         sources: Tables of the configured sources.
+        refusing_queues: What queues say that let nothing be fetched, by source.
         created: How often a replay was told of.
         registered: How often the registration of jobs was.
     """
@@ -61,6 +62,7 @@ class Operators:
     breakers: dict[str, BreakerState] = field(default_factory=lambda: {"orders": "open", "bus": "closed"})
     metrics: Metrics = field(default_factory=Metrics)
     sources: dict[str, SourceSettings] = field(default_factory=dict)
+    refusing_queues: dict[str, str] = field(default_factory=dict)
     created: int = 0
     registered: int = 0
 
@@ -80,6 +82,7 @@ class Operators:
             families=FAMILIES,  # type: ignore[arg-type]
             deadline_s=DEADLINE_S,
             jobs_registered=self._count_registration,
+            refusing_queues=lambda: self.refusing_queues,
             feed=self.feed,
         )
         self._app = AdminGuard(self.api.app(), tokens=())

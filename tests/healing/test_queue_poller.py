@@ -384,6 +384,22 @@ async def test_trouble_is_logged_once_and_waited_for_ever_longer(error, result, 
     assert scene.queue.deleted == ["H1"]
 
 
+async def test_what_a_queue_refuses_is_told_until_it_lets_us_in_again():
+    scene, told = Scene(), []
+
+    def look() -> Sequence[ReceivedMessage]:
+        told.append(poller.refusal)
+        return NO_MESSAGES
+
+    scene.queue.steps = [AWAY, look, GONE, look, look]
+    poller = scene.poller()
+    poller.start()
+    async with asyncio.timeout(PATIENCE_S):
+        await scene.queue.idle.wait()
+        await poller.stop(PATIENCE_S)
+    assert told == [None, str(GONE), None]
+
+
 async def test_the_vendors_wish_is_respected_within_bounds():
     scene = Scene(
         VendorUnavailable("later", retry_after_s=90), VendorUnavailable("much later", retry_after_s=1e6), AWAY

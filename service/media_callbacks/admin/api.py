@@ -64,6 +64,7 @@ class AdminApi:
         watch: Who tells those who wait of the ends of jobs.
         can_ask: Whether there are credentials to ask about a product's jobs in an account.
         journaled: How many receipts are in this instance's journal.
+        refusing_queues: What queues say that let this instance fetch nothing, by the names of their sources.
         feed: Events as they come. It is started and stopped by whoever made it.
     """
 
@@ -83,6 +84,7 @@ class AdminApi:
         jobs_registered: Callable[[], None] = lambda: None,
         can_ask: Callable[[Product, str], bool] = lambda *_: True,
         journaled: Callable[[], int] = lambda: 0,
+        refusing_queues: Callable[[], Mapping[str, str]] = dict,
         feed: Feed,
     ) -> None:
         known_sinks, known_sources = Sinks(inbox, sinks, breaker_states), Sources(inbox, sources)
@@ -108,7 +110,7 @@ class AdminApi:
                 known_sources,
                 RefusedLog(inbox, sources, families),
                 self._jobs,
-                StatusDesk(inbox, known_sinks, known_sources, journaled),
+                StatusDesk(inbox, known_sinks, known_sources, journaled, refusing_queues),
                 Monitoring(inbox, known_sinks, metrics, clock),
                 self,
             )

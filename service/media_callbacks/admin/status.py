@@ -1,6 +1,6 @@
 """Whether it is well, and what came in and went out of late."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from media_callbacks.admin.models.answers import (
@@ -16,7 +16,7 @@ from media_callbacks.admin.models.values import MAX_LIMIT
 from media_callbacks.admin.operations import operation
 from media_callbacks.admin.sinks import Sinks
 from media_callbacks.admin.sources import Sources
-from media_callbacks.inbox.records import JobFilter, StoreSpace, TroubleRecord, WaitingCounts
+from media_callbacks.inbox.records import JobFilter, ReceiptRecord, StoreSpace, TroubleRecord, WaitingCounts
 from media_callbacks.inbox.roles import AdminStore
 from media_callbacks.model.errors import ConfigError, Unavailable
 from media_callbacks.model.kinds import Trouble
@@ -34,13 +34,25 @@ _DAY, _HOUR, _MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=
 
 
 class StatusDesk:
-    """``journaled`` is how many receipts are in this instance's journal."""
+    """
+    Args:
+        journaled: How many receipts are in this instance's journal.
+        refusing_queues: What queues say that let this instance fetch nothing, by the names of their sources.
+    """
 
-    def __init__(self, inbox: AdminStore, sinks: Sinks, sources: Sources, journaled: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        inbox: AdminStore,
+        sinks: Sinks,
+        sources: Sources,
+        journaled: Callable[[], int],
+        refusing_queues: Callable[[], Mapping[str, str]],
+    ) -> None:
         self._inbox = inbox
         self._sinks = sinks
         self._sources = sources
         self._journaled = journaled
+        self._refusing_queues = refusing_queues
 
     @operation(
         "GET",
@@ -52,6 +64,7 @@ class StatusDesk:
         now = await self._inbox.now()
         waiting = await self._inbox.count_waiting()
         unknown = await self._inbox.list_jobs(JobFilter(state="unknown", since=now - _DAY), limit=MAX_LIMIT)
+        unparsed = await self._inbox.list_receipts(state="unparsed", since=now - _DAY, limit=MAX_LIMIT)
         space = await self._inbox.measure()
         counts = {
             state: sum(count for (_, of), count in waiting.jobs.items() if of == state)
@@ -63,6 +76,8 @@ class StatusDesk:
             troubles += judge_sink(sink)
         for source in sources:
             troubles += judge_source(source)
+        troubles += _of_queues(self._refusing_queues())
+        troubles += judge_unparsed(unparsed)
         troubles += judge_jobs(waiting, len(unknown), now)
         troubles = list(add_noted(troubles, await self._inbox.list_troubles()))
         troubles.sort(key=lambda trouble: not trouble.is_wrong)
@@ -122,19 +137,19 @@ def judge_sink(sink: SinkItem) -> Iterator[TroubleItem]:
     if not sink.is_configured:
         yield _look("sink", sink.name, f"not configured any more, and {waiting + dead} events are left", None, "")
     if sink.state == "disabled":
-        text = f"disabled itself: {sink.reason or sink.last_error or 'gone'}; {waiting} events wait"
+        text = f"disabled itself: {sink.reason or sink.last_error or 'gone'}; {_waits(waiting)}"
         todo = f"mend its destination, then: media-callbacks sinks resume {sink.name}"
         yield _wrong("sink", sink.name, text, sink.changed_at, todo, trouble="sink_disabled")
     elif sink.state == "paused":
         by = f" by {sink.changed_by}" if sink.changed_by else ""
-        text = f"paused{by}{f': {sink.reason}' if sink.reason else ''}; {waiting} events wait"
+        text = f"paused{by}{f': {sink.reason}' if sink.reason else ''}; {_waits(waiting)}"
         todo = f"when its destination may have them: media-callbacks sinks resume {sink.name}"
         yield _look("sink", sink.name, text, sink.changed_at, todo)
     elif sink.breaker in ("open", "half_open"):
-        text = f"left alone, because it does not take events{said}; {waiting} events wait"
+        text = f"left alone, because it does not take events{said}; {_waits(waiting)}"
         yield _wrong("sink", sink.name, text, sink.oldest_pending_at, retry, trouble="sink_failing")
     elif (sink.oldest_pending_age_s or 0) > OLD_S:
-        text = f"{waiting} events wait{said}{upcoming}"
+        text = f"{_waits(waiting)}{said}{upcoming}"
         yield _wrong("sink", sink.name, text, sink.oldest_pending_at, retry if retrying else "see what it answered")
     elif retrying:
         text = f"{retrying} {'event was' if retrying == 1 else 'events were'} not taken yet{said}{upcoming}"
@@ -167,6 +182,15 @@ def judge_source(source: SourceItem) -> Iterator[TroubleItem]:
         yield _look("source", source.name, head, source.received_at or source.configured_at, todo)
 
 
+def judge_unparsed(receipts: Sequence[ReceiptRecord]) -> Iterator[TroubleItem]:
+    """Args: receipts: Those of the last day, newest first."""
+    if receipts:
+        count = f"{len(receipts)} {'callback' if len(receipts) == 1 else 'callbacks'}"
+        text = f"{count} of the last day could not be read; kept, and no event was made of them"
+        todo = "see why: media-callbacks receipts list --state unparsed"
+        yield _look("receipts", None, text, receipts[-1].received_at, todo)
+
+
 def judge_jobs(waiting: WaitingCounts, unknown: int, now: datetime) -> Iterator[TroubleItem]:
     overdue = sum(count for (_, state), count in waiting.jobs.items() if state == "overdue")
     if overdue:
@@ -181,19 +205,24 @@ def judge_jobs(waiting: WaitingCounts, unknown: int, now: datetime) -> Iterator[
         yield _look("jobs", None, text, None, todo, trouble="jobs_unknown")
     held, oldest = sum(waiting.held.values()), waiting.oldest_held_at
     if held and oldest is not None and now - oldest > HELD_LONG:
-        text = f"{held} events wait for the vendor's word"
+        text = f"{_waits(held)} for the vendor's word"
         yield _wrong("held", None, text, oldest, "see whether the vendor can be asked: media-callbacks check")
 
 
 def _of_space(space: StoreSpace) -> Iterator[TroubleItem]:
     free = space.free_bytes
     if free is not None and (free < LOW_FREE_BYTES or free < space.size_bytes / 10):
-        text = f"{free / 1e9:.1f} GB are left on its disk"
+        text = f"{_size(free)} are left on its disk"
         yield _wrong("store", None, text, None, "make room, or lower store.retention_days", trouble="disk_low")
     if space.crowded:
         tables = ", ".join(space.crowded)
         text = f"no partitions are made for {tables}, of which too much is in none; what is old goes by row"
         yield _look("store", None, text, None, "see Partitions in docs/operate/postgresql.md")
+
+
+def _of_queues(refusing: Mapping[str, str]) -> Iterator[TroubleItem]:
+    for source, said in refusing.items():
+        yield _wrong("source", source, f"nothing can be fetched: {said}", None, "see what to do: media-callbacks check")
 
 
 def _of_journal(receipts: int) -> Iterator[TroubleItem]:
@@ -229,6 +258,14 @@ def _of_record(record: TroubleRecord, rule: Rule) -> TroubleItem:
         f"see {rule.runbook} in docs/runbook.md" if rule.runbook else "see which sinks match",
         trouble=record.trouble,
     )
+
+
+def _waits(events: int) -> str:
+    return "1 event waits" if events == 1 else f"{events} events wait"
+
+
+def _size(number_of_bytes: int) -> str:
+    return f"{number_of_bytes / 1e9:.1f} GB" if number_of_bytes >= 10**8 else f"{number_of_bytes / 1e6:.1f} MB"
 
 
 def _sentence(troubles: Sequence[TroubleItem]) -> str:

@@ -94,6 +94,17 @@ class QueuePoller:
         self._tasks: list[asyncio.Task[None]] = []
         # What was logged last, so that an hour without the queue is one line.
         self._trouble: tuple[PollResult, str] | None = None
+        self._refusal: str | None = None
+
+    @property
+    def source(self) -> str:
+        """Its name."""
+        return self._source.name
+
+    @property
+    def refusal(self) -> str | None:
+        """What the queue said where it refused the last poll: nothing gets better by itself then."""
+        return self._refusal
 
     def start(self) -> None:
         self._tasks = [
@@ -272,15 +283,16 @@ class QueuePoller:
         if error is None:
             if self._trouble is not None:
                 log.info("queue_recovered", source=self._source.name)
-            self._trouble = None
+            self._trouble = self._refusal = None
             return
+        # What else an exception says may quote what was received.
+        text = str(error) if isinstance(error, VendorError) else type(error).__name__
+        self._refusal = text if result == "refused" else None
         code = error.code if isinstance(error, VendorRefused) else type(error).__name__
         if self._trouble == (result, code):
             return
         self._trouble = (result, code)
         write = log.error if result == "refused" else log.warning
-        # What else an exception says may quote what was received.
-        text = str(error) if isinstance(error, VendorError) else type(error).__name__
         write(f"queue_{result}", source=self._source.name, error=text)
 
 
