@@ -124,6 +124,11 @@ async def test_a_user_without_rights(database_url: str) -> None:
         assert found.text == "the feed can't be read: permission denied for function pg_control_system"
         assert found.remedy == "grant EXECUTE on FUNCTION pg_control_system() to the user"
         assert "the user lacks rights" in (await try_store(StoreSettings(url=url))).text
+        # As after a dump was restored by somebody else.
+        await execute(database_url, f"REVOKE ALL ON migrations FROM {user}")
+        for each in await try_store(StoreSettings(url=url)), (await without_settings_of_the_server(url))[0]:
+            assert each.text.endswith(": permission denied for table migrations")
+            assert "the owner of all that is in the database" in str(each.remedy)
     finally:
         await execute(
             database_url, "GRANT EXECUTE ON FUNCTION pg_control_system() TO public",

@@ -86,7 +86,10 @@ def _try_file(path: Path, *, auto_migrate: bool) -> CheckResult:
     free = shutil.disk_usage(path.parent).free
     if free < _LITTLE_BYTES:
         return CheckResult(
-            "error", _STORE, f"the disk of {path} has {free} bytes left: no callback could be taken", _MAKE_ROOM
+            "error",
+            _STORE,
+            f"the disk of {path} has {free} bytes left: callbacks are refused as soon as one finds no room",
+            _MAKE_ROOM,
         )
     if path.exists() and path.stat().st_mode & 0o077:
         text = f"others than the service's user may read {path}, which has what the events have"

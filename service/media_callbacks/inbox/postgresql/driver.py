@@ -88,7 +88,13 @@ def config_problem(error: Exception) -> str | None:
     if state == "3D000":
         return f"{describe(error)}; create it, or correct the name"
     if state == "42501":
-        return f"the user lacks rights: {describe(error)}; grant CREATE on the schema for migrations, or let its owner run `media-callbacks migrate`"  # noqa: E501 - one sentence
+        remedy = (
+            "grant CREATE on the schema for migrations, or let its owner run `media-callbacks migrate`"
+            if "for schema" in describe(error)
+            else "make it the owner of all that is in the database, or, as the owner, grant it SELECT, INSERT, UPDATE,"
+            " DELETE on tables and USAGE on sequences"
+        )
+        return f"the user lacks rights: {describe(error)}; {remedy}"
     if state == "08P01" and "startup parameter" in describe(error):
         return (
             f"a pooler is in between that does not take the settings of our connections ({describe(error)}); name the"

@@ -23,6 +23,7 @@ from media_callbacks.model.errors import Unusable
 
 _SUBJECT = "store.url"
 _NOTICE_TIMEOUT_S = 2.0
+_GRANT = "make the user the owner of all that is in the database, or grant it this"
 _CONNECT = "name the server itself, or its primary endpoint, in place of a pooler or proxy"
 # Settings that every connection is given, and what may have come of each. Of most any limit is as good as ours.
 _SETTINGS: dict[str, Callable[[str], bool]] = {
@@ -85,7 +86,8 @@ async def _try(need: _Need, one: Any, other: Any) -> CheckResult | None:
     except _Lacking as lacking:
         return lacking.found
     except errors() as error:
-        return CheckResult("error", _SUBJECT, f"{need.__doc__}: {describe(error)}", _CONNECT)
+        remedy = _GRANT if isinstance(error, asyncpg.InsufficientPrivilegeError) else _CONNECT
+        return CheckResult("error", _SUBJECT, f"{need.__doc__}: {describe(error)}", remedy)
     return None
 
 
