@@ -96,7 +96,7 @@ async def test_what_takes_long_goes_on_with_the_cursor(operators: Operators, mon
         ({"job_id": "a", "media_id": "b"}, "expected one of job_id, media_id and user_data"),
         ({"user_data": ""}, "user_data: String should have at least 1 character"),
         ({"user_data": None}, "user_data: Input should be a valid string"),
-        ({"job_id": "a", "cursor": "1"}, "cursor: String should match pattern"),
+        ({"job_id": "a", "cursor": "1"}, "cursor: expected the cursor of an answer"),
         ({"job_id": "a", "cursor": "1-nothing-1"}, "cursor: "),
         ({"job_id": "a", "forced": True}, "forced: not known here"),
     ],

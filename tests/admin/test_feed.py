@@ -263,3 +263,11 @@ async def test_a_cursor_that_is_gone_while_others_wait_is_theirs_alone(running, 
         running.service.feed._hear(())
         answer = await waiting
     assert (answer.status, answer.json()) == (200, {"events": [], "cursor": cursor})
+
+
+async def test_what_is_no_cursor_is_told_in_words(running):
+    refused = await ask(running, after="xyz")
+    assert (refused.status, refused.json()["detail"]) == (
+        400,
+        "after: expected the cursor of an answer, as it stands there",
+    )

@@ -340,7 +340,7 @@ async def test_jobs_are_found_by_what_is_known_of_them(operators, conditions, ex
             "family: not known here; expected one of cursor, limit, state, product, account, job_id",
         ),
         ("/v1/jobs?limit=501", "limit: Input should be less than or equal to 500"),
-        ("/v1/jobs?cursor=x", "cursor: String should match pattern"),
+        ("/v1/jobs?cursor=x", "cursor: expected the cursor of an answer"),
     ],
 )
 async def test_questions_that_make_no_sense_say_what_was_expected(operators, target, detail):

@@ -217,6 +217,10 @@ async def test_a_token_that_is_no_header_is_refused_and_not_shown(capsys, monkey
             "answers on its own machine alone (expected no\\x07 Origin); run this",
         ),
         (problem(404, "no sink\x1b[2J is called this"), "no sink\\x1b[2J is called this"),
+        (
+            problem(404, "nothing is here; GET /openapi.json says what there is"),
+            "is of another version than this command",
+        ),
         (problem(400, None), "Problem"),
         (problem(503, "the store is away"), "can't answer just now (HTTP 503): the store is away"),
         (web.Response(status=502), "can't answer just now (HTTP 502)"),

@@ -334,7 +334,8 @@ async def test_a_second_service_on_the_same_file_is_refused(tmp_path):
 async def test_a_port_in_use_is_told_in_a_sentence(tmp_path, listener):
     with taken_port() as port:
         lines = await refused(write_config(tmp_path, {f"{listener}.port": port}))
-    assert lines[-1] == f"{listener}.port: cannot listen on 127.0.0.1 port {port}: Address already in use"
+    told = f"{listener}.port: cannot listen on 127.0.0.1 port {port}: Address already in use"
+    assert lines[-1] == f"{told}; stop what has it, or choose another port"
     # Nothing was begun that would have to be undone.
     assert not (tmp_path / "inbox.db").exists()
 

@@ -202,6 +202,8 @@ def _describe(error: ValidationError, model: Model) -> str:
                 text += f"; expected one of {', '.join(members)}"
         elif mistake["type"] == "literal_error":
             text += did_you_mean(mistake["input"], re.findall("'([^']*)'", text))
+        elif mistake["type"] == "string_pattern_mismatch" and places[-1] in ("after", "cursor"):
+            text = "expected the cursor of an answer, as it stands there"
         elif mistake["type"] == "model_type":
             text = "Input should be an object"
         told.append(f"{place[:100]}: {text}" if place else text)

@@ -6,6 +6,7 @@ may be somebody else's: handed over by systemd (sd_listen_fds(3): LISTEN_PID, LI
 process to itself when it starts anew. The kernel keeps it open in between, and who connects meanwhile waits.
 """
 
+import errno
 import fcntl
 import os
 import socket
@@ -115,7 +116,8 @@ def bind(host: str, port: int, setting: str) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise Unusable([f"{setting}: cannot listen on {host} port {port}: {error.strerror}"]) from error
+        remedy = "; stop what has it, or choose another port" if error.errno == errno.EADDRINUSE else ""
+        raise Unusable([f"{setting}: cannot listen on {host} port {port}: {error.strerror}{remedy}"]) from error
     return listener
 
 

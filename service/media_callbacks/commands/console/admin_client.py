@@ -29,8 +29,9 @@ TOKEN_VARIABLE = "MEDIA_CALLBACKS_ADMIN_TOKEN"  # noqa: S105 - its name
 _TIMEOUT_S = 30.0
 # Others can be shown meanwhile.
 _CELL_TIMEOUT_S = 10.0
-# How the admin API begins what it says of a token for applications.
+# How the admin API begins what it says of a token for applications, and of a path that it does not know.
 FOR_JOBS = "this is admin.jobs_token"
+_NOTHING_HERE = "nothing is here;"
 # More than a life of an event with ten thousands of receipts.
 _MAX_ANSWER_BYTES = 256 << 20
 _PAGE = 200
@@ -283,6 +284,8 @@ class AdminClient:
         elif status == 404 and not answer.has_detail:
             # So the port for callbacks answers, too.
             message = f"HTTP 404: {self._not_ours()}; is that admin.port, and not server.port?"
+        elif status == 404 and said is not None and said.startswith(_NOTHING_HERE):
+            message = f"the service at {url} can't be asked this: it is of another version than this command"
         else:
             message = said or f"HTTP {status}: {self._not_ours()}"
         since = answer.document.get("since") if isinstance(answer.document, dict) else None
