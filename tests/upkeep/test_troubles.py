@@ -144,6 +144,16 @@ async def test_states_are_noted_as_long_as_they_last() -> None:
         }
 
 
+async def test_a_clock_is_ahead_or_behind() -> None:
+    world = World()
+    watch = world.watch()
+    told = []
+    for offset_s in (11.0, -600.0):
+        world.metrics.clock_watched(ClockRecord(now=NOW), offset_s=offset_s)
+        told += [seen.detail for seen in await look(world, watch)]
+    assert told == ["11 s ahead of the store's", "600 s behind the store's"]
+
+
 async def test_what_happens_is_noted_once_with_its_number() -> None:
     world = World()
     watch = world.watch()

@@ -201,7 +201,9 @@ class TroubleWatch(Loop):
 
     def _look_at_clock(self, record: ClockRecord, offset_s: float) -> None:
         if abs(offset_s) > MAX_OFFSET_S:
-            self._see("clock_off", self._host, f"{offset_s:.0f} s ahead of the store's")
+            self._see(
+                "clock_off", self._host, f"{abs(offset_s):.0f} s {'ahead of' if offset_s > 0 else 'behind'} the store's"
+            )
         if record.doubted_s:
             self._see("store_clock_doubted", STORE, f"it went ahead by {record.doubted_s:.0f} s")
         if record.behind_s:
