@@ -504,7 +504,6 @@ BEGIN
     EXECUTE format('ALTER TABLE %I OWNER TO %I', name, owner);
     IF is_numbered THEN
         EXECUTE format('ALTER TABLE %I ALTER COLUMN %I SET DEFAULT nextval(%L)', name, key, name || '_id_seq');
-        EXECUTE format('ALTER SEQUENCE %I OWNED BY %I.%I', name || '_id_seq', name, key);
     END IF;
     FOREACH statement IN ARRAY ARRAY(
         SELECT format('ALTER TABLE %I ADD CONSTRAINT %I %s', name, name || '_pkey', pg_get_constraintdef(oid))
@@ -723,6 +722,10 @@ ALTER TABLE attempts VALIDATE CONSTRAINT first_partition;
 
 -- step: transaction receipts
 SELECT make_first_partition('receipts', 'receipts', 'id');
+
+-- step: transaction
+-- By itself: whoever accepts draws ids and then needs the table, which the step before has locked.
+ALTER SEQUENCE receipts_id_seq OWNED BY receipts.id;
 
 -- step: transaction event_bodies
 SELECT make_first_partition('events', 'event_bodies', 'event_id');
