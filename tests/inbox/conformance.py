@@ -506,6 +506,18 @@ class InboxConformance:
         assert len(await inbox.outdated_receipts(parser_version=2, after_id=0, limit=10)) == (1 if dry_run else 0)
         assert (await inbox.put(make_receipt(event))).state == ("accepted" if dry_run else "duplicate")
 
+    async def test_what_a_dry_run_takes_back_hides_nothing_that_is_done_beside_it(self, inbox: Timed) -> None:
+        await inbox.put(make_receipt(reason="broken", parser_version=1))
+        (stored,) = await inbox.outdated_receipts(parser_version=2, after_id=0, limit=10)
+        event = make_event()
+        receipt = make_receipt(event, parser_version=2)
+        # Which SQLite does in one transaction.
+        results = await asyncio.gather(
+            *[inbox.reparse(stored.id, receipt, now=NOW, dry_run=dry_run) for dry_run in (True, False)]
+        )
+        assert results[1] == Reparsed("accepted", accepted=(event.id,))
+        assert (await inbox.put(make_receipt(event))).state == "duplicate"
+
     async def test_changed_content_is_updated_and_sent_to_nobody(self, inbox: Timed) -> None:
         await inbox.put(make_receipt(make_event(outcome="failed"), sinks=()))
         event = make_event()
