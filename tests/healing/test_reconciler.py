@@ -246,6 +246,26 @@ async def test_a_job_is_not_asked_about_before_its_deadline(setting: Setting, ve
     assert vendor.asked == [["job-1"]]
 
 
+async def test_to_look_for_what_is_due_writes_nothing(
+    setting: Setting, inbox: TimedSqliteInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed = []
+    claim = inbox.claim_inquiries
+
+    async def count_claims(product: Product, **named: Any) -> Sequence[Inquiry]:
+        claimed.append(product)
+        return await claim(product, **named)
+
+    monkeypatch.setattr(inbox, "claim_inquiries", count_claims)
+    await setting.turn()
+    await setting.expect("job-1")
+    setting.now = NOW - timedelta(seconds=2)
+    await setting.turn()
+    assert claimed == []
+    await setting.turn(seconds=2)
+    assert claimed == ["vod"]
+
+
 @pytest.mark.parametrize(
     ("trouble", "result"),
     [
@@ -533,11 +553,10 @@ async def test_a_store_that_is_away_is_asked_again_and_told_of_once(
     waits: list[float] = []
     has_asked = asyncio.Event()
 
-    async def claim_inquiries(*_: Any, **__: Any) -> Sequence[Inquiry]:
+    async def inquiry_due_in_s(_: Product) -> None:
         problem = left.pop(0)
         if problem is not None:
             raise InboxUnavailable(problem)
-        return []
 
     async def wait(event: asyncio.Event, timeout_s: float) -> None:
         waits.append(timeout_s)
@@ -545,7 +564,7 @@ async def test_a_store_that_is_away_is_asked_again_and_told_of_once(
             has_asked.set()
             await event.wait()
 
-    monkeypatch.setattr(inbox, "claim_inquiries", claim_inquiries)
+    monkeypatch.setattr(inbox, "inquiry_due_in_s", inquiry_due_in_s)
     setting = Setting(inbox, wait=wait, vod=vendor)
     with structlog.testing.capture_logs() as lines:
         setting.reconciler.start()

@@ -199,6 +199,10 @@ class _ProductWorker:
         room = MAX_IN_FLIGHT - self._in_flight
         if room <= 0:
             return POLL_S  # a batch that ends wakes us
+        # Mostly nothing is: to see that needs no transaction of the one who writes, and no flush.
+        due_in_s = await self._inbox.inquiry_due_in_s(self._product)
+        if due_in_s is None or due_in_s > 0:
+            return seconds_until(due_in_s, poll_s=POLL_S)
         inquiries = await self._inbox.claim_inquiries(self._product, limit=room, lease_s=INQUIRY_LEASE_S)
         for desk, family, batch in self._batch(inquiries):
             self._in_flight += len(batch)
