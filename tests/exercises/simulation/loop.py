@@ -2,14 +2,14 @@
 
 import asyncio
 import heapq
+import math
 from collections import deque
-from collections.abc import Callable
-from contextvars import Context
+from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
 from typing import Any, cast
 
 from media_callbacks.delivery import dispatcher, replayer
 from media_callbacks.healing import reconciler
-from media_callbacks.timing.waiting import wait_for
 from media_callbacks.upkeep import clock_watch
 from tests.exercises.simulation.threads import HUB, LIFE, Life
 
@@ -18,7 +18,10 @@ TICK_S = 1e-6
 # Whoever waits exactly so long, or longer than that, only looks whether something has come.
 _LOOKS_S = frozenset({dispatcher.POLL_S, reconciler.POLL_S, replayer.POLL_S, clock_watch.INTERVAL_S, 30})
 _LONG_S = 600.0
-_LOOKS_EVERY = 50
+# How much later he looks when nobody knows of anything that he would find.
+PATIENCE_S = 6 * 3600.0
+# And not while so much goes on that the next step comes sooner.
+_HURRY_S = 0.1
 
 
 class _NoSelector:
@@ -29,29 +32,53 @@ class Stuck(Exception):
     """Nothing will ever happen any more."""
 
 
+class _Handle:
+    """An ``asyncio.TimerHandle`` with no more than is needed: there are some ten thousand in a week."""
+
+    __slots__ = ("args", "callback", "context", "is_cancelled", "when_s")
+
+    def __init__(self, callback: Any, args: tuple[Any, ...], context: Context, when_s: float) -> None:
+        self.callback, self.args, self.context, self.when_s = callback, args, context, when_s
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+    def when(self) -> float:
+        return self.when_s
+
+
 class SimulatedLoop(asyncio.BaseEventLoop):
     """
     ``asyncio`` with the order that it promises, in one thread, without sockets, signals or real time.
 
     Attributes:
         steps, tasks: How many callbacks have run, and tasks were begun.
-        horizon: Until when nothing but looking for news will happen in the processes, in the loop's time. Waits of
-            those who only look may end that late: so a week of looking costs little.
+        find_due: When those who only look will find something, by the names of their tasks, in the loop's time. Nobody
+            looks before that without need: so a week of looking costs little.
         watch: Called after each step while it is set.
     """
-
-    # What BaseEventLoop has and its types do not show.
-    _ready: "deque[Any]"
-    _scheduled: list[Any]
 
     def __init__(self) -> None:
         super().__init__()
         self._time = 0.0
-        self._patient: list[Any] = []
-        self._is_patient = False
+        self._next: deque[_Handle] = deque()
+        # By when, and then in the order in which they were set.
+        self._timers: list[tuple[float, int, _Handle]] = []
+        self._set = 0
+        # Who only looks, and by the name of which task.
+        self._patient: list[tuple[float, int, _Handle, str]] = []
+        # Nobody of them does before.
+        self._first_look = math.inf
+        # When the first one does, by what was due then.
+        self._looks_at = 0.0
+        self._due: Mapping[str, float] | None = None
         self._selector = _NoSelector()
-        self.steps = self.tasks = self._frozen = self._advances = 0
-        self.horizon: Callable[[], float] = lambda: 0.0
+        self.steps = self.tasks = 0
+        self.find_due: Callable[[], Mapping[str, float]] = dict
         self.watch: Callable[[], None] | None = None
         self.set_task_factory(_make_task)
 
@@ -60,25 +87,55 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     async def wait(self, event: asyncio.Event, timeout_s: float) -> None:
         """A ``timing.waiting.Wait`` of somebody who only looks for news when the time is over."""
-        self._is_patient = timeout_s in _LOOKS_S or timeout_s > _LONG_S
-        await wait_for(event, timeout_s)
+        if event.is_set():
+            return
+        future = self.create_future()
+        handle = _Handle(_end_wait, (future,), copy_context(), self._time + timeout_s)
+        if timeout_s in _LOOKS_S or timeout_s > _LONG_S:
+            task = asyncio.current_task()
+            assert task is not None
+            self._set += 1
+            self._patient.append((handle.when_s, self._set, handle, task.get_name()))
+            self._first_look, self._due = min(self._first_look, handle.when_s), None
+        else:
+            self._set_timer(handle)
+        waiters = event._waiters
+        waiters.append(future)
+        try:
+            await future
+        finally:
+            handle.is_cancelled = True
+            waiters.remove(future)
+
+    def look(self) -> None:
+        """Something has changed that nobody tells of: whoever only looks does so in his time."""
+        for when, number, handle, _ in self._patient:
+            heapq.heappush(self._timers, (when, number, handle))
+        self._patient.clear()
+        self._first_look = math.inf
 
     # What asyncio asks of a loop
 
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
+        handle = _Handle(callback, args, copy_context() if context is None else context, self._time)
+        self._next.append(handle)
+        return cast(asyncio.Handle, handle)
+
+    call_soon_threadsafe = call_soon  # type: ignore[assignment]
+
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:  # type: ignore[override]
-        timer: Any = asyncio.TimerHandle(when, callback, args, self, context)
-        waiting, self._is_patient = (self._patient if self._is_patient else self._scheduled), False
-        heapq.heappush(waiting, timer)
-        timer._scheduled = True
-        return cast(asyncio.TimerHandle, timer)
+        handle = _Handle(callback, args, copy_context() if context is None else context, when)
+        self._set_timer(handle)
+        return cast(asyncio.TimerHandle, handle)
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self._time + delay, callback, *args, context=context)
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
-        return self.call_soon(callback, *args, context=context)
+    def _set_timer(self, handle: _Handle) -> None:
+        self._set += 1
+        heapq.heappush(self._timers, (handle.when_s, self._set, handle))
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":  # type: ignore[override]
         future = self.create_future()
@@ -93,71 +150,95 @@ class SimulatedLoop(asyncio.BaseEventLoop):
                 if not future.done():
                     future.set_result(result)
 
-        HUB.start(run)
+        if executor is None:
+            HUB.start(run)
+        else:
+            # What reads the store does so in one go, and needs no thread of its own for that.
+            HUB.later(HUB.latency(), run)
         return future
 
     def _run_once(self) -> None:
-        ready = self._ready
+        ready = self._next
         if not ready:
             self._advance()
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if handle._cancelled:
+            if handle.is_cancelled:
                 continue
-            if (life := handle._context.get(LIFE)) is not None:
+            context = handle.context
+            if (life := context.get(LIFE)) is not None:
                 if life.is_over:
                     continue
                 if life.frozen_until > self._time:
                     self._thaw(handle, life)
                     continue
             self.steps += 1
-            handle._run()
+            try:
+                context.run(handle.callback, *handle.args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as asyncio does
+                self.call_exception_handler({"message": f"{handle.callback} has failed", "exception": error})
             if self.watch is not None:
                 self.watch()
 
-    def _thaw(self, handle: asyncio.Handle, life: Life) -> None:
+    def _thaw(self, handle: _Handle, life: Life) -> None:
         """Later, in the same order."""
-        self._frozen += 1
-        self.call_at(life.frozen_until + self._frozen * 1e-9, self._ready.append, handle, context=Context())
+        self.call_at(life.frozen_until, self._next.append, handle, context=Context())
 
     def _advance(self) -> None:
         """To the next moment at which somebody has something to do."""
-        sooner, later = _first(self._scheduled), _first(self._patient)
-        if sooner is None and later is None:
+        timers = self._timers
+        while timers and _is_gone(timers[0][2]):
+            heapq.heappop(timers)
+        until = timers[0][0] if timers else math.inf
+        if self._patient and self._first_look <= until and until - self._time > _HURRY_S:
+            self._move_patient(until)
+        if not timers:
             raise Stuck
-        self._advances += 1
-        now, waiting = sooner, [self._scheduled]
-        if later is not None and (sooner is None or later < sooner):
-            news = max(later, self.horizon())
-            # Now and then they look although there is nothing: what they do then is no accident, either.
-            if sooner is None or news < sooner or self._advances % _LOOKS_EVERY == 0:
-                now, waiting = news if sooner is None else min(news, sooner), [self._scheduled, self._patient]
-        assert now is not None
+        now = timers[0][0]
         self._time = max(self._time, now)
-        for timers in waiting:
-            while timers and timers[0]._when <= now:
-                timer = heapq.heappop(timers)
-                timer._scheduled = False
-                if not timer._cancelled:
-                    self._ready.append(timer)
+        while timers and timers[0][0] <= now:
+            handle = heapq.heappop(timers)[2]
+            if not handle.is_cancelled:
+                self._next.append(handle)
         self._time += TICK_S
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None: ...
+    def _move_patient(self, until: float) -> None:
+        """Of those who only look, whoever will find something until then is to look."""
+        due = self.find_due()
+        if due is self._due and self._looks_at > until:
+            return
+        self._due, self._patient = due, [one for one in self._patient if not _is_gone(one[2])]
+        looks_at = [max(when, self._time, due.get(name, when + PATIENCE_S)) for when, _, _, name in self._patient]
+        self._looks_at = first = min(looks_at, default=math.inf)
+        if first <= until:
+            for at, one in zip(looks_at, self._patient, strict=True):
+                if at <= first:
+                    heapq.heappush(self._timers, (at, *one[1:3]))
+            self._patient = [one for at, one in zip(looks_at, self._patient, strict=True) if at > first]
+            self._due = None
+        self._first_look = min([when for when, *_ in self._patient], default=math.inf)
+
+    def close(self) -> None:
+        self._next.clear()
+        self._timers.clear()
+        self._patient.clear()
+        super().close()
 
     def _process_events(self, event_list: Any) -> None: ...
 
     def _write_to_self(self) -> None: ...
 
 
-def _first(timers: list[Any]) -> float | None:
-    while timers and (timers[0]._cancelled or _is_dead(timers[0])):
-        heapq.heappop(timers)
-    return timers[0]._when if timers else None
+def _end_wait(future: "asyncio.Future[Any]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
-def _is_dead(handle: Any) -> bool:
-    life: Life | None = handle._context.get(LIFE)
-    return life is not None and life.is_over
+def _is_gone(handle: _Handle) -> bool:
+    life: Life | None = handle.context.get(LIFE)
+    return handle.is_cancelled or (life is not None and life.is_over)
 
 
 class _Task(asyncio.Task[Any]):

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import Context
 from dataclasses import dataclass, replace
@@ -38,8 +38,6 @@ from tests.exercises.simulation.service import DEDUP_S, RETENTION_S, Configurati
 from tests.exercises.simulation.threads import HUB, Life
 from tests.exercises.simulation.vendor import Vendor
 
-# Nobody looks at the clock less often than that.
-_LONGEST_IDLE_S = 6 * HOUR_S
 # Once it has done nothing for long, it looks for what is old as rarely.
 _REMOVED_AFTER_S = 9 * HOUR_S
 _FAULTS = Faults(duplication=0.2, delay=0.2, delay_s=(1.0, 900.0), reordering=0.2, forgery=0.05, alteration=0.15)
@@ -147,6 +145,7 @@ class Run:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan = plan
+        self.folder = folder
         self.loop = SimulatedLoop()
         self.loop.set_exception_handler(self._complain)
         latency = Random(f"{plan.seed}:latency")
@@ -180,11 +179,10 @@ class Run:
         self.lives: list[Life] = []
         self._is_over = False
         self._started_at_step_s = 0.0
-        self._looking: sqlite3.Connection | None = None
-        self.loop.horizon = self._next_due
+        self.loop.find_due = self._find_due
         # The latest answer, and of what state of the store.
         self._due_seen: tuple[Any, ...] = ()
-        self._due = 0.0
+        self._due: dict[str, float] = {}
         self._world: set[asyncio.Task[Any]] = set()
 
     # The world
@@ -327,7 +325,6 @@ class Run:
         self.process = None
         process.life.kill()
         process.release()
-        self._close_looking()
         if is_power_loss:
             lost = self.machine.lose_power()
             self.ledger.trouble(f"the power fails; {lost} bytes were not flushed")
@@ -472,10 +469,12 @@ class Run:
     def _set_clock(self, step_s: float) -> None:
         self.ledger.note(f"the machine's clock is {step_s:+.0f} s off")
         self.machine.step_s = step_s
+        self.loop.look()
 
     def _set_service_clock(self, number: int, step_s: float) -> None:
         self.ledger.note(f"the clock of service {number} is {step_s:+.0f} s off the machine's")
         self.steps[number] = step_s
+        self.loop.look()
 
     async def _upgrade(self, fault: Fault) -> None:
         """From the version before, which has worked with the store last; that may go wrong, too."""
@@ -558,28 +557,29 @@ class Run:
         return any(map(holds_receipts, self.machine.journals()))
 
     def _look(self, look: Callable[[sqlite3.Connection], Any]) -> Any:
-        if self._looking is None:
-            self._looking = sqlite3.connect(self.machine.disk / DB, isolation_level=None)
-        return look(self._looking)
+        """By the writer's connection, which has no transaction open between two steps."""
+        assert self.process is not None
+        writer = self.process.inbox._writer
+        assert writer is not None
+        connection = writer._connection
+        assert not connection.in_transaction
+        return look(connection)
 
-    def _close_looking(self) -> None:
-        looking, self._looking = self._looking, None
-        if looking is not None:
-            looking.close()
-
-    def _next_due(self) -> float:
-        """When something is due in the store next: what is due already has somebody who waits for his turn."""
+    def _find_due(self) -> Mapping[str, float]:
+        """When something is due in the store next for whom: what is due already has somebody who waits for his turn."""
         now = self.loop.time()
         process = self.process
-        if process is None or not process.services:
-            return now
-        writer = process.inbox._writer
-        seen = (process, None if writer is None else writer._connection.total_changes, self.machine.step_s)
-        if seen != self._due_seen or now >= self._due:
+        if process is None or process.inbox._writer is None:
+            return {}
+        seen = (process, process.inbox._writer._connection.total_changes, self.machine.step_s)
+        if seen != self._due_seen or now >= min(self._due.values(), default=math.inf):
             store_ms = process.inbox._clock.now()
-            due_ms = [self._look(partial(_first_of, query, store_ms)) for query in _DUE]
-            due_s = min(((due - store_ms) / 1000 for due in due_ms if due is not None), default=_LONGEST_IDLE_S)
-            self._due_seen, self._due = seen, now + min(max(due_s, 0.0), _LONGEST_IDLE_S)
+            found = self._look(lambda connection: connection.execute(_DUE, (store_ms,)).fetchall())
+            self._due_seen = seen
+            self._due = {name: now + (due_ms - store_ms) / 1000 for name, due_ms in found}
+            if not self.plan.keeps_short:
+                # Nothing gets so old.
+                self._due["retention"] = self.plan.length_s
         return self._due
 
     # From beginning to end
@@ -659,7 +659,6 @@ class Run:
 
     def _bury(self) -> None:
         """End whoever is still alive, or was left as he died."""
-        self._close_looking()
         self.loop.close()
         for life in self.lives:
             for task in life.tasks:
@@ -671,6 +670,8 @@ class Run:
             coroutine = task.get_coro()
             with suppress(BaseException):
                 coroutine.close()
+        # Without its file a connection copies nothing back when it is closed.
+        shutil.rmtree(self.folder)
         close_all(self.machine._old)
         HUB.end()
 
@@ -682,19 +683,13 @@ def _keeps_keys_s(plan: Plan) -> float:
     return DEDUP_S - (31 if any(fault.kind == "clock_step" for fault in plan.faults) else 2) * HOUR_S
 
 
-def _first_of(query: str, value: int, connection: sqlite3.Connection) -> int | None:
-    row: tuple[int | None] = connection.execute(query, (value,)).fetchone()
-    return row[0]
-
-
+# By the name of the task that looks for it.
 _DUE = (
-    (
-        "SELECT min(due_at) FROM deliveries WHERE due_at > ?"
-        " AND sink NOT IN (SELECT name FROM sinks WHERE state <> 'active')"
-    ),
-    "SELECT min(due_at) FROM jobs WHERE due_at > ?",
-    "SELECT min(due_at) FROM held WHERE due_at > ?",
-    "SELECT min(next_at) FROM replays WHERE state = 'running' AND next_at > ?",
+    "SELECT 'sink-' || sink, min(due_at) FROM deliveries WHERE due_at > ?1"
+    " AND sink NOT IN (SELECT name FROM sinks WHERE state <> 'active') GROUP BY sink"
+    " UNION ALL SELECT 'reconciler-' || product, min(due_at) FROM (SELECT product, due_at FROM jobs WHERE due_at > ?1"
+    " UNION ALL SELECT product, due_at FROM held WHERE due_at > ?1) GROUP BY product"
+    " UNION ALL SELECT 'replayer', next_at FROM replays WHERE state = 'running' AND next_at > ?1"
 )
 
 
@@ -738,6 +733,5 @@ def carry_out(plan: Plan) -> Outcome:
     try:
         return Run(plan, folder).carry_out()
     finally:
-        shutil.rmtree(folder)
         if was_enabled:
             gc.enable()

@@ -23,24 +23,27 @@ class Life:
     Of a process, or of one service in it: from its start until it is killed. What runs in its context dies with it.
 
     Attributes:
+        is_over: It was killed, or what it is within.
         frozen_until: Nothing of it goes on before, in the loop's time.
+        timers: A context for what its threads and timers do, none of which ever does so within another.
         tasks: All that were begun, so that what has died is not cleaned away, which would run some of it.
     """
 
     def __init__(self, name: str, within: "Life | None" = None) -> None:
         self.name = name
-        self._within = within
-        self._was_killed = False
+        self._contents: list[Life] = []
+        if within is not None:
+            within._contents.append(self)
+        self.is_over: bool = within is not None and within.is_over
         self.frozen_until = 0.0
         self.tasks: list[Task[Any]] = []
-
-    @property
-    def is_over(self) -> bool:
-        return self._was_killed or (self._within is not None and self._within.is_over)
+        self.timers = self.context
 
     def kill(self) -> None:
         """At once: no step more."""
-        self._was_killed = True
+        self.is_over = True
+        for life in self._contents:
+            life.kill()
 
     def run(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call within this life."""
@@ -63,7 +66,7 @@ class Hub:
     def __init__(self) -> None:
         self._loop: SimulatedLoop
         self._green: greenlet
-        self._latency: Callable[[], float]
+        self.latency: Callable[[], float]
         # What has died is not cleaned away, which would run some of it.
         self._kept: list[greenlet] = []
 
@@ -72,7 +75,7 @@ class Hub:
         Args:
             latency: After how long a thread that has something to do goes on, in seconds.
         """
-        self._loop, self._green, self._latency, self._kept = loop, getcurrent(), latency, []
+        self._loop, self._green, self.latency, self._kept = loop, getcurrent(), latency, []
 
     def end(self) -> None:
         self._kept = []
@@ -87,7 +90,7 @@ class Hub:
     def soon(self, green: greenlet) -> None:
         """In the life of whoever it is."""
         assert green.gr_context is not None
-        self._after(self._latency(), green, green.gr_context.get(LIFE))
+        self._after(self.latency(), green, green.gr_context.get(LIFE))
 
     def pause(self, wake: Callable[[greenlet], None]) -> None:
         """In a thread: go on when somebody has called ``soon`` with it."""
@@ -102,12 +105,12 @@ class Hub:
         self.pause(lambda me: self._after(seconds, me, LIFE.get()))
 
     def later(self, seconds: float, call: Callable[..., None], *arguments: Any) -> "TimerHandle":
-        """In a thread: call something after so long, in the life of whoever it is."""
+        """Call something after so long, in the life of whoever it is."""
         life = LIFE.get()
-        return self._loop.call_later(seconds, call, *arguments, context=Context() if life is None else life.context)
+        return self._loop.call_later(seconds, call, *arguments, context=Context() if life is None else life.timers)
 
     def _after(self, seconds: float, green: greenlet, life: Life | None) -> None:
-        context = Context() if life is None else life.context
+        context = Context() if life is None else life.timers
         self._loop.call_later(seconds, self._resume, green, context=context)
 
     def _resume(self, green: greenlet) -> None:
