@@ -58,4 +58,15 @@ PLANS = {
         keeps_short=False,
         has_journals=False,
     ),
+    # The service's: a lease could be written, because its page was there, and what an attempt had come to could not.
+    "sent again and again while there is no room for what came of it": Plan(
+        seed=800845,
+        length_s=7 * DAY_S,
+        jobs=_JOBS,
+        faults=(Fault(12 * HOUR_S, "disk_full", for_s=HOUR_S, chance=0.5),),
+        services=1,
+        confirms=False,
+        keeps_short=False,
+        has_journals=False,
+    ),
 }

@@ -7,6 +7,7 @@ The service's code runs as it is. Where it starts threads or asks the operating 
 
 import errno
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Coroutine, Iterator
@@ -24,7 +25,7 @@ from media_callbacks.edge import core
 from media_callbacks.inbox import operations, pending
 from media_callbacks.inbox.journal import attempts, segments, store
 from media_callbacks.inbox.keeping.clock import AnchoredClock
-from media_callbacks.inbox.sqlite import checkpoints, reader, writer
+from media_callbacks.inbox.sqlite import checkpoints, file, reader, writer
 from media_callbacks.inbox.sqlite.database import run_now
 from media_callbacks.inbox.sqlite.file import transaction
 from media_callbacks.inbox.sqlite.inbox import SqliteInbox
@@ -38,6 +39,11 @@ BEGAN_AT = datetime(2026, 11, 2, tzinfo=UTC).timestamp()
 DB = "inbox.db"
 _SECTOR = 512
 _WAL_HEADER = 32
+# Of a usual transaction: so one of them fails about as likely as the whole.
+_STATEMENTS = 8
+_INSERT = re.compile(r"\s*INSERT (?:OR \w+ )?INTO (\w+)\b(?!\.)")
+# Tables that a row is added to for an attempt, a callback, an event, or a delivery.
+GROWING = (("attempts",), ("receipts", "jobs"), ("events", "event_bodies", "held"), ("deliveries", "event_keys"))
 
 
 @dataclass
@@ -49,12 +55,15 @@ class DiskFaults:
         flush_s: How long a flush takes, at least and at most.
         fails_flush: The next flush fails, and what it was for is lost: any, or one that a callback waits for.
         is_full: Nothing grows any more.
+        full_tables: What has no room for a new row, while old ones may still change in their place: a disk is full where
+            the next page is needed.
         errors: How likely what is read or written is not, and says so.
     """
 
     flush_s: tuple[float, float] = (0.0005, 0.004)
     fails_flush: Literal["any", "callback"] | None = None
     is_full: bool = False
+    full_tables: Collection[str] = ()
     errors: float = 0.0
 
 
@@ -68,18 +77,25 @@ class Machine:
         failed: Told what the disk has not done.
 
     Attributes:
+        refused: Told which table had no room for a row.
         step_s: How far its clock was set.
         drift: How much faster its clocks go than time does.
     """
 
     def __init__(
-        self, folder: Path, loop: SimulatedLoop, rng: Random, template: Path, failed: Callable[[str], None]
+        self,
+        folder: Path,
+        loop: SimulatedLoop,
+        rng: Random,
+        template: Path,
+        failed: Callable[[str], None],
     ) -> None:
         self._folder = folder
         self._loop = loop
         self._rng = rng
         self.faults = DiskFaults()
         self._failed = failed
+        self.refused: Callable[[str], None] = lambda _: None
         self.step_s = 0.0
         self.drift = 0.0
         self._number = 0
@@ -128,9 +144,19 @@ class Machine:
 
     @contextmanager
     def transact(self, connection: sqlite3.Connection) -> Iterator[None]:
-        """The writer's ``transaction``, which may fail when all is done."""
+        """The writer's ``transaction``, which may fail at any statement, or when all is done."""
+        faults = self.faults
         with transaction(connection):
-            yield
+            if not (faults.errors or faults.full_tables):
+                yield
+                return
+            assert isinstance(connection, _Connection)
+            connection.refuse = self._may_refuse
+            connection.__class__ = _FaultyConnection
+            try:
+                yield
+            finally:
+                connection.__class__ = _Connection
             self._may_fail()
 
     def read(self, read: Coroutine[Any, Any, Any]) -> Any:
@@ -142,9 +168,21 @@ class Machine:
     def _may_fail(self) -> None:
         if self.faults.errors and self._rng.random() < self.faults.errors:
             self._failed("something is not read or written")
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-            raise error
+            raise _error("disk I/O error", sqlite3.SQLITE_IOERR)
+
+    def _may_refuse(self, connection: "_FaultyConnection", sql: str) -> None:
+        """Before a statement of a transaction."""
+        faults, rng = self.faults, self._rng
+        inserted = _INSERT.match(sql)
+        if inserted is not None and inserted[1] in faults.full_tables:
+            self.refused(inserted[1])
+            raise _error("database or disk is full", sqlite3.SQLITE_FULL)
+        if faults.errors and rng.random() < faults.errors / _STATEMENTS:
+            self._failed(f"a statement fails: {sql.split(maxsplit=1)[0]}")
+            if rng.random() < 0.5:
+                # SQLite takes all back by itself, or leaves that to whoever has begun.
+                connection.take_back()
+            raise _error("disk I/O error", sqlite3.SQLITE_IOERR)
 
     def fsync(self, descriptor: int) -> None:
         """Of a journal's file or folder, in the journal's thread."""
@@ -226,6 +264,40 @@ class Machine:
         return folder
 
 
+class _Connection(sqlite3.Connection):
+    refuse: Callable[["_FaultyConnection", str], None]
+
+
+class _FaultyConnection(_Connection):
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        self.refuse(self, sql)
+        return super().execute(sql, *parameters)
+
+    def executemany(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        self.refuse(self, sql)
+        return super().executemany(sql, *parameters)
+
+    def take_back(self) -> None:
+        super().execute("ROLLBACK")
+
+
+class _Sqlite:
+    """``sqlite3``, whose connections may be made to fail."""
+
+    @staticmethod
+    def connect(*arguments: Any, **named: Any) -> sqlite3.Connection:
+        return sqlite3.connect(*arguments, **named, factory=_Connection)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sqlite3, name)
+
+
+def _error(text: str, code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    return error
+
+
 class _Inbox(SqliteInbox):
     """Which tells its news in the same order each time."""
 
@@ -245,6 +317,7 @@ def installed(machine: Callable[[], Machine], loop: SimulatedLoop, rng: Random) 
     system = OperatingSystem(lambda descriptor: machine().fsync(descriptor), lambda: machine().faults.is_full)
     with ExitStack() as stack:
         for module, name, replacement in (
+            (file, "sqlite3", _Sqlite()),
             (writer, "threading", SimpleNamespace(Thread=Thread)),
             (writer, "_SYNC", lambda wal: machine().flush(wal)),
             (writer, "transaction", lambda connection: machine().transact(connection)),

@@ -90,6 +90,18 @@ MUTANTS = (
         "return kept, set()",
     ),
     Mutant(
+        "sends on while it can't record",
+        "delivery/dispatcher.py",
+        "                self._is_unrecorded = True\n",
+        "",
+    ),
+    Mutant(
+        "commits half of what has failed",
+        "inbox/sqlite/file.py",
+        '            connection.execute("ROLLBACK")',
+        '            connection.execute("COMMIT")',
+    ),
+    Mutant(
         "takes forged signatures",
         "sources/transports/http.py",
         "        if key is None:\n            raise BadSignature(",

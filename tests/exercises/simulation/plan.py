@@ -55,7 +55,7 @@ FAULTS: dict[FaultKind, tuple[int, float, float]] = {
     "reconfigured": (1, 60.0, DAY_S),
     "flush_fails": (2, 1.0, 600.0),
     "disk_slow": (2, 10.0, HOUR_S),
-    "disk_full": (2, 10.0, HOUR_S),
+    "disk_full": (4, 10.0, HOUR_S),
     "disk_errors": (2, 1.0, 600.0),
     "orders_away": (2, 10.0, 6 * HOUR_S),
     "orders_overloaded": (2, 10.0, HOUR_S),

@@ -29,8 +29,8 @@ from media_callbacks.rehearsal.fake_cloud.jobs import CloudJob
 from media_callbacks.rehearsal.simulate import SimulatedRequest
 from tests.exercises.simulation.journals import holds_receipts
 from tests.exercises.simulation.ledger import Ledger
-from tests.exercises.simulation.loop import SimulatedLoop, Stuck
-from tests.exercises.simulation.machine import BEGAN_AT, DB, DiskFaults, Machine, installed
+from tests.exercises.simulation.loop import RECORDER, SimulatedLoop, Stuck
+from tests.exercises.simulation.machine import BEGAN_AT, DB, GROWING, DiskFaults, Machine, installed
 from tests.exercises.simulation.operators import Operator
 from tests.exercises.simulation.plan import HOUR_S, Fault, Plan, PlannedJob
 from tests.exercises.simulation.receivers import Mood, Receiver
@@ -151,6 +151,7 @@ class Run:
         latency = Random(f"{plan.seed}:latency")
         HUB.begin(self.loop, lambda: latency.uniform(1e-5, 1e-3))
         self.machine = Machine(folder, self.loop, Random(f"{plan.seed}:machine"), _template(), self._failed)
+        self.machine.refused = self._refused
         self.configuration = Configuration(confirms=plan.confirms, keeps_short=plan.keeps_short)
         drifting = Random(f"{plan.seed}:drift")
         self.drifts = [drifting.uniform(-2e-3, 2e-3) for _ in range(plan.services)]
@@ -183,6 +184,7 @@ class Run:
         # The latest answer, and of what state of the store.
         self._due_seen: tuple[Any, ...] = ()
         self._due: dict[str, float] = {}
+        self._due_until = 0.0
         self._world: set[asyncio.Task[Any]] = set()
 
     # The world
@@ -408,8 +410,13 @@ class Run:
                 self.machine.faults.flush_s = (0.1, 5.0)
                 end = self._quick_disk
             case "disk_full":
-                self.ledger.trouble("the disk is full")
-                self.machine.set_full(True)
+                if fault.chance < 0.5:
+                    self.ledger.trouble("the disk is full")
+                    self.machine.set_full(True)
+                else:
+                    full = GROWING[int((fault.chance * 2 - 1) * len(GROWING))]
+                    self.ledger.trouble(f"there is no room for new rows of {', '.join(full)}")
+                    self.machine.faults.full_tables = full
                 end = self._roomy_disk
             case "vendor_repeats":
                 self.ledger.note(f"the vendor tells {self.vendor.repeat(1 + int(20 * fault.chance))} things again")
@@ -509,6 +516,7 @@ class Run:
     def _roomy_disk(self) -> None:
         self.ledger.trouble("there is room on the disk again")
         self.machine.set_full(False)
+        self.machine.faults.full_tables = ()
 
     def _sound_disk(self) -> None:
         self.ledger.trouble("reading and writing do not fail any more")
@@ -525,6 +533,11 @@ class Run:
     def _failed(self, what: str) -> None:
         self.ledger.trouble(what)
         self.at(self.loop.time() + 60.0, self._supervise)
+
+    def _refused(self, table: str) -> None:
+        if self.plan.services > 1:
+            # What one can't record the other sends again, once its lease is over.
+            self.ledger.trouble(f"there is no room for a row of {table}")
 
     def _supervise(self) -> None:
         """A service that takes nothing any more is killed and started again."""
@@ -571,12 +584,16 @@ class Run:
         process = self.process
         if process is None or process.inbox._writer is None:
             return {}
-        seen = (process, process.inbox._writer._connection.total_changes, self.machine.step_s)
-        if seen != self._due_seen or now >= min(self._due.values(), default=math.inf):
+        is_full = self.machine.faults.is_full or bool(self.machine.faults.full_tables)
+        seen = (process, process.inbox._writer._connection.total_changes, self.machine.step_s, is_full)
+        if seen != self._due_seen or now >= self._due_until:
             store_ms = process.inbox._clock.now()
             found = self._look(lambda connection: connection.execute(_DUE, (store_ms,)).fetchall())
             self._due_seen = seen
             self._due = {name: now + (due_ms - store_ms) / 1000 for name, due_ms in found}
+            self._due_until = min(self._due.values(), default=math.inf)
+            # On a full disk they try in vain.
+            self._due |= {f"sink-{sink}{RECORDER}": now + 60.0 * is_full for sink in self.receivers}
             if not self.plan.keeps_short:
                 # Nothing gets so old.
                 self._due["retention"] = self.plan.length_s
