@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 
 from media_callbacks.admin.models.answers import SinkItem, SourceItem
-from media_callbacks.admin.status import add_noted, judge_jobs, judge_sink, judge_source
-from media_callbacks.inbox.records import SeenTrouble, SourceNews, StoreSpace, TroubleRecord, WaitingCounts
+from media_callbacks.admin.status import add_noted, judge_jobs, judge_sink, judge_source, judge_unparsed
+from media_callbacks.inbox.records import (
+    ReceiptRecord,
+    SeenTrouble,
+    SourceNews,
+    StoreSpace,
+    TroubleRecord,
+    WaitingCounts,
+)
 from media_callbacks.model.errors import InboxUnavailable, Unusable
 from media_callbacks.model.jobs import ExpectedJob, JobReference
 from media_callbacks.model.times import format_time
@@ -144,6 +151,14 @@ def test_jobs_that_wait():
     assert judge(0, 5, timedelta(minutes=1), 0) == []
     assert judge(1, 5, timedelta(minutes=31), 2) == [("jobs", False), ("jobs", False), ("held", True)]
     assert judge(101, 0, HOUR, 0) == [("jobs", True)]
+
+
+@pytest.mark.parametrize(
+    "count, told", [(0, []), (1, ["1 callback "]), (499, ["499 callbacks "]), (500, ["500 or more callbacks "])]
+)
+def test_callbacks_that_were_not_read_are_counted_as_far_as_was_asked(count: int, told: list[str]):
+    receipt = ReceiptRecord(1, NOW, "vod", "vod", "http", "signature", "unparsed", "broken", (), ())
+    assert [trouble.text.partition("of the last day")[0] for trouble in judge_unparsed([receipt] * count)] == told
 
 
 async def test_it_is_well(operators: Operators):

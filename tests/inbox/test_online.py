@@ -124,6 +124,31 @@ async def test_what_is_written_meanwhile_is_counted_and_found_once(
     assert await old.fetch("SELECT FROM pg_index WHERE NOT indisvalid") == []
 
 
+async def test_who_has_drawn_ids_and_not_used_them_keeps_no_table_from_being_partitioned(
+    database_url: str, old: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He needs the table next, and so must not be waited for while it is locked."""
+    monkeypatch.setattr(migrating, "_PAUSE_S", 0.01)
+    steps = split()
+    makes = next(count for count, step in enumerate(steps, 1) if "make_first_partition('receipts'" in step)
+    accepting = await asyncpg.connect(database_url)
+    async with asyncio.timeout(PATIENCE_S):
+        async with accepting.transaction():
+            await migrate_and_crash(database_url, monkeypatch, steps[: makes - 1])
+            drawn = await accepting.fetchval("SELECT nextval('receipts_id_seq')")
+            await migrate_and_crash(database_url, monkeypatch, steps[:makes])
+            await accepting.execute(
+                "INSERT INTO receipts (id, received_at, source, product, transport, verified_by, state, parser, body)"
+                " VALUES ($1, $2, 'vod', 'vod', 'http', 'signature', 'unparsed', 1, '')",
+                drawn,
+                AT,
+            )
+        await accepting.close()
+        assert await migrate(database_url) == [str(LAST)]
+    owner = await old.fetchval("SELECT pg_get_serial_sequence('receipts', 'id')")
+    assert owner == "public.receipts_id_seq"
+
+
 async def test_a_body_that_is_being_removed_while_bodies_are_read_leaves_nothing(
     database_url: str, old: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -185,7 +185,7 @@ def judge_source(source: SourceItem) -> Iterator[TroubleItem]:
 def judge_unparsed(receipts: Sequence[ReceiptRecord]) -> Iterator[TroubleItem]:
     """Args: receipts: Those of the last day, newest first."""
     if receipts:
-        count = f"{len(receipts)} {'callback' if len(receipts) == 1 else 'callbacks'}"
+        count = "1 callback" if len(receipts) == 1 else f"{_at_least(len(receipts))} callbacks"
         text = f"{count} of the last day could not be read; kept, and no event was made of them"
         todo = "see why: media-callbacks receipts list --state unparsed"
         yield _look("receipts", None, text, receipts[-1].received_at, todo)
@@ -200,7 +200,9 @@ def judge_jobs(waiting: WaitingCounts, unknown: int, now: datetime) -> Iterator[
         since = min(waiting.first_deadlines.values(), default=None)
         yield make("jobs", None, text, since, todo, trouble="jobs_overdue")
     if unknown:
-        text = f"{unknown} jobs of the last day were given up: no callback came, and the vendor knows nothing"
+        text = (
+            f"{_at_least(unknown)} jobs of the last day were given up: no callback came, and the vendor knows nothing"
+        )
         todo = "see whether they were submitted, and under which id"
         yield _look("jobs", None, text, None, todo, trouble="jobs_unknown")
     held, oldest = sum(waiting.held.values()), waiting.oldest_held_at
@@ -258,6 +260,11 @@ def _of_record(record: TroubleRecord, rule: Rule) -> TroubleItem:
         f"see {rule.runbook} in docs/runbook.md" if rule.runbook else "see which sinks match",
         trouble=record.trouble,
     )
+
+
+def _at_least(count: int) -> str:
+    """No more than so many were asked for."""
+    return f"{count} or more" if count >= MAX_LIMIT else str(count)
 
 
 def _waits(events: int) -> str:

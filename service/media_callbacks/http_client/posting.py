@@ -62,7 +62,7 @@ class Poster:
         self._keepalive_s = keepalive_s
         self._timeout = aiohttp.ClientTimeout(total=None, connect=connect_timeout_s)
         self._places = asyncio.Semaphore(max_connections)
-        # How many are open is bounded by who asks.
+        # Its own limit would count time in the queue as time for a connection.
         self._connector = aiohttp.TCPConnector(limit=0, force_close=True)
         self._loop = asyncio.get_running_loop()
         self._request: tuple[URL, str] | None = None
@@ -104,9 +104,9 @@ class Poster:
             url = URL(self._url)
             if url.scheme not in {"http", "https"} or not url.raw_host:
                 raise ValueError("expected an http or https url with a host")
-            host = {} if "host" in map(str.lower, self._headers) else {"Host": url.host_port_subcomponent}
-            lines = [f"{name}: {value}\r\n" for name, value in {**host, **self._headers}.items()]
-            self._request = url, f"POST {url.raw_path_qs} HTTP/1.1\r\n{''.join(lines)}"
+            headers = {"Host": url.host_port_subcomponent, **self._headers}
+            lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+            self._request = url, f"POST {url.raw_path_qs} HTTP/1.1\r\n{lines}"
         return self._request
 
     def _take(self) -> "_Exchange | None":
