@@ -37,6 +37,7 @@ class Server:
     port: int = 0
     ended: int = 0
     connections: list[asyncio.StreamWriter] = field(default_factory=list)
+    tasks: list[Any] = field(default_factory=list)
     requests: list[bytes] = field(default_factory=list)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -47,6 +48,7 @@ class Server:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections.append(writer)
+        self.tasks.append(asyncio.current_task())
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -72,6 +74,9 @@ async def serving(answer: bytes, *, is_slow: bool = False, tls: ssl.SSLContext |
         yield there
     finally:
         server.close()
+        for writer in there.connections:
+            writer.transport.abort()
+        await asyncio.gather(*there.tasks)
 
 
 @asynccontextmanager
@@ -176,10 +181,53 @@ async def test_what_comes_behind_an_answer_is_none_to_the_next_request(answer: b
         assert len(server.connections) == 3
 
 
+async def test_what_comes_behind_an_answer_that_is_as_long_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = OK + b"Content-Length: 2\r\n\r\nok"
+    monkeypatch.setattr("media_callbacks.http_client.posting.MAX_ANSWER_BYTES", len(answer))
+    async with serving(answer) as server, posting(server) as post:
+        for _ in range(3):
+            assert await post() == (200, None)
+        assert len(server.connections) == 1
+        server.answer += b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+        for _ in range(3):
+            assert await post() == (200, None)
+        assert len(server.connections) == 3
+
+
+async def test_behind_a_request_that_was_answered_before_it_was_read_no_other_is_sent() -> None:
+    connections = []
+
+    async def answer_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    server = await asyncio.start_server(answer_early, "127.0.0.1", 0)
+    poster = Poster(
+        f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/",
+        {},
+        max_connections=1,
+        keepalive_s=3600.0,
+        connect_timeout_s=60.0,
+    )
+    # More than the kernel keeps for the two of them.
+    body = bytes(64 * 2**20)
+    for _ in range(2):
+        answer = await poster.post({}, body, deadline=asyncio.get_running_loop().time() + 3600.0)
+        assert answer.status == 200
+    assert len(connections) == 2
+    await poster.close()
+    for writer in connections:
+        writer.transport.abort()
+    server.close()
+    await server.wait_closed()
+
+
 @pytest.mark.parametrize("is_slow", [False, True])
 @pytest.mark.parametrize(
     "answer",
     [
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: h2c\r\n\r\n",
         b"HTTP/2 200\r\n\r\n",
         b"HTTP/1.1 20 OK\r\n\r\n",
         b"HTTP/1.1 2000 OK\r\n\r\n",
@@ -264,6 +312,11 @@ async def test_idle_connections_are_closed_after_a_while(loop_clock: LoopClock) 
         assert len(server.connections) == 3
         loop_clock.skip(601.0)
         await server.until(ended=3)
+        await post()
+        # Whoever comes first after a while without a turn of the event loop finds it too old, too.
+        loop_clock.skip(601.0)
+        await post()
+        assert len(server.connections) == 5
 
 
 async def test_a_connection_that_the_server_closes_is_not_used_again() -> None:
@@ -273,6 +326,24 @@ async def test_a_connection_that_the_server_closes_is_not_used_again() -> None:
         await server.until(ended=1)
         for _ in range(20):
             await asyncio.sleep(0)
+        assert await post() == (204, None)
+        assert len(server.connections) == 2
+
+
+async def test_one_that_is_about_to_be_closed_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    async with serving(b"HTTP/1.1 204 -\r\n\r\n") as server, posting(server) as post:
+        create = aiohttp.TCPConnector.connect
+
+        async def connect(self: aiohttp.TCPConnector, *arguments: Any) -> Any:
+            connection = await create(self, *arguments)
+            made.append(connection.transport)
+            return connection
+
+        monkeypatch.setattr(aiohttp.TCPConnector, "connect", connect)
+        await post()
+        # As after an error of the network, of which whoever uses it is told in the next turn.
+        made[0].abort()
         assert await post() == (204, None)
         assert len(server.connections) == 2
 

@@ -10,7 +10,6 @@ again only after an answer that has ended, and nothing behind it.
 import asyncio
 import re
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import NamedTuple
 
 import aiohttp
@@ -147,14 +146,10 @@ class _Exchange(asyncio.Protocol):
     """A connection, and the one request that is on its way there."""
 
     def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        transport, protocol = connection.transport, connection.protocol
-        if transport is None or protocol is None or transport.is_closing():
+        transport = connection.transport
+        if transport is None or transport.is_closing():
             connection.close()
             raise aiohttp.ServerDisconnectedError
-        if protocol.should_close:
-            # Something came unasked. It would be taken for the answer.
-            connection.close()
-            raise AnswerTooLong
         transport.set_protocol(self)
         self._transport = transport
         self._connection = connection
@@ -248,10 +243,8 @@ class _Exchange(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS:
-            # An interim one.
-            return
-        if self._answer is None:
+        # Below are interim ones.
+        if status >= 200 and self._answer is None:
             # At the end of the message the parser has forgotten.
             self._keeps_alive = self._parser.should_keep_alive()
             retry_after = None if status < 300 else _RETRY_AFTER.search(self._head)
